@@ -1,0 +1,190 @@
+package fob
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/fobkit/fob/internal/keytext"
+)
+
+// Config is the settings of a Manager. The zero Config works: each zero field
+// means its documented default. New copies it; nothing can change it later.
+type Config struct {
+	// Prefix starts the text of every key issued: lower-case letters and digits
+	// in parts joined by '_', up to 20 characters; by custom a product and an
+	// environment, as in "acme_live". Default "fob".
+	Prefix string
+	// Prefixes are further ones that may be issued (KeySpec.Prefix) and are accepted.
+	Prefixes []string
+	// RetiredPrefixes are still accepted but no longer issued.
+	RetiredPrefixes []string
+	// OtherPrefixes belong to other environments: a key that has one is refused
+	// with ErrWrongEnvironment instead of ErrKeyPrefix.
+	OtherPrefixes []string
+
+	// Peppers are secrets held outside the store, under which digests are made
+	// (HMAC-SHA-256): a thief of the store alone can check no guess and forge no
+	// record. The first is used for new digests; a key whose digest is under
+	// another one, or under none, is rehashed when it is next verified. None
+	// means plain SHA-256, which is enough for the secrets made here (190 random
+	// bits); imported ones may be weaker.
+	Peppers []Pepper
+
+	// Foreign says how keys of other systems are recognised; nil refuses them
+	// all. See ImportKey.
+	Foreign *ForeignKeys
+
+	// CacheEntries bounds the verification cache. Default 100,000.
+	CacheEntries int
+	// MaxStaleness bounds how long a change made by another process can go
+	// unseen here: a cached answer older than it is read again. A change made
+	// through this Manager is seen at once. Default 2 s, at least 50 ms.
+	MaxStaleness time.Duration
+
+	// UsageInterval is how often usage is written to the store: at most one
+	// write per key and interval, and at most one interval of usage is lost in a
+	// crash. Default 1 minute, at least 10 ms.
+	UsageInterval time.Duration
+	// SweepInterval is how often upkeep runs: purging old records and retiring
+	// rotated keys that went quiet. Default 1 minute; negative turns it off, for
+	// all but one of the processes on a store, say.
+	SweepInterval time.Duration
+	// Retention is how long the record of a revoked or expired key is kept.
+	// Default 90 days.
+	Retention time.Duration
+	// IdempotencyWindow is how long an idempotent IssueKey can be repeated.
+	// Default 24 hours.
+	IdempotencyWindow time.Duration
+
+	// Observer receives events; nil means none. LogEvents makes one for slog.
+	Observer Observer
+	// Clock tells the time. Default time.Now; a test sets its own.
+	Clock func() time.Time
+}
+
+// Pepper is a secret key for digests, with the name by which records refer to
+// it. Losing a pepper makes its keys uncheckable; keep it where other service
+// secrets are kept, not beside the store.
+type Pepper struct {
+	// ID is 1 to 32 letters, digits, '-' or '_'; it is stored and never reused.
+	ID string
+	// Key is at least 32 bytes from a cryptographic source.
+	Key []byte
+}
+
+// Format writes only the pepper's ID, for every verb.
+func (p Pepper) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "pepper %q", p.ID) }
+
+// The limits and defaults of Config.
+const (
+	defaultPrefix      = "fob"
+	defaultEntries     = 100_000
+	defaultStaleness   = 2 * time.Second
+	minStaleness       = 50 * time.Millisecond
+	defaultUsage       = time.Minute
+	minUsage           = 10 * time.Millisecond
+	defaultSweep       = time.Minute
+	defaultRetention   = 90 * 24 * time.Hour
+	defaultIdempotency = 24 * time.Hour
+	minPepper          = 32
+	maxPepperID        = 32
+	defaultForeignMax  = 512
+	maxForeignMax      = 4096
+)
+
+// resolved returns c with its defaults filled in and its own memory, or one
+// error that names every problem.
+func (c Config) resolved() (Config, error) {
+	orDefault(&c.Prefix, defaultPrefix)
+	orDefault(&c.CacheEntries, defaultEntries)
+	orDefault(&c.MaxStaleness, defaultStaleness)
+	orDefault(&c.UsageInterval, defaultUsage)
+	orDefault(&c.SweepInterval, defaultSweep)
+	orDefault(&c.Retention, defaultRetention)
+	orDefault(&c.IdempotencyWindow, defaultIdempotency)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	c.Prefixes = slices.Clone(c.Prefixes)
+	c.RetiredPrefixes = slices.Clone(c.RetiredPrefixes)
+	c.OtherPrefixes = slices.Clone(c.OtherPrefixes)
+	c.Peppers = slices.Clone(c.Peppers)
+	for i, p := range c.Peppers {
+		c.Peppers[i].Key = slices.Clone(p.Key)
+	}
+	var problems []error
+	problem := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...))
+	}
+	seen := map[string]bool{}
+	for _, prefix := range slices.Concat([]string{c.Prefix}, c.Prefixes, c.RetiredPrefixes, c.OtherPrefixes) {
+		if err := keytext.CheckPrefix(prefix); err != nil {
+			problem("prefix %q: %w", prefix, err)
+		}
+		if seen[prefix] {
+			problem("prefix %q is named twice", prefix)
+		}
+		seen[prefix] = true
+	}
+	ids := map[string]bool{}
+	for _, p := range c.Peppers {
+		if !validPepperID(p.ID) || ids[p.ID] {
+			problem("pepper ID %q is not 1 to %d letters, digits, '-' or '_', or is named twice", p.ID, maxPepperID)
+		}
+		ids[p.ID] = true
+		if len(p.Key) < minPepper {
+			problem("pepper %q of %d bytes, at least %d", p.ID, len(p.Key), minPepper)
+		}
+	}
+	if c.Foreign != nil {
+		f := *c.Foreign
+		orDefault(&f.MaxLength, defaultForeignMax)
+		orDefault(&f.SlowChecks, max(1, runtime.GOMAXPROCS(0)/2))
+		if f.MaxLength < 8 || f.MaxLength > maxForeignMax {
+			problem("Foreign.MaxLength %d, want 8 to %d", f.MaxLength, maxForeignMax)
+		}
+		if f.SlowChecks < 1 {
+			problem("Foreign.SlowChecks %d, at least 1", f.SlowChecks)
+		}
+		c.Foreign = &f
+	}
+	if c.CacheEntries < 1 {
+		problem("CacheEntries %d, at least 1", c.CacheEntries)
+	}
+	if c.MaxStaleness < minStaleness {
+		problem("MaxStaleness %v, at least %v", c.MaxStaleness, minStaleness)
+	}
+	if c.UsageInterval < minUsage {
+		problem("UsageInterval %v, at least %v", c.UsageInterval, minUsage)
+	}
+	if c.Retention < 0 {
+		problem("Retention %v is negative", c.Retention)
+	}
+	if c.IdempotencyWindow < 0 {
+		problem("IdempotencyWindow %v is negative", c.IdempotencyWindow)
+	}
+	return c, errors.Join(problems...)
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func validPepperID(id string) bool {
+	if id == "" || len(id) > maxPepperID {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,233 @@
+package fob
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/internal/keytext"
+)
+
+// Credential is a verified or listed credential, whatever its kind. What is
+// specific to keys is on *Key. A Credential is immutable and safe for
+// concurrent use: it tells what was true when it was read.
+//
+// The interface is sealed: only this package implements it. To accept
+// credentials of another system, implement Verifier by wrapping one.
+type Credential interface {
+	// ID is the public handle: safe to log, the argument of Revoke.
+	ID() ID
+	// Kind tells keys from tokens.
+	Kind() Kind
+	// Subject is who the credential was issued for.
+	Subject() string
+	// SubjectKind says what the subject is. An application and a user of the
+	// same name are two subjects.
+	SubjectKind() SubjectKind
+	// Scopes returns a copy of the granted scopes.
+	Scopes() Scopes
+	// Allows reports whether scope is granted.
+	Allows(scope Scope) bool
+	// IssuedAt is when it was issued (UTC, milliseconds).
+	IssuedAt() time.Time
+	// ExpiresAt is the first instant at which it is no longer accepted; zero
+	// means that it does not expire.
+	ExpiresAt() time.Time
+	// StatusAt is its status at an instant, as far as was known when it was read.
+	StatusAt(at time.Time) Status
+
+	sealed()
+}
+
+// ID is the public handle of a credential: 16 base62 characters that sort by
+// time of issue and hold nothing secret. The zero ID names nothing.
+type ID [keytext.IDLen]byte
+
+// ParseID reads the text form of an ID, or fails with ErrInvalid.
+func ParseID(text string) (ID, error) {
+	id, ok := keytext.ParseID(text)
+	if !ok {
+		return ID{}, fmt.Errorf("%w: not an ID of %d base62 characters", ErrInvalid, keytext.IDLen)
+	}
+	return ID(id), nil
+}
+
+// String returns the 16 characters, or "" for the zero ID.
+func (id ID) String() string {
+	if id.IsZero() {
+		return ""
+	}
+	return string(id[:])
+}
+
+// IsZero reports whether id names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// MarshalText returns what String returns.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote, or fails with ErrInvalid.
+func (id *ID) UnmarshalText(text []byte) (err error) {
+	if len(text) == 0 {
+		*id = ID{}
+		return nil
+	}
+	*id, err = ParseID(string(text))
+	return err
+}
+
+// Kind is the kind of a credential. The zero Kind is invalid.
+type Kind uint8
+
+// KindKey is a static API key.
+const KindKey Kind = 1
+
+// String returns "key", or "invalid".
+func (k Kind) String() string {
+	if k == KindKey {
+		return "key"
+	}
+	return "invalid"
+}
+
+// SubjectKind is what a subject is. In specs and queries zero means
+// SubjectApplication.
+type SubjectKind uint8
+
+// The kinds of subject; they never share a namespace (RFC 9700 §4.15).
+const (
+	SubjectApplication SubjectKind = 1 + iota
+	SubjectUser
+)
+
+// String returns "application", "user" or "invalid".
+func (k SubjectKind) String() string {
+	switch k {
+	case SubjectApplication:
+		return "application"
+	case SubjectUser:
+		return "user"
+	}
+	return "invalid"
+}
+
+func (k SubjectKind) valid() bool { return k == SubjectApplication || k == SubjectUser }
+
+// Status is the state of a credential. The zero Status is invalid: nothing is
+// active by omission.
+type Status uint8
+
+// The states of a credential.
+const (
+	// StatusActive: accepted.
+	StatusActive Status = 1 + iota
+	// StatusPending: its NotBefore has not come (computed).
+	StatusPending
+	// StatusDisabled: refused until Enable.
+	StatusDisabled
+	// StatusExpired: its ExpiresAt has come, or it was rotated out (computed).
+	StatusExpired
+	// StatusRevoked: refused for good.
+	StatusRevoked
+)
+
+// String returns the state in lower case, or "invalid".
+func (s Status) String() string {
+	switch s {
+	case StatusActive:
+		return "active"
+	case StatusPending:
+		return "pending"
+	case StatusDisabled:
+		return "disabled"
+	case StatusExpired:
+		return "expired"
+	case StatusRevoked:
+		return "revoked"
+	}
+	return "invalid"
+}
+
+// Scope is one granted right: 1 to 128 printable ASCII characters without space,
+// '"' and '\' (RFC 6749 §3.3), case-sensitive, compared whole.
+type Scope string
+
+// ScopeAll is the scope that contains every other one: the whole API, by the
+// explicit choice of whoever issues the credential.
+const ScopeAll Scope = "*"
+
+const (
+	maxScopes   = 64
+	maxScopeLen = 128
+)
+
+func (s Scope) valid() bool {
+	if s == "" || len(s) > maxScopeLen {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '"' || c == '\\' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Scopes is a set of granted scopes. Empty means nothing, never everything.
+type Scopes []Scope
+
+// ParseScopes reads the wire form: scopes separated by one space (RFC 6749
+// §3.3). Empty text gives no scopes. It fails with ErrInvalid.
+func ParseScopes(text string) (Scopes, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var s Scopes
+	for part := range strings.SplitSeq(text, " ") {
+		s = append(s, Scope(part))
+	}
+	return s.normal()
+}
+
+// String returns the wire form: the scopes separated by one space.
+func (s Scopes) String() string {
+	var b strings.Builder
+	for i, scope := range s {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(string(scope))
+	}
+	return b.String()
+}
+
+// Allow reports whether s grants scope. The empty scope is never granted.
+func (s Scopes) Allow(scope Scope) bool {
+	if scope == "" {
+		return false
+	}
+	for _, have := range s {
+		if have == scope || have == ScopeAll {
+			return true
+		}
+	}
+	return false
+}
+
+// normal returns a copy of s, checked, without duplicates, in the order given.
+func (s Scopes) normal() (Scopes, error) {
+	if len(s) > maxScopes {
+		return nil, fmt.Errorf("%w: %d scopes, at most %d", ErrInvalid, len(s), maxScopes)
+	}
+	out := make(Scopes, 0, len(s))
+	for _, scope := range s {
+		if !scope.valid() {
+			return nil, fmt.Errorf("%w: scope %q", ErrInvalid, scope)
+		}
+		if !slices.Contains(out, scope) {
+			out = append(out, Scope(strings.Clone(string(scope))))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,87 @@
+package fob
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Event is one thing that happened to a credential or to the Manager's upkeep,
+// for audit and metrics. It holds no secret and no digest.
+type Event struct {
+	Type    EventType
+	At      time.Time
+	ID      ID     // the credential; zero where it is about a subject or upkeep
+	Subject string // "" where unknown
+	Reason  RevokeReason
+	Err     error // why it failed, for the Failed types; nil otherwise
+}
+
+// EventType says what happened. The zero EventType is invalid.
+type EventType uint8
+
+// The types of event.
+const (
+	EventIssued EventType = 1 + iota
+	EventImported
+	EventUpdated
+	EventRotated // ID is the old key
+	EventRetired // a rotated key retired early, after its quiet time
+	EventRehashed
+	EventRevoked
+	EventSubjectRevoked
+	EventDisabled
+	EventEnabled
+	// EventUpkeepFailed: a background task failed and will be tried again.
+	EventUpkeepFailed
+	// EventUsageLost: usage counts were dropped, because the store could not
+	// say whether it had added them: rather too few than too many.
+	EventUsageLost
+)
+
+var eventNames = [...]string{
+	"invalid", "issued", "imported", "updated", "rotated", "retired", "rehashed",
+	"revoked", "subject_revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
+}
+
+// String returns the type in lower snake case.
+func (t EventType) String() string {
+	if int(t) >= len(eventNames) {
+		t = 0
+	}
+	return eventNames[t]
+}
+
+// Observer receives events. It is called from the goroutine that did the work,
+// after the change is durable, and must not block; it is safe for concurrent
+// use. Verify reports no events: it costs nothing.
+type Observer interface {
+	Observe(Event)
+}
+
+// ObserverFunc is a function as an Observer.
+type ObserverFunc func(Event)
+
+// Observe calls f.
+func (f ObserverFunc) Observe(e Event) { f(e) }
+
+// LogEvents returns an Observer that writes each event to logger, failures as
+// warnings.
+func LogEvents(logger *slog.Logger) Observer {
+	return ObserverFunc(func(e Event) {
+		args := make([]any, 0, 8)
+		if !e.ID.IsZero() {
+			args = append(args, "id", e.ID.String())
+		}
+		if e.Subject != "" {
+			args = append(args, "subject", e.Subject)
+		}
+		if e.Reason != "" {
+			args = append(args, "reason", string(e.Reason))
+		}
+		if e.Err != nil {
+			logger.Warn("fob: "+e.Type.String(), append(args, "error", e.Err)...)
+			return
+		}
+		logger.Info("fob: "+e.Type.String(), args...)
+	})
+}

@@ -1,0 +1,255 @@
+package fob
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/keytext"
+)
+
+// IssueKey makes a key and returns its secret, which is shown this once, and
+// the key. The key is durable when IssueKey returns (as durable as the store
+// is). A wrong spec is ErrInvalid.
+//
+// If it fails with ErrIndeterminate, a key whose secret nobody has may exist; it
+// can be found by List and harms nothing. Issue again.
+func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, error) {
+	if m.closed.Load() {
+		return Secret{}, nil, ErrClosed
+	}
+	now := m.now()
+	k, err := m.newKey(spec, now)
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+		return Secret{}, nil, storeError("issue key", err)
+	}
+	if spec.IdempotencyKey != "" {
+		return m.issueOnce(ctx, spec, k, now)
+	}
+	secret := m.drawSecret(k, now)
+	if err := m.putNewKey(ctx, k); err != nil {
+		return Secret{}, nil, err
+	}
+	return newSecret(secret), k, nil
+}
+
+// drawSecret gives k an ID, draws its secret and stores the digest in k.
+func (m *Manager) drawSecret(k *Key, now time.Time) string {
+	k.id = ID(keytext.NewID(now))
+	text := keytext.Format(k.prefix, k.id, keytext.NewSecret())
+	m.digestText(k, text)
+	return text
+}
+
+// digestText stores the digest of a key's own text in k.
+func (m *Manager) digestText(k *Key, text string) {
+	block := keytext.Block(text)
+	m.digest(k, block[:])
+}
+
+func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
+	version, err := m.create(ctx, encodeKey(k, m.purgeAt(k)))
+	if err != nil {
+		return fmt.Errorf("fob: issue key: %w", err)
+	}
+	k.version = version
+	m.observe(Event{Type: EventIssued, ID: k.id, Subject: k.subject})
+	return nil
+}
+
+// issueOnce is IssueKey with an idempotency key. The answer is sealed and
+// stored first, the key second: whichever step a crash comes after, a repeat
+// finishes the same work with the same secret.
+func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.Time) (Secret, *Key, error) {
+	if n := len(spec.IdempotencyKey); n < 16 || n > 256 {
+		return Secret{}, nil, fmt.Errorf("%w: idempotency key of %d bytes, want 16 to 256", ErrInvalid, n)
+	}
+	ref := namedRecord(recordIdempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
+	request := requestDigest(spec)
+	for range writeTries {
+		old, err := m.store.Get(ctx, ref)
+		cond := backend.IfAbsent()
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+		case err != nil:
+			return Secret{}, nil, storeError("issue key", err)
+		case now.UnixMilli() < old.PurgeAt:
+			return m.issueAgain(ctx, spec, k, &old, request)
+		default:
+			cond = backend.IfVersion(old.Version) // its window is over
+		}
+		text := m.drawSecret(k, now)
+		rec := backend.Record{
+			ID:      ref,
+			Kind:    recordIdempotency,
+			Owner:   owner(k.subjectKind, k.subject),
+			Created: k.issuedAt,
+			PurgeAt: k.issuedAt + m.cfg.IdempotencyWindow.Milliseconds(),
+		}
+		if v, replaces := cond.Version(); replaces && v == old.Version {
+			rec.Created = old.Created // immutable
+		}
+		sealed, err := m.sealAnswer(spec.IdempotencyKey, ref, text)
+		if err != nil {
+			return Secret{}, nil, err
+		}
+		w := newBody()
+		w.id(fieldTarget, k.id)
+		w.text(fieldSealed, sealed)
+		w.text(fieldRequest, string(request[:]))
+		w.seal(&rec)
+		_, err = m.replace(ctx, rec, cond)
+		if errors.Is(err, ErrConflict) {
+			continue // another call with the same key came first: its answer is ours
+		}
+		if err != nil {
+			return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
+		}
+		if err := m.putNewKey(ctx, k); err != nil {
+			return Secret{}, nil, err
+		}
+		return newSecret(text), k, nil
+	}
+	return Secret{}, nil, fmt.Errorf("fob: issue key: %w", ErrConflict)
+}
+
+// issueAgain answers a repeat from the sealed record.
+func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *backend.Record, request [sha256.Size]byte) (Secret, *Key, error) {
+	r, err := openBody(rec, recordIdempotency)
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	var sealed, asked string
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldTarget:
+			k.id = r.id(v)
+		case fieldSealed:
+			sealed = v
+		case fieldRequest:
+			asked = v
+		default:
+			r.bad = true
+		}
+	}
+	if r.bad || sealed == "" || k.id.IsZero() {
+		return Secret{}, nil, corrupt(rec, "fields")
+	}
+	if asked != string(request[:]) {
+		return Secret{}, nil, ErrIdempotency
+	}
+	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	if _, problem := keytext.Split(text); problem != keytext.OK || keytext.Check(text) != keytext.OK {
+		return Secret{}, nil, corrupt(rec, "answer")
+	}
+	issued, err := m.readKey(ctx, k.id)
+	if errors.Is(err, ErrNotFound) {
+		// The first call ended between its two steps.
+		m.digestText(k, text)
+		err = m.putNewKey(ctx, k)
+		if errors.Is(err, ErrConflict) { // a third call finished it
+			issued, err = m.readKey(ctx, k.id)
+		} else {
+			issued = k
+		}
+	}
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	return newSecret(text), issued, nil
+}
+
+// requestDigest tells one request from another under the same idempotency key.
+func requestDigest(spec KeySpec) [sha256.Size]byte {
+	h := sha256.New()
+	part := func(texts ...string) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(texts)))
+		h.Write(n[:])
+		for _, t := range texts {
+			binary.BigEndian.PutUint64(n[:], uint64(len(t)))
+			h.Write(n[:])
+			h.Write([]byte(t))
+		}
+	}
+	number := func(n int64) { part(string(binary.BigEndian.AppendUint64(nil, uint64(n)))) }
+	part(spec.Subject, spec.Name, spec.Prefix, spec.Scopes.String())
+	part(spec.Tags...)
+	number(int64(max(spec.SubjectKind, SubjectApplication)))
+	number(millis(spec.NotBefore))
+	number(millis(spec.ExpiresAt))
+	number(int64(spec.TTL))
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// sealAnswer encrypts a secret so that it takes the idempotency key, and the
+// active pepper where there is one, to open it: neither is in the store.
+// AES-256-GCM under a key of its own for each record (HKDF, RFC 5869).
+func (m *Manager) sealAnswer(idempotencyKey string, ref recordID, text string) (string, error) {
+	pepper := m.activePepper()
+	aead, err := m.answerCipher(idempotencyKey, pepper, ref)
+	if err != nil {
+		return "", err
+	}
+	out := append([]byte{byte(len(pepper))}, pepper...)
+	return string(aead.Seal(out, nil, []byte(text), ref[:])), nil
+}
+
+func (m *Manager) openAnswer(idempotencyKey string, ref recordID, sealed string) (string, error) {
+	n := 1 + int(sealed[0])
+	if len(sealed) < n {
+		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
+	}
+	pepper, box := sealed[1:n], sealed[n:]
+	aead, err := m.answerCipher(idempotencyKey, pepper, ref)
+	if err != nil {
+		return "", err
+	}
+	text, err := aead.Open(nil, nil, []byte(box), ref[:])
+	if err != nil {
+		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
+	}
+	return string(text), nil
+}
+
+func (m *Manager) answerCipher(idempotencyKey, pepper string, ref recordID) (cipher.AEAD, error) {
+	material := []byte(idempotencyKey)
+	if pepper != "" {
+		key, ok := m.peppers[pepper]
+		if !ok {
+			return nil, fmt.Errorf("%w: %q", ErrPepper, pepper)
+		}
+		d := pepperedDigest(key, material)
+		material = d.sum[:]
+	}
+	key, err := hkdf.Key(sha256.New, material, ref[:], "fob idempotent answer", 32)
+	if err != nil {
+		return nil, fmt.Errorf("fob: derive key: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("fob: cipher: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("fob: cipher: %w", err)
+	}
+	return aead, nil
+}

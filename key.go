@@ -1,0 +1,306 @@
+package fob
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Key is a static API key as it was when it was read: who it identifies, what
+// it grants, its state. It holds no secret. It implements Credential, is
+// immutable and safe for concurrent use. The zero Key is not a key; Keys come
+// from a Manager.
+type Key struct {
+	id          ID
+	version     uint64
+	subjectKind SubjectKind
+	subject     string
+	subjectRef  recordID // the subject's record, whose epoch ends keys of an older one
+	epoch       uint64
+	prefix      string
+	name        string
+	scopes      Scopes
+	tags        []string
+
+	// Unix milliseconds; zero is "not set".
+	issuedAt, notBefore, expiresAt, retireAt, revokedAt int64
+
+	status Status // stored: active, disabled or revoked
+	reason RevokeReason
+
+	successor, predecessor ID
+	rotating               uint64 // the running or crashed attempt to rotate; zero for none
+	quiet                  int64  // milliseconds of quiet after which it retires early
+
+	digest   Digest
+	pepper   string // ID of the pepper the digest is under; "" for none
+	foreign  bool   // imported: its text is not ours, its digest is over all of it
+	legacy   string // imported and not yet used: the hash of the other system
+	alias    recordID
+	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
+}
+
+var _ Credential = (*Key)(nil)
+
+func (k *Key) sealed() {}
+
+// ID implements Credential.
+func (k *Key) ID() ID { return k.id }
+
+// Kind returns KindKey.
+func (k *Key) Kind() Kind { return KindKey }
+
+// Subject implements Credential.
+func (k *Key) Subject() string { return k.subject }
+
+// SubjectKind implements Credential.
+func (k *Key) SubjectKind() SubjectKind { return k.subjectKind }
+
+// Scopes implements Credential.
+func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
+
+// Allows implements Credential. It allocates nothing.
+func (k *Key) Allows(scope Scope) bool { return k.scopes.Allow(scope) }
+
+// IssuedAt implements Credential.
+func (k *Key) IssuedAt() time.Time { return instant(k.issuedAt) }
+
+// NotBefore is the first instant at which the key is accepted; zero means at once.
+func (k *Key) NotBefore() time.Time { return instant(k.notBefore) }
+
+// ExpiresAt implements Credential: the earlier of the expiry given at issue and,
+// for a rotated key, the end of its overlap.
+func (k *Key) ExpiresAt() time.Time { return instant(k.endsAt()) }
+
+// Version changes with every change of the key; see KeyUpdate.IfVersion.
+func (k *Key) Version() uint64 { return k.version }
+
+// Name is the label given at issue, for people.
+func (k *Key) Name() string { return k.name }
+
+// Tags returns a copy of the key's tags.
+func (k *Key) Tags() []string { return slices.Clone(k.tags) }
+
+// Prefix is the readable start of the key's text, "" for an imported key.
+func (k *Key) Prefix() string { return k.prefix }
+
+// Imported reports whether the key's text was made by another system.
+func (k *Key) Imported() bool { return k.foreign }
+
+// RevokedAt is when it was revoked; zero if it is not, or if only its subject was.
+func (k *Key) RevokedAt() time.Time { return instant(k.revokedAt) }
+
+// RevokeReason is the reason given to Revoke.
+func (k *Key) RevokeReason() RevokeReason { return k.reason }
+
+// Successor is the key that replaces this one; zero if it was not rotated.
+func (k *Key) Successor() ID {
+	if k.retireAt == 0 {
+		return ID{} // a rotation that did not finish has no successor yet
+	}
+	return k.successor
+}
+
+// Predecessor is the key that this one replaces; zero if it replaces none.
+func (k *Key) Predecessor() ID { return k.predecessor }
+
+// StatusAt implements Credential. A key whose subject was revoked is seen as
+// revoked by Verify, Get and List.
+func (k *Key) StatusAt(at time.Time) Status {
+	ms := at.UnixMilli()
+	switch {
+	case k.status != StatusActive:
+		return k.status
+	case k.notBefore != 0 && ms < k.notBefore:
+		return StatusPending
+	case k.endsAt() != 0 && ms >= k.endsAt():
+		return StatusExpired
+	}
+	return StatusActive
+}
+
+// String returns "key" and the ID, which are safe to log.
+func (k *Key) String() string { return "key " + k.id.String() }
+
+// Format writes what String returns, for every verb.
+func (k *Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+
+func (k *Key) endsAt() int64 {
+	if k.retireAt != 0 && (k.expiresAt == 0 || k.retireAt < k.expiresAt) {
+		return k.retireAt
+	}
+	return k.expiresAt
+}
+
+// refusal is the reason why the key is not accepted at an instant, or nil.
+func (k *Key) refusal(ms int64) error {
+	switch k.StatusAt(time.UnixMilli(ms)) {
+	case StatusActive:
+		return nil
+	case StatusPending:
+		return ErrNotYetValid
+	case StatusDisabled:
+		return ErrDisabled
+	case StatusExpired:
+		if k.retireAt != 0 && k.endsAt() == k.retireAt {
+			return ErrRetired
+		}
+		return ErrExpired
+	}
+	return ErrRevoked
+}
+
+func instant(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// millis is the other way; a time before 1970 counts as the first millisecond
+// after it, so that it can never read as "not set".
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(t.UnixMilli(), 1)
+}
+
+// KeySpec says what key to issue. Subject is required; every other field has a
+// documented zero value.
+type KeySpec struct {
+	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
+	// characters, compared byte for byte.
+	Subject string
+	// SubjectKind is what the subject is; zero means SubjectApplication.
+	SubjectKind SubjectKind
+	// Name is a label for people, up to 128 bytes.
+	Name string
+	// Scopes are the granted scopes, at most 64. None grants nothing: the key
+	// identifies its subject and no more. ScopeAll grants everything.
+	Scopes Scopes
+	// Tags are labels to list by, at most 16 of up to 64 bytes.
+	Tags []string
+	// NotBefore is the first instant at which the key is accepted; zero: at once.
+	NotBefore time.Time
+	// ExpiresAt is the first instant at which it no longer is; zero: it does not
+	// expire. TTL is the same as a duration from now; set at most one.
+	ExpiresAt time.Time
+	TTL       time.Duration
+	// Prefix is the prefix of the key's text, one of Config.Prefixes; "" means
+	// Config.Prefix.
+	Prefix string
+	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
+	// within Config.IdempotencyWindow return the same secret. It must be
+	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
+	// that the store keeps meanwhile.
+	IdempotencyKey string
+}
+
+// The limits of a spec's texts, in bytes.
+const (
+	maxSubject = 256
+	maxName    = 128
+	maxTags    = 16
+	maxTag     = 64
+	maxReason  = 256
+)
+
+// newKey checks a spec and makes the key it describes, without ID and digest.
+func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
+	kind := spec.SubjectKind
+	if kind == 0 {
+		kind = SubjectApplication
+	}
+	if err := checkSubject(spec.Subject, kind); err != nil {
+		return nil, err
+	}
+	prefix := spec.Prefix
+	if prefix == "" {
+		prefix = m.cfg.Prefix
+	}
+	if !m.issues(prefix) {
+		return nil, fmt.Errorf("%w: prefix %q is not in Config.Prefixes", ErrInvalid, spec.Prefix)
+	}
+	scopes, err := spec.Scopes.normal()
+	if err != nil {
+		return nil, err
+	}
+	tags, err := normalTags(spec.Tags)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkText("name", spec.Name, 0, maxName); err != nil {
+		return nil, err
+	}
+	if !spec.ExpiresAt.IsZero() && spec.TTL != 0 {
+		return nil, fmt.Errorf("%w: both ExpiresAt and TTL", ErrInvalid)
+	}
+	expires := spec.ExpiresAt
+	if spec.TTL != 0 {
+		expires = now.Add(spec.TTL)
+	}
+	k := &Key{
+		subject:     strings.Clone(spec.Subject),
+		subjectKind: kind,
+		subjectRef:  subjectRecord(kind, spec.Subject),
+		prefix:      strings.Clone(prefix),
+		name:        strings.Clone(spec.Name),
+		scopes:      scopes,
+		tags:        tags,
+		issuedAt:    millis(now),
+		notBefore:   millis(spec.NotBefore),
+		expiresAt:   millis(expires),
+		status:      StatusActive,
+	}
+	if k.expiresAt != 0 {
+		if k.expiresAt <= k.issuedAt || k.expiresAt <= k.notBefore {
+			return nil, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
+		}
+		k.lifetime = k.expiresAt - k.issuedAt
+	}
+	return k, nil
+}
+
+// issues reports whether keys of this prefix are issued here.
+func (m *Manager) issues(prefix string) bool {
+	return prefix == m.cfg.Prefix || slices.Contains(m.cfg.Prefixes, prefix)
+}
+
+func checkSubject(subject string, kind SubjectKind) error {
+	if !kind.valid() {
+		return fmt.Errorf("%w: subject kind %d", ErrInvalid, kind)
+	}
+	return checkText("subject", subject, 1, maxSubject)
+}
+
+// checkText never quotes what it refuses: a secret put into the wrong field
+// must not come back in an error.
+func checkText(what, text string, least, most int) error {
+	if len(text) < least || len(text) > most {
+		return fmt.Errorf("%w: %s of %d bytes, want %d to %d", ErrInvalid, what, len(text), least, most)
+	}
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Errorf("%w: %s with control characters or broken UTF-8", ErrInvalid, what)
+	}
+	return nil
+}
+
+func normalTags(tags []string) ([]string, error) {
+	if len(tags) > maxTags {
+		return nil, fmt.Errorf("%w: %d tags, at most %d", ErrInvalid, len(tags), maxTags)
+	}
+	out := make([]string, 0, len(tags))
+	for _, tag := range tags {
+		if err := checkText("tag", tag, 1, maxTag); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, tag) {
+			out = append(out, strings.Clone(tag))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,277 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Query says which keys to list. The zero Query lists all. Every set field
+// narrows the list.
+type Query struct {
+	// Subject lists the keys of one subject, by index. SubjectKind says of which
+	// kind; zero means SubjectApplication. It means nothing without Subject.
+	Subject     string
+	SubjectKind SubjectKind
+	// Status keeps what has this status now; zero keeps all.
+	Status Status
+	// ExpiringWithin keeps what expires within this time from now and has not
+	// yet; by index, soonest first, where Subject is not set.
+	ExpiringWithin time.Duration
+	// UnusedSince keeps what was neither used nor issued at this time or later.
+	UnusedSince time.Time
+	// Tag keeps what has this tag.
+	Tag string
+	// Cursor continues a list: Page.Next of the page before, with the same query.
+	Cursor Cursor
+	// Limit is the most to return: 1 to 1,000; zero means 100.
+	Limit int
+}
+
+// Cursor says where a list goes on. It is printable and safe in a URL, survives
+// restarts, and grants nothing. "" is the start, and as Page.Next the end.
+type Cursor string
+
+// Page is one part of a list, in order of issue (or of expiry, see Query).
+type Page struct {
+	Credentials []Credential
+	// Next is the Cursor of the next page; "" means that this is the last one. A
+	// page may be short, even empty, and yet not be the last: one call looks at
+	// a bounded number of records.
+	Next Cursor
+}
+
+// listBudget bounds the records that one List looks at.
+const listBudget = 2000
+
+// List returns keys, a page at a time. A key that exists during the whole walk
+// is listed exactly once, whatever happens meanwhile. A store that cannot list
+// fails with errors.ErrUnsupported, a query that makes no sense with ErrInvalid,
+// an unreadable record with ErrCorrupt.
+func (m *Manager) List(ctx context.Context, q Query) (Page, error) {
+	if m.closed.Load() {
+		return Page{}, ErrClosed
+	}
+	page, err := m.list(ctx, q)
+	if err != nil {
+		return Page{}, fmt.Errorf("fob: list: %w", err)
+	}
+	return page, nil
+}
+
+func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
+	lister, ok := backend.As[backend.Lister](m.store)
+	if !ok {
+		return Page{}, fmt.Errorf("the store keeps no lists: %w", errors.ErrUnsupported)
+	}
+	now := m.now()
+	stored := backend.Query{Kind: recordKey, After: backend.Cursor(q.Cursor)}
+	switch {
+	case q.Limit < 0 || q.Limit > backend.MaxLimit:
+		return Page{}, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, q.Limit, backend.MaxLimit)
+	case q.ExpiringWithin < 0:
+		return Page{}, fmt.Errorf("%w: ExpiringWithin %v", ErrInvalid, q.ExpiringWithin)
+	case q.Status > StatusRevoked:
+		return Page{}, fmt.Errorf("%w: status %d", ErrInvalid, q.Status)
+	case q.Subject != "":
+		kind := max(q.SubjectKind, SubjectApplication)
+		if err := checkSubject(q.Subject, kind); err != nil {
+			return Page{}, err
+		}
+		stored.Owner = owner(kind, q.Subject)
+	case q.ExpiringWithin > 0:
+		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin))
+	}
+	limit := q.Limit
+	if limit == 0 {
+		limit = backend.DefaultLimit
+	}
+	var out Page
+	for looked := 0; len(out.Credentials) < limit && looked < listBudget; {
+		// Never more than is still wanted, so that the store's cursor is ours.
+		stored.Limit = limit - len(out.Credentials)
+		page, err := lister.List(ctx, stored)
+		if errors.Is(err, backend.ErrInvalid) {
+			return Page{}, fmt.Errorf("%w: cursor", ErrInvalid)
+		}
+		if err != nil {
+			return Page{}, storeError("read", err)
+		}
+		kept, err := m.keep(ctx, q, now, page.Records)
+		if err != nil {
+			return Page{}, err
+		}
+		out.Credentials = append(out.Credentials, kept...)
+		out.Next, stored.After = Cursor(page.Next), page.Next
+		if page.Next == "" {
+			break
+		}
+		looked += len(page.Records)
+	}
+	return out, nil
+}
+
+// keep decodes records and keeps those that match.
+func (m *Manager) keep(ctx context.Context, q Query, now time.Time, records []backend.Record) ([]Credential, error) {
+	var kept []Credential
+	for i := range records {
+		k, err := m.current(ctx, &records[i])
+		if err != nil {
+			return nil, err
+		}
+		if q.matches(k, now) {
+			kept = append(kept, k)
+		}
+	}
+	if q.UnusedSince.IsZero() || len(kept) == 0 {
+		return kept, nil
+	}
+	ids := make([]ID, len(kept))
+	for i, c := range kept {
+		ids[i] = c.ID()
+	}
+	usage, err := m.usageOf(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	unused := kept[:0]
+	for i, c := range kept {
+		if usage[i].LastUsedAt.Before(q.UnusedSince) {
+			unused = append(unused, c)
+		}
+	}
+	return unused, nil
+}
+
+func (q *Query) matches(k *Key, now time.Time) bool {
+	if q.Status != 0 && k.StatusAt(now) != q.Status {
+		return false
+	}
+	if q.ExpiringWithin > 0 {
+		ends := k.endsAt()
+		if ends == 0 || ends <= millis(now) || ends > millis(now.Add(q.ExpiringWithin)) {
+			return false
+		}
+	}
+	if !q.UnusedSince.IsZero() && !k.IssuedAt().Before(q.UnusedSince) {
+		return false
+	}
+	return q.Tag == "" || slices.Contains(k.tags, q.Tag)
+}
+
+// current decodes a key and adds what its subject's record says of it.
+func (m *Manager) current(ctx context.Context, rec *backend.Record) (*Key, error) {
+	k, err := decodeKey(rec)
+	if err != nil {
+		return nil, err
+	}
+	// The record was read a moment ago; the subject may be as old as the cache allows.
+	state, err := m.subjectState(ctx, m.now(), k.subjectRef)
+	if err != nil {
+		return nil, storeError("read subject", err)
+	}
+	if k.epoch < state.epoch {
+		k.status = StatusRevoked
+	}
+	return k, nil
+}
+
+// Get returns a credential by its ID, read from the store. It is ErrNotFound if
+// there is none.
+func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
+	if m.closed.Load() {
+		return nil, ErrClosed
+	}
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, storeError("fob: get", err)
+	}
+	k, err := m.current(ctx, &rec)
+	if err != nil {
+		return nil, fmt.Errorf("fob: get: %w", err)
+	}
+	return k, nil
+}
+
+// KeyUpdate says what to change of a key; nil fields stay as they are.
+type KeyUpdate struct {
+	// IfVersion demands that the key is still at this version (Key.Version), else
+	// ErrConflict. Zero changes whatever version is current: the fields set here
+	// win over another change made at the same time, the others keep it.
+	IfVersion uint64
+
+	Name      *string
+	Scopes    *Scopes
+	Tags      *[]string
+	NotBefore *time.Time // the zero time removes it
+	ExpiresAt *time.Time // the zero time removes it
+}
+
+// UpdateKey changes a key by compare-and-set and returns it as it now is. When
+// it has returned, no Verify of this Manager that starts later sees the old
+// scopes or times. A revoked key is ErrRevoked; a wrong value is ErrInvalid.
+func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
+	k, err := m.updateKey(ctx, id, u)
+	if err != nil {
+		return nil, fmt.Errorf("fob: update key: %w", err)
+	}
+	m.observe(Event{Type: EventUpdated, ID: id, Subject: k.subject})
+	return k, nil
+}
+
+func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
+	var scopes Scopes
+	var tags []string
+	var err error
+	if u.Scopes != nil {
+		if scopes, err = u.Scopes.normal(); err != nil {
+			return nil, err
+		}
+	}
+	if u.Tags != nil {
+		if tags, err = normalTags(*u.Tags); err != nil {
+			return nil, err
+		}
+	}
+	if u.Name != nil {
+		if err := checkText("name", *u.Name, 0, maxName); err != nil {
+			return nil, err
+		}
+	}
+	return m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+		if k.status == StatusRevoked {
+			return false, ErrRevoked
+		}
+		before := encodeKey(k, 0)
+		if u.Name != nil {
+			k.name = strings.Clone(*u.Name)
+		}
+		if u.Scopes != nil {
+			k.scopes = scopes
+		}
+		if u.Tags != nil {
+			k.tags = tags
+		}
+		if u.NotBefore != nil {
+			k.notBefore = millis(*u.NotBefore)
+		}
+		if u.ExpiresAt != nil {
+			k.expiresAt = millis(*u.ExpiresAt)
+		}
+		if k.expiresAt != 0 && k.expiresAt <= k.notBefore {
+			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
+		}
+		changed := string(before.Body) != string(encodeKey(k, 0).Body)
+		// After an unknown outcome the version may have moved by this very call: then
+		// nothing is left to change.
+		if u.IfVersion != 0 && k.version != u.IfVersion && (changed || !unsure) {
+			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.version)
+		}
+		return changed, nil
+	})
+}

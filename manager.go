@@ -1,0 +1,309 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/legacyhash"
+)
+
+// Manager issues, verifies, rotates, limits and revokes credentials over one
+// store. It is the facade of the package: an application makes one and shares
+// it. All methods are safe for concurrent use. A Manager borrows its store: the
+// caller opens it before New and closes it after Close.
+type Manager struct {
+	cfg   Config
+	store backend.Store
+	begun time.Time // the zero of monotonic time here
+
+	prefixes []acceptedPrefix
+	peppers  map[string][]byte
+	limiter  *legacyhash.Limiter
+
+	entries  *cache.Cache[*entry]
+	subjects *cache.Cache[subjectState]
+	usage    *usageLog
+
+	closed atomic.Bool
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+var _ Verifier = (*Manager)(nil)
+
+type acceptedPrefix struct {
+	text  string
+	other bool // of another environment
+}
+
+// upkeepTimeout bounds one background call of the store, and so how long Close
+// can wait for one that hangs.
+const upkeepTimeout = 10 * time.Second
+
+// New makes a Manager over store. It reads nothing from the store, so it is as
+// quick on a million records as on none. It starts one goroutine, which Close
+// ends. A Config that cannot work is ErrInvalid, with every problem named.
+func New(store backend.Store, cfg Config) (*Manager, error) {
+	if store == nil {
+		return nil, fmt.Errorf("%w: no store", ErrInvalid)
+	}
+	cfg, err := cfg.resolved()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := cache.New[*entry](cache.Config{Entries: cfg.CacheEntries})
+	if err != nil {
+		return nil, fmt.Errorf("fob: verification cache: %w", err)
+	}
+	subjects, err := cache.New[subjectState](cache.Config{Entries: cfg.CacheEntries})
+	if err != nil {
+		return nil, fmt.Errorf("fob: subject cache: %w", err)
+	}
+	m := &Manager{
+		cfg:      cfg,
+		store:    store,
+		begun:    cfg.Clock(),
+		peppers:  make(map[string][]byte, len(cfg.Peppers)),
+		entries:  entries,
+		subjects: subjects,
+		usage:    new(usageLog),
+	}
+	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
+	for _, p := range cfg.Prefixes {
+		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
+	}
+	for _, p := range cfg.RetiredPrefixes {
+		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
+	}
+	for _, p := range cfg.OtherPrefixes {
+		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
+	}
+	for _, p := range cfg.Peppers {
+		m.peppers[p.ID] = p.Key
+	}
+	if cfg.Foreign != nil {
+		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	m.done.Go(func() { m.upkeep(ctx) })
+	return m, nil
+}
+
+// Close stops the Manager's upkeep, waits for it, and writes the usage not yet
+// written. Every call after it fails with ErrClosed; Close itself may be called
+// again. It does not close the store. Its error says that usage was lost.
+func (m *Manager) Close() error {
+	first := m.closed.CompareAndSwap(false, true)
+	m.stop()
+	m.done.Wait()
+	if !first {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+	defer cancel()
+	return m.flushUsage(ctx)
+}
+
+// upkeep is the Manager's one goroutine.
+func (m *Manager) upkeep(ctx context.Context) {
+	flush := time.NewTicker(m.cfg.UsageInterval)
+	defer flush.Stop()
+	var sweep <-chan time.Time
+	if m.cfg.SweepInterval > 0 {
+		t := time.NewTicker(m.cfg.SweepInterval)
+		defer t.Stop()
+		sweep = t.C
+	}
+	for {
+		var task func(context.Context) error
+		select {
+		case <-ctx.Done():
+			return
+		case <-flush.C:
+			task = m.flushUsage
+		case <-sweep:
+			task = func(ctx context.Context) error { _, err := m.Sweep(ctx); return err }
+		}
+		bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		if err := task(bounded); err != nil && ctx.Err() == nil {
+			m.observe(Event{Type: EventUpkeepFailed, Err: err})
+		}
+		cancel()
+	}
+}
+
+func (m *Manager) now() time.Time { return m.cfg.Clock() }
+
+// mono is now on the Manager's own monotonic time, which no step of the wall
+// clock moves, in nanoseconds.
+func (m *Manager) mono(now time.Time) int64 { return int64(now.Sub(m.begun)) }
+
+func (m *Manager) observe(e Event) {
+	if m.cfg.Observer == nil {
+		return
+	}
+	if e.At.IsZero() {
+		e.At = m.now().UTC()
+	}
+	m.cfg.Observer.Observe(e)
+}
+
+// forget makes every cached answer that depends on these records be read again.
+// Once it has returned, no Verify that starts later uses one from before.
+func (m *Manager) forget(records ...backend.ID) {
+	refs := make([]cache.Ref, len(records))
+	for i, id := range records {
+		refs[i] = cache.Ref(id)
+	}
+	// The subjects first: an entry is made from a subject's state, and must not
+	// be made anew from one that is about to be forgotten.
+	m.subjects.Invalidate(refs...)
+	m.entries.Invalidate(refs...)
+}
+
+// readKey reads a key from the store, not the cache.
+func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, storeError("read", err)
+	}
+	return decodeKey(&rec)
+}
+
+// writeTries bounds how often a change is tried again after losing a race, or
+// after the store could not say what became of it.
+const writeTries = 32
+
+// editKey changes a key by compare-and-set: it reads, calls edit, writes, and
+// begins again if another change came between. edit reports false when there is
+// nothing to change; unsure tells it that an earlier try may have been applied.
+// When editKey returns nil, no Verify that starts later sees
+// the old state.
+func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure bool) (bool, error)) (*Key, error) {
+	if m.closed.Load() {
+		return nil, ErrClosed
+	}
+	unsure := false
+	var last error
+	for range writeTries {
+		k, err := m.readKey(ctx, id)
+		if err != nil {
+			return nil, settle(unsure, err)
+		}
+		changed, err := edit(k, unsure)
+		if err != nil {
+			return nil, settle(unsure, err)
+		}
+		// After an unknown outcome the change is written again even if it can be
+		// read: what can be read need not be durable.
+		if !changed && !unsure {
+			return k, nil
+		}
+		rec := encodeKey(k, m.purgeAt(k))
+		version, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
+		switch {
+		case err == nil:
+			m.forget(rec.ID)
+			k.version = version
+			return k, nil
+		case errors.Is(err, backend.ErrIndeterminate):
+			m.forget(rec.ID) // it may have been applied
+			unsure = true
+		case !errors.Is(err, backend.ErrConflict):
+			return nil, settle(unsure, storeError("write", err))
+		}
+		if last = err; ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, settle(unsure, storeError("write", last))
+}
+
+// settle turns the error that ended a change into "outcome unknown" if an
+// earlier try may have been applied.
+func settle(unsure bool, err error) error {
+	if !unsure || errors.Is(err, ErrIndeterminate) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrIndeterminate, err)
+}
+
+// create writes a new record and is sure of it when it returns nil.
+func (m *Manager) create(ctx context.Context, rec backend.Record) (uint64, error) {
+	return m.replace(ctx, rec, backend.IfAbsent())
+}
+
+// replace writes rec under cond. If the store cannot say whether it did, it
+// looks, and writes again what it finds to be its own.
+func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	unsure := false
+	var last error
+	for range writeTries {
+		version, err := m.store.Put(ctx, rec, cond)
+		if err == nil {
+			m.forget(rec.ID)
+			return version, nil
+		}
+		last = err
+		if !errors.Is(err, backend.ErrIndeterminate) {
+			break
+		}
+		m.forget(rec.ID)
+		unsure = true
+		found, err := m.store.Get(ctx, rec.ID)
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+			continue // surely not applied: the same condition again
+		case err != nil:
+			return 0, settle(true, storeError("write", err))
+		case string(found.Body) == string(rec.Body):
+			cond = backend.IfVersion(found.Version)
+		default:
+			if v, ok := cond.Version(); !ok || v != found.Version {
+				return 0, fmt.Errorf("fob: write: %w", ErrConflict)
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return 0, settle(unsure, storeError("write", last))
+}
+
+// purgeAt is when the record of k may be forgotten; zero is never.
+func (m *Manager) purgeAt(k *Key) int64 {
+	end := k.endsAt()
+	if k.status == StatusRevoked && (end == 0 || k.revokedAt < end) {
+		end = k.revokedAt
+	}
+	if end == 0 {
+		return 0
+	}
+	return end + m.cfg.Retention.Milliseconds()
+}
+
+// storeError says what was being done and gives the store's sentinels their
+// meaning here; the store's own error stays reachable.
+func storeError(doing string, err error) error {
+	var ours error
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+		ours = ErrNotFound
+	case errors.Is(err, backend.ErrConflict):
+		ours = ErrConflict
+	case errors.Is(err, backend.ErrIndeterminate):
+		ours = ErrIndeterminate
+	case errors.Is(err, backend.ErrCorrupt):
+		ours = ErrCorrupt
+	default:
+		return fmt.Errorf("fob: %s: %w", doing, err)
+	}
+	return fmt.Errorf("%s: %w (%w)", doing, ours, err)
+}

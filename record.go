@@ -1,0 +1,346 @@
+package fob
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// The kinds of record in a store.
+const (
+	recordKey         backend.Kind = 1 + iota // one key; its ID is the key's
+	recordSubject                             // the epoch of one subject
+	recordAlias                               // from the text of an imported key to its record
+	recordIdempotency                         // the sealed answer of one IssueKey
+	recordRotation                            // a rotated key that may retire early
+)
+
+// recordID is the ID of a record that is not a credential: its kind, then 15
+// bytes of SHA-256 over what it is named by. No credential's ID begins with
+// such a byte, so the two never meet.
+type recordID = backend.ID
+
+func namedRecord(kind backend.Kind, name ...string) recordID {
+	h := sha256.New()
+	h.Write([]byte{'f', 'o', 'b', 1, byte(kind)})
+	var n [8]byte
+	for _, part := range name {
+		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	var sum [sha256.Size]byte
+	h.Sum(sum[:0])
+	id := recordID{byte(kind)}
+	copy(id[1:], sum[:])
+	return id
+}
+
+func subjectRecord(kind SubjectKind, subject string) recordID {
+	return namedRecord(recordSubject, string(owner(kind, subject)))
+}
+
+// owner is a subject with its kind, as stores list by it.
+func owner(kind SubjectKind, subject string) string {
+	return string([]byte{'0' + byte(kind)}) + subject
+}
+
+// The fields of a record's body. A number is never given a second meaning. An
+// unknown field makes the record unreadable: to skip one could be to skip the
+// reason why a key is refused.
+const (
+	fieldStatus = 1 + iota
+	fieldPrefix
+	fieldName
+	fieldScopes
+	fieldTags
+	fieldNotBefore
+	fieldExpiresAt
+	fieldRetireAt
+	fieldRevokedAt
+	fieldReason
+	fieldSuccessor
+	fieldPredecessor
+	fieldRotating
+	fieldQuiet
+	fieldEpoch
+	fieldDigest
+	fieldPepper
+	fieldForeign
+	fieldLegacy
+	fieldAlias
+	fieldSubjectRef
+	fieldLifetime
+	fieldTarget // the credential an alias or a rotation is about
+	fieldSealed
+	fieldRequest // digest of an idempotent request
+)
+
+const bodyFormat = 1
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+// A body is the format byte, fields of (number, uvarint length, bytes) in
+// rising order, and a CRC-32C over the record's identity and the body: a record
+// that was damaged, cut or moved under another ID is told from a sound one.
+type bodyWriter struct{ b []byte }
+
+func newBody() *bodyWriter { return &bodyWriter{b: append(make([]byte, 0, 256), bodyFormat)} }
+
+func (w *bodyWriter) text(field byte, s string) {
+	if s != "" {
+		w.b = append(w.b, field)
+		w.b = binary.AppendUvarint(w.b, uint64(len(s)))
+		w.b = append(w.b, s...)
+	}
+}
+
+func (w *bodyWriter) number(field byte, n uint64) {
+	if n != 0 {
+		var buf [8]byte
+		binary.BigEndian.PutUint64(buf[:], n)
+		w.text(field, string(buf[:]))
+	}
+}
+
+func (w *bodyWriter) id(field byte, id [16]byte) {
+	if id != ([16]byte{}) {
+		w.text(field, string(id[:]))
+	}
+}
+
+func (w *bodyWriter) seal(rec *backend.Record) {
+	rec.Body = w.b
+	rec.Body = binary.BigEndian.AppendUint32(rec.Body, bodySum(rec, w.b))
+}
+
+func bodySum(rec *backend.Record, body []byte) uint32 {
+	var head [17]byte
+	copy(head[:], rec.ID[:])
+	head[16] = byte(rec.Kind)
+	sum := crc32.Update(0, crcTable, head[:])
+	sum = crc32.Update(sum, crcTable, []byte(rec.Owner))
+	return crc32.Update(sum, crcTable, body)
+}
+
+// bodyReader yields the fields of a body. Texts are parts of one copy of it.
+type bodyReader struct {
+	rest string
+	last byte
+	bad  bool
+}
+
+// openBody checks the sum and the format of a record of the kind wanted.
+func openBody(rec *backend.Record, kind backend.Kind) (bodyReader, error) {
+	n := len(rec.Body) - 4
+	switch {
+	case rec.Kind != kind:
+		return bodyReader{}, corrupt(rec, "kind")
+	case n < 1:
+		return bodyReader{}, corrupt(rec, "length")
+	case binary.BigEndian.Uint32(rec.Body[n:]) != bodySum(rec, rec.Body[:n]):
+		return bodyReader{}, corrupt(rec, "checksum")
+	case rec.Body[0] != bodyFormat:
+		return bodyReader{}, corrupt(rec, "format")
+	}
+	return bodyReader{rest: string(rec.Body[1:n])}, nil
+}
+
+func corrupt(rec *backend.Record, what string) error {
+	return fmt.Errorf("%w: kind %d: %s", ErrCorrupt, rec.Kind, what)
+}
+
+// next returns the next field; ok is false at the end and on bad input.
+func (r *bodyReader) next() (field byte, value string, ok bool) {
+	if r.rest == "" || r.bad {
+		return 0, "", false
+	}
+	field = r.rest[0]
+	n, used := uvarint(r.rest[1:])
+	if used <= 0 || n == 0 || field <= r.last || n > uint64(len(r.rest)-1-used) {
+		r.bad = true
+		return 0, "", false
+	}
+	start := 1 + used
+	value, r.rest, r.last = r.rest[start:start+int(n)], r.rest[start+int(n):], field
+	return field, value, true
+}
+
+func (r *bodyReader) number(value string) uint64 {
+	if len(value) != 8 {
+		r.bad = true
+		return 0
+	}
+	var n uint64
+	for i := range 8 {
+		n = n<<8 | uint64(value[i])
+	}
+	return n
+}
+
+func (r *bodyReader) millis(value string) int64 {
+	n := int64(r.number(value))
+	r.bad = r.bad || n <= 0
+	return n
+}
+
+func (r *bodyReader) id(value string) (id [16]byte) {
+	r.bad = r.bad || len(value) != len(id)
+	copy(id[:], value)
+	return id
+}
+
+// uvarint is binary.Uvarint over a string of at most three bytes of length,
+// in its shortest form only.
+func uvarint(s string) (n uint64, used int) {
+	for i := 0; i < len(s) && i < 3; i++ {
+		n |= uint64(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			if i > 0 && s[i] == 0 {
+				return 0, -1
+			}
+			return n, i + 1
+		}
+	}
+	return 0, -1
+}
+
+// encodeKey makes the record of k. purgeAt is when it may be forgotten.
+func encodeKey(k *Key, purgeAt int64) backend.Record {
+	rec := backend.Record{
+		ID:      backend.ID(k.id),
+		Kind:    recordKey,
+		Owner:   owner(k.subjectKind, k.subject),
+		Created: k.issuedAt,
+		Expires: k.endsAt(),
+		PurgeAt: purgeAt,
+	}
+	w := newBody()
+	w.text(fieldStatus, string([]byte{byte(k.status)}))
+	w.text(fieldPrefix, k.prefix)
+	w.text(fieldName, k.name)
+	w.text(fieldScopes, k.scopes.String())
+	w.text(fieldTags, strings.Join(k.tags, "\n"))
+	w.number(fieldNotBefore, uint64(k.notBefore))
+	w.number(fieldExpiresAt, uint64(k.expiresAt))
+	w.number(fieldRetireAt, uint64(k.retireAt))
+	w.number(fieldRevokedAt, uint64(k.revokedAt))
+	w.text(fieldReason, string(k.reason))
+	w.id(fieldSuccessor, k.successor)
+	w.id(fieldPredecessor, k.predecessor)
+	w.number(fieldRotating, k.rotating)
+	w.number(fieldQuiet, uint64(k.quiet))
+	w.number(fieldEpoch, k.epoch)
+	if k.legacy == "" {
+		w.text(fieldDigest, string(k.digest.sum[:]))
+	}
+	w.text(fieldPepper, k.pepper)
+	if k.foreign {
+		w.text(fieldForeign, "\x01")
+	}
+	w.text(fieldLegacy, k.legacy)
+	w.id(fieldAlias, k.alias)
+	w.id(fieldSubjectRef, k.subjectRef)
+	w.number(fieldLifetime, uint64(k.lifetime))
+	w.seal(&rec)
+	return rec
+}
+
+// decodeKey reads the record of a key, or fails with ErrCorrupt.
+func decodeKey(rec *backend.Record) (*Key, error) {
+	r, err := openBody(rec, recordKey)
+	if err != nil {
+		return nil, err
+	}
+	if len(rec.Owner) < 2 {
+		return nil, corrupt(rec, "owner")
+	}
+	k := &Key{
+		id:          ID(rec.ID),
+		version:     rec.Version,
+		subjectKind: SubjectKind(rec.Owner[0] - '0'),
+		subject:     rec.Owner[1:],
+		issuedAt:    rec.Created,
+	}
+	var digested bool
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldStatus:
+			k.status = Status(v[0])
+		case fieldPrefix:
+			k.prefix = v
+		case fieldName:
+			k.name = v
+		case fieldScopes:
+			k.scopes = splitScopes(v)
+		case fieldTags:
+			k.tags = strings.Split(v, "\n")
+		case fieldNotBefore:
+			k.notBefore = r.millis(v)
+		case fieldExpiresAt:
+			k.expiresAt = r.millis(v)
+		case fieldRetireAt:
+			k.retireAt = r.millis(v)
+		case fieldRevokedAt:
+			k.revokedAt = r.millis(v)
+		case fieldReason:
+			k.reason = RevokeReason(v)
+		case fieldSuccessor:
+			k.successor = r.id(v)
+		case fieldPredecessor:
+			k.predecessor = r.id(v)
+		case fieldRotating:
+			k.rotating = r.number(v)
+		case fieldQuiet:
+			k.quiet = r.millis(v)
+		case fieldEpoch:
+			k.epoch = r.number(v)
+		case fieldDigest:
+			digested = copy(k.digest.sum[:], v) == len(v) && len(v) == len(k.digest.sum)
+		case fieldPepper:
+			k.pepper = v
+		case fieldForeign:
+			k.foreign = v == "\x01"
+		case fieldLegacy:
+			k.legacy = v
+		case fieldAlias:
+			k.alias = r.id(v)
+		case fieldSubjectRef:
+			k.subjectRef = r.id(v)
+		case fieldLifetime:
+			k.lifetime = r.millis(v)
+		default:
+			r.bad = true
+		}
+	}
+	switch {
+	case r.bad:
+		return nil, corrupt(rec, "fields")
+	case k.status != StatusActive && k.status != StatusDisabled && k.status != StatusRevoked:
+		return nil, corrupt(rec, "status")
+	case !k.subjectKind.valid():
+		return nil, corrupt(rec, "subject kind")
+	case digested == (k.legacy != ""):
+		return nil, corrupt(rec, "digest")
+	case k.subjectRef == recordID{}:
+		return nil, corrupt(rec, "subject")
+	}
+	return k, nil
+}
+
+// splitScopes is the reverse of Scopes.String, for text that was checked.
+func splitScopes(text string) Scopes {
+	scopes := make(Scopes, 0, strings.Count(text, " ")+1)
+	for part := range strings.SplitSeq(text, " ") {
+		scopes = append(scopes, Scope(part))
+	}
+	return scopes
+}

@@ -1,0 +1,203 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// RevokeReason says why, for the record and the audit trail: up to 256 bytes of
+// text. It never makes a revocation fail: what is longer is cut, control
+// characters are dropped.
+type RevokeReason string
+
+func (r RevokeReason) clean() RevokeReason {
+	text := strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return -1
+		}
+		return c
+	}, strings.ToValidUTF8(string(r), ""))
+	for len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "")
+	}
+	return RevokeReason(text)
+}
+
+// Receipt says from when a revocation holds.
+type Receipt struct {
+	// At is when it returned here: no Verify of this Manager that starts later
+	// accepts what was revoked.
+	At time.Time
+	// EverywhereBy is when the same holds for every other process that uses the
+	// store with a Config.MaxStaleness no larger than this one's.
+	EverywhereBy time.Time
+	// Already reports that it had been revoked before; the first revocation's
+	// time and reason stay.
+	Already bool
+}
+
+func (m *Manager) receipt(already bool) Receipt {
+	now := m.now().UTC()
+	return Receipt{At: now, EverywhereBy: now.Add(m.cfg.MaxStaleness), Already: already}
+}
+
+// Revoke ends a credential for good. When it has returned nil, the revocation
+// is durable and no Verify of this Manager that starts later accepts the
+// credential; the receipt says by when that holds in other processes.
+// Revoking again is no error. An ID that names nothing is ErrNotFound.
+//
+// ErrIndeterminate means that the store could not say whether it was done: call
+// Revoke again until it returns nil.
+func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
+	reason = reason.clean()
+	already := false
+	k, err := m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+		if k.status == StatusRevoked {
+			// Also after an unknown outcome of this very call: already may then
+			// be true of what it did itself, which is no harm.
+			already = true
+			return false, nil
+		}
+		already = false
+		k.status, k.reason, k.revokedAt = StatusRevoked, reason, millis(m.now())
+		return true, nil
+	})
+	if err != nil {
+		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
+	}
+	if !already {
+		m.observe(Event{Type: EventRevoked, ID: id, Subject: k.subject, Reason: reason})
+	}
+	return m.receipt(already), nil
+}
+
+// RevokeSubject ends every credential that a subject has now, in one write
+// however many there are. Credentials issued later are not affected, so a
+// subject can be let in again. kinds says which subject of that name is meant;
+// none means of either kind. When it has returned nil, the same holds as for
+// Revoke. A subject that has no credentials is no error.
+func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason RevokeReason, kinds ...SubjectKind) (Receipt, error) {
+	if m.closed.Load() {
+		return Receipt{}, ErrClosed
+	}
+	if len(kinds) == 0 {
+		kinds = []SubjectKind{SubjectApplication, SubjectUser}
+	}
+	for _, kind := range kinds {
+		if err := checkSubject(subject, kind); err != nil {
+			return Receipt{}, err
+		}
+	}
+	reason = reason.clean()
+	for _, kind := range kinds {
+		if err := m.raiseEpoch(ctx, kind, subject, reason, 0); err != nil {
+			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", err)
+		}
+	}
+	m.observe(Event{Type: EventSubjectRevoked, Subject: subject, Reason: reason})
+	return m.receipt(false), nil
+}
+
+// The epoch of a subject is a number that only rises; a credential is stamped
+// with it at issue and dies when it rises. It is at least the Unix time in
+// milliseconds of the last revocation, so that it rises even over a store that
+// was restored from a backup and has forgotten its last values.
+
+// readEpoch returns a subject's epoch and its record; zeros if there is none.
+func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, rec backend.Record, err error) {
+	rec, err = m.store.Get(ctx, ref)
+	if errors.Is(err, backend.ErrNotFound) {
+		return 0, backend.Record{}, nil
+	}
+	if err != nil {
+		return 0, backend.Record{}, err
+	}
+	r, err := openBody(&rec, recordSubject)
+	if err != nil {
+		return 0, backend.Record{}, err
+	}
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldEpoch:
+			epoch = r.number(v)
+		case fieldReason:
+		default:
+			r.bad = true
+		}
+	}
+	if r.bad || epoch == 0 {
+		return 0, backend.Record{}, corrupt(&rec, "epoch")
+	}
+	return epoch, rec, nil
+}
+
+// raiseEpoch raises the epoch of a subject, to at least least.
+func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) error {
+	ref := subjectRecord(kind, subject)
+	for range writeTries {
+		old, found, err := m.readEpoch(ctx, ref)
+		if err != nil {
+			return storeError("read", err)
+		}
+		if least > 0 && old >= least {
+			return nil
+		}
+		now := millis(m.now())
+		rec := backend.Record{ID: ref, Kind: recordSubject, Owner: owner(kind, subject), Created: now}
+		cond := backend.IfAbsent()
+		if old > 0 {
+			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
+		}
+		w := newBody()
+		w.text(fieldReason, string(reason))
+		w.number(fieldEpoch, max(old+1, uint64(now), least))
+		w.seal(&rec)
+		_, err = m.replace(ctx, rec, cond)
+		if err == nil || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return ErrConflict
+}
+
+// Disable refuses a credential until Enable. When it has returned nil, the same
+// holds as for Revoke. A revoked credential is ErrRevoked; one that is disabled
+// already is no error.
+func (m *Manager) Disable(ctx context.Context, id ID) error {
+	return m.setStatus(ctx, id, StatusDisabled, EventDisabled)
+}
+
+// Enable accepts a disabled credential again. A revoked one is ErrRevoked: that
+// is for good. One that is enabled already is no error.
+func (m *Manager) Enable(ctx context.Context, id ID) error {
+	return m.setStatus(ctx, id, StatusActive, EventEnabled)
+}
+
+func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventType) error {
+	changed := false
+	k, err := m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+		if k.status == StatusRevoked {
+			return false, ErrRevoked
+		}
+		changed = k.status != to
+		k.status = to
+		return changed, nil
+	})
+	if err != nil {
+		return fmt.Errorf("fob: %s: %w", to, err)
+	}
+	if changed {
+		m.observe(Event{Type: event, ID: id, Subject: k.subject})
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// sweepBatch bounds one sweep: how many records it purges and how many
+// rotations it looks at. What is left waits for the next.
+const sweepBatch = 1000
+
+// Swept is what one sweep did.
+type Swept struct {
+	Purged  int // records removed, at most 1,000
+	Retired int // rotated keys retired early
+	// More reports that old records are left for the next sweep.
+	More bool
+}
+
+// Sweep does the Manager's upkeep once: it removes records whose retention is
+// over, and retires rotated keys that have gone quiet. It runs by itself every
+// Config.SweepInterval; call it to have it done now. One call is bounded; it
+// never removes the record of a credential that could still be accepted.
+func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
+	if m.closed.Load() {
+		return Swept{}, ErrClosed
+	}
+	var done Swept
+	retired, err1 := m.retireQuiet(ctx)
+	done.Retired = retired
+	var err2 error
+	if purger, ok := backend.As[backend.Purger](m.store); ok {
+		done.Purged, err2 = purger.Purge(ctx, m.now(), sweepBatch)
+		done.More = done.Purged == sweepBatch
+		if err2 != nil {
+			err2 = storeError("fob: purge", err2)
+		}
+	}
+	return done, errors.Join(err1, err2)
+}
+
+// retireQuiet ends the overlap of rotated keys whose successor is in use and
+// which have not been used for their quiet time.
+func (m *Manager) retireQuiet(ctx context.Context) (retired int, err error) {
+	lister, ok := backend.As[backend.Lister](m.store)
+	if !ok {
+		return 0, nil
+	}
+	page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepBatch})
+	if err != nil {
+		return 0, storeError("fob: list rotations", err)
+	}
+	var problems []error
+	for i := range page.Records {
+		did, err := m.retireIfQuiet(ctx, &page.Records[i])
+		if err != nil {
+			problems = append(problems, err)
+		}
+		if did {
+			retired++
+		}
+	}
+	return retired, errors.Join(problems...)
+}
+
+func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool, error) {
+	id, err := rotationTarget(rec)
+	if err != nil {
+		return false, err
+	}
+	now := m.now()
+	old, err := m.readKey(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil // its record is purged with its deadline
+	case err != nil:
+		return false, err
+	case old.retireAt == 0 || old.quiet == 0 || old.endsAt() <= millis(now) || old.status != StatusActive:
+		return false, nil // not finished, over, or ended otherwise
+	}
+	quiet, err := m.quiet(ctx, old, now)
+	if err != nil || !quiet {
+		return false, err
+	}
+	retired := false
+	old, err = m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+		// Still the rotation that was looked at?
+		retired = k.retireAt == old.retireAt && k.status == StatusActive
+		if retired {
+			k.retireAt = millis(now)
+		}
+		return retired, nil
+	})
+	if err != nil || !retired {
+		return false, err
+	}
+	m.observe(Event{Type: EventRetired, ID: id, Subject: old.subject})
+	if err := m.store.Delete(ctx, rec.ID, rec.Version); err != nil &&
+		!errors.Is(err, backend.ErrNotFound) && !errors.Is(err, backend.ErrConflict) {
+		return true, storeError("fob: delete rotation", err)
+	}
+	return true, nil
+}
+
+// quiet reports whether the successor has been used, and the old key neither
+// since its successor was issued nor within its quiet time.
+func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, error) {
+	usage, err := m.usageOf(ctx, old.id, old.successor)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	successor, err := m.readKey(ctx, old.successor)
+	if err != nil {
+		return false, err
+	}
+	last := usage[0].LastUsedAt
+	if issued := successor.IssuedAt(); last.Before(issued) {
+		last = issued
+	}
+	return usage[1].Count > 0 && now.Sub(last) >= time.Duration(old.quiet)*time.Millisecond, nil
+}
+
+func rotationTarget(rec *backend.Record) (ID, error) {
+	r, err := openBody(rec, recordRotation)
+	if err != nil {
+		return ID{}, err
+	}
+	field, v, ok := r.next()
+	id := ID(r.id(v))
+	if !ok || field != fieldTarget || r.bad || r.rest != "" {
+		return ID{}, corrupt(rec, "fields")
+	}
+	return id, nil
+}

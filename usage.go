@@ -1,0 +1,174 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Usage is how often a credential was accepted, and when last. It is written
+// behind: what the store holds trails by up to Config.UsageInterval, and a
+// crash loses at most that much. It is never counted twice.
+type Usage struct {
+	Count      uint64
+	LastUsedAt time.Time // UTC, milliseconds; zero: never used
+}
+
+// usageCell counts the uses of one cached key since they were last written.
+type usageCell struct {
+	id     ID
+	n      atomic.Uint64
+	last   atomic.Int64 // Unix milliseconds
+	queued atomic.Bool  // in usageLog.dirty
+}
+
+// usageLog collects the cells that were used since the last write. A cell
+// outlives its entry in the cache until it is written, so an eviction loses
+// nothing.
+type usageLog struct {
+	mu    sync.Mutex
+	dirty []*usageCell
+
+	flush sync.Mutex // one write at a time; held before mu
+}
+
+// used counts one use.
+func (l *usageLog) used(c *usageCell, ms int64) {
+	c.n.Add(1)
+	for {
+		last := c.last.Load()
+		if ms <= last || c.last.CompareAndSwap(last, ms) {
+			break
+		}
+	}
+	if !c.queued.Load() && c.queued.CompareAndSwap(false, true) {
+		l.mu.Lock()
+		l.dirty = append(l.dirty, c)
+		l.mu.Unlock()
+	}
+}
+
+// take empties the log into one Usage per credential.
+func (l *usageLog) take() map[ID]backend.Usage {
+	l.mu.Lock()
+	cells := l.dirty
+	l.dirty = nil
+	l.mu.Unlock()
+	taken := make(map[ID]backend.Usage, len(cells))
+	for _, c := range cells {
+		// Before the counter is read: a use that comes after puts it back in the log.
+		c.queued.Store(false)
+		if n := c.n.Swap(0); n > 0 {
+			merge(taken, c.id, n, c.last.Load())
+		}
+	}
+	return taken
+}
+
+func merge(into map[ID]backend.Usage, id ID, n uint64, last int64) {
+	u := into[id]
+	into[id] = backend.Usage{ID: backend.ID(id), N: u.N + n, Last: max(u.Last, last)}
+}
+
+// giveBack returns what could not be written.
+func (l *usageLog) giveBack(batch []backend.Usage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, u := range batch {
+		c := &usageCell{id: ID(u.ID)}
+		c.n.Store(u.N)
+		c.last.Store(u.Last)
+		c.queued.Store(true)
+		l.dirty = append(l.dirty, c)
+	}
+}
+
+// pending is what is not yet written of some credentials.
+func (l *usageLog) pending(ids map[ID]bool) map[ID]backend.Usage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := make(map[ID]backend.Usage)
+	for _, c := range l.dirty {
+		if n := c.n.Load(); n > 0 && ids[c.id] {
+			merge(found, c.id, n, c.last.Load())
+		}
+	}
+	return found
+}
+
+// flushUsage writes what was used since the last time: one entry per
+// credential, however many requests came. What surely was not written is kept
+// for the next time; what may have been is dropped, because counting too little
+// is promised and counting twice is not.
+func (m *Manager) flushUsage(ctx context.Context) error {
+	m.usage.flush.Lock()
+	defer m.usage.flush.Unlock()
+	recorder, ok := backend.As[backend.UsageRecorder](m.store)
+	taken := m.usage.take()
+	if !ok || len(taken) == 0 {
+		return nil
+	}
+	all := make([]backend.Usage, 0, len(taken))
+	for _, u := range taken {
+		all = append(all, u)
+	}
+	for len(all) > 0 {
+		n := min(len(all), backend.MaxLimit)
+		err := recorder.AddUsage(ctx, all[:n])
+		if errors.Is(err, backend.ErrIndeterminate) {
+			m.observe(Event{Type: EventUsageLost, Err: storeError("add usage", err)})
+			all = all[n:]
+		}
+		if err != nil {
+			m.usage.giveBack(all)
+			return storeError("add usage", err)
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// Usage returns how a credential was used: what the store holds and what this
+// Manager has not written yet. A store that keeps no usage fails with
+// errors.ErrUnsupported. An ID that was never used, or never was, gives zeros.
+func (m *Manager) Usage(ctx context.Context, id ID) (Usage, error) {
+	found, err := m.usageOf(ctx, id)
+	if err != nil {
+		return Usage{}, err
+	}
+	return found[0], nil
+}
+
+func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
+	if m.closed.Load() {
+		return nil, ErrClosed
+	}
+	recorder, ok := backend.As[backend.UsageRecorder](m.store)
+	if !ok {
+		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
+	}
+	// No write may move counts from here to there while both are read.
+	m.usage.flush.Lock()
+	defer m.usage.flush.Unlock()
+	asked := make([]backend.ID, len(ids))
+	wanted := make(map[ID]bool, len(ids))
+	for i, id := range ids {
+		asked[i], wanted[id] = backend.ID(id), true
+	}
+	stored, err := recorder.Usage(ctx, asked)
+	if err != nil {
+		return nil, storeError("read usage", err)
+	}
+	pending := m.usage.pending(wanted)
+	out := make([]Usage, len(ids))
+	for i, id := range ids {
+		p := pending[id]
+		out[i] = Usage{Count: stored[i].N + p.N, LastUsedAt: instant(max(stored[i].Last, p.Last))}
+	}
+	return out, nil
+}
