@@ -1,0 +1,358 @@
+// Package cache is a verification cache: what a credential was found to be,
+// remembered until it could have changed.
+//
+// Reading takes no lock, allocates nothing and writes nothing shared, so one
+// hot key does not become a queue. Forgetting is by reference: an entry names
+// what it was made from (its credential, its subject …), and Invalidate of such
+// a Ref ends every entry that names it, however many there are, at the price of
+// one store to memory.
+//
+// The rule that makes it safe is the ticket. A caller takes one before it reads
+// the source of truth and hands it in with what it read. An entry is good while
+// none of its Refs has been invalidated since its ticket was taken. So an answer
+// that was read before a change and comes in after it is refused, or dead on
+// arrival, and once Invalidate has returned no Get that starts later returns
+// anything that was read before.
+package cache
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// Key is what an entry is found by: a credential's ID, or a part of a digest.
+// A value found by a Key that is less than the whole of what was presented must
+// itself say what it belongs to, and its user must compare.
+type Key [16]byte
+
+// Ref names something that an entry was made from.
+type Ref [16]byte
+
+// MaxRefs is the most Refs that one entry can have.
+const MaxRefs = 6
+
+// Ticket is the instant before a read of the source of truth.
+type Ticket struct{ seq uint64 }
+
+// Config is the settings of a Cache.
+type Config struct {
+	// Entries is the most entries held. Default 100,000.
+	Entries int
+}
+
+const defaultEntries = 100_000
+
+// Stats counts what a Cache did since it was made.
+type Stats struct {
+	Entries       int    // held now, dead ones included until they are replaced
+	Evicted       uint64 // removed to make room
+	Refused       uint64 // answers that came in after what they were made from had changed
+	Invalidations uint64
+}
+
+// Cache is a bounded map from Key to V. Make one with New. It is safe for
+// concurrent use. It starts no goroutine and needs no Close.
+type Cache[V any] struct {
+	// seq is the number of invalidations. stripes[i] is the value of seq at the
+	// last one of a Ref that falls on stripe i; stripe 0 is for Clear, on which
+	// everything depends. Two Refs on one stripe cost a needless reload, no more.
+	seq     atomic.Uint64
+	stripes []atomic.Uint64
+	seed    [2]uint64
+	shards  []shard[V]
+	shift   uint // of a hash, to the number of its shard
+
+	mu sync.Mutex // held by Invalidate: seq and stripes change together
+
+	evicted, refused atomic.Uint64
+	broken           brokenness
+}
+
+// brokenness turns off a rule, so that a test can see what it is there for.
+type brokenness struct {
+	publishFirst func() // called where a reader may come between
+	ignoreTicket bool
+}
+
+type shard[V any] struct {
+	table atomic.Pointer[table[V]]
+	_     [56]byte // readers of one shard's table share no cache line with the next
+
+	mu    sync.Mutex // guards what is below, and every change of table
+	order *simplelru.LRU[*entry[V], struct{}]
+	limit int
+}
+
+// table is a hash table with chains, read without a lock.
+type table[V any] struct {
+	buckets []atomic.Pointer[entry[V]]
+}
+
+type entry[V any] struct {
+	next    atomic.Pointer[entry[V]]
+	checked atomic.Uint64 // no Ref of this entry had changed when seq was this
+	key     Key
+	ticket  uint64
+	until   int64
+	value   V
+	refs    [MaxRefs]uint32 // stripes; 0 where unused, which every entry depends on
+	used    atomic.Bool     // since the order last looked
+}
+
+// New makes an empty Cache.
+func New[V any](cfg Config) (*Cache[V], error) {
+	if cfg.Entries == 0 {
+		cfg.Entries = defaultEntries
+	}
+	if cfg.Entries < 0 {
+		return nil, fmt.Errorf("cache: %w: Entries %d", errInvalid, cfg.Entries)
+	}
+	var seed [16]byte
+	_, _ = rand.Read(seed[:]) // never returns an error
+	c := &Cache[V]{
+		// Secret, so that nobody can choose keys that fall on one bucket.
+		seed:    [2]uint64{binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])},
+		stripes: make([]atomic.Uint64, 1+pow2(cfg.Entries, 1<<10, 1<<16)),
+		shards:  make([]shard[V], pow2(cfg.Entries/128, 1, 64)),
+	}
+	c.shift = uint(64 - bits.TrailingZeros(uint(len(c.shards))))
+	for i := range c.shards {
+		s := &c.shards[i]
+		// The remainder goes to the first shards, so that the sum is exact.
+		s.limit = (cfg.Entries + len(c.shards) - 1 - i) / len(c.shards)
+		order, err := simplelru.NewLRU[*entry[V], struct{}](s.limit, nil)
+		if err != nil {
+			return nil, fmt.Errorf("cache: %w", err)
+		}
+		s.order = order
+		s.table.Store(&table[V]{buckets: make([]atomic.Pointer[entry[V]], 8)})
+	}
+	return c, nil
+}
+
+var errInvalid = errors.New("invalid setting")
+
+// pow2 is the power of two at or above n, within bounds that are powers of two.
+func pow2(n, least, most int) int {
+	p := least
+	for p < n && p < most {
+		p <<= 1
+	}
+	return p
+}
+
+// mix spreads 16 bytes, which may be chosen by an outsider and are often text
+// that differs in a few characters, over 64 bits.
+func (c *Cache[V]) mix(b *[16]byte) uint64 {
+	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(b[:8])^c.seed[0], binary.LittleEndian.Uint64(b[8:])^c.seed[1])
+	hi, lo = bits.Mul64(hi^lo^c.seed[0], 0x9e3779b97f4a7c15)
+	return hi ^ lo
+}
+
+func (c *Cache[V]) stripe(r Ref) uint32 {
+	return 1 + uint32(c.mix((*[16]byte)(&r))%uint64(len(c.stripes)-1))
+}
+
+func (c *Cache[V]) shard(hash uint64) *shard[V] { return &c.shards[hash>>c.shift] }
+
+func (t *table[V]) bucket(hash uint64) *atomic.Pointer[entry[V]] {
+	return &t.buckets[hash&uint64(len(t.buckets)-1)]
+}
+
+// Begin returns the ticket for what is read from now on.
+func (c *Cache[V]) Begin() Ticket { return Ticket{c.seq.Load()} }
+
+// Get returns the value of k if it was put, its time (see Put) is after now,
+// and nothing that it was made from has been invalidated since it was read. It
+// takes no lock and allocates nothing.
+func (c *Cache[V]) Get(k Key, now int64) (v V, ok bool) {
+	hash := c.mix((*[16]byte)(&k))
+	for e := c.shard(hash).table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
+		if e.key != k {
+			continue
+		}
+		if now >= e.until || !c.good(e) {
+			return v, false
+		}
+		if !e.used.Load() { // most often it is: then nothing is written
+			e.used.Store(true)
+		}
+		return e.value, true
+	}
+	return v, false
+}
+
+// good reports whether no Ref of e changed since its ticket.
+func (c *Cache[V]) good(e *entry[V]) bool {
+	// seq is read before the stripes, and Invalidate writes it after them: whoever
+	// sees a value of seq sees every stripe that it counts.
+	seq := c.seq.Load()
+	if e.checked.Load() == seq {
+		return true
+	}
+	for _, i := range &e.refs {
+		if c.stripes[i].Load() > e.ticket {
+			return false
+		}
+	}
+	e.checked.Store(seq)
+	return true
+}
+
+// Put remembers v, which was read after t was taken and made from refs, for
+// times before until, on the clock that Get is given. It reports false, and
+// remembers nothing, if a Ref was invalidated since, if a newer answer is there,
+// or if there are more than MaxRefs.
+func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) bool {
+	if len(refs) > MaxRefs {
+		return false
+	}
+	if c.broken.ignoreTicket {
+		t = c.Begin()
+	}
+	e := &entry[V]{key: k, value: v, ticket: t.seq, until: until}
+	for i, r := range refs {
+		e.refs[i] = c.stripe(r)
+	}
+	hash := c.mix((*[16]byte)(&k))
+	s := c.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.checked.Store(^uint64(0)) // not checked yet: seq never gets there
+	if !c.good(e) {
+		c.refused.Add(1)
+		return false
+	}
+	if old := s.find(hash, k); old != nil {
+		if old.ticket > e.ticket {
+			return false
+		}
+		s.remove(hash, old)
+	}
+	for s.order.Len() >= s.limit {
+		s.evict(c)
+	}
+	if t := s.table.Load(); s.order.Len() >= len(t.buckets) {
+		s.grow(c, t)
+	}
+	s.order.Add(e, struct{}{})
+	b := s.table.Load().bucket(hash)
+	e.next.Store(b.Load())
+	b.Store(e)
+	return true
+}
+
+func (s *shard[V]) find(hash uint64, k Key) *entry[V] {
+	for e := s.table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
+		if e.key == k {
+			return e
+		}
+	}
+	return nil
+}
+
+// remove takes e out. A reader that stands on it still finds its way: its next
+// is left alone.
+func (s *shard[V]) remove(hash uint64, e *entry[V]) {
+	s.order.Remove(e)
+	at := s.table.Load().bucket(hash)
+	for at.Load() != e {
+		at = &at.Load().next
+	}
+	at.Store(e.next.Load())
+}
+
+// secondChances bounds how many entries one eviction may pass over.
+const secondChances = 32
+
+// evict removes the entry that was put or moved to the front longest ago. One
+// that was read since then is moved to the front instead: readers leave a mark,
+// and this is where the marks become golang-lru's order.
+func (s *shard[V]) evict(c *Cache[V]) {
+	for range secondChances {
+		e, _, ok := s.order.GetOldest()
+		if !ok {
+			return
+		}
+		if !e.used.Load() {
+			break
+		}
+		e.used.Store(false)
+		s.order.Get(e)
+	}
+	if e, _, ok := s.order.GetOldest(); ok {
+		s.remove(c.mix((*[16]byte)(&e.key)), e)
+		c.evicted.Add(1)
+	}
+}
+
+// grow doubles the table. Entries are moved while readers walk: one may come
+// from an old chain into a new one and miss what is there, but a chain never
+// turns back on itself, and a miss is only a reload.
+func (s *shard[V]) grow(c *Cache[V], old *table[V]) {
+	t := &table[V]{buckets: make([]atomic.Pointer[entry[V]], 2*len(old.buckets))}
+	for i := range old.buckets {
+		for e := old.buckets[i].Load(); e != nil; {
+			next := e.next.Load()
+			b := t.bucket(c.mix((*[16]byte)(&e.key)))
+			e.next.Store(b.Load())
+			b.Store(e)
+			e = next
+		}
+	}
+	s.table.Store(t)
+}
+
+// Invalidate ends every entry that was made from one of refs, and refuses
+// those that are still to come from a read that began before. Once it has
+// returned, no Get that starts later returns one of them. It costs the same
+// however many there are.
+func (c *Cache[V]) Invalidate(refs ...Ref) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := c.seq.Load() + 1
+	if c.broken.publishFirst != nil {
+		c.seq.Store(next)
+		c.broken.publishFirst()
+	}
+	for _, r := range refs {
+		c.stripes[c.stripe(r)].Store(next)
+	}
+	c.seq.Store(next) // last: see good
+}
+
+// Clear ends every entry, as if all of their Refs had been invalidated, and
+// frees their memory.
+func (c *Cache[V]) Clear() {
+	c.mu.Lock()
+	next := c.seq.Load() + 1
+	c.stripes[0].Store(next)
+	c.seq.Store(next)
+	c.mu.Unlock()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.order.Purge()
+		s.table.Store(&table[V]{buckets: make([]atomic.Pointer[entry[V]], 8)})
+		s.mu.Unlock()
+	}
+}
+
+// Stats returns the counts so far.
+func (c *Cache[V]) Stats() Stats {
+	st := Stats{Evicted: c.evicted.Load(), Refused: c.refused.Load(), Invalidations: c.seq.Load()}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		st.Entries += s.order.Len()
+		s.mu.Unlock()
+	}
+	return st
+}
