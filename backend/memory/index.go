@@ -1,0 +1,89 @@
+package memory
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// place is where a record stands in a list.
+type place struct {
+	at int64
+	id backend.ID
+}
+
+func (p place) compare(q place) int {
+	if c := cmp.Compare(p.at, q.at); c != 0 {
+		return c
+	}
+	return bytes.Compare(p.id[:], q.id[:])
+}
+
+// index is a sorted set of places, in chunks: finding one is two binary
+// searches, changing one moves at most a chunk. Records mostly come in order,
+// so that most inserts are appends.
+type index struct{ chunks [][]place }
+
+const chunkLen = 512
+
+// chunk is the number of the chunk where p is or belongs: the last that does not
+// begin after it.
+func (ix *index) chunk(p place) int {
+	i, found := slices.BinarySearchFunc(ix.chunks, p, func(c []place, p place) int { return c[0].compare(p) })
+	if found {
+		return i
+	}
+	return max(i-1, 0)
+}
+
+func (ix *index) insert(p place) {
+	if len(ix.chunks) == 0 {
+		ix.chunks = [][]place{{p}}
+		return
+	}
+	n := ix.chunk(p)
+	c := ix.chunks[n]
+	i, _ := slices.BinarySearchFunc(c, p, place.compare)
+	c = slices.Insert(c, i, p)
+	ix.chunks[n] = c
+	if len(c) <= chunkLen {
+		return
+	}
+	cut := len(c) / 2
+	if n == len(ix.chunks)-1 && i == len(c)-1 {
+		cut = len(c) - 1 // in order: leave full chunks behind
+	}
+	ix.chunks[n] = c[:cut:cut]
+	ix.chunks = slices.Insert(ix.chunks, n+1, slices.Clone(c[cut:]))
+}
+
+// remove takes p out and reports whether the index is now empty.
+func (ix *index) remove(p place) bool {
+	n := ix.chunk(p)
+	c := ix.chunks[n]
+	if i, found := slices.BinarySearchFunc(c, p, place.compare); found {
+		ix.chunks[n] = slices.Delete(c, i, i+1)
+	}
+	if len(ix.chunks[n]) == 0 {
+		ix.chunks = slices.Delete(ix.chunks, n, n+1)
+	}
+	return len(ix.chunks) == 0
+}
+
+// after yields the places after p, in order, until yield returns false.
+func (ix *index) after(p place, yield func(place) bool) {
+	for n := ix.chunk(p); n < len(ix.chunks); n++ {
+		c := ix.chunks[n]
+		i, found := slices.BinarySearchFunc(c, p, place.compare)
+		if found {
+			i++
+		}
+		for ; i < len(c); i++ {
+			if !yield(c[i]) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,300 @@
+// Package memory is the store that lives in the process: the reference for the
+// contract, for tests, and for programs whose credentials need not outlive
+// them. It is not durable: everything is gone with the process. It provides
+// every capability of package backend.
+package memory
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Store is a store in memory. Make one with New. It is safe for concurrent use
+// and starts no goroutine.
+type Store struct {
+	instance [8]byte       // tells tokens of this store from those of another
+	done     chan struct{} // closed by Close
+
+	mu      sync.RWMutex // guards what is below
+	closed  bool
+	records map[backend.ID]*backend.Record
+	lists   map[list]*index
+	usage   map[backend.ID]backend.Usage
+	feed    feed
+}
+
+var (
+	_ backend.Store         = (*Store)(nil)
+	_ backend.Watcher       = (*Store)(nil)
+	_ backend.Lister        = (*Store)(nil)
+	_ backend.UsageRecorder = (*Store)(nil)
+	_ backend.Purger        = (*Store)(nil)
+)
+
+// list names one index.
+type list struct {
+	by     byte // 'k'ind, 'o'wner, 'p'arent, 'e'xpiry, or 'd'ue to be purged
+	kind   backend.Kind
+	owner  string
+	parent backend.ID
+}
+
+// New makes an empty store.
+func New() *Store {
+	s := &Store{
+		done:    make(chan struct{}),
+		records: make(map[backend.ID]*backend.Record),
+		lists:   make(map[list]*index),
+		usage:   make(map[backend.ID]backend.Usage),
+	}
+	_, _ = rand.Read(s.instance[:]) // never returns an error
+	s.feed.watchers = make(map[*watcher]struct{})
+	return s
+}
+
+// ready is the start of every call; the lock is held when it returns nil.
+func (s *Store) ready(ctx context.Context, lock sync.Locker) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("memory: %w", err)
+	}
+	lock.Lock()
+	if s.closed {
+		lock.Unlock()
+		return backend.ErrClosed
+	}
+	return nil
+}
+
+// Get implements backend.Store.
+func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	if err := s.ready(ctx, s.mu.RLocker()); err != nil {
+		return backend.Record{}, err
+	}
+	defer s.mu.RUnlock()
+	rec, ok := s.records[id]
+	if !ok {
+		return backend.Record{}, backend.ErrNotFound
+	}
+	return copied(rec), nil
+}
+
+func copied(rec *backend.Record) backend.Record {
+	out := *rec
+	out.Body = slices.Clone(rec.Body)
+	return out
+}
+
+// Put implements backend.Store.
+func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if err := backend.CheckPut(rec, cond); err != nil {
+		return 0, err
+	}
+	if err := s.ready(ctx, &s.mu); err != nil {
+		return 0, err
+	}
+	defer s.mu.Unlock()
+	old, exists := s.records[rec.ID]
+	if cond.Absent() {
+		if exists {
+			return 0, backend.ErrConflict
+		}
+	} else {
+		v, _ := cond.Version()
+		switch {
+		case !exists:
+			return 0, backend.ErrNotFound
+		case old.Version != v:
+			return 0, backend.ErrConflict
+		}
+		if err := backend.CheckUpdate(*old, rec); err != nil {
+			return 0, err
+		}
+		s.unlist(old)
+	}
+	stored := copied(&rec)
+	// One sequence for all, so that versions rise even across a Delete.
+	stored.Version = s.feed.publish(rec.ID)
+	s.records[rec.ID] = &stored
+	s.enlist(&stored)
+	return stored.Version, nil
+}
+
+// Delete implements backend.Store.
+func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	if err := s.ready(ctx, &s.mu); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	rec, ok := s.records[id]
+	switch {
+	case !ok:
+		return backend.ErrNotFound
+	case rec.Version != version:
+		return backend.ErrConflict
+	}
+	s.remove(rec)
+	return nil
+}
+
+func (s *Store) remove(rec *backend.Record) {
+	s.unlist(rec)
+	delete(s.records, rec.ID)
+	delete(s.usage, rec.ID)
+	s.feed.publish(rec.ID)
+}
+
+// Close implements backend.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+	}
+	return nil
+}
+
+// listsOf yields the indexes that a record is in, and where.
+func listsOf(rec *backend.Record, yield func(list, int64)) {
+	yield(list{by: 'k', kind: rec.Kind}, rec.Created)
+	if rec.Owner != "" {
+		yield(list{by: 'o', kind: rec.Kind, owner: rec.Owner}, rec.Created)
+	}
+	if rec.Parent != (backend.ID{}) {
+		yield(list{by: 'p', kind: rec.Kind, parent: rec.Parent}, rec.Created)
+	}
+	if rec.Expires != 0 {
+		yield(list{by: 'e', kind: rec.Kind}, rec.Expires)
+	}
+	if rec.PurgeAt != 0 {
+		yield(list{by: 'd'}, rec.PurgeAt)
+	}
+}
+
+func (s *Store) enlist(rec *backend.Record) {
+	listsOf(rec, func(l list, at int64) {
+		ix := s.lists[l]
+		if ix == nil {
+			ix = new(index)
+			s.lists[l] = ix
+		}
+		ix.insert(place{at, rec.ID})
+	})
+}
+
+func (s *Store) unlist(rec *backend.Record) {
+	listsOf(rec, func(l list, at int64) {
+		if s.lists[l].remove(place{at, rec.ID}) {
+			delete(s.lists, l)
+		}
+	})
+}
+
+// List implements backend.Lister.
+func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	limit, err := backend.CheckQuery(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	at, id, err := q.After.Place(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	if err := s.ready(ctx, s.mu.RLocker()); err != nil {
+		return backend.Page{}, err
+	}
+	defer s.mu.RUnlock()
+	l := list{by: 'k', kind: q.Kind}
+	before := int64(0)
+	switch {
+	case q.Owner != "":
+		l.by, l.owner = 'o', q.Owner
+	case q.Parent != backend.ID{}:
+		l.by, l.parent = 'p', q.Parent
+	case q.ExpiresBefore != 0:
+		l.by, before = 'e', q.ExpiresBefore
+	}
+	var page backend.Page
+	if ix := s.lists[l]; ix != nil {
+		var last place
+		ix.after(place{at, id}, func(p place) bool {
+			if before != 0 && p.at >= before {
+				return false
+			}
+			if len(page.Records) == limit {
+				page.Next = backend.NewCursor(q, last.at, last.id)
+				return false
+			}
+			page.Records = append(page.Records, copied(s.records[p.id]))
+			last = p
+			return true
+		})
+	}
+	return page, nil
+}
+
+// AddUsage implements backend.UsageRecorder.
+func (s *Store) AddUsage(ctx context.Context, batch []backend.Usage) error {
+	if err := s.ready(ctx, &s.mu); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	for _, u := range batch {
+		have := s.usage[u.ID]
+		s.usage[u.ID] = backend.Usage{ID: u.ID, N: have.N + u.N, Last: max(have.Last, u.Last)}
+	}
+	return nil
+}
+
+// Usage implements backend.UsageRecorder.
+func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+	if err := s.ready(ctx, s.mu.RLocker()); err != nil {
+		return nil, err
+	}
+	defer s.mu.RUnlock()
+	out := make([]backend.Usage, len(ids))
+	for i, id := range ids {
+		out[i] = s.usage[id]
+		out[i].ID = id
+	}
+	return out, nil
+}
+
+// Purge implements backend.Purger.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	if err := backend.CheckPurge(limit); err != nil {
+		return 0, err
+	}
+	if err := s.ready(ctx, &s.mu); err != nil {
+		return 0, err
+	}
+	defer s.mu.Unlock()
+	ix := s.lists[list{by: 'd'}]
+	if ix == nil {
+		return 0, nil
+	}
+	var due []*backend.Record
+	ix.after(place{}, func(p place) bool {
+		if p.at > before.UnixMilli() || len(due) == limit {
+			return false
+		}
+		due = append(due, s.records[p.id])
+		return true
+	})
+	for _, rec := range due {
+		s.remove(rec)
+	}
+	return len(due), nil
+}
+
+// token is the instance and a place in the feed.
+func (s *Store) token(seq uint64) backend.Token {
+	return binary.BigEndian.AppendUint64(slices.Clone(s.instance[:]), seq)
+}
