@@ -1,0 +1,248 @@
+package backendtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Op names a method of a store. "" stands for all of them.
+type Op string
+
+// The operations that a Fault sees.
+const (
+	OpGet      Op = "get"
+	OpPut      Op = "put"
+	OpDelete   Op = "delete"
+	OpList     Op = "list"
+	OpAddUsage Op = "add usage"
+	OpUsage    Op = "usage"
+	OpPurge    Op = "purge"
+)
+
+// Call is one call of a store that a Fault is asked about.
+type Call struct {
+	Op Op
+	N  int        // how many calls of this Op there have been, this one included
+	ID backend.ID // the record, where there is one
+}
+
+// Injection is what a Fault does to a call. The zero Injection does nothing.
+// The fields apply in this order.
+type Injection struct {
+	// Before, if set, runs before the store is called.
+	Before func()
+	// Delay waits first, or until the context ends: then the store is not called,
+	// and the call fails with the context's error.
+	Delay time.Duration
+	// Hang waits until the context ends, and fails as Delay does.
+	Hang bool
+	// Fail is returned instead of calling the store: surely not applied.
+	Fail error
+	// After, if set, runs after the store has answered, before the caller knows.
+	After func()
+	// Lose is returned after the store was called, in place of its answer: a lost
+	// acknowledgement. The change is made and nobody is told.
+	Lose error
+}
+
+// ErrInjected is wrapped by the errors that the helpers here inject.
+var ErrInjected = errors.New("backendtest: injected fault")
+
+// Unavailable is a failure that surely changed nothing.
+func Unavailable() Injection {
+	return Injection{Fail: fmt.Errorf("%w: %w", backend.ErrUnavailable, ErrInjected)}
+}
+
+// LostAck is a call that is made, and whose outcome stays unknown.
+func LostAck() Injection {
+	return Injection{Lose: fmt.Errorf("%w: %w", backend.ErrIndeterminate, ErrInjected)}
+}
+
+// Fault wraps a store and does to its calls what a test tells it: errors before
+// and after the fact, delays, hangs, and functions that run in between. It has
+// every capability but the feed, and answers errors.ErrUnsupported for one that
+// the wrapped store lacks; the feed is the wrapped store's own. It is safe for
+// concurrent use.
+type Fault struct {
+	inner backend.Store
+
+	mu     sync.Mutex // guards what is below
+	calls  map[Op]int
+	decide func(Call) Injection
+}
+
+var (
+	_ backend.Store         = (*Fault)(nil)
+	_ backend.Wrapper       = (*Fault)(nil)
+	_ backend.Lister        = (*Fault)(nil)
+	_ backend.UsageRecorder = (*Fault)(nil)
+	_ backend.Purger        = (*Fault)(nil)
+)
+
+// NewFault wraps inner. Until Inject it only counts.
+func NewFault(inner backend.Store) *Fault {
+	return &Fault{inner: inner, calls: make(map[Op]int)}
+}
+
+// Inject sets what is done to each call from now on; nil does nothing. decide
+// is called once for each call, never twice at the same time.
+func (f *Fault) Inject(decide func(Call) Injection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decide = decide
+}
+
+// InjectOnce does inj to the next call of op, and nothing to the others.
+func (f *Fault) InjectOnce(op Op, inj Injection) {
+	done := false
+	f.Inject(func(c Call) Injection {
+		if done || op != "" && c.Op != op {
+			return Injection{}
+		}
+		done = true
+		return inj
+	})
+}
+
+// CrashAfter lets n more calls of the given operations (of all, if none is
+// given) through, and makes everything after them fail as unavailable, as if the
+// process had ended there.
+func (f *Fault) CrashAfter(n int, ops ...Op) {
+	left := n
+	f.Inject(func(c Call) Injection {
+		counts := len(ops) == 0 || slices.Contains(ops, c.Op)
+		if left <= 0 && counts || left < 0 {
+			left = -1
+			return Unavailable()
+		}
+		if counts {
+			left--
+		}
+		return Injection{}
+	})
+}
+
+// Calls returns how many calls of op there have been; of all for "".
+func (f *Fault) Calls(op Op) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if op != "" {
+		return f.calls[op]
+	}
+	all := 0
+	for _, n := range f.calls {
+		all += n
+	}
+	return all
+}
+
+// Unwrap returns the wrapped store.
+func (f *Fault) Unwrap() backend.Store { return f.inner }
+
+// call does to one call what was decided.
+func call[T any](ctx context.Context, f *Fault, op Op, id backend.ID, do func() (T, error)) (T, error) {
+	f.mu.Lock()
+	f.calls[op]++
+	var inj Injection
+	if f.decide != nil {
+		inj = f.decide(Call{Op: op, N: f.calls[op], ID: id})
+	}
+	f.mu.Unlock()
+
+	var zero T
+	if inj.Before != nil {
+		inj.Before()
+	}
+	if inj.Delay > 0 || inj.Hang {
+		var after <-chan time.Time
+		if !inj.Hang {
+			t := time.NewTimer(inj.Delay)
+			defer t.Stop()
+			after = t.C
+		}
+		select {
+		case <-ctx.Done():
+			return zero, fmt.Errorf("backendtest: %s: %w", op, ctx.Err())
+		case <-after:
+		}
+	}
+	if inj.Fail != nil {
+		return zero, inj.Fail
+	}
+	v, err := do()
+	if inj.After != nil {
+		inj.After()
+	}
+	if inj.Lose != nil {
+		return zero, inj.Lose
+	}
+	return v, err
+}
+
+// Get implements backend.Store.
+func (f *Fault) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	return call(ctx, f, OpGet, id, func() (backend.Record, error) { return f.inner.Get(ctx, id) })
+}
+
+// Put implements backend.Store.
+func (f *Fault) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	return call(ctx, f, OpPut, rec.ID, func() (uint64, error) { return f.inner.Put(ctx, rec, cond) })
+}
+
+// Delete implements backend.Store.
+func (f *Fault) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	_, err := call(ctx, f, OpDelete, id, func() (struct{}, error) {
+		return struct{}{}, f.inner.Delete(ctx, id, version)
+	})
+	return err
+}
+
+// Close closes the wrapped store; no fault is injected.
+func (f *Fault) Close() error { return f.inner.Close() }
+
+// List implements backend.Lister.
+func (f *Fault) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	return call(ctx, f, OpList, backend.ID{}, func() (backend.Page, error) {
+		if l, ok := backend.As[backend.Lister](f.inner); ok {
+			return l.List(ctx, q)
+		}
+		return backend.Page{}, errors.ErrUnsupported
+	})
+}
+
+// AddUsage implements backend.UsageRecorder.
+func (f *Fault) AddUsage(ctx context.Context, batch []backend.Usage) error {
+	_, err := call(ctx, f, OpAddUsage, backend.ID{}, func() (struct{}, error) {
+		if r, ok := backend.As[backend.UsageRecorder](f.inner); ok {
+			return struct{}{}, r.AddUsage(ctx, batch)
+		}
+		return struct{}{}, errors.ErrUnsupported
+	})
+	return err
+}
+
+// Usage implements backend.UsageRecorder.
+func (f *Fault) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+	return call(ctx, f, OpUsage, backend.ID{}, func() ([]backend.Usage, error) {
+		if r, ok := backend.As[backend.UsageRecorder](f.inner); ok {
+			return r.Usage(ctx, ids)
+		}
+		return nil, errors.ErrUnsupported
+	})
+}
+
+// Purge implements backend.Purger.
+func (f *Fault) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	return call(ctx, f, OpPurge, backend.ID{}, func() (int, error) {
+		if p, ok := backend.As[backend.Purger](f.inner); ok {
+			return p.Purge(ctx, before, limit)
+		}
+		return 0, errors.ErrUnsupported
+	})
+}
