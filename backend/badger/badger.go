@@ -1,0 +1,302 @@
+package badger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	"github.com/fobkit/fob/backend"
+)
+
+// Store is a store in a directory. Make one with Open. It is safe for concurrent
+// use and runs two goroutines of its own, which Close ends.
+type Store struct {
+	opts  Options
+	dir   string
+	db    *badgerdb.DB
+	epoch [16]byte // of this database; renewed by Restore
+
+	queue chan *op      // to the writer
+	stop  chan struct{} // closed by Close
+	done  sync.WaitGroup
+
+	mu     sync.RWMutex // held for reading by every call; by Close for writing
+	closed bool
+	failed atomic.Pointer[error] // of the commit that failed, if one did
+
+	// head is the last change committed, floor the oldest that the feed still has.
+	// The writer alone changes them.
+	head, floor atomic.Uint64
+	newsMu      sync.Mutex // guards news
+	news        chan struct{}
+
+	commits, writes atomic.Uint64
+	hooks           hooks
+}
+
+// hooks are for tests.
+type hooks struct {
+	commitError func() error         // in place of a commit's own answer
+	freeBytes   func() uint64        // in place of the file system's
+	batched     func(operations int) // before a batch is evaluated
+}
+
+var (
+	_ backend.Store         = (*Store)(nil)
+	_ backend.Watcher       = (*Store)(nil)
+	_ backend.Lister        = (*Store)(nil)
+	_ backend.UsageRecorder = (*Store)(nil)
+	_ backend.Purger        = (*Store)(nil)
+	_ backend.Maintainer    = (*Store)(nil)
+)
+
+// restoring marks a directory that a Restore has not finished.
+const restoring = "RESTORE-UNFINISHED"
+
+// Open opens the store in dir, which is made if it is not there. It recovers
+// what a crash has left. It fails with backend.ErrUnavailable if another process
+// has the directory open, if the disk is nearly full, or if a Restore into it did
+// not finish.
+func Open(dir string, opts Options) (*Store, error) {
+	opts, err := opts.resolved()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("badger: open: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, restoring)); err == nil {
+		return nil, fmt.Errorf("badger: open %s: a restore into it did not finish; remove it and restore again: %w", dir, backend.ErrUnavailable)
+	}
+	return open(dir, opts)
+}
+
+func open(dir string, opts Options) (*Store, error) {
+	if err := prepare(dir, opts); err != nil {
+		return nil, err
+	}
+	db, err := badgerdb.Open(opts.engine(dir))
+	if err != nil {
+		if errors.Is(err, badgerdb.ErrEncryptionKeyMismatch) {
+			return nil, fmt.Errorf("badger: open %s: wrong encryption key, or none where one is needed: %w", dir, err)
+		}
+		return nil, fmt.Errorf("badger: open %s: %w", dir, err)
+	}
+	s := &Store{
+		opts:  opts,
+		dir:   dir,
+		db:    db,
+		queue: make(chan *op, maxBatch),
+		stop:  make(chan struct{}),
+		news:  make(chan struct{}),
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.done.Go(s.write)
+	s.done.Go(s.upkeep)
+	return s, nil
+}
+
+// prepare checks what would make BadgerDB's Open fail obscurely, or kill the
+// process, and mends what a kill can leave.
+func prepare(dir string, opts Options) error {
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return fmt.Errorf("badger: open %s: the directory is in use by another process; a Badger store belongs to one, use a store that several can share: %w: %w",
+			dir, backend.ErrUnavailable, err)
+	}
+	defer unlock()
+	if free, err := freeBytes(dir); err == nil && free < openFree {
+		return fmt.Errorf("badger: open %s: %d MiB free, at least %d needed to recover safely: %w",
+			dir, free>>20, openFree>>20, backend.ErrUnavailable)
+	}
+	// A kill between the making of a memtable's file and its first write leaves it
+	// empty, and BadgerDB then fails to open. It holds nothing.
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil {
+		return fmt.Errorf("badger: open: %w", err)
+	}
+	for _, name := range logs {
+		if info, err := os.Stat(name); err == nil && info.Size() == 0 {
+			if err := os.Remove(name); err != nil {
+				return fmt.Errorf("badger: open: empty memtable file: %w", err)
+			}
+			opts.Logger.Warn("badger: removed an empty memtable file left by a crash", "file", filepath.Base(name))
+		}
+	}
+	return nil
+}
+
+// load reads or writes the format and the epoch, and finds the ends of the feed.
+func (s *Store) load() error {
+	err := s.db.Update(func(txn *badgerdb.Txn) error {
+		item, err := txn.Get(keyFormat)
+		if errors.Is(err, badgerdb.ErrKeyNotFound) {
+			_, _ = rand.Read(s.epoch[:]) // never returns an error
+			return errors.Join(txn.Set(keyFormat, []byte{format}), txn.Set(keyEpoch, s.epoch[:]))
+		}
+		if err != nil {
+			return err
+		}
+		version, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		if len(version) != 1 || version[0] != format {
+			return fmt.Errorf("unknown format %x: %w", version, backend.ErrCorrupt)
+		}
+		if item, err = txn.Get(keyEpoch); err != nil {
+			return err
+		}
+		epoch, err := item.ValueCopy(nil)
+		if err != nil || copy(s.epoch[:], epoch) != len(epoch) || len(epoch) != len(s.epoch) {
+			return errors.Join(backend.ErrCorrupt, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("badger: open %s: %w", s.dir, err)
+	}
+	return s.db.View(func(txn *badgerdb.Txn) error {
+		s.head.Store(logEnd(txn, true))
+		s.floor.Store(max(logEnd(txn, false), 1))
+		return nil
+	})
+}
+
+// logEnd is the first or the last number in the feed, 0 if it is empty.
+func logEnd(txn *badgerdb.Txn, last bool) uint64 {
+	it := txn.NewIterator(badgerdb.IteratorOptions{Prefix: []byte{prefixLog}, Reverse: last})
+	defer it.Close()
+	if last {
+		it.Seek(logKey(^uint64(0)))
+	} else {
+		it.Rewind()
+	}
+	if !it.Valid() {
+		return 0
+	}
+	return binary.BigEndian.Uint64(it.Item().Key()[1:])
+}
+
+// ready is the start of every call but Put's; leave ends it.
+func (s *Store) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("badger: %w", err)
+	}
+	s.mu.RLock()
+	if s.closed {
+		s.mu.RUnlock()
+		return backend.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.mu.RUnlock() }
+
+// readable says why reading is refused after a failed commit.
+func (s *Store) readable() error {
+	if failed := s.failed.Load(); failed != nil && !s.opts.ReadAfterFailure {
+		return fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
+	}
+	return nil
+}
+
+// Close implements backend.Store. It waits for the writes under way and syncs.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.stop)
+	s.mu.Unlock()
+	s.done.Wait()
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("badger: close: %w", err)
+	}
+	return nil
+}
+
+// Stats is what a Store has done since it was opened.
+type Stats struct {
+	Writes  uint64 // operations that changed something, each durable
+	Commits uint64 // synced commits that they took
+}
+
+// Stats returns the counts so far.
+func (s *Store) Stats() Stats {
+	return Stats{Writes: s.writes.Load(), Commits: s.commits.Load()}
+}
+
+// The upkeep: how often it looks, and from how many overwrites on it asks for a
+// compaction.
+const (
+	upkeepEvery   = 10 * time.Minute
+	worthFlatten  = 200_000
+	flattenAtOnce = 1 // workers: upkeep must not take the cores
+)
+
+// upkeep compacts now and then: overwritten versions on the lowest level are
+// not reclaimed by themselves.
+func (s *Store) upkeep() {
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	var flattened uint64
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			if writes := s.writes.Load(); writes-flattened >= worthFlatten && s.space() == nil {
+				if err := s.db.Flatten(flattenAtOnce); err != nil {
+					s.opts.Logger.Warn("badger: compaction failed", "error", err)
+				}
+				flattened = writes
+			}
+		}
+	}
+}
+
+// Maintain implements backend.Maintainer: it compacts now.
+func (s *Store) Maintain(ctx context.Context) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.space(); err != nil {
+		return err
+	}
+	if err := s.db.Flatten(2); err != nil {
+		return fmt.Errorf("badger: compact: %w", err)
+	}
+	return nil
+}
+
+// space refuses work while the disk is nearly full.
+func (s *Store) space() error {
+	var free uint64
+	if s.hooks.freeBytes != nil {
+		free = s.hooks.freeBytes()
+	} else {
+		var err error
+		if free, err = freeBytes(s.dir); err != nil {
+			return fmt.Errorf("badger: free space: %w: %w", backend.ErrUnavailable, err)
+		}
+	}
+	if free < s.opts.MinFreeBytes {
+		return fmt.Errorf("badger: disk nearly full: %d MiB free, %d MiB are kept: %w",
+			free>>20, s.opts.MinFreeBytes>>20, backend.ErrUnavailable)
+	}
+	return nil
+}

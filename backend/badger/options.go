@@ -1,0 +1,101 @@
+package badger
+
+import (
+	"fmt"
+	"log/slog"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	bopts "github.com/dgraph-io/badger/v4/options"
+)
+
+// Options is the settings of a Store. The zero Options is the recommended one:
+// durable, tuned for small records, quiet, unencrypted.
+type Options struct {
+	// EncryptionKey encrypts everything on disk with AES: 16, 24 or 32 bytes. Nil
+	// means no encryption. A directory stays with the choice it was made with; see
+	// RotateEncryptionKey.
+	EncryptionKey EncryptionKey
+	// MinFreeBytes is the free space on the file system below which writes are
+	// refused. Default 256 MiB: what flushing and compaction may need at once.
+	MinFreeBytes uint64
+	// ReadAfterFailure lets Get, List and Usage go on after a commit has failed.
+	// They may then show what is not on disk: a revocation, say, that the next
+	// start will not know. Default false: they fail with backend.ErrUnavailable.
+	ReadAfterFailure bool
+	// Logger gets BadgerDB's warnings and errors, and its chatter at debug level.
+	// Nil discards it all.
+	Logger *slog.Logger
+	// IndexCacheBytes bounds the memory for table indexes; zero keeps them all,
+	// which is right below about 5 million records. Encryption needs a bound: there
+	// zero means 32 MiB.
+	IndexCacheBytes int64
+}
+
+// EncryptionKey is an AES key. It does not print.
+type EncryptionKey []byte
+
+// Format writes a redaction, for every verb.
+func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
+
+const (
+	memTable       = 16 << 20
+	defaultMinFree = 256 << 20
+	// Open needs room to write out the memtables that it recovers.
+	openFree = 4 * memTable
+)
+
+// resolved fills in defaults and refuses what BadgerDB would panic on.
+func (o Options) resolved() (Options, error) {
+	switch len(o.EncryptionKey) {
+	case 0, 16, 24, 32:
+	default:
+		return o, fmt.Errorf("badger: encryption key of %d bytes, want 16, 24 or 32", len(o.EncryptionKey))
+	}
+	o.EncryptionKey = append(EncryptionKey(nil), o.EncryptionKey...)
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = defaultMinFree
+	}
+	if o.IndexCacheBytes < 0 {
+		return o, fmt.Errorf("badger: IndexCacheBytes %d is negative", o.IndexCacheBytes)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// engine is the option set measured to be right for records of a kilobyte or
+// less: no compression and no block cache (the page cache does it), memtables
+// large enough for a bulk load, no global metrics.
+func (o Options) engine(dir string) badgerdb.Options {
+	e := badgerdb.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithMemTableSize(memTable).
+		WithNumMemtables(3).
+		WithNumCompactors(2).
+		WithValueLogFileSize(16 << 20).
+		WithCompression(bopts.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(o.IndexCacheBytes).
+		WithNumVersionsToKeep(1).
+		WithDetectConflicts(true).
+		WithMetricsEnabled(false).
+		WithLogger(bridge{o.Logger})
+	if len(o.EncryptionKey) > 0 {
+		e = e.WithEncryptionKey(o.EncryptionKey).WithBlockCacheSize(16 << 20)
+		if o.IndexCacheBytes == 0 {
+			e = e.WithIndexCacheSize(32 << 20)
+		}
+	}
+	return e
+}
+
+// bridge is BadgerDB's logger on slog.
+type bridge struct{ log *slog.Logger }
+
+func (b bridge) Errorf(f string, args ...any) { b.log.Error("badger", "text", fmt.Sprintf(f, args...)) }
+func (b bridge) Warningf(f string, args ...any) {
+	b.log.Warn("badger", "text", fmt.Sprintf(f, args...))
+}
+func (b bridge) Infof(f string, args ...any)  { b.log.Debug("badger", "text", fmt.Sprintf(f, args...)) }
+func (b bridge) Debugf(f string, args ...any) { b.log.Debug("badger", "text", fmt.Sprintf(f, args...)) }

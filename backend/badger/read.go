@@ -1,0 +1,193 @@
+package badger
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	"github.com/fobkit/fob/backend"
+)
+
+// Get implements backend.Store.
+func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
+	if err := s.ready(ctx); err != nil {
+		return backend.Record{}, err
+	}
+	defer s.leave()
+	if err := s.readable(); err != nil {
+		return backend.Record{}, err
+	}
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
+	return read(txn, id)
+}
+
+// read reads one record in a transaction.
+func read(txn *badgerdb.Txn, id backend.ID) (rec backend.Record, err error) {
+	var key [1 + idLen]byte
+	key[0] = prefixRecord
+	copy(key[1:], id[:])
+	item, err := txn.Get(key[:])
+	if errors.Is(err, badgerdb.ErrKeyNotFound) {
+		return backend.Record{}, backend.ErrNotFound
+	}
+	if err == nil {
+		// decode's own error, which is about the record, passes through.
+		err = item.Value(func(val []byte) (err error) {
+			rec, err = decode(id, val)
+			return err
+		})
+	}
+	return rec, readError(err)
+}
+
+// readError is a failure to read; ErrCorrupt is about the record itself.
+func readError(err error) error {
+	if err == nil || errors.Is(err, backend.ErrCorrupt) {
+		return err
+	}
+	return fmt.Errorf("badger: read: %w: %w", backend.ErrUnavailable, err)
+}
+
+// List implements backend.Lister.
+func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	limit, err := backend.CheckQuery(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	at, id, err := q.After.Place(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	if err := s.ready(ctx); err != nil {
+		return backend.Page{}, err
+	}
+	defer s.leave()
+	if err := s.readable(); err != nil {
+		return backend.Page{}, err
+	}
+	var list []byte
+	switch {
+	case q.Owner != "":
+		list = ownerList(q.Kind, q.Owner)
+	case q.Parent != backend.ID{}:
+		list = parentList(q.Kind, q.Parent)
+	case q.ExpiresBefore != 0:
+		list = expiryList(q.Kind)
+	default:
+		list = kindList(q.Kind)
+	}
+	var page backend.Page
+	var last backend.Record
+	err = s.db.View(func(txn *badgerdb.Txn) error {
+		it := txn.NewIterator(badgerdb.IteratorOptions{Prefix: list})
+		defer it.Close()
+		start := placed(append([]byte(nil), list...), at, id)
+		if q.After != "" {
+			start = append(start, 0) // just after it
+		}
+		for it.Seek(start); it.Valid(); it.Next() {
+			key := it.Item().Key()
+			if len(key) != len(list)+8+idLen {
+				return backend.ErrCorrupt
+			}
+			if q.ExpiresBefore != 0 && int64(binary.BigEndian.Uint64(key[len(list):])) >= q.ExpiresBefore {
+				return nil
+			}
+			if len(page.Records) == limit {
+				lastAt := last.Created
+				if q.ExpiresBefore != 0 {
+					lastAt = last.Expires
+				}
+				page.Next = backend.NewCursor(q, lastAt, last.ID)
+				return nil
+			}
+			rec, err := read(txn, backend.ID(key[len(list)+8:]))
+			if errors.Is(err, backend.ErrNotFound) {
+				return backend.ErrCorrupt // written together, so never without
+			}
+			if err != nil {
+				return err
+			}
+			page.Records = append(page.Records, rec)
+			last = rec
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return backend.Page{}, fmt.Errorf("badger: list: %w", ctx.Err())
+		}
+		return backend.Page{}, readError(err)
+	}
+	return page, nil
+}
+
+// dueBefore returns records whose PurgeAt has come, the oldest first.
+func dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend.Record, error) {
+	it := txn.NewIterator(badgerdb.IteratorOptions{Prefix: []byte{prefixDue}})
+	defer it.Close()
+	var due []backend.Record
+	for it.Rewind(); it.Valid() && len(due) < limit; it.Next() {
+		key := it.Item().Key()
+		if len(key) != 1+8+idLen {
+			return nil, backend.ErrCorrupt
+		}
+		at := int64(binary.BigEndian.Uint64(key[1:]))
+		if at > before {
+			break
+		}
+		rec, err := read(txn, backend.ID(key[9:]))
+		if err != nil {
+			return nil, err
+		}
+		if rec.PurgeAt != at {
+			return nil, backend.ErrCorrupt // the index says what the record does not
+		}
+		due = append(due, rec)
+	}
+	return due, nil
+}
+
+// Usage implements backend.UsageRecorder.
+func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	out := make([]backend.Usage, len(ids))
+	err := s.db.View(func(txn *badgerdb.Txn) (err error) {
+		for i, id := range ids {
+			if out[i], err = readUsage(txn, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, readError(err)
+	}
+	return out, nil
+}
+
+func readUsage(txn *badgerdb.Txn, id backend.ID) (u backend.Usage, err error) {
+	item, err := txn.Get(usageKey(id))
+	if errors.Is(err, badgerdb.ErrKeyNotFound) {
+		return backend.Usage{ID: id}, nil
+	}
+	if err == nil {
+		err = item.Value(func(val []byte) (err error) {
+			u, err = decodeUsage(id, val)
+			return err
+		})
+	}
+	return u, err
+}

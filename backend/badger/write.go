@@ -1,0 +1,354 @@
+package badger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	"github.com/fobkit/fob/backend"
+)
+
+// op is one write on its way to the writer.
+type op struct {
+	// apply makes the change in the batch's transaction. An error of its own
+	// (ErrConflict …) changes nothing and fails this op only.
+	apply func(*batch) error
+	size  int // bytes it may add, roughly
+	alone bool
+
+	// state settles who has the op when its caller gives up: cancelled while still
+	// queued it surely was not applied.
+	state atomic.Uint32
+	err   error
+	done  chan struct{}
+}
+
+const (
+	queued = iota
+	taken
+	cancelled
+)
+
+// The most that one commit takes: what is waiting is taken, nothing is waited
+// for. The bytes are well below what fits into one transaction.
+const (
+	maxBatch      = 1024
+	maxBatchBytes = 1 << 20
+)
+
+// submit hands an op to the writer and waits for what becomes of it.
+func (s *Store) submit(ctx context.Context, o *op) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	o.done = make(chan struct{})
+	select {
+	case s.queue <- o:
+		s.leave()
+	case <-ctx.Done():
+		s.leave()
+		return fmt.Errorf("badger: %w", ctx.Err())
+	}
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+		if o.state.CompareAndSwap(queued, cancelled) {
+			return fmt.Errorf("badger: %w", ctx.Err())
+		}
+		<-o.done // it is being committed, which the disk bounds
+	}
+	return o.err
+}
+
+// batch is one transaction in the making.
+type batch struct {
+	txn     *badgerdb.Txn
+	seq     uint64 // of the last change in it
+	trimmed uint64 // the floor of the feed after it
+}
+
+// write is the writer goroutine: it takes what is waiting, makes one
+// transaction of it, commits that with one sync, and then tells everybody.
+func (s *Store) write() {
+	var held *op // taken from the queue, but too much for the batch before
+	for {
+		first := held
+		held = nil
+		if first == nil {
+			select {
+			case first = <-s.queue:
+			case <-s.stop:
+				s.drain()
+				return
+			}
+		}
+		ops, bytes := []*op{first}, first.size
+		for !first.alone && len(ops) < maxBatch {
+			var next *op
+			select {
+			case next = <-s.queue:
+			default:
+			}
+			if next == nil {
+				break
+			}
+			if next.alone || bytes+next.size > maxBatchBytes {
+				held = next
+				break
+			}
+			ops, bytes = append(ops, next), bytes+next.size
+		}
+		s.commit(ops)
+	}
+}
+
+// drain answers what came while the store was being closed: it is written like
+// everything that was accepted.
+func (s *Store) drain() {
+	for {
+		select {
+		case o := <-s.queue:
+			s.commit([]*op{o})
+		default:
+			return
+		}
+	}
+}
+
+// commit applies ops in one transaction and answers each.
+func (s *Store) commit(ops []*op) {
+	defer func() {
+		for _, o := range ops {
+			close(o.done)
+		}
+	}()
+	if s.hooks.batched != nil {
+		s.hooks.batched(len(ops))
+	}
+	if err := s.writable(); err != nil {
+		for _, o := range ops {
+			o.err = err
+		}
+		return
+	}
+	b := &batch{txn: s.db.NewTransaction(true), seq: s.head.Load(), trimmed: s.floor.Load()}
+	defer b.txn.Discard()
+	applied := make([]*op, 0, len(ops))
+	for _, o := range ops {
+		if !o.state.CompareAndSwap(queued, taken) {
+			continue // its caller has gone
+		}
+		if o.err = o.apply(b); o.err == nil {
+			applied = append(applied, o)
+			continue
+		}
+		if !refusal(o.err) {
+			// The transaction may hold half of this op: nothing of it is written.
+			err := fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, o.err)
+			for _, o := range append(applied, o) {
+				o.err = err
+			}
+			s.failRest(ops, err)
+			return
+		}
+	}
+	if len(applied) == 0 {
+		return
+	}
+	err := s.trim(b)
+	if err == nil {
+		err = b.txn.Commit()
+	}
+	if s.hooks.commitError != nil && err == nil {
+		err = s.hooks.commitError()
+	}
+	if err != nil {
+		s.failed.CompareAndSwap(nil, &err)
+		s.opts.Logger.Error("badger: commit failed, the store must be opened again", "error", err)
+		for _, o := range applied {
+			o.err = fmt.Errorf("badger: commit: %w: %w", backend.ErrIndeterminate, err)
+		}
+		return
+	}
+	s.commits.Add(1)
+	s.writes.Add(uint64(len(applied)))
+	s.floor.Store(b.trimmed)
+	s.head.Store(b.seq)
+	s.announce()
+}
+
+// failRest answers the ops that were not looked at.
+func (s *Store) failRest(ops []*op, err error) {
+	for _, o := range ops {
+		if o.state.CompareAndSwap(queued, taken) {
+			o.err = err
+		}
+	}
+}
+
+func (s *Store) writable() error {
+	if failed := s.failed.Load(); failed != nil {
+		return fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
+	}
+	return s.space()
+}
+
+// refusal reports whether an op's error is an answer, and not a failure.
+func refusal(err error) bool {
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) ||
+		errors.Is(err, backend.ErrInvalid) || errors.Is(err, backend.ErrCorrupt)
+}
+
+// change numbers a change and puts it into the feed.
+func (b *batch) change(id backend.ID) (version uint64, err error) {
+	b.seq++
+	return b.seq, b.txn.Set(logKey(b.seq), id[:])
+}
+
+func (b *batch) get(id backend.ID) (backend.Record, error) { return read(b.txn, id) }
+
+// Put implements backend.Store.
+func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if err := backend.CheckPut(rec, cond); err != nil {
+		return 0, err
+	}
+	var version uint64
+	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body)}
+	o.apply = func(b *batch) (err error) {
+		version, err = b.put(rec, cond)
+		return err
+	}
+	if err := s.submit(ctx, o); err != nil {
+		return 0, err
+	}
+	return version, nil
+}
+
+func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
+	old, err := b.get(rec.ID)
+	exists := err == nil
+	if err != nil && !errors.Is(err, backend.ErrNotFound) {
+		return 0, err
+	}
+	fixed, moving := indexKeys(&rec)
+	if cond.Absent() {
+		if exists {
+			return 0, backend.ErrConflict
+		}
+		moving = append(moving, fixed...)
+	} else {
+		v, _ := cond.Version()
+		switch {
+		case !exists:
+			return 0, backend.ErrNotFound
+		case old.Version != v:
+			return 0, backend.ErrConflict
+		}
+		if err := backend.CheckUpdate(old, rec); err != nil {
+			return 0, err
+		}
+		_, before := indexKeys(&old)
+		for _, k := range before {
+			if err := b.txn.Delete(k); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if rec.Version, err = b.change(rec.ID); err != nil {
+		return 0, err
+	}
+	for _, k := range moving {
+		if err := b.txn.Set(k, nil); err != nil {
+			return 0, err
+		}
+	}
+	return rec.Version, b.txn.Set(recordKey(rec.ID), encode(&rec))
+}
+
+// Delete implements backend.Store.
+func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	return s.submit(ctx, &op{size: 1024, apply: func(b *batch) error {
+		old, err := b.get(id)
+		if err != nil {
+			return err
+		}
+		if old.Version != version {
+			return backend.ErrConflict
+		}
+		return b.remove(&old)
+	}})
+}
+
+func (b *batch) remove(rec *backend.Record) error {
+	fixed, moving := indexKeys(rec)
+	keys := append(append(fixed, moving...), recordKey(rec.ID), usageKey(rec.ID))
+	for _, k := range keys {
+		if err := b.txn.Delete(k); err != nil {
+			return err
+		}
+	}
+	_, err := b.change(rec.ID)
+	return err
+}
+
+// maxUsageBatch is what surely fits into one transaction.
+const maxUsageBatch = 10_000
+
+// AddUsage implements backend.UsageRecorder. A batch is at most 10,000 long.
+func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
+	if len(usage) > maxUsageBatch {
+		return fmt.Errorf("badger: %w: %d usages at once, at most %d", backend.ErrInvalid, len(usage), maxUsageBatch)
+	}
+	usage = append([]backend.Usage(nil), usage...)
+	return s.submit(ctx, &op{size: 64 * len(usage), alone: len(usage) > 1000, apply: func(b *batch) error {
+		// All is read before anything is written: the batch goes whole or not at all.
+		sums := make(map[backend.ID]backend.Usage, len(usage))
+		for _, u := range usage {
+			have, seen := sums[u.ID]
+			if !seen {
+				var err error
+				if have, err = readUsage(b.txn, u.ID); err != nil {
+					return err
+				}
+			}
+			have.N += u.N
+			have.Last = max(have.Last, u.Last)
+			sums[u.ID] = have
+		}
+		for id, u := range sums {
+			if err := b.txn.Set(usageKey(id), encodeUsage(u)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+// Purge implements backend.Purger. What is due is looked up in the transaction
+// that removes it, so a record whose PurgeAt moves meanwhile stays.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	if err := backend.CheckPurge(limit); err != nil {
+		return 0, err
+	}
+	n := 0
+	err := s.submit(ctx, &op{alone: true, apply: func(b *batch) error {
+		due, err := dueBefore(b.txn, before.UnixMilli(), limit)
+		if err != nil {
+			return err
+		}
+		for i := range due {
+			if err := b.remove(&due[i]); err != nil {
+				return err
+			}
+		}
+		n = len(due)
+		return nil
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
