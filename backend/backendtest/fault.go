@@ -11,7 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// Op names a method of a store. "" stands for all of them.
+// Op names a method of a store. "" stands for all of them, Close aside.
 type Op string
 
 // The operations that a Fault sees.
@@ -23,6 +23,8 @@ const (
 	OpAddUsage Op = "add usage"
 	OpUsage    Op = "usage"
 	OpPurge    Op = "purge"
+	OpWatch    Op = "watch" // one whole Watch
+	OpBatch    Op = "batch" // one delivery of a Watch; "" does not stand for it
 )
 
 // Call is one call of a store that a Fault is asked about.
@@ -33,7 +35,8 @@ type Call struct {
 }
 
 // Injection is what a Fault does to a call. The zero Injection does nothing.
-// The fields apply in this order.
+// The fields apply in this order. For OpBatch "the store" is the function that
+// was given to Watch, and an error ends the Watch.
 type Injection struct {
 	// Before, if set, runs before the store is called.
 	Before func()
@@ -65,12 +68,16 @@ func LostAck() Injection {
 }
 
 // Fault wraps a store and does to its calls what a test tells it: errors before
-// and after the fact, delays, hangs, and functions that run in between. It has
-// every capability but the feed, and answers errors.ErrUnsupported for one that
-// the wrapped store lacks; the feed is the wrapped store's own. It is safe for
-// concurrent use.
+// and after the fact, delays, hangs, and functions that run in between. It is
+// safe for concurrent use.
+//
+// A Fault has the capabilities of the store it wraps and no others: find them
+// with backend.As, as the core does. Lister, UsageRecorder, Purger and Watcher
+// pass through the faults; Maintainer is the wrapped store's own, and so is a
+// type that joins several capabilities in one interface.
 type Fault struct {
-	inner backend.Store
+	inner   backend.Store
+	offered backend.Store // inner behind a layer for each capability it has
 
 	mu     sync.Mutex // guards what is below
 	calls  map[Op]int
@@ -78,31 +85,36 @@ type Fault struct {
 }
 
 var (
-	_ backend.Store         = (*Fault)(nil)
-	_ backend.Wrapper       = (*Fault)(nil)
-	_ backend.Lister        = (*Fault)(nil)
-	_ backend.UsageRecorder = (*Fault)(nil)
-	_ backend.Purger        = (*Fault)(nil)
+	_ backend.Store   = (*Fault)(nil)
+	_ backend.Wrapper = (*Fault)(nil)
 )
 
 // NewFault wraps inner. Until Inject it only counts.
 func NewFault(inner backend.Store) *Fault {
-	return &Fault{inner: inner, calls: make(map[Op]int)}
+	f := &Fault{inner: inner, calls: make(map[Op]int)}
+	f.offered = f.offer(inner)
+	return f
 }
 
 // Inject sets what is done to each call from now on; nil does nothing. decide
-// is called once for each call, never twice at the same time.
+// is called once for each call, never twice at the same time, and must not use
+// the Fault. A call that has begun keeps what was decided for it.
 func (f *Fault) Inject(decide func(Call) Injection) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.decide = decide
 }
 
+// stands reports whether op, perhaps "", means called.
+func stands(op, called Op) bool {
+	return op == called || op == "" && called != OpBatch
+}
+
 // InjectOnce does inj to the next call of op, and nothing to the others.
 func (f *Fault) InjectOnce(op Op, inj Injection) {
 	done := false
 	f.Inject(func(c Call) Injection {
-		if done || op != "" && c.Op != op {
+		if done || !stands(op, c.Op) {
 			return Injection{}
 		}
 		done = true
@@ -111,39 +123,39 @@ func (f *Fault) InjectOnce(op Op, inj Injection) {
 }
 
 // CrashAfter lets n more calls of the given operations (of all, if none is
-// given) through, and makes everything after them fail as unavailable, as if the
-// process had ended there.
+// given) through, and makes the next one of them, and from then on every call of
+// any kind, fail as unavailable: a crash of the store, seen by its caller. A
+// running Watch ends at its next Batch.
 func (f *Fault) CrashAfter(n int, ops ...Op) {
 	left := n
 	f.Inject(func(c Call) Injection {
-		counts := len(ops) == 0 || slices.Contains(ops, c.Op)
-		if left <= 0 && counts || left < 0 {
-			left = -1
-			return Unavailable()
-		}
-		if counts {
+		if left >= 0 && (slices.Contains(ops, c.Op) || len(ops) == 0 && stands("", c.Op)) {
 			left--
+		}
+		if left < 0 {
+			return Unavailable()
 		}
 		return Injection{}
 	})
 }
 
-// Calls returns how many calls of op there have been; of all for "".
+// Calls returns how many calls of op there have been, those that failed by
+// injection included.
 func (f *Fault) Calls(op Op) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if op != "" {
-		return f.calls[op]
+	n := 0
+	for called, times := range f.calls {
+		if stands(op, called) {
+			n += times
+		}
 	}
-	all := 0
-	for _, n := range f.calls {
-		all += n
-	}
-	return all
+	return n
 }
 
-// Unwrap returns the wrapped store.
-func (f *Fault) Unwrap() backend.Store { return f.inner }
+// Unwrap returns the wrapped store, behind the layers that put its capabilities
+// through the faults.
+func (f *Fault) Unwrap() backend.Store { return f.offered }
 
 // call does to one call what was decided.
 func call[T any](ctx context.Context, f *Fault, op Op, id backend.ID, do func() (T, error)) (T, error) {
@@ -205,44 +217,3 @@ func (f *Fault) Delete(ctx context.Context, id backend.ID, version uint64) error
 
 // Close closes the wrapped store; no fault is injected.
 func (f *Fault) Close() error { return f.inner.Close() }
-
-// List implements backend.Lister.
-func (f *Fault) List(ctx context.Context, q backend.Query) (backend.Page, error) {
-	return call(ctx, f, OpList, backend.ID{}, func() (backend.Page, error) {
-		if l, ok := backend.As[backend.Lister](f.inner); ok {
-			return l.List(ctx, q)
-		}
-		return backend.Page{}, errors.ErrUnsupported
-	})
-}
-
-// AddUsage implements backend.UsageRecorder.
-func (f *Fault) AddUsage(ctx context.Context, batch []backend.Usage) error {
-	_, err := call(ctx, f, OpAddUsage, backend.ID{}, func() (struct{}, error) {
-		if r, ok := backend.As[backend.UsageRecorder](f.inner); ok {
-			return struct{}{}, r.AddUsage(ctx, batch)
-		}
-		return struct{}{}, errors.ErrUnsupported
-	})
-	return err
-}
-
-// Usage implements backend.UsageRecorder.
-func (f *Fault) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
-	return call(ctx, f, OpUsage, backend.ID{}, func() ([]backend.Usage, error) {
-		if r, ok := backend.As[backend.UsageRecorder](f.inner); ok {
-			return r.Usage(ctx, ids)
-		}
-		return nil, errors.ErrUnsupported
-	})
-}
-
-// Purge implements backend.Purger.
-func (f *Fault) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
-	return call(ctx, f, OpPurge, backend.ID{}, func() (int, error) {
-		if p, ok := backend.As[backend.Purger](f.inner); ok {
-			return p.Purge(ctx, before, limit)
-		}
-		return 0, errors.ErrUnsupported
-	})
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -45,24 +46,38 @@ func (f *feed) publish(id backend.ID) uint64 {
 	return f.seq
 }
 
-// since returns the latest change of each ID after number from, and reports
-// whether they are all remembered.
+// since returns the changes after number from, and reports whether they are all
+// remembered.
 func (f *feed) since(from uint64) ([]backend.Change, bool) {
 	if f.seq-from >= history {
 		return nil, false
 	}
-	latest := make(map[backend.ID]int)
-	var changes []backend.Change
-	for n := from + 1; n <= f.seq; n++ {
-		c := f.log[n%history]
-		if i, seen := latest[c.ID]; seen {
-			changes[i].Version = c.Version
+	if from == f.seq {
+		return nil, true
+	}
+	first, last := (from+1)%history, f.seq%history
+	if first <= last {
+		return slices.Clone(f.log[first : last+1]), true
+	}
+	return slices.Concat(f.log[first:], f.log[:last+1]), true
+}
+
+// coalesce keeps the latest change of each ID, in place.
+func coalesce(changes []backend.Change) []backend.Change {
+	if len(changes) < 2 {
+		return changes
+	}
+	at := make(map[backend.ID]int, len(changes))
+	kept := changes[:0]
+	for _, c := range changes {
+		if i, seen := at[c.ID]; seen {
+			kept[i].Version = c.Version
 			continue
 		}
-		latest[c.ID] = len(changes)
-		changes = append(changes, c)
+		at[c.ID] = len(kept)
+		kept = append(kept, c)
 	}
-	return changes, true
+	return kept
 }
 
 // Watch implements backend.Watcher. It runs in its caller's goroutine.
@@ -91,11 +106,12 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		}
 		b.Reset = !known
 		at, known = s.feed.seq, true
-		closed := s.closed
+		closed := s.closed.Load()
 		s.mu.RUnlock()
 		if closed {
 			return backend.ErrClosed
 		}
+		b.Changes = coalesce(b.Changes) // outside the lock: it may be long
 		b.Token = s.token(at)
 		if err := fn(b); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -22,12 +23,36 @@ type Store struct {
 	instance [8]byte       // tells tokens of this store from those of another
 	done     chan struct{} // closed by Close
 
-	mu      sync.RWMutex // guards what is below
-	closed  bool
+	closed atomic.Bool
+	shards [64]shard // the records; written under mu as well
+
+	mu    sync.RWMutex // guards what is below, and every change
+	lists map[list]*index
+	usage map[backend.ID]backend.Usage
+	feed  feed
+}
+
+// shard holds some of the records, under a lock of its own so that Get waits
+// neither for lists nor for the feed. A stored record is never changed, only
+// replaced.
+type shard struct {
+	mu      sync.RWMutex
 	records map[backend.ID]*backend.Record
-	lists   map[list]*index
-	usage   map[backend.ID]backend.Usage
-	feed    feed
+	_       [32]byte // a cache line each
+}
+
+// shard is where a record lives. IDs may be ordered by time: all bytes count.
+func (s *Store) shard(id *backend.ID) *shard {
+	h := (binary.LittleEndian.Uint64(id[:8]) ^ binary.LittleEndian.Uint64(id[8:])) * 0x9e3779b97f4a7c15
+	return &s.shards[h>>58]
+}
+
+// load is nil for an unknown ID.
+func (s *Store) load(id backend.ID) *backend.Record {
+	sh := s.shard(&id)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.records[id]
 }
 
 var (
@@ -49,10 +74,12 @@ type list struct {
 // New makes an empty store.
 func New() *Store {
 	s := &Store{
-		done:    make(chan struct{}),
-		records: make(map[backend.ID]*backend.Record),
-		lists:   make(map[list]*index),
-		usage:   make(map[backend.ID]backend.Usage),
+		done:  make(chan struct{}),
+		lists: make(map[list]*index),
+		usage: make(map[backend.ID]backend.Usage),
+	}
+	for i := range s.shards {
+		s.shards[i].records = make(map[backend.ID]*backend.Record)
 	}
 	_, _ = rand.Read(s.instance[:]) // never returns an error
 	s.feed.watchers = make(map[*watcher]struct{})
@@ -65,7 +92,7 @@ func (s *Store) ready(ctx context.Context, lock sync.Locker) error {
 		return fmt.Errorf("memory: %w", err)
 	}
 	lock.Lock()
-	if s.closed {
+	if s.closed.Load() {
 		lock.Unlock()
 		return backend.ErrClosed
 	}
@@ -74,12 +101,14 @@ func (s *Store) ready(ctx context.Context, lock sync.Locker) error {
 
 // Get implements backend.Store.
 func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
-	if err := s.ready(ctx, s.mu.RLocker()); err != nil {
-		return backend.Record{}, err
+	if err := ctx.Err(); err != nil {
+		return backend.Record{}, fmt.Errorf("memory: get: %w", err)
 	}
-	defer s.mu.RUnlock()
-	rec, ok := s.records[id]
-	if !ok {
+	if s.closed.Load() {
+		return backend.Record{}, backend.ErrClosed
+	}
+	rec := s.load(id)
+	if rec == nil {
 		return backend.Record{}, backend.ErrNotFound
 	}
 	return copied(rec), nil
@@ -100,15 +129,15 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	old, exists := s.records[rec.ID]
+	old := s.load(rec.ID)
 	if cond.Absent() {
-		if exists {
+		if old != nil {
 			return 0, backend.ErrConflict
 		}
 	} else {
 		v, _ := cond.Version()
 		switch {
-		case !exists:
+		case old == nil:
 			return 0, backend.ErrNotFound
 		case old.Version != v:
 			return 0, backend.ErrConflict
@@ -121,7 +150,10 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	stored := copied(&rec)
 	// One sequence for all, so that versions rise even across a Delete.
 	stored.Version = s.feed.publish(rec.ID)
-	s.records[rec.ID] = &stored
+	sh := s.shard(&rec.ID)
+	sh.mu.Lock()
+	sh.records[rec.ID] = &stored
+	sh.mu.Unlock()
 	s.enlist(&stored)
 	return stored.Version, nil
 }
@@ -132,9 +164,9 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 		return err
 	}
 	defer s.mu.Unlock()
-	rec, ok := s.records[id]
+	rec := s.load(id)
 	switch {
-	case !ok:
+	case rec == nil:
 		return backend.ErrNotFound
 	case rec.Version != version:
 		return backend.ErrConflict
@@ -145,7 +177,10 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 
 func (s *Store) remove(rec *backend.Record) {
 	s.unlist(rec)
-	delete(s.records, rec.ID)
+	sh := s.shard(&rec.ID)
+	sh.mu.Lock()
+	delete(sh.records, rec.ID)
+	sh.mu.Unlock()
 	delete(s.usage, rec.ID)
 	s.feed.publish(rec.ID)
 }
@@ -154,8 +189,7 @@ func (s *Store) remove(rec *backend.Record) {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.closed = true
+	if !s.closed.Swap(true) {
 		close(s.done)
 	}
 	return nil
@@ -232,7 +266,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 				page.Next = backend.NewCursor(q, last.at, last.id)
 				return false
 			}
-			page.Records = append(page.Records, copied(s.records[p.id]))
+			page.Records = append(page.Records, copied(s.load(p.id)))
 			last = p
 			return true
 		})
@@ -285,7 +319,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		if p.at > before.UnixMilli() || len(due) == limit {
 			return false
 		}
-		due = append(due, s.records[p.id])
+		due = append(due, s.load(p.id))
 		return true
 	})
 	for _, rec := range due {
