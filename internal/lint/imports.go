@@ -1,0 +1,175 @@
+package lint
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// layer says what production code in one folder, and below it, may import.
+type layer struct {
+	dir    string   // folder; the longest that matches counts
+	own    []string // folders of ours, with what is below them where they end in "/..."
+	others []string // import paths outside the standard library, with what is below them
+}
+
+const (
+	libBadger   = "github.com/dgraph-io/badger/v4"
+	libLRU      = "github.com/hashicorp/golang-lru/v2"
+	libO1egl    = "github.com/o1egl/paseto/v2"
+	libAidan    = "aidanwoods.dev/go-paseto"
+	libO1eglOld = "github.com/o1egl/paseto"
+)
+
+// layers is the drawing of who may import whom, which keeps secrets out of the
+// stores and the crypto behind one door. A folder not listed here may not
+// exist: a new one is a decision, made by adding its line.
+var layers = []layer{
+	{".", []string{"backend", "backend/memory", "cache", "internal/..."}, []string{"golang.org/x/sync", "golang.org/x/time", "golang.org/x/crypto"}},
+	{"backend", nil, nil},
+	{"backend/memory", []string{"backend"}, nil},
+	{"backend/badger", []string{"backend", "backend/internal/..."}, []string{libBadger, "golang.org/x/crypto", "golang.org/x/sys"}},
+	{"backend/postgres", []string{"backend", "backend/internal/..."}, []string{"github.com/jackc/pgx/v5"}},
+	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{"go.etcd.io/etcd"}},
+	{"backend/sqlite", []string{"backend", "backend/internal/..."}, []string{"modernc.org/sqlite"}},
+	{"backend/internal", []string{"backend"}, nil},
+	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
+	{"cache", nil, []string{libLRU}},
+	{"internal", []string{"internal/..."}, []string{"golang.org/x/crypto", "golang.org/x/sync"}},
+	{"internal/paseto", []string{"internal/..."}, []string{libO1egl, libAidan, "golang.org/x/crypto"}},
+	{"httpauth", []string{"."}, nil},
+	{"oauth", []string{"."}, nil},
+	{"fobtest", []string{".", "backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
+	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x"}},
+	{"examples", []string{".", "backend/...", "httpauth", "oauth", "fobtest"}, nil},
+	{"bench", []string{".", "backend/...", "cache", "httpauth", "oauth", "fobtest", "internal/..."}, []string{libBadger, libLRU, "golang.org/x"}},
+	// Measures other libraries, whichever they are; its own module, so that
+	// none of them reaches a user.
+	{"bench/peers", []string{".", "backend/...", "cache"}, []string{""}},
+	{"tools", nil, []string{"golang.org/x/mod"}},
+}
+
+// imports keeps the layers. Tests are free: they are in nobody's binary.
+func imports(t *Tree) []Problem {
+	var all []Problem
+	for _, f := range t.Go {
+		if f.Test {
+			continue
+		}
+		l, ok := layerOf(f.Dir)
+		if !ok {
+			all = append(all, f.problem(f.AST.Name, "folder %s has no line in layers (internal/lint/imports.go): add one that says what it may import", f.Dir))
+			continue
+		}
+		for _, s := range f.AST.Imports {
+			at := importPath(s)
+			switch dir, ours := ownFolder(at); {
+			case ours && dir == l.dir && l.dir != ".":
+				// A folder below another of the same layer.
+			case ours && under(dir, l.dir) && l.dir != "." && l.dir != "backend":
+			case ours && allowedFolder(l.own, dir):
+			case ours:
+				all = append(all, f.problem(s, "%s may not import %s: it may import %s of ours; move what is shared down, or change the drawing in internal/lint/imports.go and say why under docs/decisions", f.Dir, at, listed(l.own)))
+			case !strings.Contains(firstPart(at), "."): // standard library
+			case !slices.ContainsFunc(l.others, func(o string) bool { return o == "" || under(at, o) }):
+				all = append(all, f.problem(s, "%s may not import %s: of other people's modules it may import %s; use the standard library, or add the module to the layer in internal/lint/imports.go", f.Dir, at, listed(l.others)))
+			}
+		}
+	}
+	return all
+}
+
+func layerOf(dir string) (layer, bool) {
+	best, found := layer{}, false
+	for _, l := range layers {
+		// The root and the contract are single packages: what lies below them
+		// has a layer of its own.
+		single := l.dir == "." || l.dir == "backend"
+		if (dir == l.dir || !single && under(dir, l.dir)) && (!found || len(l.dir) > len(best.dir)) {
+			best, found = l, true
+		}
+	}
+	return best, found
+}
+
+// ownFolder is the folder of a package of this repository.
+func ownFolder(at string) (dir string, ours bool) {
+	if at == Module {
+		return ".", true
+	}
+	return strings.CutPrefix(at, Module+"/")
+}
+
+func allowedFolder(allowed []string, dir string) bool {
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		if folder, ok := strings.CutSuffix(a, "/..."); ok {
+			return under(dir, folder)
+		}
+		return a == dir
+	})
+}
+
+func firstPart(at string) string {
+	first, _, _ := strings.Cut(at, "/")
+	return first
+}
+
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, ", ")
+}
+
+// testHelpers are the folders that exist to be imported by tests.
+var testHelpers = []string{"backend/backendtest", "fobtest"}
+
+// testingOnly keeps testing and testify out of users' binaries.
+func testingOnly(t *Tree) []Problem {
+	var all []Problem
+	for _, f := range t.Go {
+		if f.Test || slices.ContainsFunc(testHelpers, func(h string) bool { return under(f.Dir, h) }) {
+			continue
+		}
+		for _, s := range f.AST.Imports {
+			at := importPath(s)
+			own, _ := ownFolder(at)
+			if under(at, "testing") || under(at, "github.com/stretchr/testify") || own == "backend/backendtest" {
+				all = append(all, f.problem(s, "%s is imported outside tests and would reach users' binaries: move this code into a _test.go file", at))
+			}
+		}
+	}
+	return all
+}
+
+// randAllowed are folders where repeatable pseudo-random numbers are the point.
+var randAllowed = map[string]string{
+	"backend/backendtest": "the model group replays random operation lists from a printed seed",
+	"bench":               "benchmarks draw keys in an order that is the same in each run",
+}
+
+// noMathRand keeps predictable numbers out of production code.
+func noMathRand(t *Tree) []Problem {
+	var all []Problem
+	for _, f := range t.Go {
+		if f.Test || allowedBelow(randAllowed, f.Dir) {
+			continue
+		}
+		for _, s := range f.AST.Imports {
+			if at := importPath(s); under(at, "math/rand") {
+				all = append(all, f.problem(s, "%s is predictable: use crypto/rand; jitter too can come from it", at))
+			}
+		}
+	}
+	return all
+}
+
+// allowedBelow reports whether an allow-list names dir or a folder above it.
+func allowedBelow(list map[string]string, dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if list[dir] != "" {
+			return true
+		}
+	}
+	return false
+}
