@@ -115,12 +115,23 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		if err != nil {
 			return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
 		}
-		if err := m.putNewKey(ctx, k); err != nil {
+		issued, err := m.finishOnce(ctx, k)
+		if err != nil {
 			return Secret{}, nil, err
 		}
-		return newSecret(text), k, nil
+		return newSecret(text), issued, nil
 	}
 	return Secret{}, nil, fmt.Errorf("fob: issue key: %w", ErrConflict)
+}
+
+// finishOnce writes the key of an answer that is stored, unless another call with
+// the same answer has done so meanwhile.
+func (m *Manager) finishOnce(ctx context.Context, k *Key) (*Key, error) {
+	err := m.putNewKey(ctx, k)
+	if errors.Is(err, ErrConflict) {
+		return m.readKey(ctx, k.id)
+	}
+	return k, err
 }
 
 // issueAgain answers a repeat from the sealed record.
@@ -163,12 +174,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 	if errors.Is(err, ErrNotFound) {
 		// The first call ended between its two steps.
 		m.digestText(k, text)
-		err = m.putNewKey(ctx, k)
-		if errors.Is(err, ErrConflict) { // a third call finished it
-			issued, err = m.readKey(ctx, k.id)
-		} else {
-			issued = k
-		}
+		issued, err = m.finishOnce(ctx, k)
 	}
 	if err != nil {
 		return Secret{}, nil, err

@@ -1,0 +1,196 @@
+package fob_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+const requestID = "5f0c9a52-6f1e-4a55-9d0c-2c1a7f6f3f11"
+
+func TestAnIdempotentIssueReturnsTheSameSecret(t *testing.T) {
+	clock := newClock()
+	store := memory.New()
+	pepper := fob.Pepper{ID: "p1", Key: make([]byte, 32)}
+	for name, cfg := range map[string]fob.Config{
+		"plain":    {Clock: clock.Now},
+		"peppered": {Clock: clock.Now, Peppers: []fob.Pepper{pepper}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := fob.KeySpec{Subject: name, Scopes: fob.Scopes{"a"}, IdempotencyKey: requestID}
+			m := newManager(t, store, cfg)
+			first, key, err := m.IssueKey(t.Context(), spec)
+			require.NoError(t, err)
+			again, sameKey, err := newManager(t, store, cfg).IssueKey(t.Context(), spec)
+			require.NoError(t, err)
+			require.Equal(t, first.Reveal(), again.Reveal())
+			require.Equal(t, key.ID(), sameKey.ID())
+			mustVerify(t, m, again.Reveal())
+			page, err := m.List(t.Context(), fob.Query{Subject: name})
+			require.NoError(t, err)
+			require.Len(t, page.Credentials, 1)
+
+			changed := spec
+			changed.Scopes = fob.Scopes{"a", "b"}
+			_, _, err = m.IssueKey(t.Context(), changed)
+			require.ErrorIs(t, err, fob.ErrIdempotency)
+
+			other := spec
+			other.Subject = name + "-2" // another tenant may choose the same key
+			otherSecret, _, err := m.IssueKey(t.Context(), other)
+			require.NoError(t, err)
+			require.NotEqual(t, first.Reveal(), otherSecret.Reveal())
+
+			_, err = m.Revoke(t.Context(), key.ID(), "")
+			require.NoError(t, err)
+			again, _, err = m.IssueKey(t.Context(), spec)
+			require.NoError(t, err)
+			mustReject(t, m, again.Reveal(), fob.ErrRevoked) // repeating brings nothing back
+
+			clock.Add(24 * time.Hour)
+			later, _, err := m.IssueKey(t.Context(), spec)
+			require.NoError(t, err)
+			require.NotEqual(t, first.Reveal(), later.Reveal(), "its window is over")
+			mustVerify(t, m, later.Reveal())
+		})
+	}
+}
+
+func TestTheStoreAloneCannotOpenAnIdempotentAnswer(t *testing.T) {
+	store := memory.New()
+	spy := &recording{Store: store}
+	m := newManager(t, spy, fob.Config{})
+	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a", IdempotencyKey: requestID})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(spy.put), 2)
+	text := secret.Reveal()
+	for _, rec := range spy.put {
+		require.NotContains(t, string(rec.Body), text[27:59], "no record holds the secret")
+		require.NotContains(t, string(rec.Body), requestID, "nor what would open it")
+	}
+}
+
+// recording keeps what is written.
+type recording struct {
+	backend.Store
+	mu  sync.Mutex
+	put []backend.Record
+}
+
+func (r *recording) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	r.mu.Lock()
+	r.put = append(r.put, rec)
+	r.mu.Unlock()
+	return r.Store.Put(ctx, rec, cond)
+}
+
+func TestAnIdempotentIssueCutOffAnywhereIsFinishedByTheRepeat(t *testing.T) {
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	for n := 0; ; n++ {
+		fault := backendtest.NewFault(memory.New())
+		m := newManager(t, fault, fob.Config{})
+		fault.CrashAfter(n)
+		_, _, err := m.IssueKey(t.Context(), spec)
+		fault.Inject(nil)
+		secret, key, again := newManager(t, fault, fob.Config{}).IssueKey(t.Context(), spec)
+		require.NoError(t, again, "cut off after %d calls", n)
+		mustVerify(t, m, secret.Reveal())
+		page, listErr := m.List(t.Context(), fob.Query{})
+		require.NoError(t, listErr)
+		require.Len(t, page.Credentials, 1)
+		require.Equal(t, key.ID(), page.Credentials[0].ID())
+		if err == nil {
+			require.GreaterOrEqual(t, n, 4)
+			return
+		}
+	}
+}
+
+func TestConcurrentIdempotentIssuesAgree(t *testing.T) {
+	for range 20 {
+		m := newManager(t, nil, fob.Config{})
+		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		var mu sync.Mutex
+		secrets := map[string]int{}
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				secret, _, err := m.IssueKey(context.Background(), spec)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				secrets[secret.Reveal()]++
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		require.Len(t, secrets, 1)
+		for text := range secrets {
+			mustVerify(t, m, text)
+		}
+	}
+}
+
+func TestAnIssueWhoseAnswerIsLostIsMadeSureOf(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	m := newManager(t, fault, fob.Config{})
+	fault.InjectOnce(backendtest.OpPut, backendtest.LostAck())
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	mustVerify(t, m, text)
+	fault.InjectOnce(backendtest.OpPut, backendtest.Unavailable())
+	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.True(t, secret.IsZero())
+}
+
+func TestPeppersRotateWithoutReissuing(t *testing.T) {
+	store := memory.New()
+	p1 := fob.Pepper{ID: "p1", Key: []byte("0123456789abcdef0123456789abcdef")}
+	p2 := fob.Pepper{ID: "p2", Key: []byte("fedcba9876543210fedcba9876543210")}
+	plain := newManager(t, store, fob.Config{})
+	fromPlain, _ := mustIssue(t, plain, fob.KeySpec{})
+	first := newManager(t, store, fob.Config{Peppers: []fob.Pepper{p1}})
+	fromFirst, key := mustIssue(t, first, fob.KeySpec{})
+	mustVerify(t, first, fromFirst)
+
+	seen := &observed{}
+	both := newManager(t, store, fob.Config{Peppers: []fob.Pepper{p2, p1}, Observer: seen})
+	mustVerify(t, both, fromFirst)
+	mustVerify(t, both, fromPlain)
+	require.Equal(t, []fob.EventType{fob.EventRehashed, fob.EventRehashed}, seen.types())
+	mustVerify(t, both, fromFirst)
+	mustReject(t, both, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
+
+	second := newManager(t, store, fob.Config{Peppers: []fob.Pepper{p2}})
+	mustVerify(t, second, fromFirst) // rehashed: the first pepper is no longer needed
+	mustVerify(t, second, fromPlain)
+
+	without := newManager(t, store, fob.Config{})
+	_, err := without.Verify(t.Context(), fromFirst)
+	require.ErrorIs(t, err, fob.ErrPepper)
+	mustBeUnsure(t, err)
+	wrong := newManager(t, store, fob.Config{Peppers: []fob.Pepper{{ID: "p2", Key: p1.Key}}})
+	mustReject(t, wrong, fromFirst, fob.ErrUnknown)
+}
+
+func TestAFailedRehashIsNoFailureOfTheVerification(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	text, _ := mustIssue(t, newManager(t, fault, fob.Config{}), fob.KeySpec{})
+	seen := &observed{}
+	m := newManager(t, fault, fob.Config{Observer: seen, Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}})
+	fault.InjectOnce(backendtest.OpPut, backendtest.Unavailable())
+	mustVerify(t, m, text)
+	require.Equal(t, []fob.EventType{fob.EventUpkeepFailed}, seen.types())
+	fault.Inject(nil)
+	mustVerify(t, m, text)
+	require.Equal(t, []fob.EventType{fob.EventUpkeepFailed, fob.EventRehashed}, seen.types())
+}

@@ -1,0 +1,226 @@
+package fob_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+func TestASecretNeverPrints(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})
+	require.NoError(t, err)
+	text := secret.Reveal()
+	part := text[len(text)-38 : len(text)-6] // the secret characters
+
+	type exported struct{ Secret fob.Secret }
+	type hidden struct {
+		secret  fob.Secret
+		pointer *fob.Secret
+		key     *fob.Key
+	}
+	values := []any{
+		secret, &secret, exported{secret}, &exported{secret}, hidden{secret, &secret, key}, &hidden{secret, &secret, key},
+		[]fob.Secret{secret}, map[string]fob.Secret{"k": secret}, key, *key,
+	}
+	var out bytes.Buffer
+	logs := slog.New(slog.NewJSONHandler(&out, nil))
+	text2 := slog.New(slog.NewTextHandler(&out, nil))
+	for _, v := range values {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		fmt.Fprintln(&out, v)
+		js, err := json.Marshal(v)
+		require.NoError(t, err)
+		out.Write(js)
+		logs.Info("x", "v", v)
+		text2.Info("x", "v", v)
+		fmt.Fprintln(&out, errors.Join(fmt.Errorf("wrapped: %v", v)))
+	}
+	require.NotContains(t, out.String(), part)
+	require.NotContains(t, strings.ToLower(out.String()), fmt.Sprintf("%x", part))
+	require.Contains(t, out.String(), "[redacted]")
+	require.Equal(t, "[redacted]", secret.String())
+	require.Empty(t, fob.Secret{}.Reveal())
+}
+
+func TestNoErrorOrEventTellsASecret(t *testing.T) {
+	seen := &observed{}
+	store := memory.New()
+	m := newManager(t, store, fob.Config{Observer: seen, Foreign: &fob.ForeignKeys{}})
+	text, key := mustIssue(t, m, fob.KeySpec{IdempotencyKey: requestID})
+	var said strings.Builder
+	for i := range text { // everything close to the real one
+		_, err := m.Verify(t.Context(), text[:i]+"x"+text[i+1:])
+		fmt.Fprintln(&said, err)
+		_, err = m.Verify(t.Context(), text[:i])
+		fmt.Fprintln(&said, err)
+	}
+	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: text + "\n", Name: text})
+	fmt.Fprintln(&said, err)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+	fmt.Fprintln(&said, err)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: text})
+	fmt.Fprintln(&said, err)
+	fmt.Fprintf(&said, "%v %+v %#v\n", fob.ForeignKey{Secret: text}, fob.ForeignKey{Secret: text}, fob.ForeignKey{Secret: text})
+	fmt.Fprintf(&said, "%v %+v\n", fob.Pepper{ID: "p", Key: []byte(text)}, []fob.Pepper{{ID: "p", Key: []byte(text)}})
+	_, err = fob.New(store, fob.Config{Peppers: []fob.Pepper{{ID: "p", Key: []byte(text[30:50])}}})
+	fmt.Fprintln(&said, err)
+	_, err = m.Revoke(t.Context(), key.ID(), "")
+	require.NoError(t, err)
+	_, err = m.Verify(t.Context(), text)
+	fmt.Fprintln(&said, err)
+	for _, e := range seen.events {
+		fmt.Fprintf(&said, "%+v\n", e)
+	}
+	require.NotContains(t, said.String(), text[30:50])
+	require.NotContains(t, said.String(), requestID)
+}
+
+func TestIDText(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	_, key := mustIssue(t, m, fob.KeySpec{})
+	id, err := fob.ParseID(key.ID().String())
+	require.NoError(t, err)
+	require.Equal(t, key.ID(), id)
+	js, err := json.Marshal(map[string]fob.ID{"id": id})
+	require.NoError(t, err)
+	var back map[string]fob.ID
+	require.NoError(t, json.Unmarshal(js, &back))
+	require.Equal(t, id, back["id"])
+	require.Empty(t, fob.ID{}.String())
+	for _, bad := range []string{"", "short", strings.Repeat("x", 17), "0123456789abcde-"} {
+		_, err := fob.ParseID(bad)
+		require.ErrorIs(t, err, fob.ErrInvalid)
+	}
+	require.ErrorIs(t, new(fob.ID).UnmarshalText([]byte("bad")), fob.ErrInvalid)
+}
+
+func TestScopesText(t *testing.T) {
+	s, err := fob.ParseScopes("orders:read orders:write orders:read")
+	require.NoError(t, err)
+	require.Equal(t, fob.Scopes{"orders:read", "orders:write"}, s)
+	require.Equal(t, "orders:read orders:write", s.String())
+	s, err = fob.ParseScopes("")
+	require.NoError(t, err)
+	require.Empty(t, s)
+	require.False(t, s.Allow(""))
+	for _, bad := range []string{" ", "a  b", " a", "a ", "a\tb", `a"b`, `a\b`, "é"} {
+		_, err := fob.ParseScopes(bad)
+		require.ErrorIs(t, err, fob.ErrInvalid, "%q", bad)
+	}
+}
+
+func FuzzParseScopes(f *testing.F) {
+	f.Add("orders:read orders:write")
+	f.Add(" ")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := fob.ParseScopes(text)
+		if err != nil {
+			return
+		}
+		again, err := fob.ParseScopes(s.String())
+		require.NoError(t, err)
+		require.Equal(t, s.String(), again.String())
+		for _, scope := range s {
+			require.True(t, s.Allow(scope))
+		}
+	})
+}
+
+func FuzzVerify(f *testing.F) {
+	store := memory.New()
+	m, err := fob.New(store, fob.Config{Prefix: "acme_live", Foreign: &fob.ForeignKeys{}, SweepInterval: -1})
+	require.NoError(f, err)
+	f.Cleanup(func() { _ = m.Close() })
+	secret, _, err := m.IssueKey(f.Context(), fob.KeySpec{Subject: "a"})
+	require.NoError(f, err)
+	f.Add("acme_live_10ZqKJ3vT9xWm4cRbabcdefghijklmnopqrstuvwxyz0123451Hls8h")
+	f.Add("")
+	f.Add("sk_foreign_0123456789")
+	f.Fuzz(func(t *testing.T, text string) {
+		cred, err := m.Verify(t.Context(), text)
+		if text == secret.Reveal() {
+			return
+		}
+		require.ErrorIs(t, err, fob.ErrRejected)
+		require.Nil(t, cred)
+	})
+}
+
+func TestConfigNamesEveryProblem(t *testing.T) {
+	_, err := fob.New(nil, fob.Config{})
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	_, err = fob.New(memory.New(), fob.Config{
+		Prefix:          "Acme",
+		RetiredPrefixes: []string{"x", "x"},
+		Peppers:         []fob.Pepper{{ID: "a b", Key: make([]byte, 31)}},
+		Foreign:         &fob.ForeignKeys{MaxLength: 5000, SlowChecks: -1},
+		CacheEntries:    -1,
+		MaxStaleness:    time.Millisecond,
+		UsageInterval:   time.Nanosecond,
+		Retention:       -1,
+	})
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	for _, part := range []string{"Acme", `"x" is named twice`, "pepper ID", "31 bytes", "MaxLength", "SlowChecks", "CacheEntries", "MaxStaleness", "UsageInterval", "Retention"} {
+		require.ErrorContains(t, err, part)
+	}
+}
+
+func TestTheCallersConfigIsCopied(t *testing.T) {
+	pepper := []byte("0123456789abcdef0123456789abcdef")
+	cfg := fob.Config{Prefix: "acme_live", RetiredPrefixes: []string{"old"}, Peppers: []fob.Pepper{{ID: "p", Key: pepper}}, SweepInterval: -1}
+	store := memory.New()
+	m, err := fob.New(store, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	clear(pepper)
+	cfg.RetiredPrefixes[0] = "evil"
+	mustVerify(t, m, text)
+	fresh, _ := mustIssue(t, m, fob.KeySpec{})
+	mustVerify(t, m, fresh)
+}
+
+func TestEventsAreLogged(t *testing.T) {
+	var out bytes.Buffer
+	m := newManager(t, nil, fob.Config{Observer: fob.LogEvents(slog.New(slog.NewTextHandler(&out, nil)))})
+	_, key := mustIssue(t, m, fob.KeySpec{})
+	_, err := m.Revoke(t.Context(), key.ID(), "leaked")
+	require.NoError(t, err)
+	require.Contains(t, out.String(), `msg="fob: issued" id=`+key.ID().String()+" subject=app-42")
+	require.Contains(t, out.String(), `msg="fob: revoked"`)
+	require.Contains(t, out.String(), "reason=leaked")
+}
+
+func TestChain(t *testing.T) {
+	a, b := newManager(t, nil, fob.Config{}), newManager(t, nil, fob.Config{Prefix: "other"})
+	fromA, keyA := mustIssue(t, a, fob.KeySpec{})
+	fromB, _ := mustIssue(t, b, fob.KeySpec{})
+	chain := fob.Chain(a, b)
+	for _, text := range []string{fromA, fromB} {
+		_, err := chain.Verify(t.Context(), text)
+		require.NoError(t, err)
+	}
+	_, err := chain.Verify(t.Context(), "nonsense")
+	require.ErrorIs(t, err, fob.ErrMalformed)
+	_, err = a.Revoke(t.Context(), keyA.ID(), "")
+	require.NoError(t, err)
+	_, err = chain.Verify(t.Context(), fromA)
+	require.ErrorIs(t, err, fob.ErrRevoked)
+	require.NoError(t, a.Close())
+	_, err = chain.Verify(t.Context(), fromB)
+	mustBeUnsure(t, err)
+	_, err = fob.Chain().Verify(t.Context(), fromB)
+	require.ErrorIs(t, err, fob.ErrRejected)
+}
