@@ -179,6 +179,7 @@ func (r *bodyReader) number(value string) uint64 {
 	for i := range 8 {
 		n = n<<8 | uint64(value[i])
 	}
+	r.bad = r.bad || n == 0 // zero is written by leaving the field out
 	return n
 }
 
@@ -189,8 +190,7 @@ func (r *bodyReader) millis(value string) int64 {
 }
 
 func (r *bodyReader) id(value string) (id [16]byte) {
-	r.bad = r.bad || len(value) != len(id)
-	copy(id[:], value)
+	r.bad = r.bad || copy(id[:], value) != len(value) || len(value) != len(id) || id == ([16]byte{})
 	return id
 }
 
@@ -275,6 +275,7 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 		switch field {
 		case fieldStatus:
 			k.status = Status(v[0])
+			r.bad = r.bad || len(v) != 1
 		case fieldPrefix:
 			k.prefix = v
 		case fieldName:
@@ -304,11 +305,13 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 		case fieldEpoch:
 			k.epoch = r.number(v)
 		case fieldDigest:
-			digested = copy(k.digest.sum[:], v) == len(v) && len(v) == len(k.digest.sum)
+			digested = true
+			r.bad = r.bad || copy(k.digest.sum[:], v) != len(v) || len(v) != len(k.digest.sum)
 		case fieldPepper:
 			k.pepper = v
 		case fieldForeign:
-			k.foreign = v == "\x01"
+			k.foreign = true
+			r.bad = r.bad || v != "\x01"
 		case fieldLegacy:
 			k.legacy = v
 		case fieldAlias:

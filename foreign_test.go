@@ -1,0 +1,241 @@
+package fob_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+)
+
+const foreignText = "ab12cd.s3cr3t-of-another-system"
+
+// located is how the other system's keys are found: "<locator>.<secret>".
+func located() *fob.ForeignKeys {
+	return &fob.ForeignKeys{
+		Locate: func(presented string) (string, bool) {
+			locator, _, ok := strings.Cut(presented, ".")
+			return locator, ok
+		},
+		Digest: otherDigest,
+	}
+}
+
+func otherDigest(presented string) []byte {
+	mac := hmac.New(sha256.New, []byte("the other system's own key"))
+	mac.Write([]byte(presented))
+	return mac.Sum(nil)
+}
+
+func foreignForms(t *testing.T) map[string]fob.ForeignKey {
+	t.Helper()
+	b64 := base64.RawStdEncoding.EncodeToString
+	salt := []byte("0123456789abcdef")
+	sum := sha256.Sum256([]byte(foreignText))
+	salted := sha512.Sum512(append(append([]byte(nil), salt...), foreignText...))
+	suffixed := sha512.Sum512(append([]byte(foreignText), salt...))
+	blow, err := bcrypt.GenerateFromPassword([]byte(foreignText), bcrypt.MinCost)
+	require.NoError(t, err)
+	pb, err := pbkdf2.Key(sha256.New, foreignText, salt, 1000, 32)
+	require.NoError(t, err)
+	argon := argon2.IDKey([]byte(foreignText), salt, 1, 64, 1, 32)
+	return map[string]fob.ForeignKey{
+		"raw":                 {Secret: foreignText},
+		"raw with locator":    {Secret: foreignText, Locator: "ab12cd"},
+		"sha256":              {Hash: hex.EncodeToString(sum[:])},
+		"sha256 with locator": {Hash: strings.ToUpper(hex.EncodeToString(sum[:])), Locator: "ab12cd"},
+		"sha512 prefix":       {Hash: "$sha512$prefix$" + b64(salt) + "$" + b64(salted[:]), Locator: "ab12cd"},
+		"sha512 suffix":       {Hash: "$sha512$suffix$" + b64(salt) + "$" + b64(suffixed[:]), Locator: "ab12cd"},
+		"bcrypt":              {Hash: string(blow), Locator: "ab12cd"},
+		"pbkdf2":              {Hash: "$pbkdf2-sha256$i=1000$" + b64(salt) + "$" + b64(pb), Locator: "ab12cd"},
+		"django":              {Hash: "pbkdf2_sha256$1000$0123456789abcdef$" + base64.StdEncoding.EncodeToString(pb), Locator: "ab12cd"},
+		"argon2id":            {Hash: "$argon2id$v=19$m=64,t=1,p=1$" + b64(salt) + "$" + b64(argon), Locator: "ab12cd"},
+		"own digest":          {Digest: otherDigest(foreignText)},
+		"own digest located":  {Digest: otherDigest(foreignText), Locator: "ab12cd"},
+	}
+}
+
+func TestImportedKeysGoOnWorking(t *testing.T) {
+	pepper := fob.Pepper{ID: "p1", Key: make([]byte, 32)}
+	for name, foreign := range foreignForms(t) {
+		for _, peppers := range [][]fob.Pepper{nil, {pepper}} {
+			t.Run(name, func(t *testing.T) {
+				fault := backendtest.NewFault(memory.New())
+				cfg := fob.Config{Foreign: located(), Peppers: peppers}
+				m := newManager(t, fault, cfg)
+				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"a"}}, foreign)
+				require.NoError(t, err)
+				require.True(t, key.Imported())
+
+				cred := mustVerify(t, m, foreignText)
+				require.Equal(t, key.ID(), cred.ID())
+				require.True(t, cred.Allows("a"))
+				mustVerify(t, m, foreignText)
+
+				// Rehashed at its first use: what the other system had is gone.
+				rec, err := fault.Get(t.Context(), idOf(key))
+				require.NoError(t, err)
+				if foreign.Hash != "" {
+					require.NotContains(t, string(rec.Body), foreign.Hash)
+				}
+				require.NotContains(t, string(rec.Body), "s3cr3t")
+				puts := fault.Calls(backendtest.OpPut)
+				again := newManager(t, fault, cfg)
+				mustVerify(t, again, foreignText)
+				require.Equal(t, puts, fault.Calls(backendtest.OpPut), "once")
+
+				for _, wrong := range []string{
+					foreignText + "x", foreignText[:len(foreignText)-1], "ab12cd.S3cr3t-of-another-system", "ab12ce.s3cr3t-of-another-system",
+					"ab12cd.", "ab12cd.x", foreign.Hash, hex.EncodeToString(foreign.Digest), strings.Repeat("x", 600),
+				} {
+					cred, err := again.Verify(t.Context(), wrong)
+					require.ErrorIs(t, err, fob.ErrRejected, "%q", wrong)
+					require.Nil(t, cred)
+				}
+				mustVerify(t, again, foreignText)
+				_, err = again.Revoke(t.Context(), key.ID(), "")
+				require.NoError(t, err)
+				mustReject(t, again, foreignText, fob.ErrRevoked)
+			})
+		}
+	}
+}
+
+func TestAnImportIsOnce(t *testing.T) {
+	m := newManager(t, nil, fob.Config{Foreign: located()})
+	spec := fob.KeySpec{Subject: "a"}
+	_, err := m.ImportKey(t.Context(), spec, fob.ForeignKey{Secret: foreignText})
+	require.NoError(t, err)
+	_, err = m.ImportKey(t.Context(), spec, fob.ForeignKey{Secret: foreignText})
+	require.ErrorIs(t, err, fob.ErrConflict)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText})
+	require.ErrorIs(t, err, fob.ErrConflict)
+	require.Equal(t, "a", mustVerify(t, m, foreignText).Subject())
+}
+
+func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
+	for n := 0; ; n++ {
+		fault := backendtest.NewFault(memory.New())
+		m := newManager(t, fault, fob.Config{Foreign: located()})
+		fault.CrashAfter(n)
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		fault.Inject(nil)
+		if err == nil {
+			require.GreaterOrEqual(t, n, 3)
+			return
+		}
+		mustReject(t, m, foreignText, fob.ErrUnknown)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		require.NoError(t, err)
+		mustVerify(t, m, foreignText)
+	}
+}
+
+func TestWhatCannotBeImported(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, store, fob.Config{Foreign: located()})
+	native, _ := mustIssue(t, m, fob.KeySpec{})
+	sum := sha256.Sum256([]byte(foreignText))
+	hash := hex.EncodeToString(sum[:])
+	for name, c := range map[string]struct {
+		spec    fob.KeySpec
+		foreign fob.ForeignKey
+	}{
+		"nothing":          {fob.KeySpec{Subject: "a"}, fob.ForeignKey{}},
+		"two things":       {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Hash: hash}},
+		"short":            {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "short"}},
+		"space":            {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "has a space in it"}},
+		"native":           {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: native}},
+		"unknown hash":     {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: "$md5$x"}},
+		"salted, no place": {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: foreignForms(t)["bcrypt"].Hash}},
+		"wrong locator":    {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "zz"}},
+		"short digest":     {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: []byte("short")}},
+		"prefix":           {fob.KeySpec{Subject: "a", Prefix: "acme_live"}, fob.ForeignKey{Secret: foreignText}},
+		"no subject":       {fob.KeySpec{}, fob.ForeignKey{Secret: foreignText}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := m.ImportKey(t.Context(), c.spec, c.foreign)
+			require.ErrorIs(t, err, fob.ErrInvalid)
+		})
+	}
+	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	require.NoError(t, func() error { _, err := m.Verify(t.Context(), native); return err }())
+}
+
+func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	m := newManager(t, fault, fob.Config{})
+	calls := fault.Calls("")
+	mustReject(t, m, foreignText, fob.ErrMalformed)
+	require.Equal(t, calls, fault.Calls(""))
+}
+
+// The alias and the key are two records: a thief who may write aliases must not
+// turn a native key's record into a foreign one.
+func TestANativeKeyIsNoForeignKey(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{}})
+	text, key := mustIssue(t, m, fob.KeySpec{})
+	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText})
+	require.NoError(t, err)
+	mustReject(t, m, forge(t, "acme_live", imported.ID()), fob.ErrUnknown)
+	require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
+}
+
+func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: 1}})
+	hash, err := bcrypt.GenerateFromPassword([]byte(foreignText), 8)
+	require.NoError(t, err)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: string(hash), Locator: "ab12cd"})
+	require.NoError(t, err)
+	var busy, rejected atomic.Int64
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			_, err := m.Verify(context.Background(), "ab12cd.wrong-secret")
+			switch {
+			case errors.Is(err, fob.ErrBusy) && !errors.Is(err, fob.ErrRejected):
+				busy.Add(1)
+			case errors.Is(err, fob.ErrUnknown):
+				rejected.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int64(100), busy.Load()+rejected.Load())
+	require.NotZero(t, busy.Load(), "a full queue answers at once")
+	require.NotZero(t, rejected.Load())
+	mustVerify(t, m, foreignText)
+}
+
+func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
+	for n := range 2 {
+		fault := backendtest.NewFault(memory.New())
+		m := newManager(t, fault, fob.Config{Foreign: located()})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		require.NoError(t, err)
+		fault.CrashAfter(n, backendtest.OpGet)
+		_, err = m.Verify(t.Context(), foreignText)
+		mustBeUnsure(t, err)
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+}
