@@ -95,7 +95,7 @@ func compare(a, b Problem) int {
 // may be read from several goroutines.
 type Tree struct {
 	Files map[string][]byte // every file that git would track, by slash-separated path
-	Go    []*File           // those that are Go source outside testdata, by path
+	Go    []*File           // those that the go command sees, by path
 	fset  *token.FileSet
 }
 
@@ -136,8 +136,8 @@ func Load(repo fs.FS) (*Tree, error) {
 		return nil, fmt.Errorf("read the repository: %w", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Files)) {
-		if path.Ext(name) != ".go" || strings.Contains("/"+name, "/testdata/") {
-			continue
+		if path.Ext(name) != ".go" || strings.Contains("/"+name, "/testdata/") || strings.Contains("/"+name, "/.") {
+			continue // as the go command does
 		}
 		f, err := parser.ParseFile(t.fset, name, t.Files[name], parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 func TestRepository(t *testing.T) {
 	repo, err := os.OpenRoot("../..")
 	require.NoError(t, err)
-	defer repo.Close()
+	t.Cleanup(func() { require.NoError(t, repo.Close()) })
 	tree, err := lint.Load(repo.FS())
 	require.NoError(t, err)
 	require.NotEmpty(t, tree.Go, "no Go file was found: the rules would pass on nothing")

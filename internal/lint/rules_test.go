@@ -148,16 +148,17 @@ func TestLoad(t *testing.T) {
 		"a.test":          {Data: []byte("built")},
 		".git/config":     {Data: []byte("x")},
 		".work/b.go":      {Data: []byte("no Go at all")},
-		"d/.work/c.go":    {Data: []byte("package c")},
+		"d/.work/c.go":    {Data: []byte("no Go at all")},
+		"d/d.go":          {Data: []byte("package d")},
 		"testdata/bad.go": {Data: []byte("no Go at all")},
 		".ci/run":         {Data: []byte("x")},
 	}
 	tree, err := lint.Load(repo)
 	require.NoError(t, err)
-	for _, name := range []string{".gitignore", "a.go", "d/.work/c.go", "testdata/bad.go", ".ci/run"} {
+	for _, name := range []string{".gitignore", "a.go", "d/.work/c.go", "d/d.go", "testdata/bad.go", ".ci/run"} {
 		require.Contains(t, tree.Files, name)
 	}
-	require.Len(t, tree.Files, 5)
+	require.Len(t, tree.Files, 6)
 	require.Len(t, tree.Go, 2)
 
 	repo["broken.go"] = &fstest.MapFile{Data: []byte("package")}
