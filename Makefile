@@ -1,0 +1,44 @@
+# make prints what there is to make. Everything here is one go command or one
+# script, so make is a convenience and never needed.
+.DEFAULT_GOAL := help
+.PHONY: help story test race cover bench fuzz lint linters tidy ci
+
+FUZZTIME ?= 30s
+COUNT ?= 6
+TOOL := GOWORK=off go tool -modfile=tools/go.mod
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+story: ## watch API keys issued, used, rotated, revoked and refused
+	go run ./examples/quickstart
+
+test: ## every test of every module
+	go test work
+
+race: ## the same under the race detector, in random order
+	go test -race -shuffle=on work
+
+cover: ## coverage of the root module, as cover.html
+	go test -short -coverprofile=cover.out -coverpkg=./... ./...
+	go tool cover -func=cover.out | tail -1
+	go tool cover -html=cover.out -o cover.html
+
+bench: ## the benchmarks, COUNT times each, summed up by benchstat
+	go test -run '^$$' -bench . -benchmem -count $(COUNT) ./bench/... | tee bench.out
+	$(TOOL) benchstat bench.out
+
+fuzz: ## every fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+lint: ## gofmt, go vet, staticcheck, govulncheck and the rules of internal/lint
+	.ci/run format vet invariants static vuln
+
+linters: ## golangci-lint, which must be installed (see CONTRIBUTING.md)
+	golangci-lint run ./...
+
+tidy: ## go mod tidy in every module
+	for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && GOWORK=off go mod tidy) || exit 1; done
+
+ci: ## all that a change must pass
+	.ci/run
