@@ -284,7 +284,8 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string) (Credenti
 		if !matches || !k.foreign || k.alias != alias {
 			continue
 		}
-		return m.remember(ctx, now, ticket, ck, k, seen, foreignSecret(k.id, presented))
+		e := entry{seen: seen, key: k, prefix: noPrefix}
+		return m.remember(ctx, now, ticket, ck, e, presented)
 	}
 	return nil, ErrUnknown
 }

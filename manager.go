@@ -26,7 +26,7 @@ type Manager struct {
 	peppers  map[string][]byte
 	limiter  *legacyhash.Limiter
 
-	entries  *cache.Cache[*entry]
+	entries  *cache.Cache[entry]
 	subjects *cache.Cache[subjectState]
 	usage    *usageLog
 
@@ -57,7 +57,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := cache.New[*entry](cache.Config{Entries: cfg.CacheEntries})
+	entries, err := cache.New[entry](cache.Config{Entries: cfg.CacheEntries})
 	if err != nil {
 		return nil, fmt.Errorf("fob: verification cache: %w", err)
 	}

@@ -19,12 +19,14 @@ type Usage struct {
 	LastUsedAt time.Time // UTC, milliseconds; zero: never used
 }
 
-// usageCell counts the uses of one cached key since they were last written.
+// usageCell counts the uses of one cached key since they were last written. It
+// lies inside the key's entry in the cache, which is copied once, before it is
+// shared: hence plain numbers, which only package atomic touches from then on.
 type usageCell struct {
+	n      uint64
+	last   int64  // Unix milliseconds
+	queued uint32 // 1: in usageLog.dirty
 	id     ID
-	n      atomic.Uint64
-	last   atomic.Int64 // Unix milliseconds
-	queued atomic.Bool  // in usageLog.dirty
 }
 
 // usageLog collects the cells that were used since the last write. A cell
@@ -39,14 +41,14 @@ type usageLog struct {
 
 // used counts one use.
 func (l *usageLog) used(c *usageCell, ms int64) {
-	c.n.Add(1)
+	atomic.AddUint64(&c.n, 1)
 	for {
-		last := c.last.Load()
-		if ms <= last || c.last.CompareAndSwap(last, ms) {
+		last := atomic.LoadInt64(&c.last)
+		if ms <= last || atomic.CompareAndSwapInt64(&c.last, last, ms) {
 			break
 		}
 	}
-	if !c.queued.Load() && c.queued.CompareAndSwap(false, true) {
+	if atomic.LoadUint32(&c.queued) == 0 && atomic.CompareAndSwapUint32(&c.queued, 0, 1) {
 		l.mu.Lock()
 		l.dirty = append(l.dirty, c)
 		l.mu.Unlock()
@@ -62,9 +64,9 @@ func (l *usageLog) take() map[ID]backend.Usage {
 	taken := make(map[ID]backend.Usage, len(cells))
 	for _, c := range cells {
 		// Before the counter is read: a use that comes after puts it back in the log.
-		c.queued.Store(false)
-		if n := c.n.Swap(0); n > 0 {
-			merge(taken, c.id, n, c.last.Load())
+		atomic.StoreUint32(&c.queued, 0)
+		if n := atomic.SwapUint64(&c.n, 0); n > 0 {
+			merge(taken, c.id, n, atomic.LoadInt64(&c.last))
 		}
 	}
 	return taken
@@ -80,11 +82,7 @@ func (l *usageLog) giveBack(batch []backend.Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, u := range batch {
-		c := &usageCell{id: ID(u.ID)}
-		c.n.Store(u.N)
-		c.last.Store(u.Last)
-		c.queued.Store(true)
-		l.dirty = append(l.dirty, c)
+		l.dirty = append(l.dirty, &usageCell{n: u.N, last: u.Last, queued: 1, id: ID(u.ID)})
 	}
 }
 
@@ -94,8 +92,8 @@ func (l *usageLog) pending(ids map[ID]bool) map[ID]backend.Usage {
 	defer l.mu.Unlock()
 	found := make(map[ID]backend.Usage)
 	for _, c := range l.dirty {
-		if n := c.n.Load(); n > 0 && ids[c.id] {
-			merge(found, c.id, n, c.last.Load())
+		if n := atomic.LoadUint64(&c.n); n > 0 && ids[c.id] {
+			merge(found, c.id, n, atomic.LoadInt64(&c.last))
 		}
 	}
 	return found

@@ -15,15 +15,18 @@ import (
 // entry is what the verification cache holds of one key: enough to answer with
 // one hash and a few comparisons. It is immutable but for the usage counters.
 type entry struct {
-	key *Key
 	// seen is SHA-256 over what was presented (its version, ID and secret), made
 	// when it was first accepted. It is never the stored digest, so that a hit
 	// costs one block whatever pepper or foreign hash the record is under.
 	seen     Digest
-	refused  error // for good, as far as this entry's records say; nil if none
+	from, to int64 // accepted while from <= now < to, Unix milliseconds; never if equal
+	key      *Key
+	prefix   int // index in Manager.prefixes; noPrefix for an imported key
 	use      usageCell
-	from, to int64 // accepted while from <= now < to, Unix milliseconds
+	refused  error // for good, as far as this entry's records say; nil if none
 }
+
+const noPrefix = -1
 
 // subjectState is what is cached of a subject: its epoch, and until when that
 // may be believed.
@@ -50,9 +53,10 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
-	prefix, problem := keytext.Split(presented)
-	if problem != keytext.OK || !m.accepts(prefix) {
-		return m.verifyOther(ctx, presented, prefix, problem)
+	text, problem := keytext.Split(presented)
+	prefix := m.accepts(text)
+	if problem != keytext.OK || prefix == noPrefix {
+		return m.verifyOther(ctx, presented, text, problem)
 	}
 	if problem := keytext.Check(presented); problem != keytext.OK {
 		return nil, malformed(problem)
@@ -62,18 +66,18 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 	id := ID(block[1 : 1+keytext.IDLen])
 	now := m.now()
 	if e, ok := m.entries.Get(cache.Key(id), m.mono(now)); ok {
-		if !e.seen.Equal(seen) || e.key.prefix != prefix {
+		if !e.seen.Equal(seen) || e.prefix != prefix {
 			return nil, ErrUnknown
 		}
 		return e.answer(m.usage, now)
 	}
-	return m.verifyStored(ctx, now, id, prefix, block, seen)
+	return m.verifyStored(ctx, now, id, prefix, presented, seen)
 }
 
 // answer is the end of every verification: what the state says now.
 func (e *entry) answer(log *usageLog, now time.Time) (Credential, error) {
 	ms := now.UnixMilli()
-	if e.refused != nil || ms < e.from || ms >= e.to {
+	if ms < e.from || ms >= e.to {
 		return nil, e.refusal(ms)
 	}
 	log.used(&e.use, ms)
@@ -87,13 +91,14 @@ func (e *entry) refusal(ms int64) error {
 	return e.key.refusal(ms)
 }
 
-func (m *Manager) accepts(prefix string) bool {
+// accepts returns the index of a prefix of this environment, or noPrefix.
+func (m *Manager) accepts(prefix string) int {
 	for i := range m.prefixes {
-		if p := &m.prefixes[i]; p.text == prefix {
-			return !p.other
+		if p := &m.prefixes[i]; p.text == prefix && !p.other {
+			return i
 		}
 	}
-	return false
+	return noPrefix
 }
 
 func malformed(p keytext.Problem) error {
@@ -133,7 +138,7 @@ func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, pro
 }
 
 // verifyStored is a miss of the cache: read the record, check, remember.
-func (m *Manager) verifyStored(ctx context.Context, now time.Time, id ID, prefix string, block [keytext.BlockLen]byte, seen Digest) (Credential, error) {
+func (m *Manager) verifyStored(ctx context.Context, now time.Time, id ID, prefix int, presented string, seen Digest) (Credential, error) {
 	ticket := m.entries.Begin()
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
@@ -143,7 +148,7 @@ func (m *Manager) verifyStored(ctx context.Context, now time.Time, id ID, prefix
 	if err != nil {
 		return nil, fmt.Errorf("fob: verify: %w", err)
 	}
-	if k.foreign || k.prefix != prefix {
+	if k.foreign || k.prefix != m.prefixes[prefix].text {
 		return nil, ErrUnknown
 	}
 	digest := seen
@@ -152,39 +157,47 @@ func (m *Manager) verifyStored(ctx context.Context, now time.Time, id ID, prefix
 		if !ok {
 			return nil, fmt.Errorf("fob: verify: %w: %q", ErrPepper, k.pepper)
 		}
-		digest = pepperedDigest(pepper, block[:])
+		digest = pepperedDigest(pepper, nativeSecret(presented))
 	}
 	if !digest.Equal(k.digest) {
 		return nil, ErrUnknown
 	}
-	return m.remember(ctx, now, ticket, cache.Key(id), k, seen, block[:])
+	e := entry{seen: seen, key: k, prefix: prefix}
+	return m.remember(ctx, now, ticket, cache.Key(id), e, presented)
 }
 
-// remember makes the entry of a key whose secret was found right, puts it into
-// the cache and answers from it. secret is what the digest is made over.
-func (m *Manager) remember(ctx context.Context, now time.Time, ticket cache.Ticket, ck cache.Key, k *Key, seen Digest, secret []byte) (Credential, error) {
-	until := m.mono(now) + int64(m.cfg.MaxStaleness)
+// nativeSecret is what the digest of a native key is made over.
+func nativeSecret(presented string) []byte {
+	block := keytext.Block(presented)
+	return block[:]
+}
+
+// remember completes the entry of a key whose secret was found right, puts it
+// into the cache and answers from it.
+func (m *Manager) remember(ctx context.Context, now time.Time, ticket cache.Ticket, ck cache.Key, e entry, presented string) (Credential, error) {
+	k := e.key
 	state, err := m.subjectState(ctx, now, k.subjectRef)
 	if err != nil {
 		return nil, checkError(err)
 	}
-	e := &entry{key: k, seen: seen, use: usageCell{id: k.id}, from: k.notBefore, to: forever}
-	if end := k.endsAt(); end != 0 {
-		e.to = end
-	}
+	e.use.id = k.id
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
 		e.refused = ErrRevoked
 	case k.status == StatusDisabled:
 		e.refused = ErrDisabled
+	default:
+		e.from, e.to = k.notBefore, forever
+		if end := k.endsAt(); end != 0 {
+			e.to = end
+		}
 	}
-	cred, err := e.answer(m.usage, now)
+	until := min(m.mono(now)+int64(m.cfg.MaxStaleness), state.until)
+	stored, _ := m.entries.Put(ck, e, ticket, until, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	cred, err := stored.answer(m.usage, now)
 	if err == nil && m.wantsRehash(k) {
-		// Not put into the cache: the record just changed under it.
-		m.rehash(ctx, k, secret)
-		return cred, nil
+		m.rehash(ctx, k, presented)
 	}
-	m.entries.Put(ck, e, ticket, min(until, state.until), cache.Ref(k.id), cache.Ref(k.subjectRef))
 	return cred, err
 }
 
@@ -192,7 +205,7 @@ func (m *Manager) remember(ctx context.Context, now time.Time, ticket cache.Tick
 // subject that never was revoked has no record, and epoch zero.
 func (m *Manager) subjectState(ctx context.Context, now time.Time, ref recordID) (subjectState, error) {
 	if s, ok := m.subjects.Get(cache.Key(ref), m.mono(now)); ok {
-		return s, nil
+		return *s, nil
 	}
 	ticket := m.subjects.Begin()
 	epoch, _, err := m.readEpoch(ctx, ref)
@@ -229,9 +242,13 @@ func (m *Manager) digest(k *Key, secret []byte) {
 // rehash stores the digest of a secret just verified under the active pepper.
 // It is a courtesy of the verification: a failure is reported as an event, and
 // the next verification tries again.
-func (m *Manager) rehash(ctx context.Context, k *Key, secret []byte) {
+func (m *Manager) rehash(ctx context.Context, k *Key, presented string) {
 	next := *k
-	m.digest(&next, secret)
+	if k.foreign {
+		m.digest(&next, foreignSecret(k.id, presented))
+	} else {
+		m.digest(&next, nativeSecret(presented))
+	}
 	rec := encodeKey(&next, m.purgeAt(&next))
 	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
 	switch {

@@ -95,15 +95,16 @@ type table[V any] struct {
 	buckets []atomic.Pointer[entry[V]]
 }
 
+// entry has what a hit looks at first, so that it is in one line of memory.
 type entry[V any] struct {
+	key     Key
 	next    atomic.Pointer[entry[V]]
 	checked atomic.Uint64 // no Ref of this entry had changed when seq was this
-	key     Key
-	ticket  uint64
 	until   int64
+	used    atomic.Bool // since the order last looked
 	value   V
+	ticket  uint64
 	refs    [MaxRefs]uint32 // stripes; 0 where unused, which every entry depends on
-	used    atomic.Bool     // since the order last looked
 }
 
 // New makes an empty Cache.
@@ -171,22 +172,23 @@ func (c *Cache[V]) Begin() Ticket { return Ticket{c.seq.Load()} }
 
 // Get returns the value of k if it was put, its time (see Put) is after now,
 // and nothing that it was made from has been invalidated since it was read. It
-// takes no lock and allocates nothing.
-func (c *Cache[V]) Get(k Key, now int64) (v V, ok bool) {
+// takes no lock and allocates nothing. The value is shared with everybody else
+// who gets it: what is changed in it must be changed atomically.
+func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
 	hash := c.mix((*[16]byte)(&k))
 	for e := c.shard(hash).table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
 		if e.key != k {
 			continue
 		}
 		if now >= e.until || !c.good(e) {
-			return v, false
+			return nil, false
 		}
 		if !e.used.Load() { // most often it is: then nothing is written
 			e.used.Store(true)
 		}
-		return e.value, true
+		return &e.value, true
 	}
-	return v, false
+	return nil, false
 }
 
 // good reports whether no Ref of e changed since its ticket.
@@ -207,12 +209,14 @@ func (c *Cache[V]) good(e *entry[V]) bool {
 }
 
 // Put remembers v, which was read after t was taken and made from refs, for
-// times before until, on the clock that Get is given. It reports false, and
-// remembers nothing, if a Ref was invalidated since, if a newer answer is there,
-// or if there are more than MaxRefs.
-func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) bool {
+// times before until, on the clock that Get is given. It returns the value as
+// Get will. It reports false, and remembers nothing, if a Ref was invalidated
+// since, if a newer answer is there, or if there are more than MaxRefs; the value
+// it returns is then nobody else's.
+func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool) {
 	if len(refs) > MaxRefs {
-		return false
+		e := entry[V]{value: v}
+		return &e.value, false
 	}
 	if c.broken.ignoreTicket {
 		t = c.Begin()
@@ -228,11 +232,11 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) bool {
 	e.checked.Store(^uint64(0)) // not checked yet: seq never gets there
 	if !c.good(e) {
 		c.refused.Add(1)
-		return false
+		return &e.value, false
 	}
 	if old := s.find(hash, k); old != nil {
 		if old.ticket > e.ticket {
-			return false
+			return &e.value, false
 		}
 		s.remove(hash, old)
 	}
@@ -246,7 +250,7 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) bool {
 	b := s.table.Load().bucket(hash)
 	e.next.Store(b.Load())
 	b.Store(e)
-	return true
+	return &e.value, true
 }
 
 func (s *shard[V]) find(hash uint64, k Key) *entry[V] {

@@ -33,14 +33,27 @@ func newCache[V any](t testing.TB, entries int) *cache.Cache[V] {
 
 const always = int64(1) << 62
 
+func mustPut[V any](t *testing.T, c *cache.Cache[V], k cache.Key, v V, ticket cache.Ticket, until int64, refs ...cache.Ref) {
+	t.Helper()
+	_, ok := c.Put(k, v, ticket, until, refs...)
+	require.True(t, ok)
+}
+
+func mustRefuse[V any](t *testing.T, c *cache.Cache[V], k cache.Key, v V, ticket cache.Ticket, until int64, refs ...cache.Ref) {
+	t.Helper()
+	stored, ok := c.Put(k, v, ticket, until, refs...)
+	require.False(t, ok)
+	require.Equal(t, v, *stored)
+}
+
 func TestAnEntryIsFoundUntilItsTime(t *testing.T) {
 	c := newCache[string](t, 10)
 	_, ok := c.Get(key(1), 0)
 	require.False(t, ok)
-	require.True(t, c.Put(key(1), "one", c.Begin(), 100, ref(1)))
+	mustPut(t, c, key(1), "one", c.Begin(), 100, ref(1))
 	v, ok := c.Get(key(1), 99)
 	require.True(t, ok)
-	require.Equal(t, "one", v)
+	require.Equal(t, "one", *v)
 	_, ok = c.Get(key(1), 100)
 	require.False(t, ok, "until is the first instant at which it no longer holds")
 	_, ok = c.Get(key(2), 0)
@@ -50,7 +63,7 @@ func TestAnEntryIsFoundUntilItsTime(t *testing.T) {
 func TestInvalidateEndsWhatWasMadeFromTheRef(t *testing.T) {
 	c := newCache[int](t, 1000)
 	for i := range 100 {
-		require.True(t, c.Put(key(i), i, c.Begin(), always, ref(i), ref(1000+i%2)))
+		mustPut(t, c, key(i), i, c.Begin(), always, ref(i), ref(1000+i%2))
 	}
 	c.Invalidate(ref(7))
 	_, ok := c.Get(key(7), 0)
@@ -74,17 +87,17 @@ func TestAnAnswerFromBeforeAChangeIsRefusedAfterIt(t *testing.T) {
 	c := newCache[string](t, 10)
 	ticket := c.Begin()
 	c.Invalidate(ref(1))
-	require.False(t, c.Put(key(1), "old", ticket, always, ref(1)))
+	mustRefuse(t, c, key(1), "old", ticket, always, ref(1))
 	_, ok := c.Get(key(1), 0)
 	require.False(t, ok)
 	require.Equal(t, uint64(1), c.Stats().Refused)
-	require.True(t, c.Put(key(1), "new", c.Begin(), always, ref(1)))
-	require.False(t, c.Put(key(1), "late", ticket, always, ref(2)), "a newer answer is not replaced by an older one")
+	mustPut(t, c, key(1), "new", c.Begin(), always, ref(1))
+	mustRefuse(t, c, key(1), "late", ticket, always, ref(2))
 	v, _ := c.Get(key(1), 0)
-	require.Equal(t, "new", v)
+	require.Equal(t, "new", *v)
 	c.Clear()
-	require.False(t, c.Put(key(2), "old", ticket, always), "Clear is a change of everything")
-	require.False(t, c.Put(key(3), "x", c.Begin(), always, make([]cache.Ref, cache.MaxRefs+1)...))
+	mustRefuse(t, c, key(2), "old", ticket, always)
+	mustRefuse(t, c, key(3), "x", c.Begin(), always, make([]cache.Ref, cache.MaxRefs+1)...)
 }
 
 func TestTheBoundHoldsAndWhatIsReadStays(t *testing.T) {
@@ -100,9 +113,9 @@ func TestTheBoundHoldsAndWhatIsReadStays(t *testing.T) {
 					c.Put(hot, -1, c.Begin(), always)
 				}
 			}
-			put := c.Put(key(i), i, c.Begin(), always)
-			if v, ok := c.Get(key(i), 0); !put || !ok || v != i {
-				t.Fatalf("what was just put is not there: %v %v %d", put, ok, v)
+			put, ok := c.Put(key(i), i, c.Begin(), always)
+			if v, found := c.Get(key(i), 0); !ok || !found || v != put || *v != i {
+				t.Fatalf("what was just put is not there: %v %v", ok, found)
 			}
 		}
 		st := c.Stats()
@@ -149,7 +162,7 @@ func TestAgainstAMap(t *testing.T) {
 			}
 		case 2, 3, 4:
 			s := state{step, step + rng.IntN(1000), 10_000 + rng.IntN(20)}
-			if !c.Put(key(k), s.value, c.Begin(), int64(s.until), ref(k), ref(s.parent)) {
+			if _, ok := c.Put(key(k), s.value, c.Begin(), int64(s.until), ref(k), ref(s.parent)); !ok {
 				t.Fatalf("step %d: Put refused", step)
 			}
 			model[k] = s
@@ -157,8 +170,8 @@ func TestAgainstAMap(t *testing.T) {
 			v, ok := c.Get(key(k), int64(now))
 			s, held := model[k]
 			// A miss is always allowed: stripes are shared.
-			if ok && (!held || now >= s.until || v != s.value) {
-				t.Fatalf("step %d: entry %d is %d, want %+v", step, k, v, s)
+			if ok && (!held || now >= s.until || *v != s.value) {
+				t.Fatalf("step %d: entry %d is %d, want %+v", step, k, *v, s)
 			}
 		}
 	}
@@ -207,7 +220,7 @@ func race(t *testing.T, c *cache.Cache[uint64], rounds int) (violations, hits ui
 				v, ok := c.Get(key(k), 0)
 				if ok {
 					good.Add(1)
-					if v < least {
+					if *v < least {
 						bad.Add(1)
 					}
 					continue
@@ -264,8 +277,8 @@ func TestGrowingUnderReaders(t *testing.T) {
 	for range 3 {
 		readers.Go(func() {
 			for i := 0; !done.Load(); i = (i + 1) % 50_000 {
-				if v, ok := c.Get(key(i), 0); ok && v != i {
-					t.Errorf("Get(%d) = %d", i, v)
+				if v, ok := c.Get(key(i), 0); ok && *v != i {
+					t.Errorf("Get(%d) = %d", i, *v)
 					return
 				}
 			}
@@ -287,9 +300,9 @@ func TestGrowingUnderReaders(t *testing.T) {
 }
 
 func TestAHitAllocatesNothing(t *testing.T) {
-	c := newCache[*int](t, 100)
+	c := newCache[int](t, 100)
 	k := key(1)
-	c.Put(k, new(int), c.Begin(), always, ref(1))
+	c.Put(k, 1, c.Begin(), always, ref(1))
 	require.Zero(t, testing.AllocsPerRun(1000, func() { c.Get(k, 0) }))
 }
 
@@ -298,7 +311,7 @@ func TestSettings(t *testing.T) {
 	require.Error(t, err)
 	c, err := cache.New[int](cache.Config{})
 	require.NoError(t, err)
-	require.True(t, c.Put(key(1), 1, c.Begin(), 1))
+	mustPut(t, c, key(1), 1, c.Begin(), 1)
 }
 
 func TestMemoryPerEntry(t *testing.T) {

@@ -1,0 +1,282 @@
+package bench_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+	bopts "github.com/dgraph-io/badger/v4/options"
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/badger"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/keytext"
+	"github.com/stretchr/testify/require"
+)
+
+// live is how many keys are live, of 1,000 subjects.
+const live = 10_000
+
+func newManager(b testing.TB, store backend.Store, cfg fob.Config) *fob.Manager {
+	b.Helper()
+	cfg.Prefix = "acme_live"
+	cfg.SweepInterval = -1
+	m, err := fob.New(store, cfg)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, m.Close()) })
+	return m
+}
+
+func openBadger(b testing.TB, dir string) *badger.Store {
+	b.Helper()
+	s, err := badger.Open(dir, badger.Options{})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, s.Close()) })
+	return s
+}
+
+// issue makes n keys, from many goroutines so that a durable store commits them
+// together.
+func issue(b testing.TB, m *fob.Manager, n int) []string {
+	b.Helper()
+	texts := make([]string, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 256 {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				secret, _, err := m.IssueKey(context.Background(), fob.KeySpec{
+					Subject: fmt.Sprintf("app-%d", i%1000), Scopes: fob.Scopes{"orders:read", "orders:list"},
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				texts[i] = secret.Reveal()
+			}
+		})
+	}
+	wg.Wait()
+	if b.Failed() {
+		b.FailNow()
+	}
+	return texts
+}
+
+// verify asks for each text in turn, and fails on any that is not accepted.
+func verify(b *testing.B, m *fob.Manager, texts []string) {
+	b.Helper()
+	b.ReportAllocs()
+	ctx := b.Context()
+	i := 0
+	for b.Loop() {
+		cred, err := m.Verify(ctx, texts[i])
+		if err != nil || cred == nil {
+			b.Fatal("not accepted: ", err)
+		}
+		if i++; i == len(texts) {
+			i = 0
+		}
+	}
+}
+
+// BenchmarkFloor is what no verification can go below.
+func BenchmarkFloor(b *testing.B) {
+	texts := issue(b, newManager(b, memory.New(), fob.Config{}), live)
+	byDigest := make(map[[sha256.Size]byte]*int, live)
+	blocks := make([][49]byte, live)
+	for i, text := range texts {
+		copy(blocks[i][:], text[len(text)-55:])
+		byDigest[sha256.Sum256(blocks[i][:])] = new(int)
+	}
+	b.Run("sha256_block", func(b *testing.B) {
+		b.ReportAllocs()
+		i, sum := 0, byte(0)
+		for b.Loop() {
+			d := sha256.Sum256(blocks[i][:])
+			sum |= d[0]
+			if i++; i == live {
+				i = 0
+			}
+		}
+		if sum == 0 {
+			b.Fatal("nothing was hashed")
+		}
+	})
+	b.Run("sha256_block_and_map", func(b *testing.B) {
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			if byDigest[sha256.Sum256(blocks[i][:])] == nil {
+				b.Fatal("not found")
+			}
+			if i++; i == live {
+				i = 0
+			}
+		}
+	})
+}
+
+func BenchmarkVerifyMalformed(b *testing.B) {
+	m := newManager(b, memory.New(), fob.Config{})
+	text := issue(b, m, 1)[0]
+	at := len(text) - 20
+	typo := text[:at] + "x" + text[at+1:]
+	if typo == text {
+		typo = text[:at] + "y" + text[at+1:]
+	}
+	for name, c := range map[string]struct {
+		text string
+		want error
+	}{
+		"checksum": {typo, fob.ErrKeyChecksum},
+		"alphabet": {text[:at] + "-" + text[at+1:], fob.ErrKeyAlphabet},
+		"length":   {text[:at], fob.ErrKeyLength},
+		"prefix":   {"evil" + text[4:], fob.ErrKeyPrefix},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			ctx := b.Context()
+			for b.Loop() {
+				if _, err := m.Verify(ctx, c.text); err != c.want {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkVerifyCached(b *testing.B) {
+	m := newManager(b, memory.New(), fob.Config{MaxStaleness: time.Hour, UsageInterval: time.Hour})
+	texts := issue(b, m, live)
+	for _, text := range texts {
+		_, err := m.Verify(b.Context(), text)
+		require.NoError(b, err)
+	}
+	b.Run("uniform", func(b *testing.B) { verify(b, m, texts) })
+	b.Run("one_hot_key", func(b *testing.B) { verify(b, m, texts[:1]) })
+	b.Run("wrong_secret", func(b *testing.B) {
+		// A sound text with the ID of a cached key: refused without the store.
+		block := keytext.Block(texts[0])
+		forged := keytext.Format("acme_live", [keytext.IDLen]byte(block[1:]), keytext.NewSecret())
+		b.ReportAllocs()
+		ctx := b.Context()
+		for b.Loop() {
+			if _, err := m.Verify(ctx, forged); err != fob.ErrUnknown {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		var start atomic.Uint32
+		b.RunParallel(func(pb *testing.PB) {
+			for i := int(start.Add(1)) * 3571; pb.Next(); i++ {
+				if _, err := m.Verify(context.Background(), texts[i%live]); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
+}
+
+// uncached makes a Manager that remembers one key at a time, so that asking in
+// turn never finds one; what it knows of subjects is remembered, as it is in
+// service.
+func uncached(b testing.TB, store backend.Store) (*fob.Manager, []string) {
+	texts := issue(b, newManager(b, store, fob.Config{}), live)
+	return newManager(b, store, fob.Config{CacheEntries: 4096, MaxStaleness: time.Hour, UsageInterval: time.Hour}), texts
+}
+
+func BenchmarkVerifyUncachedMemory(b *testing.B) {
+	m, texts := uncached(b, memory.New())
+	verify(b, m, texts)
+}
+
+// BenchmarkVerifyUncachedBadger stands beside a bare BadgerDB read of the same
+// records: the same keys and values, in a database of the same settings.
+func BenchmarkVerifyUncachedBadger(b *testing.B) {
+	dir := b.TempDir()
+	store, err := badger.Open(dir, badger.Options{})
+	require.NoError(b, err)
+	maker := newManager(b, store, fob.Config{UsageInterval: time.Hour})
+	texts := issue(b, maker, live)
+	require.NoError(b, maker.Close())
+	require.NoError(b, store.Close())
+
+	b.Run("bare_read", func(b *testing.B) {
+		db, err := badgerdb.Open(badgerdb.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(16 << 20).WithNumMemtables(3).
+			WithNumCompactors(2).WithValueLogFileSize(16 << 20).WithCompression(bopts.None).WithBlockCacheSize(0).WithMetricsEnabled(false))
+		require.NoError(b, err)
+		defer func() { require.NoError(b, db.Close()) }()
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			text := texts[i]
+			key := append([]byte{'c'}, text[len(text)-54:][:16]...)
+			err := db.View(func(txn *badgerdb.Txn) error {
+				item, err := txn.Get(key)
+				if err != nil {
+					return err
+				}
+				value, err := item.ValueCopy(nil)
+				if len(value) < 100 {
+					b.Fatal("not the record")
+				}
+				return err
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if i++; i == len(texts) {
+				i = 0
+			}
+		}
+	})
+	b.Run("verify", func(b *testing.B) {
+		store, err := badger.Open(dir, badger.Options{})
+		require.NoError(b, err)
+		defer func() { require.NoError(b, store.Close()) }()
+		m, err := fob.New(store, fob.Config{Prefix: "acme_live", CacheEntries: 4096, MaxStaleness: time.Hour, UsageInterval: time.Hour, SweepInterval: -1})
+		require.NoError(b, err)
+		defer func() { require.NoError(b, m.Close()) }()
+		verify(b, m, texts)
+	})
+}
+
+// BenchmarkIssueDurable issues keys on Badger, each on disk when it is returned.
+func BenchmarkIssueDurable(b *testing.B) {
+	for _, writers := range []int{1, 8, 64, 512} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			store := openBadger(b, b.TempDir())
+			m := newManager(b, store, fob.Config{})
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range writers {
+				wg.Go(func() {
+					for next.Add(1) <= int64(b.N) {
+						if _, _, err := m.IssueKey(context.Background(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			st := store.Stats()
+			if st.Writes != uint64(b.N) {
+				b.Fatalf("%d durable writes, want %d", st.Writes, b.N)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
+			b.ReportMetric(float64(st.Writes)/float64(st.Commits), "keys/commit")
+		})
+	}
+}
