@@ -1,225 +1,132 @@
 // Package backendtest proves that a store keeps the contract of package
-// backend. A store's own test is five lines:
+// backend, and breaks stores on purpose. It imports the standard library and
+// fob's own stores only.
+//
+// The author of a store writes one test:
 //
 //	func TestContract(t *testing.T) {
 //		backendtest.Run(t, func(t *testing.T) backend.Store {
-//			return mystore.New()
+//			store, err := mystore.Open(t.TempDir())
+//			if err != nil {
+//				t.Fatal(err)
+//			}
+//			return store
 //		}, backendtest.Options{})
 //	}
 //
-// Each group of the suite is a subtest; each failure is one sentence that names
-// the duty and the rule (R1 to R17) of package backend. NewFault wraps a store
-// for tests of what is built on one.
+// Each failure is one sentence that names the duty and its rule (R1 to R17) in
+// package backend. A durable store fills in Options.Reopen and Options.Kill as
+// well: without them nothing shows that what was acknowledged is kept.
+//
+// NewFault wraps a store for the tests of code that uses one: errors before and
+// after the fact, delays, hangs, lost acknowledgements, crashes.
 package backendtest
 
 import (
-	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 )
 
-// Options says what is special about a store.
+// Capability names an optional interface of package backend.
+type Capability string
+
+// The capabilities that a store has, or lists in Options.Missing. Maintainer is
+// not one of them: only its author knows whether an engine needs upkeep. A store
+// that has it is tested for it.
+const (
+	Watcher       Capability = "Watcher"
+	Lister        Capability = "Lister"
+	UsageRecorder Capability = "UsageRecorder"
+	Purger        Capability = "Purger"
+)
+
+// Options says what the suite cannot see from outside. The zero value is right
+// for a store that has every capability and keeps nothing.
 type Options struct {
-	// Reopen closes a store that newStore made and opens its data again. Nil
-	// means that the store is not durable.
-	Reopen func(t *testing.T, s backend.Store) backend.Store
-	// Kill, for a durable store, runs KillLoop over a child process. Nil where that
-	// is tested elsewhere, or the store is not durable.
+	// Missing lists the capabilities that the store is known to lack. One that is
+	// missing and not listed fails, and so does one that is listed and there: a
+	// capability cannot get lost unnoticed.
+	Missing []Capability
+
+	// Reopen closes a store that newStore made, if it is open, and opens its data
+	// again. Nil means that the store is not durable: rule R9 is not tested.
+	Reopen func(t *testing.T, store backend.Store) backend.Store
+
+	// Kill runs KillLoop over a child process. Nil leaves that part of R9 out:
+	// right for a store that is not durable, or whose engine is a server.
 	Kill func(t *testing.T)
-	// Missing names the optional interfaces that the store does not have
-	// ("Watcher", "Lister", "UsageRecorder", "Purger"). One that is missing and not
-	// named fails, and so does one that is named and there: a capability cannot
-	// get lost unnoticed.
-	Missing []string
+
+	// Cut makes the engine of store unreachable until heal is called. Nil leaves
+	// that out: right where the engine is in the process.
+	Cut func(t *testing.T, store backend.Store) (heal func())
+
+	// Patience is how long the suite waits for what must come before it calls
+	// that a failure; a right store never makes it wait so long. 0 means 20 seconds.
+	Patience time.Duration
+
+	// Seed is where the random operation lists begin; a failure prints it. 0 means
+	// 1: the same lists in every run.
+	Seed uint64
+
+	many int // records in the longest list; 0 means 10,000
 }
 
-// Groups returns the names of the groups of the suite, in order.
-func Groups() []string {
-	var names []string
-	for _, g := range groups {
-		names = append(names, g.name)
+func (o Options) withDefaults() Options {
+	if o.Patience == 0 {
+		o.Patience = 20 * time.Second
 	}
-	return names
+	if o.Seed == 0 {
+		o.Seed = 1
+	}
+	if o.many == 0 {
+		o.many = 10_000
+	}
+	o.Missing = slices.Clone(o.Missing)
+	return o
 }
 
-type group struct {
-	name string
-	run  func(*suite)
-}
-
-var groups = []group{
-	{"capabilities", (*suite).capabilities},
-	{"basics", (*suite).basics},
-	{"compare-and-swap", (*suite).compareAndSwap},
-	{"memory", (*suite).memory},
-	{"time", (*suite).times},
-	{"identifiers", (*suite).identifiers},
-	{"listing", (*suite).listing},
-	{"context", (*suite).contexts},
-	{"close", (*suite).closing},
-	{"durability", (*suite).durability},
-	{"feed", (*suite).feed},
-	{"sweep", (*suite).sweep},
-	{"usage", (*suite).usage},
-	{"model", (*suite).model},
-}
-
-// Run runs the whole suite. newStore makes a new, empty store each time; the
-// suite closes it.
+// Run tests the stores that newStore makes. Each must be empty, and nobody else
+// may write to it; the suite closes it. There is a subtest for each group and
+// check, none of them parallel: one looks for goroutines that were left behind,
+// so Run itself is best not called beside parallel tests.
 func Run(t *testing.T, newStore func(t *testing.T) backend.Store, opts Options) {
-	for _, g := range groups {
+	t.Helper()
+	opts = opts.withDefaults()
+	for _, g := range groups() {
 		t.Run(g.name, func(t *testing.T) {
-			g.run(&suite{T: t, newStore: newStore, opts: opts})
+			for _, c := range g.checks {
+				t.Run(c.String(), func(t *testing.T) {
+					t.Helper()
+					c.do(t, t, newStore, opts)
+				})
+			}
 		})
 	}
 }
 
-type suite struct {
-	*testing.T
-	newStore func(t *testing.T) backend.Store
-	opts     Options
+// group is one line of the table of groups.
+type group struct {
+	name   string
+	checks []check
 }
 
-// open makes a store that is closed with the test.
-func (s *suite) open() backend.Store {
-	s.Helper()
-	st := s.newStore(s.T)
-	s.Cleanup(func() { _ = st.Close() })
-	return st
-}
-
-// breaks reports a broken duty in one sentence.
-func (s *suite) breaks(rule, duty string, seen ...any) {
-	s.Helper()
-	text := fmt.Sprintf("rule %s of package backend: %s", rule, duty)
-	if len(seen) > 0 {
-		text += ": " + fmt.Sprintf(seen[0].(string), seen[1:]...)
-	}
-	s.Fatal(text)
-}
-
-// is checks an error against a sentinel.
-func (s *suite) is(err, want error, rule, duty string) {
-	s.Helper()
-	if !errors.Is(err, want) {
-		s.breaks(rule, duty, "got %v, want %v", err, want)
+func groups() []group {
+	return []group{
+		{"get-put-delete", recordChecks()},
+		{"cas", casChecks()},
+		{"memory", memoryChecks()},
+		{"time", timeChecks()},
+		{"identifiers", identifierChecks()},
+		{"listing", listChecks()},
+		{"context", contextChecks()},
+		{"close", closeChecks()},
+		{"durability", durabilityChecks()},
+		{"feed", slices.Concat(feedChecks(), proofChecks())},
+		{"sweep", sweepChecks()},
+		{"usage", usageChecks()},
+		{"model", modelChecks()},
 	}
 }
-
-func (s *suite) must(err error, doing string) {
-	s.Helper()
-	if err != nil {
-		s.Fatalf("%s: %v", doing, err)
-	}
-}
-
-// capability finds an optional interface, and checks it against Options.Missing.
-func capability[C any](s *suite, st backend.Store, name string) (C, bool) {
-	c, ok := backend.As[C](st)
-	missing := slices.Contains(s.opts.Missing, name)
-	if ok == missing {
-		s.Fatalf("%s: found is %v, but Options.Missing says missing is %v", name, ok, missing)
-	}
-	return c, ok
-}
-
-func (s *suite) capabilities() {
-	st := s.open()
-	capability[backend.Watcher](s, st, "Watcher")
-	capability[backend.Lister](s, st, "Lister")
-	capability[backend.UsageRecorder](s, st, "UsageRecorder")
-	capability[backend.Purger](s, st, "Purger")
-	for _, name := range s.opts.Missing {
-		if !slices.Contains([]string{"Watcher", "Lister", "UsageRecorder", "Purger"}, name) {
-			s.Fatalf("Options.Missing names %q, which is no capability", name)
-		}
-	}
-}
-
-// id makes an ID from a number; neighbours are far apart.
-func id(n int) (id backend.ID) {
-	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15)
-	binary.BigEndian.PutUint64(id[8:], uint64(n)+1)
-	return id
-}
-
-const year2026 = 1_770_000_000_000
-
-// sample is a full record.
-func sample(n int) backend.Record {
-	return backend.Record{
-		ID:      id(n),
-		Kind:    1,
-		Owner:   fmt.Sprintf("owner-%d", n%3),
-		Parent:  id(1_000_000 + n%5),
-		Created: year2026 + int64(n),
-		Expires: year2026 + 1_000_000 + int64(n),
-		PurgeAt: year2026 + 2_000_000 + int64(n),
-		Body:    fmt.Appendf(nil, "body of %d", n),
-	}
-}
-
-func (s *suite) put(st backend.Store, rec backend.Record, cond backend.Cond) uint64 {
-	s.Helper()
-	v, err := st.Put(s.Context(), rec, cond)
-	s.must(err, "put")
-	if v == 0 {
-		s.breaks("R8", "a version is above zero")
-	}
-	return v
-}
-
-func (s *suite) get(st backend.Store, id backend.ID) backend.Record {
-	s.Helper()
-	rec, err := st.Get(s.Context(), id)
-	s.must(err, "get")
-	return rec
-}
-
-// same compares what was put with what came back.
-func (s *suite) same(got, want backend.Record, rule, duty string) {
-	s.Helper()
-	if !equal(got, want) {
-		s.breaks(rule, duty, "got %+v, want %+v", got, want)
-	}
-}
-
-func equal(a, b backend.Record) bool {
-	body := string(a.Body) == string(b.Body)
-	a.Body, b.Body = nil, nil
-	return body && fmt.Sprintf("%#v", a) == fmt.Sprintf("%#v", b)
-}
-
-// eventually waits for a condition that must come true by itself.
-func eventually(cond func() bool) bool {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if cond() {
-			return true
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return cond()
-}
-
-// goroutines counts those that are not of the test itself.
-func goroutines() int {
-	buf := make([]byte, 1<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	n := 0
-	for g := range strings.SplitSeq(string(buf), "\n\n") {
-		if !strings.Contains(g, "testing.") && !strings.Contains(g, "runtime.goexit0") {
-			n++
-		}
-	}
-	return n
-}
-
-var background = context.Background()

@@ -1,196 +1,244 @@
 package backendtest
 
 import (
-	"bufio"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"os/exec"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"testing"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 )
 
-func (s *suite) durability() {
-	if s.opts.Reopen == nil {
-		return // not durable, and says so
-	}
-	st := s.newStore(s.T)
-	var want []backend.Record
-	for i := range 100 {
-		rec := sample(i)
-		rec.Version = s.put(st, rec, backend.IfAbsent())
-		if i%2 == 0 {
-			rec.Body = []byte("changed")
-			rec.Version = s.put(st, rec, backend.IfVersion(rec.Version))
-		}
-		if i%10 == 9 {
-			s.must(st.Delete(s.Context(), rec.ID, rec.Version), "delete")
-			continue
-		}
-		want = append(want, rec)
-	}
-	r, usage := backend.As[backend.UsageRecorder](st)
-	if usage {
-		s.must(r.AddUsage(s.Context(), []backend.Usage{{ID: id(0), N: 3, Last: 9}}), "add usage")
-	}
-	var token backend.Token
-	w, watches := backend.As[backend.Watcher](st)
-	if watches {
-		s.watch(st, w, nil, func(b backend.Batch) bool { token = b.Token; return true })
-	}
-	late := sample(500)
-	late.Version = s.put(st, late, backend.IfAbsent())
-	want = append(want, late)
-	var cursor backend.Cursor
-	l, lists := backend.As[backend.Lister](st)
-	if lists {
-		page, err := l.List(s.Context(), backend.Query{Kind: 1, Limit: 50})
-		s.must(err, "list")
-		cursor = page.Next
-	}
-
-	st = s.opts.Reopen(s.T, st)
-	s.Cleanup(func() { _ = st.Close() })
-	for _, rec := range want {
-		got, err := st.Get(s.Context(), rec.ID)
-		if err != nil {
-			s.breaks("R9", "a Put that returned nil is there after a restart", "%v", err)
-		}
-		s.same(got, rec, "R9", "a record is the same after a restart")
-	}
-	_, err := st.Get(s.Context(), id(9))
-	s.is(err, backend.ErrNotFound, "R9", "a Delete that returned nil holds after a restart")
-	if usage {
-		r, _ := backend.As[backend.UsageRecorder](st)
-		u, err := r.Usage(s.Context(), []backend.ID{id(0)})
-		s.must(err, "usage")
-		if u[0].N != 3 || u[0].Last != 9 {
-			s.breaks("R9", "usage is there after a restart", "%+v", u[0])
-		}
-	}
-	if lists {
-		l, _ := backend.As[backend.Lister](st)
-		rest := s.walk(l, backend.Query{Kind: 1, Limit: 50, After: cursor}, nil)
-		if len(rest) != len(want)-50 {
-			s.breaks("R15", "a cursor survives a restart", "%d records after it, want %d", len(rest), len(want)-50)
-		}
-	}
-	if watches {
-		w, _ := backend.As[backend.Watcher](st)
-		s.watch(st, w, token, func(b backend.Batch) bool {
-			for _, c := range b.Changes {
-				if c.ID == late.ID {
-					return true
-				}
-			}
-			return b.Reset // history may be lost, if it is said
-		})
-	}
-	if rec := s.get(st, id(0)); s.put(st, rec, backend.IfVersion(rec.Version)) <= rec.Version {
-		s.breaks("R8", "versions rise across a restart")
-	}
-	if s.opts.Kill != nil {
-		s.opts.Kill(s.T)
+func durabilityChecks() []check {
+	return []check{
+		{9, "records outlive the store that wrote them", nil, durable(checkReopenRecords)},
+		{9, "lists, and a cursor, outlive it", []Capability{Lister}, durable(checkReopenLists)},
+		{9, "usage outlives it", []Capability{UsageRecorder}, durable(checkReopenUsage)},
+		{9, "what was purged stays away", []Capability{Purger}, durable(checkReopenPurge)},
+		{12, "a token outlives it", []Capability{Watcher}, durable(checkReopenFeed)},
+		{8, "versions go on rising", nil, durable(checkReopenVersions)},
+		{9, "Close keeps what it acknowledged amid writes", nil, durable(checkReopenAmidWrites)},
+		{9, "a process that is killed amid writes", nil, checkKill},
 	}
 }
 
-// KillWriter is the child's half of KillLoop: it writes to st from 8 goroutines
-// until the process is killed, and reports every write that returned nil as one
-// line on out. round makes the records of each life different.
-func KillWriter(st backend.Store, out io.Writer, round int) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for w := range 8 {
-		wg.Go(func() {
+// durable leaves out what a store that keeps nothing does not promise.
+func durable(run func(p *probe)) func(p *probe) {
+	return func(p *probe) {
+		p.Helper()
+		if p.opts.Reopen == nil {
+			p.Logf("the store is not durable: Options.Reopen is not set")
+			return
+		}
+		run(p)
+	}
+}
+
+// reopen goes on with a store that is opened on the same data.
+func (p *probe) reopen() { p.store = p.opts.Reopen(p.t, p.store) }
+
+func checkReopenRecords(p *probe) {
+	recs := mixed(60)
+	for i := range recs {
+		recs[i].PurgeAt = born + int64(i)
+	}
+	p.fill(recs)
+	var gone []backend.ID
+	for i := range recs {
+		switch i % 4 {
+		case 0:
+			recs[i].Body, recs[i].Expires, recs[i].PurgeAt = []byte("overwritten"), 0, born+int64(i)
+			recs[i] = p.overwrite(recs[i])
+		case 1:
+			p.remove(recs[i])
+			gone = append(gone, recs[i].ID)
+		}
+	}
+	for range 2 {
+		p.reopen()
+		for i, rec := range recs {
+			if i%4 != 1 {
+				p.holds(rec)
+			}
+		}
+		for _, id := range gone {
+			p.lacks(id)
+		}
+	}
+	for i := range recs { // and they can be written
+		if i%4 == 2 {
+			recs[i].Body = []byte("overwritten after the restart")
+			recs[i] = p.overwrite(recs[i])
+			p.holds(recs[i])
+		}
+	}
+}
+
+func checkReopenLists(p *probe) {
+	l := capability[backend.Lister](p)
+	recs := mixed(120)
+	p.fill(recs)
+	type place struct {
+		q    backend.Query
+		want []backend.ID
+	}
+	var places []place
+	for _, q := range queries() {
+		q.Limit = 4
+		want := expect(recs, q)
+		page, err := l.List(p.ctx, q)
+		p.answers(err, nil, "List")
+		if len(want) > 4 {
+			q.After, want = page.Next, want[4:]
+		}
+		places = append(places, place{q, want})
+	}
+	p.reopen()
+	for _, at := range places {
+		p.lists(at.q, at.want...)
+		at.q.After = ""
+		p.lists(at.q, expect(recs, at.q)...)
+	}
+}
+
+func checkReopenUsage(p *probe) {
+	want := []backend.Usage{{ID: idOf(1), N: 3, Last: born}, {ID: idOf(2), N: 1, Last: 1}, {ID: idOf(3)}}
+	rec := p.create(sample(3))
+	p.addUsage(want[0], want[1], backend.Usage{ID: rec.ID, N: 9, Last: 9})
+	p.remove(rec)
+	p.reopen()
+	p.used(want...)
+	p.addUsage(backend.Usage{ID: idOf(1), N: 1, Last: 5})
+	want[0].N++
+	p.reopen()
+	p.used(want...)
+}
+
+func checkReopenPurge(p *probe) {
+	due, live := sample(1), sample(2)
+	due.PurgeAt, live.PurgeAt = born, born+1
+	due, live = p.create(due), p.create(live)
+	p.purges(time.UnixMilli(born), 10, 1)
+	p.reopen()
+	p.lacks(due.ID)
+	p.holds(live)
+	p.purges(time.UnixMilli(born), 10, 0)
+	p.purges(time.UnixMilli(born+1), 10, 1)
+}
+
+// checkReopenFeed resumes with the tokens of an earlier life: every change since
+// then, or a Reset.
+func checkReopenFeed(p *probe) {
+	p.create(sample(0))
+	w := p.watch(nil)
+	p.begun(w)
+	token := w.token()
+	w.stop()
+	recs := []backend.Record{p.create(sample(1))}
+	p.reopen()
+	recs = append(recs, p.create(sample(2)))
+	p.reopen()
+	resumed := p.watch(token)
+	defer resumed.stop()
+	for _, rec := range recs {
+		p.await(resumed, fmt.Sprintf("a change between a token and now, over two restarts, or a Reset (record %x)", rec.ID), func() bool {
+			_, resets := resumed.count()
+			return resets > 0 || resumed.has(rec.ID, rec.Version)
+		})
+	}
+	p.begun(resumed)
+	rec := p.create(sample(3))
+	p.sees(resumed, rec.ID, rec.Version)
+}
+
+func checkReopenVersions(p *probe) {
+	kept, removed := p.create(sample(1)), p.create(sample(2))
+	removed = p.overwrite(removed)
+	p.remove(removed) // the highest version there was, and nothing holds it now
+	p.reopen()
+	again := sample(2)
+	again = p.create(again)
+	if again.Version <= removed.Version {
+		p.broken("a record had version %d, was deleted, and after a restart is created again with version %d", removed.Version, again.Version)
+	}
+	p.reopen()
+	next := p.overwrite(kept)
+	if next.Version <= kept.Version {
+		p.broken("after a restart, a Put over version %d returned version %d", kept.Version, next.Version)
+	}
+}
+
+// checkReopenAmidWrites closes the store under its writers: what returned nil is
+// there afterwards, and what answered ErrClosed is not.
+func checkReopenAmidWrites(p *probe) {
+	const writers = 8
+	recs, errs := make([][]backend.Record, writers), make([]error, writers)
+	started := make(chan struct{}, writers)
+	stopped := make(chan struct{})
+	store := p.store
+	go func() {
+		defer close(stopped)
+		_ = parallel(writers, writers, func(w int) error {
 			for i := 0; ; i++ {
-				rec := sample(round*10_000_000 + w*1_000_000 + i)
-				v, err := st.Put(background, rec, backend.IfAbsent())
-				if err == nil && i%2 == 0 { // an overwrite is what a revocation is
-					mu.Lock()
-					_, _ = fmt.Fprintf(out, "%x %d\n", rec.ID[:], v)
-					mu.Unlock()
-					v, err = st.Put(background, rec, backend.IfVersion(v))
+				rec := sample(w*100_000 + i)
+				rec.Version, errs[w] = store.Put(p.ctx, rec, backend.IfAbsent())
+				recs[w] = append(recs[w], rec)
+				if errs[w] != nil {
+					return nil
 				}
-				mu.Lock()
-				if err != nil {
-					_, _ = fmt.Fprintf(out, "error %v\n", err)
-				} else {
-					_, _ = fmt.Fprintf(out, "%x %d\n", rec.ID[:], v)
-				}
-				mu.Unlock()
-				if err != nil {
-					return
+				if i == 5 {
+					started <- struct{}{}
 				}
 			}
 		})
+	}()
+	for range writers {
+		select {
+		case <-started:
+		case <-stopped:
+		}
 	}
-	wg.Wait()
+	p.close()
+	if !p.waited(stopped) {
+		p.broken("writers hang after Close")
+	}
+	p.reopen()
+	for w, list := range recs {
+		p.answers(errs[w], backend.ErrClosed, "a Put that met Close")
+		for _, rec := range list[:len(list)-1] {
+			p.holds(rec)
+		}
+		p.lacks(list[len(list)-1].ID)
+	}
 }
 
-// KillLoop starts the command that child makes (one whose process calls
-// KillWriter with its standard output), kills it with SIGKILL after a random
-// number of acknowledged writes, opens the store again and checks that every
-// acknowledged write is there; rounds times over the same data.
-func KillLoop(t *testing.T, rounds int, child func(round int) *exec.Cmd, open func(t *testing.T) backend.Store) {
-	t.Helper()
-	rng := rand.New(rand.NewPCG(7, 7))
-	acked := map[backend.ID]uint64{}
-	for round := range rounds {
-		killOnce(t, child(round), 1+rng.IntN(1500), acked)
-		st := open(t)
-		for rid, v := range acked {
-			rec, err := st.Get(background, rid)
-			if err != nil || rec.Version < v {
-				t.Fatalf("rule R9 of package backend: a write that returned nil survives kill -9: round %d: version %d, want %d: %v", round, rec.Version, v, err)
-			}
-		}
-		if err := st.Close(); err != nil {
-			t.Fatalf("close: %v", err)
-		}
+func checkKill(p *probe) {
+	if p.opts.Kill == nil {
+		p.Logf("Options.Kill is not set: nothing to test")
+		return
 	}
-	t.Logf("%d rounds, %d records acknowledged, none lost", rounds, len(acked))
+	p.opts.Kill(p.t)
 }
 
-// killOnce runs one life of the child and collects what it acknowledged.
-func killOnce(t *testing.T, cmd *exec.Cmd, after int, acked map[backend.ID]uint64) {
-	t.Helper()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+// The life of a record under KillWriter: created, overwritten, and one in four
+// deleted. What is in it follows from its ID, so that a torn one shows.
+const (
+	stepCreated = iota + 1
+	stepOverwritten
+	stepDeleted
+)
+
+// killed is record n as it stands after a step.
+func killed(n, step int) backend.Record {
+	rec := sample(n)
+	rec.Owner = fmt.Sprint("owner ", n%7)
+	rec.Body = slices.Repeat(fmt.Appendf(nil, "step %d of record %d.", step, n), 1+n%9)
+	return rec
+}
+
+// lastStep is where the life of record n ends.
+func lastStep(n int) int {
+	if n%4 == 0 {
+		return stepDeleted
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var slow atomic.Bool
-	timer := time.AfterFunc(time.Minute, func() { slow.Store(true); _ = cmd.Process.Kill() })
-	defer timer.Stop()
-	n := 0
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		name, version, _ := strings.Cut(lines.Text(), " ")
-		raw, err := hex.DecodeString(name)
-		v, err2 := strconv.ParseUint(version, 10, 64)
-		if err != nil || err2 != nil || len(raw) != len(backend.ID{}) {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			t.Fatalf("the child reports %q", lines.Text())
-		}
-		acked[backend.ID(raw)] = max(acked[backend.ID(raw)], v)
-		if n++; n == after {
-			_ = cmd.Process.Kill() // what is still in the pipe was acknowledged too
-		}
-	}
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if slow.Load() || n < after || !errors.As(err, &exit) {
-		t.Fatalf("the child ended by itself or hung after %d writes: %v", n, err)
-	}
+	return stepOverwritten
 }

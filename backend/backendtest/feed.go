@@ -3,6 +3,7 @@ package backendtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,331 +11,489 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-var errEnough = errors.New("backendtest: seen enough")
-
-// patience bounds every wait for a feed.
-const patience = 10 * time.Second
-
-// parallel runs f in n goroutines and waits.
-func (s *suite) parallel(n int, f func()) {
-	var wg sync.WaitGroup
-	for range n {
-		wg.Go(f)
+func feedChecks() []check {
+	needs := []Capability{Watcher}
+	return []check{
+		{12, "the first Batch comes at once", needs, checkFirstBatch},
+		{12, "every change, to every watcher", needs, checkEveryChange},
+		{12, "the feed tells of what was purged", []Capability{Watcher, Purger}, checkPurgeFeed},
+		{12, "many writers", needs, checkManyWriters},
+		{12, "resuming by token", needs, checkResume},
+		{12, "resuming after every Batch while others write", needs, checkResumeUnderWrites},
+		{12, "a token of another feed", needs, checkForeignToken},
+		{12, "fn's error ends the Watch", needs, checkWatchError},
+		{14, "a slow consumer", needs, checkSlowConsumer},
 	}
-	wg.Wait()
 }
 
-// watch follows the feed until enough says so, in this goroutine.
-func (s *suite) watch(_ backend.Store, w backend.Watcher, from backend.Token, enough func(backend.Batch) bool) {
-	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), patience)
-	defer cancel()
-	err := w.Watch(ctx, from, func(b backend.Batch) error {
-		if enough(b) {
-			return errEnough
-		}
-		return nil
-	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		s.breaks("R12", "every change is delivered", "waited %v", patience)
+func proofChecks() []check {
+	needs := []Capability{Watcher}
+	return []check{
+		{13, "a Batch comes when nothing changes", needs, checkHeartbeat},
+		{13, "AsOf is a time of this process, and goes forward", needs, checkAsOf},
+		{13, "AsOf claims nothing that was not delivered", needs, checkAsOfProof},
+		{13, "an engine that is cut off proves nothing", needs, checkCutFeed},
 	}
-	s.is(err, errEnough, "R12", "Watch returns the error of fn")
 }
 
-func (s *suite) feed() {
-	st := s.open()
-	w, ok := capability[backend.Watcher](s, st, "Watcher")
-	if !ok {
-		return
+func checkFirstBatch(p *probe) {
+	p.create(sample(1))
+	w := p.watch(nil)
+	defer w.stop()
+	p.begun(w)
+	if _, resets := w.count(); resets > 0 {
+		p.broken("a feed from now on, which can have lost nothing, begins with a Reset")
 	}
-	// A place in the feed, before the changes.
-	s.put(st, sample(0), backend.IfAbsent())
-	var start backend.Token
-	s.watch(st, w, nil, func(b backend.Batch) bool {
-		if len(b.Changes) > 0 || b.Reset {
-			s.Error("rule R12 of package backend: a feed from now on begins with no changes and no Reset")
-		}
-		start = b.Token
-		return true
-	})
-	s.resumed(st, w, start)
-	s.live(st, w)
-	s.slowReader(st, w)
-	s.heartbeat(st, w)
-	s.freshness(st, w)
-	s.foreignTokens(st, w)
-	ctx, cancel := context.WithCancel(s.Context())
-	err := w.Watch(ctx, nil, func(backend.Batch) error { cancel(); return nil })
-	s.is(err, context.Canceled, "R12", "Watch returns its context's error")
-	cancel()
+	if len(w.token()) == 0 {
+		p.broken("the first Batch has no Token")
+	}
 }
 
-// resumed changes things while nobody watches, and resumes.
-func (s *suite) resumed(st backend.Store, w backend.Watcher, start backend.Token) {
-	want := map[backend.ID]uint64{}
-	for i := 1; i <= 20; i++ {
-		rec := sample(i)
-		rec.Version = s.put(st, rec, backend.IfAbsent())
-		if i%2 == 0 {
-			rec.Version = s.put(st, rec, backend.IfVersion(rec.Version))
-		}
+func checkEveryChange(p *probe) {
+	before := p.create(sample(0)) // changed while they watch, too
+	watches := []*watch{p.watch(nil), p.watch(nil), p.watch(nil)}
+	for _, w := range watches {
+		defer w.stop()
+		p.begun(w)
+	}
+	want := make(map[backend.ID]uint64)
+	told := func(rec backend.Record) {
 		want[rec.ID] = rec.Version
-		if i%5 == 0 {
-			s.must(st.Delete(s.Context(), rec.ID, rec.Version), "delete")
-			want[rec.ID]++ // above the last
+		for _, w := range watches {
+			p.sees(w, rec.ID, rec.Version)
 		}
 	}
-	follow := func(from backend.Token) backend.Token {
-		var end backend.Token
-		got := map[backend.ID]uint64{}
-		s.watch(st, w, from, func(b backend.Batch) bool {
-			if b.Reset {
-				s.breaks("R12", "a token of this feed, not old, resumes without a Reset")
-			}
-			for _, c := range b.Changes {
-				if c.Version < got[c.ID] {
-					s.breaks("R12", "changes of one ID come in version order")
-				}
-				got[c.ID] = c.Version
-			}
-			end = b.Token
-			for rid, v := range want {
-				if got[rid] < v {
-					return false
-				}
-			}
-			return true
-		})
-		return end
+	told(p.overwrite(before))
+	for i := range 20 {
+		rec := p.create(sample(1 + i))
+		told(rec)
+		rec = p.overwrite(rec)
+		told(rec)
+		if i%2 == 0 {
+			p.remove(rec)
+			rec.Version++ // above the last
+			told(rec)
+		}
+		if i%4 == 0 {
+			told(p.create(rec))
+		}
 	}
-	end := follow(start)
-	follow(start) // a token can be used again
-	rec := sample(50)
-	want = map[backend.ID]uint64{rec.ID: s.put(st, rec, backend.IfAbsent())}
-	follow(end)
+	// What failed is no change, and those that keep up lose nothing.
+	for _, w := range watches {
+		if _, resets := w.count(); resets > 0 {
+			p.broken("a consumer that kept up got a Reset")
+		}
+		for id, version := range want {
+			p.sees(w, id, version)
+		}
+	}
 }
 
-// live has writers and several watchers at once; every watcher must see the
-// last version of every record.
-func (s *suite) live(st backend.Store, w backend.Watcher) {
-	const records, writers, watchers = 40, 4, 3
+func checkPurgeFeed(p *probe) {
+	rec := sample(1)
+	rec.PurgeAt = 1
+	rec = p.create(rec)
+	w := p.watch(nil)
+	defer w.stop()
+	p.begun(w)
+	p.purges(time.UnixMilli(born), 10, 1)
+	p.sees(w, rec.ID, rec.Version+1)
+}
+
+// scribble makes n writers write and delete at the same time, and returns the
+// version that must be delivered of each record at least.
+func (p *probe) scribble(writers, each int) map[backend.ID]uint64 {
+	p.Helper()
+	want, err := scribble(p.ctx, p.store, writers, each)
+	if err != nil {
+		p.broken("a Put or Delete failed: %v", err)
+	}
+	return want
+}
+
+func scribble(ctx context.Context, s backend.Store, writers, each int) (map[backend.ID]uint64, error) {
 	var mu sync.Mutex
-	final := map[backend.ID]uint64{}
-	var written atomic.Bool
-	var ready, done sync.WaitGroup
-	ready.Add(watchers)
-	for range watchers {
-		done.Go(func() {
-			got := map[backend.ID]uint64{}
-			first := true
-			ctx, cancel := context.WithTimeout(background, patience)
-			defer cancel()
-			err := w.Watch(ctx, nil, func(b backend.Batch) error {
-				if first {
-					first = false
-					ready.Done()
-				}
-				for _, c := range b.Changes {
-					got[c.ID] = max(got[c.ID], c.Version)
-				}
-				if b.Reset || !written.Load() {
-					return nil
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				for rid, v := range final {
-					if got[rid] < v {
-						return nil
-					}
-				}
-				return errEnough
-			})
-			if !errors.Is(err, errEnough) {
-				s.Errorf("rule R12 of package backend: every change is delivered to every watcher: %v", err)
-			}
-		})
-	}
-	ready.Wait()
-	var next atomic.Int64
-	s.parallel(writers, func() {
-		for i := next.Add(1); i <= records; i = next.Add(1) {
-			rec := sample(1000 + int(i))
-			v, err := st.Put(background, rec, backend.IfAbsent())
-			for range 5 {
-				if err == nil {
-					v, err = st.Put(background, rec, backend.IfVersion(v))
-				}
-			}
-			if err != nil {
-				s.Errorf("put: %v", err)
-				return
-			}
-			mu.Lock()
-			final[rec.ID] = v
-			mu.Unlock()
+	want := make(map[backend.ID]uint64)
+	err := parallel(writers*each, writers, func(i int) error {
+		rec := sample(50_000 + i) // no other check's
+		v, err := s.Put(ctx, rec, backend.IfAbsent())
+		if err == nil && i%2 == 0 {
+			v, err = s.Put(ctx, rec, backend.IfVersion(v))
 		}
-	})
-	written.Store(true)
-	done.Wait()
-}
-
-// slowReader blocks in fn while others write: they must not wait for it, and it
-// must hear of everything afterwards, or of a Reset.
-func (s *suite) slowReader(st backend.Store, w backend.Watcher) {
-	const n = 3000
-	blocked, release, finished := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	last := make(chan backend.Record, 1)
-	ctx, cancel := context.WithTimeout(background, 2*patience)
-	defer cancel()
-	go func() {
-		first := true
-		var want *backend.Record
-		finished <- w.Watch(ctx, nil, func(b backend.Batch) error {
-			if first {
-				first = false
-				close(blocked)
-				<-release
-			}
-			if want == nil {
-				select {
-				case rec := <-last:
-					want = &rec
-				default:
-				}
-			}
-			if b.Reset {
-				return errEnough
-			}
-			for _, c := range b.Changes {
-				if want != nil && c.ID == want.ID && c.Version >= want.Version {
-					return errEnough
-				}
-			}
-			return nil
-		})
-	}()
-	<-blocked
-	wrote := make(chan struct{})
-	go func() {
-		defer close(wrote)
-		var next atomic.Int64
-		s.parallel(64, func() {
-			for i := next.Add(1); i <= n; i = next.Add(1) {
-				if _, err := st.Put(background, sample(10_000+int(i)), backend.IfAbsent()); err != nil {
-					s.Errorf("put: %v", err)
-					return
-				}
-			}
-		})
-		rec := sample(99_999)
-		v, err := st.Put(background, rec, backend.IfAbsent())
-		if err != nil {
-			s.Errorf("put: %v", err)
-		}
-		rec.Version = v
-		last <- rec
-	}()
-	select {
-	case <-wrote:
-	case <-time.After(2 * patience):
-		close(release)
-		s.breaks("R14", "a slow fn never delays a writer", "writers hang")
-	}
-	close(release)
-	if err := <-finished; !errors.Is(err, errEnough) {
-		s.breaks("R12", "a slow fn hears of everything, or of a Reset", "%v", err)
-	}
-}
-
-// heartbeat waits for batches while nothing changes.
-func (s *suite) heartbeat(st backend.Store, w backend.Watcher) {
-	n := 0
-	begun := time.Now()
-	s.watch(st, w, nil, func(backend.Batch) bool { n++; return n == 10 })
-	// Generous: a loaded machine may be late, a feed without a heartbeat never comes.
-	if took := time.Since(begun); took > 20*backend.HeartbeatEvery+2*time.Second {
-		s.breaks("R13", "a Batch comes at least every HeartbeatEvery", "10 took %v", took)
-	}
-}
-
-// freshness checks AsOf: a change that returned before it must have been
-// delivered.
-func (s *suite) freshness(st backend.Store, w backend.Watcher) {
-	type change struct {
-		rec backend.Record
-		at  time.Time
-	}
-	var mu sync.Mutex
-	var changes []change
-	var stop atomic.Bool
-	var writer sync.WaitGroup
-	ready := make(chan struct{})
-	writer.Go(func() {
-		<-ready
-		for i := 0; !stop.Load(); i++ {
-			rec := sample(200_000 + i)
-			v, err := st.Put(background, rec, backend.IfAbsent())
-			if err != nil {
-				s.Errorf("put: %v", err)
-				return
-			}
-			rec.Version = v
-			mu.Lock()
-			changes = append(changes, change{rec, time.Now()})
-			mu.Unlock()
-			if i%8 == 0 {
-				time.Sleep(time.Millisecond)
-			}
-		}
-	})
-	got := map[backend.ID]uint64{}
-	begun, checked, batches := false, 0, 0
-	var last time.Time
-	s.watch(st, w, nil, func(b backend.Batch) bool {
-		if !begun {
-			begun = true
-			close(ready)
-		}
-		now := time.Now()
-		if b.AsOf.After(now) {
-			s.Error("rule R13 of package backend: AsOf is not in the future")
-		}
-		if !b.AsOf.IsZero() && b.AsOf.Before(last) {
-			s.Error("rule R13 of package backend: AsOf does not go back")
-		}
-		if !b.AsOf.IsZero() {
-			last = b.AsOf
-		}
-		for _, c := range b.Changes {
-			got[c.ID] = max(got[c.ID], c.Version)
+		if err == nil && i%6 == 0 {
+			err = s.Delete(ctx, rec.ID, v)
+			v++
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for ; checked < len(changes) && changes[checked].at.Before(b.AsOf); checked++ {
-			if c := changes[checked]; got[c.rec.ID] < c.rec.Version {
-				s.Error("rule R13 of package backend: every change committed before AsOf has been delivered: one was not")
-				return true
-			}
-		}
-		batches++
-		return batches > 40 && checked > 50
+		want[rec.ID] = v
+		return err
 	})
-	stop.Store(true)
-	writer.Wait()
+	return want, err
 }
 
-// foreignTokens resumes where this feed has never been.
-func (s *suite) foreignTokens(_ backend.Store, w backend.Watcher) {
-	other := s.open()
-	ow, _ := backend.As[backend.Watcher](other)
-	s.put(other, sample(1), backend.IfAbsent())
-	var foreign backend.Token
-	s.watch(other, ow, nil, func(b backend.Batch) bool { foreign = b.Token; return true })
-	for _, token := range []backend.Token{foreign, {}, {1, 2, 3}} {
-		reset := false
-		s.watch(nil, w, token, func(b backend.Batch) bool { reset = b.Reset; return true })
-		if !reset {
-			s.breaks("R12", "a token that is not of this feed gets a Reset")
+func checkManyWriters(p *probe) {
+	watches := []*watch{p.watch(nil), p.watch(nil)}
+	for _, w := range watches {
+		defer w.stop()
+		p.begun(w)
+	}
+	for id, version := range p.scribble(16, 25) {
+		for _, w := range watches {
+			p.sees(w, id, version)
 		}
 	}
+}
+
+func checkResume(p *probe) {
+	first := p.create(sample(0))
+	w := p.watch(nil)
+	p.begun(w)
+	start := w.token()
+	first = p.overwrite(first)
+	p.sees(w, first.ID, first.Version)
+	middle := w.token()
+	w.stop()
+
+	// While nobody watches.
+	want := p.scribble(2, 20)
+	for range 2 { // a token is not used up
+		for _, from := range []backend.Token{start, middle} {
+			w := p.watch(from)
+			for id, version := range want {
+				p.sees(w, id, version)
+			}
+			if _, resets := w.count(); resets > 0 {
+				w.stop()
+				p.broken("a token that is some changes old got a Reset: its history cannot have been lost")
+			}
+			w.stop()
+		}
+	}
+	again := p.watch(start)
+	p.sees(again, first.ID, first.Version)
+	p.begun(again)
+	end := again.token()
+	again.stop()
+	rec := p.create(sample(10_000))
+	last := p.watch(end)
+	defer last.stop()
+	p.sees(last, rec.ID, rec.Version)
+}
+
+// checkResumeUnderWrites takes up the feed anew after every Batch while writers
+// commit in an order of their own: a feed that follows a sequence number skips
+// what was numbered early and committed late.
+func checkResumeUnderWrites(p *probe) {
+	var token backend.Token
+	if !p.follow(nil, func(b backend.Batch) bool { token = b.Token; return true }) {
+		p.broken("the first Batch did not come within %v", p.opts.Patience)
+	}
+	got := make(map[backend.ID]uint64)
+	one := func() {
+		ok := p.follow(token, func(b backend.Batch) bool {
+			for _, c := range b.Changes {
+				got[c.ID] = max(got[c.ID], c.Version)
+			}
+			token = b.Token
+			return true
+		})
+		if !ok {
+			p.broken("a resumed feed sent no Batch within %v", p.opts.Patience)
+		}
+	}
+	var want map[backend.ID]uint64
+	var err error
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		want, err = scribble(p.ctx, p.store, 16, 40)
+	}()
+	for writing := true; writing; {
+		select {
+		case <-written:
+			writing = false
+		default:
+		}
+		one()
+	}
+	if err != nil {
+		p.broken("a Put or Delete failed: %v", err)
+	}
+	missing := func() (id backend.ID, n int) {
+		for wanted, version := range want {
+			if got[wanted] < version {
+				id = wanted
+				n++
+			}
+		}
+		return id, n
+	}
+	if !p.eventually(func() bool {
+		one()
+		_, n := missing()
+		return n == 0
+	}) {
+		id, n := missing()
+		p.broken("a consumer that resumed after every Batch missed %d of %d records, one of them %x", n, len(want), id)
+	}
+}
+
+func checkForeignToken(p *probe) {
+	other, discard := p.another()
+	defer discard()
+	q := *p
+	q.store = other
+	var foreign backend.Token
+	q.create(sample(1))
+	q.create(sample(2))
+	if !q.follow(nil, func(b backend.Batch) bool { foreign = b.Token; return true }) {
+		p.broken("the first Batch did not come within %v", p.opts.Patience)
+	}
+	p.create(sample(1))
+	for name, token := range map[string]backend.Token{
+		"of another store": foreign, "of no store": {1, 2, 3}, "that is empty but not nil": {}, "that is cut": foreign[:len(foreign)/2],
+	} {
+		w := p.watch(token)
+		p.begun(w)
+		_, resets := w.count()
+		w.stop()
+		if resets == 0 {
+			p.broken("a token %s was taken up without a Reset", name)
+		}
+	}
+}
+
+func checkWatchError(p *probe) {
+	mine := errors.New("an error of fn's own")
+	w := p.watchWith(nil, func(backend.Batch) error { return mine })
+	if !p.waited(w.done) {
+		w.cancel()
+		p.broken("a Watch goes on after fn returned an error")
+	}
+	if !errors.Is(w.err, mine) {
+		p.broken("Watch returned (%v), where fn had returned (%v)", w.err, mine)
+	}
+}
+
+// checkSlowConsumer blocks in fn. Writers and the other consumer must not notice,
+// and in the end it must have heard of everything, or of a Reset.
+func checkSlowConsumer(p *probe) {
+	blocked, release := make(chan struct{}), make(chan struct{})
+	var free sync.Once
+	let := func() { free.Do(func() { close(release) }) }
+	first := true
+	slow := p.watchWith(nil, func(backend.Batch) error {
+		if first {
+			first = false
+			close(blocked)
+			<-release
+		}
+		return nil
+	})
+	defer slow.stop()
+	defer let()
+	if !p.waited(blocked) {
+		p.broken("the first Batch did not come within %v", p.opts.Patience)
+	}
+	quick := p.watch(nil)
+	defer quick.stop()
+	p.begun(quick)
+
+	const n = 3000
+	recs := make([]backend.Record, n)
+	var err error
+	p.within(fmt.Sprintf("the writing of %d records, while a consumer of the feed is slow,", n), func() {
+		err = parallel(n, 64, func(i int) (err error) {
+			recs[i] = sample(i)
+			recs[i].Version, err = p.store.Put(p.ctx, recs[i], backend.IfAbsent())
+			return err
+		})
+	})
+	if err != nil {
+		p.broken("a Put failed while a consumer of the feed was slow: %v", err)
+	}
+	for _, rec := range recs {
+		p.sees(quick, rec.ID, rec.Version)
+	}
+	let()
+	for _, rec := range recs {
+		p.await(slow, "what changed while the consumer was slow, or a Reset,", func() bool {
+			_, resets := slow.count()
+			return resets > 0 || slow.has(rec.ID, rec.Version)
+		})
+	}
+}
+
+// checkHeartbeat takes the quickest of several turns: a loaded machine makes some
+// of them late, not all.
+func checkHeartbeat(p *probe) {
+	const turns = 8
+	var last time.Time
+	quickest := time.Duration(-1)
+	n := 0
+	if !p.follow(nil, func(backend.Batch) bool {
+		now := time.Now()
+		if gap := now.Sub(last); n > 0 && (quickest < 0 || gap < quickest) {
+			quickest = gap
+		}
+		last = now
+		n++
+		return n > turns
+	}) {
+		p.broken("%d of %d batches came in %v without a change", n, turns+1, p.opts.Patience)
+	}
+	if quickest > backend.HeartbeatEvery {
+		p.broken("of %d batches in a row none came within %v of the one before, the quickest after %v", turns, backend.HeartbeatEvery, quickest)
+	}
+}
+
+func checkAsOf(p *probe) {
+	var wrong string
+	var last time.Time
+	var begun atomic.Int64 // nanoseconds after start, of the first Batch; 0 before it
+	start := time.Now()
+	ok := p.follow(nil, func(b backend.Batch) bool {
+		now := time.Now()
+		switch {
+		case b.AsOf.IsZero():
+			wrong = "a Batch has no AsOf"
+		case b.AsOf == b.AsOf.Round(0):
+			wrong = "AsOf has no monotonic reading: it would follow the wall clock when that is set"
+		case b.AsOf.After(now):
+			wrong = fmt.Sprintf("AsOf is %v ahead of the clock", b.AsOf.Sub(now))
+		case b.AsOf.Before(last):
+			wrong = fmt.Sprintf("AsOf went back by %v", last.Sub(b.AsOf))
+		}
+		last = b.AsOf
+		if begun.Load() == 0 {
+			begun.Store(int64(now.Sub(start)))
+		}
+		// Enough once the feed has proved an instant after its own first Batch.
+		return wrong != "" || b.AsOf.Sub(start) > time.Duration(begun.Load())
+	})
+	if wrong != "" {
+		p.broken("%s", wrong)
+	}
+	if !ok {
+		p.broken("within %v no Batch had an AsOf later than the first Batch: the feed proves nothing new", p.opts.Patience)
+	}
+}
+
+// checkAsOfProof lets writers note when each of their Puts had returned. What had
+// returned before an AsOf must have been delivered with it.
+func checkAsOfProof(p *probe) {
+	type written struct {
+		id      backend.ID
+		version uint64
+		at      time.Time
+	}
+	const writers, enough = 4, 400
+	var mu sync.Mutex // guards pending
+	var pending []written
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	errs := make([]error, writers)
+	start := make(chan struct{})
+	var once sync.Once
+	let := func() { once.Do(func() { close(start) }) }
+	for i := range writers {
+		rec := p.create(sample(i))
+		wg.Go(func() {
+			<-start
+			for !stop.Load() {
+				v, err := p.store.Put(p.ctx, rec, backend.IfVersion(rec.Version))
+				at := time.Now()
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				rec.Version = v
+				mu.Lock()
+				pending = append(pending, written{rec.ID, v, at})
+				n := len(pending)
+				mu.Unlock()
+				if n > 200 { // the feed must catch up
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	latest := make(map[backend.ID]uint64)
+	checked, batches := 0, 0
+	wrong := ""
+	ok := p.follow(nil, func(b backend.Batch) bool {
+		let()
+		for _, c := range b.Changes {
+			latest[c.ID] = max(latest[c.ID], c.Version)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		later := pending[:0]
+		for _, w := range pending {
+			switch {
+			case !w.at.Before(b.AsOf):
+				later = append(later, w)
+			case !b.Reset && latest[w.id] < w.version:
+				wrong = fmt.Sprintf("a Batch claims to be as of %v after version %d had been acknowledged, and the latest it has delivered of that record is %d",
+					b.AsOf.Sub(w.at), w.version, latest[w.id])
+			default:
+				checked++
+			}
+		}
+		pending = later
+		batches++
+		return wrong != "" || checked >= enough && batches > 30
+	})
+	let()
+	stop.Store(true)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		p.broken("a Put failed: %v", err)
+	}
+	if wrong != "" {
+		p.broken("%s", wrong)
+	}
+	if !ok {
+		p.broken("in %v the feed proved %d of the changes that were acknowledged, in %d batches", p.opts.Patience, checked, batches)
+	}
+}
+
+func checkCutFeed(p *probe) {
+	if p.opts.Cut == nil {
+		p.Logf("Options.Cut is not set: nothing to test")
+		return
+	}
+	var cutAt atomic.Pointer[time.Time]
+	var claimed atomic.Int64
+	w := p.watchWith(nil, func(b backend.Batch) error {
+		if at := cutAt.Load(); at != nil && b.AsOf.After(*at) {
+			claimed.Add(1)
+		}
+		return nil
+	})
+	defer w.stop()
+	p.begun(w)
+	heal := p.opts.Cut(p.t, p.store)
+	now := time.Now()
+	cutAt.Store(&now)
+	pause()
+	cutAt.Store(nil)
+	heal()
+	if claimed.Load() > 0 {
+		p.broken("with the engine cut off, %d batches had an AsOf from after the cut", claimed.Load())
+	}
+	var rec backend.Record
+	if !p.eventually(func() bool {
+		rec = sample(int(time.Since(now)))
+		v, err := p.store.Put(p.ctx, rec, backend.IfAbsent())
+		rec.Version = v
+		return err == nil
+	}) {
+		p.broken("the engine is back, and Put still fails")
+	}
+	p.await(w, "what was written after the cut, or a Reset,", func() bool {
+		_, resets := w.count()
+		return resets > 0 || w.has(rec.ID, rec.Version)
+	})
 }

@@ -1,120 +1,220 @@
 package backendtest
 
 import (
-	"cmp"
-	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/memory"
 )
 
-// model runs random operations on the store and on the simplest store there can
-// be, and compares every answer.
-func (s *suite) model() {
-	for seed := range uint64(5) {
-		s.modelRun(rand.New(rand.NewPCG(seed, 99)), seed)
+func modelChecks() []check {
+	return []check{{2, "random operations, compared with the memory store", nil, checkModel}}
+}
+
+func checkModel(p *probe) {
+	first := p.store
+	for n := range uint64(8) {
+		if n > 0 {
+			p.store = p.fresh(p.t)
+		}
+		m := &model{probe: p, oracle: memory.New(), seed: p.opts.Seed + n}
+		m.rand = rand.New(rand.NewPCG(m.seed, 0)) // operations that can be repeated
+		m.run(200)
+		_ = m.oracle.Close() // always nil
+		if p.store != first {
+			p.discard(p.store)
+		}
+	}
+	p.store = first
+}
+
+// model runs the same operations on the store and on the memory store. The
+// versions of the two differ; what they mean must not.
+type model struct {
+	*probe
+	oracle *memory.Store
+	seed   uint64
+	rand   *rand.Rand
+	ops    []string
+
+	versions [modelRecords][]versionPair // of each record, the oldest first
+}
+
+type versionPair struct{ store, oracle uint64 }
+
+const modelRecords = 12
+
+// record is one of few, so that they meet.
+func (m *model) record() (int, backend.Record) {
+	n := m.rand.IntN(modelRecords)
+	rec := sample(n)
+	rec.Kind = backend.Kind(1 + n%2)
+	rec.Owner = [...]string{"one", "two", ""}[n%3]
+	rec.Created = born + int64(n/3)
+	if n%4 != 0 {
+		rec.Parent = idOf(1000 + n%2)
+	}
+	rec.Expires = m.rand.Int64N(6)
+	rec.PurgeAt = m.rand.Int64N(6)
+	rec.Body = fmt.Append(nil, m.rand.Uint32())
+	return n, rec
+}
+
+// version is mostly the current one of record n, sometimes an older one or none.
+func (m *model) version(n int) versionPair {
+	list := m.versions[n]
+	if len(list) == 0 || m.rand.IntN(20) == 0 {
+		return versionPair{}
+	}
+	if m.rand.IntN(4) == 0 {
+		return list[m.rand.IntN(len(list))]
+	}
+	return list[len(list)-1]
+}
+
+func (m *model) differ(format string, args ...any) {
+	m.Helper()
+	last := m.ops[max(0, len(m.ops)-12):]
+	m.broken("%s (seed %d, after %d operations, the last of them %s)", fmt.Sprintf(format, args...), m.seed, len(m.ops), strings.Join(last, "; "))
+}
+
+// agree fails unless both answered alike.
+func (m *model) agree(store, oracle error) {
+	m.Helper()
+	for _, s := range sentinels {
+		if is(oracle, s) {
+			if !is(store, s) {
+				m.differ("the store answers (%v), the memory store (%v)", store, oracle)
+			}
+			return
+		}
+	}
+	if store != nil || oracle != nil {
+		m.differ("the store answers (%v), the memory store (%v)", store, oracle)
 	}
 }
 
-func (s *suite) modelRun(rng *rand.Rand, seed uint64) {
-	st := s.open()
-	l, lists := capability[backend.Lister](s, st, "Lister")
-	p, purges := capability[backend.Purger](s, st, "Purger")
-	ctx := s.Context()
-	simple := map[backend.ID]backend.Record{}
-	deleted := map[backend.ID]bool{}
-	fail := func(step int, what string, got, want any) {
-		s.Helper()
-		s.breaks("R2", "the store answers as the simplest one would", "seed %d, step %d, %s: got %v, want %v", seed, step, what, got, want)
-	}
-	for step := range 600 {
-		rec := sample(rng.IntN(25))
-		rec.Body = []byte{byte(step), byte(step >> 8)}
-		rec.Expires, rec.PurgeAt = rng.Int64N(50), rng.Int64N(3)*rng.Int64N(20)
-		have, there := simple[rec.ID]
-		switch rng.IntN(10) {
-		case 0, 1, 2:
-			if deleted[rec.ID] {
-				continue // an ID is not created again
+func (m *model) op(format string, args ...any) { m.ops = append(m.ops, fmt.Sprintf(format, args...)) }
+
+func (m *model) run(n int) {
+	usage, _ := optional[backend.UsageRecorder](m.probe)
+	purger, _ := optional[backend.Purger](m.probe)
+	for range n {
+		switch k := m.rand.IntN(20); {
+		case k < 4:
+			i, rec := m.record()
+			m.op("Put %d IfAbsent (Expires %d, PurgeAt %d)", i, rec.Expires, rec.PurgeAt)
+			m.put(i, rec, backend.IfAbsent(), backend.IfAbsent())
+		case k < 10:
+			i, rec := m.record()
+			v := m.version(i)
+			if list := m.versions[i]; len(list) > 0 && v == list[len(list)-1] && m.rand.IntN(15) == 0 {
+				rec.Created++ // the only thing that is wrong: nothing says which of two comes first
 			}
-			v, err := st.Put(ctx, rec, backend.IfAbsent())
-			if there != errors.Is(err, backend.ErrConflict) || !there && err != nil {
-				fail(step, "put if absent", err, there)
+			m.op("Put %d IfVersion %d (Created %d, Expires %d, PurgeAt %d)", i, v.store, rec.Created, rec.Expires, rec.PurgeAt)
+			m.put(i, rec, backend.IfVersion(v.store), backend.IfVersion(v.oracle))
+		case k < 12:
+			i, rec := m.record()
+			v := m.version(i)
+			m.op("Delete %d at version %d", i, v.store)
+			m.agree(m.store.Delete(m.ctx, rec.ID, v.store), m.oracle.Delete(m.ctx, rec.ID, v.oracle))
+		case k < 15 && usage != nil:
+			var batch []backend.Usage
+			for range m.rand.IntN(4) {
+				batch = append(batch, backend.Usage{ID: idOf(m.rand.IntN(modelRecords)), N: m.rand.Uint64N(3), Last: m.rand.Int64N(100)})
 			}
-			if err == nil {
-				rec.Version = v
-				simple[rec.ID] = rec
+			m.op("AddUsage %d", len(batch))
+			m.agree(usage.AddUsage(m.ctx, batch), m.oracle.AddUsage(m.ctx, batch))
+		case k < 16 && purger != nil:
+			before := time.UnixMilli(m.rand.Int64N(4))
+			m.op("Purge before %d", before.UnixMilli())
+			got, err := purger.Purge(m.ctx, before, backend.MaxLimit)
+			want, wantErr := m.oracle.Purge(m.ctx, before, backend.MaxLimit)
+			m.agree(err, wantErr)
+			if got != want {
+				m.differ("Purge removed %d records, want %d", got, want)
 			}
-		case 3, 4, 5:
-			with := have.Version + uint64(rng.IntN(5)/4)
-			v, err := st.Put(ctx, rec, backend.IfVersion(with))
-			switch {
-			case !there && errors.Is(err, backend.ErrNotFound), there && with != have.Version && errors.Is(err, backend.ErrConflict):
-			case there && with == have.Version && err == nil && v > have.Version:
-				rec.Version = v
-				simple[rec.ID] = rec
-			default:
-				fail(step, "put if version", err, there)
-			}
-		case 6:
-			err := st.Delete(ctx, rec.ID, have.Version)
-			if there != (err == nil) {
-				fail(step, "delete", err, there)
-			}
-			deleted[rec.ID] = deleted[rec.ID] || there
-			delete(simple, rec.ID)
-		case 7:
-			if !purges {
-				continue
-			}
-			before, want := rng.Int64N(25), 0
-			for rid, r := range simple {
-				if r.PurgeAt != 0 && r.PurgeAt <= before {
-					want++
-					deleted[rid] = true
-					delete(simple, rid)
-				}
-			}
-			if n, err := p.Purge(ctx, time.UnixMilli(before), backend.MaxLimit); err != nil || n != want {
-				fail(step, "purge", n, want)
-			}
+		case k < 17 && m.opts.Reopen != nil && m.rand.IntN(4) == 0:
+			m.op("Reopen")
+			m.reopen()
+			usage, _ = optional[backend.UsageRecorder](m.probe)
+			purger, _ = optional[backend.Purger](m.probe)
+		case k < 18:
+			m.lists()
 		default:
-			got, err := st.Get(ctx, rec.ID)
-			if there != (err == nil) || there && !equal(got, have) {
-				fail(step, "get", got, have)
-			}
+			m.gets()
 		}
-		if lists && step%50 == 0 {
-			s.compareLists(l, simple, fail, step)
+	}
+	m.gets()
+	m.lists()
+}
+
+func (m *model) put(i int, rec backend.Record, store, oracle backend.Cond) {
+	m.Helper()
+	v, err := m.store.Put(m.ctx, rec, store)
+	w, wantErr := m.oracle.Put(m.ctx, rec, oracle)
+	m.agree(err, wantErr)
+	if err == nil {
+		m.versions[i] = append(m.versions[i], versionPair{v, w})
+	}
+}
+
+// alike compares two records, their versions by what they stand for.
+func (m *model) alike(got, want backend.Record) bool {
+	if !same(got, want) {
+		return false
+	}
+	for i := range modelRecords {
+		if idOf(i) == got.ID {
+			return slices.Contains(m.versions[i], versionPair{got.Version, want.Version})
+		}
+	}
+	return false
+}
+
+// gets compares all records, and their usage.
+func (m *model) gets() {
+	m.Helper()
+	var all []backend.ID
+	for i := range modelRecords {
+		all = append(all, idOf(i))
+		got, err := m.store.Get(m.ctx, idOf(i))
+		want, wantErr := m.oracle.Get(m.ctx, idOf(i))
+		m.agree(err, wantErr)
+		if err == nil && !m.alike(got, want) {
+			m.differ("Get returned %s, want %s", show(got), show(want))
+		}
+	}
+	if u, ok := optional[backend.UsageRecorder](m.probe); ok {
+		got, err := u.Usage(m.ctx, all)
+		want, _ := m.oracle.Usage(m.ctx, all)
+		if err != nil || !slices.Equal(got, want) {
+			m.differ("Usage is %v (%v), want %v", got, err, want)
 		}
 	}
 }
 
-func (s *suite) compareLists(l backend.Lister, simple map[backend.ID]backend.Record, fail func(int, string, any, any), step int) {
+// lists compares one list of each sort, in pages of a random size.
+func (m *model) lists() {
+	m.Helper()
+	l, ok := optional[backend.Lister](m.probe)
+	if !ok {
+		return
+	}
+	kind := backend.Kind(1 + m.rand.IntN(2))
 	for _, q := range []backend.Query{
-		{Kind: 1, Limit: 3}, {Kind: 1, Owner: "owner-2", Limit: 2}, {Kind: 1, Parent: id(1_000_001)}, {Kind: 1, ExpiresBefore: 30, Limit: 4},
+		{Kind: kind}, {Kind: kind, Owner: "one"}, {Kind: kind, Parent: idOf(1001)}, {Kind: kind, ExpiresBefore: 1 + m.rand.Int64N(6)},
 	} {
-		var want []backend.Record
-		for _, r := range simple {
-			if (q.Owner == "" || r.Owner == q.Owner) && (q.Parent == backend.ID{} || r.Parent == q.Parent) &&
-				(q.ExpiresBefore == 0 || r.Expires != 0 && r.Expires < q.ExpiresBefore) {
-				want = append(want, r)
-			}
-		}
-		slices.SortFunc(want, func(a, b backend.Record) int {
-			if q.ExpiresBefore != 0 && a.Expires != b.Expires {
-				return cmp.Compare(a.Expires, b.Expires)
-			}
-			if q.ExpiresBefore != 0 {
-				return slices.Compare(a.ID[:], b.ID[:])
-			}
-			return byCreated(a, b)
-		})
-		got := s.walk(l, q, nil)
-		if !slices.EqualFunc(got, want, equal) {
-			fail(step, "list", ids(got), ids(want))
+		q.Limit = 1 + m.rand.IntN(5)
+		got, err := walk(m.ctx, l, q, nil)
+		want, wantErr := walk(m.ctx, m.oracle, q, nil)
+		m.agree(err, wantErr)
+		if !slices.EqualFunc(got, want, m.alike) {
+			m.differ("the list %s has %s, want %s", showQuery(q), showIDs(ids(got)), showIDs(ids(want)))
 		}
 	}
 }
