@@ -194,7 +194,8 @@ func TestAgainstAMap(t *testing.T) {
 			found++
 		}
 	}
-	require.Greater(t, found, len(model)*8/10, "almost all misses are real ones")
+	// Shared stripes cost some, more or fewer from Cache to Cache.
+	require.Greater(t, found, len(model)/2, "most misses are real ones")
 }
 
 // race runs verifiers and revokers over registers whose version only rises, and
