@@ -12,8 +12,10 @@ type Event struct {
 	At      time.Time
 	ID      ID     // the credential; zero where it is about a subject or upkeep
 	Subject string // "" where unknown
-	Reason  RevokeReason
-	Err     error // why it failed, for the Failed types; nil otherwise
+	// SubjectKind is set where the event is about a whole subject.
+	SubjectKind SubjectKind
+	Reason      RevokeReason
+	Err         error // why it failed, for the Failed types; nil otherwise
 }
 
 // EventType says what happened. The zero EventType is invalid.

@@ -99,8 +99,8 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 		if err := m.raiseEpoch(ctx, kind, subject, reason, 0); err != nil {
 			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", err)
 		}
+		m.observe(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Reason: reason})
 	}
-	m.observe(Event{Type: EventSubjectRevoked, Subject: subject, Reason: reason})
 	return m.receipt(false), nil
 }
 
@@ -118,9 +118,14 @@ func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, re
 	if err != nil {
 		return 0, backend.Record{}, err
 	}
-	r, err := openBody(&rec, recordSubject)
+	epoch, _, err = decodeEpoch(&rec)
+	return epoch, rec, err
+}
+
+func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err error) {
+	r, err := openBody(rec, recordSubject)
 	if err != nil {
-		return 0, backend.Record{}, err
+		return 0, "", err
 	}
 	for {
 		field, v, ok := r.next()
@@ -131,17 +136,19 @@ func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, re
 		case fieldEpoch:
 			epoch = r.number(v)
 		case fieldReason:
+			reason = RevokeReason(v)
 		default:
 			r.bad = true
 		}
 	}
-	if r.bad || epoch == 0 {
-		return 0, backend.Record{}, corrupt(&rec, "epoch")
+	if r.bad || epoch == 0 || len(rec.Owner) < 2 || !SubjectKind(rec.Owner[0]-'0').valid() {
+		return 0, "", corrupt(rec, "epoch")
 	}
-	return epoch, rec, nil
+	return epoch, reason, nil
 }
 
-// raiseEpoch raises the epoch of a subject, to at least least.
+// raiseEpoch raises the epoch of a subject: to least if that is set and higher,
+// else to a new value.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) error {
 	ref := subjectRecord(kind, subject)
 	for range writeTries {
@@ -158,9 +165,13 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		if old > 0 {
 			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
 		}
+		epoch := least
+		if epoch == 0 {
+			epoch = max(old+1, uint64(now))
+		}
 		w := newBody()
 		w.text(fieldReason, string(reason))
-		w.number(fieldEpoch, max(old+1, uint64(now), least))
+		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
 		if err == nil || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
