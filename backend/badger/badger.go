@@ -211,7 +211,14 @@ func (s *Store) readable() error {
 	return nil
 }
 
+// closePatience bounds Close after a failed commit: on a file system that
+// refuses every write BadgerDB tries to flush for ever.
+const closePatience = 10 * time.Second
+
 // Close implements backend.Store. It waits for the writes under way and syncs.
+// After a failed commit it waits for BadgerDB for 10 seconds at most; if that
+// is not enough, the error says so, and only the end of the process frees the
+// directory.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -222,10 +229,23 @@ func (s *Store) Close() error {
 	close(s.stop)
 	s.mu.Unlock()
 	s.done.Wait()
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("badger: close: %w", err)
+	closed := make(chan error, 1)
+	go func() { closed <- s.db.Close() }()
+	var patience <-chan time.Time
+	if s.failed.Load() != nil {
+		t := time.NewTimer(closePatience)
+		defer t.Stop()
+		patience = t.C
 	}
-	return nil
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fmt.Errorf("badger: close: %w", err)
+		}
+		return nil
+	case <-patience:
+		return fmt.Errorf("badger: close: the disk refuses every write; end the process: %w", backend.ErrUnavailable)
+	}
 }
 
 // Stats is what a Store has done since it was opened.

@@ -1,0 +1,34 @@
+package badger
+
+import (
+	badgerdb "github.com/dgraph-io/badger/v4"
+	"github.com/fobkit/fob/backend"
+)
+
+// FailCommits makes commits answer err after they were made; nil ends it.
+func (s *Store) FailCommits(err error) { s.hooks.commitError = func() error { return err } }
+
+// SetFree makes the file system look as if that much were free.
+func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
+
+// OnBatch is called with the number of operations in each batch, before it is
+// made.
+func (s *Store) OnBatch(f func(int)) { s.hooks.batched = f }
+
+// Overwrite puts a value under a record's key, past all checks.
+func (s *Store) Overwrite(id backend.ID, change func([]byte) []byte) error {
+	return s.db.Update(func(txn *badgerdb.Txn) error {
+		item, err := txn.Get(recordKey(id))
+		if err != nil {
+			return err
+		}
+		value, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		return txn.Set(recordKey(id), change(value))
+	})
+}
+
+// KeepLog is how many changes the feed remembers.
+const KeepLog = keepLog
