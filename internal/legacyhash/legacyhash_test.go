@@ -1,0 +1,240 @@
+package legacyhash_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/stretchr/testify/require"
+)
+
+// vector is a hash that other software made, named by Origin.
+type vector struct{ Name, Origin, Secret, Hash string }
+
+func vectors(t testing.TB) []vector {
+	text, err := os.ReadFile("testdata/vectors.json")
+	require.NoError(t, err)
+	var vs []vector
+	require.NoError(t, json.Unmarshal(text, &vs))
+	require.NotEmpty(t, vs)
+	return vs
+}
+
+func TestKnownAnswers(t *testing.T) {
+	for _, v := range vectors(t) {
+		t.Run(v.Name, func(t *testing.T) {
+			h, err := legacyhash.Parse(v.Hash)
+			require.NoError(t, err, v.Origin)
+			require.Equal(t, v.Hash, h.Text())
+			require.True(t, h.Verify(v.Secret), v.Origin)
+			require.False(t, h.Verify(v.Secret+"x"), "a longer secret")
+			require.False(t, h.Verify("x"+v.Secret), "another secret")
+			require.False(t, h.Verify(v.Hash), "the stored hash is not the secret")
+			if v.Secret != "" {
+				require.False(t, h.Verify(v.Secret[:len(v.Secret)-1]), "a shorter secret")
+				require.False(t, h.Verify(""), "no secret")
+			}
+		})
+	}
+}
+
+// TestBcryptBeyond72Bytes: bcrypt hashes the first 72 bytes only, and a secret
+// that merely begins like the right one must not pass.
+func TestBcryptBeyond72Bytes(t *testing.T) {
+	for _, v := range vectors(t) {
+		if v.Name != "bcrypt 72 bytes" {
+			continue
+		}
+		h, err := legacyhash.Parse(v.Hash)
+		require.NoError(t, err)
+		require.Len(t, v.Secret, 72)
+		require.True(t, h.Verify(v.Secret))
+		require.False(t, h.Verify(v.Secret+"k"))
+		return
+	}
+	t.Fatal("the vector is missing")
+}
+
+func TestParseRefuses(t *testing.T) {
+	const (
+		salt   = "AAECAwQFBgcICQoLDA0ODw"
+		digest = "2DdbS5iXzuh0ZbCAAECAwQFBgcICQoLDA0ODw012345"
+	)
+	long := strings.Repeat("A", 88) // 66 bytes
+	for name, test := range map[string]struct {
+		text string
+		want error
+	}{
+		"nothing":                         {"", legacyhash.ErrFormat},
+		"too much":                        {"$2b$" + strings.Repeat("a", 2000), legacyhash.ErrFormat},
+		"63 hex digits":                   {strings.Repeat("a", 63), legacyhash.ErrFormat},
+		"64 letters":                      {strings.Repeat("g", 64), legacyhash.ErrFormat},
+		"MD5 crypt":                       {"$1$saltsalt$qjXMvbEw8oaL.CzflDtaK/", legacyhash.ErrFormat},
+		"SHA-512 without a place":         {"$sha512$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"SHA-512 in the middle":           {"$sha512$middle$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"SHA-512 without a salt":          {"$sha512$prefix$$" + strings.Repeat("A", 86), legacyhash.ErrFormat},
+		"SHA-512 cut":                     {"$sha512$prefix$" + salt + "$" + strings.Repeat("A", 43), legacyhash.ErrFormat},
+		"SHA-512, padded":                 {"$sha512$prefix$" + salt + "==$" + strings.Repeat("A", 86), legacyhash.ErrFormat},
+		"bcrypt, cut":                     {"$2b$10$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpN", legacyhash.ErrFormat},
+		"bcrypt, too long":                {"$2b$10$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpNl6a", legacyhash.ErrFormat},
+		"bcrypt, foreign letter":          {"$2b$10$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpN!6", legacyhash.ErrFormat},
+		"bcrypt, cost of no number":       {"$2b$xx$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpNl6", legacyhash.ErrFormat},
+		"bcrypt, cost 16":                 {"$2b$16$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpNl6", legacyhash.ErrCost},
+		"bcrypt 2x, the broken one":       {"$2x$10$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpNl6", legacyhash.ErrFormat},
+		"PBKDF2, no iterations":           {"$pbkdf2-sha256$i=0$" + salt + "$" + digest, legacyhash.ErrCost},
+		"PBKDF2, too many iterations":     {"$pbkdf2-sha256$i=5000001$" + salt + "$" + digest, legacyhash.ErrCost},
+		"PBKDF2, more than 32 bits":       {"$pbkdf2-sha256$i=4294967297$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"PBKDF2, a sign":                  {"$pbkdf2-sha256$i=+1000$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"PBKDF2, leading zero":            {"$pbkdf2-sha256$i=01000$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"PBKDF2, no name":                 {"$pbkdf2-sha256$1000$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"PBKDF2, a part too many":         {"$pbkdf2-sha256$i=1000$" + salt + "$" + digest + "$", legacyhash.ErrFormat},
+		"PBKDF2, short digest":            {"$pbkdf2-sha256$i=1000$" + salt + "$AAECAwQFBgcICQoLDA0O", legacyhash.ErrFormat},
+		"PBKDF2, long digest":             {"$pbkdf2-sha256$i=1000$" + salt + "$" + long, legacyhash.ErrFormat},
+		"PBKDF2, long salt":               {"$pbkdf2-sha256$i=1000$" + long + "$" + digest, legacyhash.ErrFormat},
+		"PBKDF2, a line break":            {"$pbkdf2-sha256$i=1000$" + salt + "\n$" + digest, legacyhash.ErrFormat},
+		"PBKDF2-SHA1":                     {"$pbkdf2$1000$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"Django without a salt":           {"pbkdf2_sha256$1000$$UX3gezI7Df4BOyxUW2bfqHPQ4QAAAAAAAAAAAAAAAAA=", legacyhash.ErrFormat},
+		"Django, digest cut":              {"pbkdf2_sha256$1000$salt$UX3gezI7Df4BOyxU", legacyhash.ErrFormat},
+		"Django, too many iterations":     {"pbkdf2_sha256$90000000$salt$UX3gezI7Df4BOyxUW2bfqHPQ4QAAAAAAAAAAAAAAAAA=", legacyhash.ErrCost},
+		"argon2i":                         {"$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"argon2id of version 16":          {"$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"argon2id, another order":         {"$argon2id$v=19$t=1,m=64,p=1$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"argon2id, a parameter too many":  {"$argon2id$v=19$m=64,t=1,p=1,keyid=x$" + salt + "$" + digest, legacyhash.ErrFormat},
+		"argon2id, 257 MiB":               {"$argon2id$v=19$m=263168,t=1,p=1$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, 17 passes":             {"$argon2id$v=19$m=64,t=17,p=1$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, no passes":             {"$argon2id$v=19$m=64,t=0,p=1$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, no lanes":              {"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, 17 lanes":              {"$argon2id$v=19$m=640,t=1,p=17$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, 8 lanes in 63 KiB":     {"$argon2id$v=19$m=63,t=1,p=8$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, lanes beyond a byte":   {"$argon2id$v=19$m=4096,t=1,p=257$" + salt + "$" + digest, legacyhash.ErrCost},
+		"argon2id, trailing bits in salt": {"$argon2id$v=19$m=64,t=1,p=1$" + salt[:21] + "x$" + digest, legacyhash.ErrFormat},
+	} {
+		h, err := legacyhash.Parse(test.text)
+		require.ErrorIs(t, err, test.want, name)
+		if len(test.text) > 8 {
+			require.NotContains(t, err.Error(), test.text[len(test.text)-8:], name)
+		}
+		require.False(t, h.Verify(""), name)
+		require.False(t, h.Verify(test.text), name)
+	}
+}
+
+func TestAHashIsNeverPrinted(t *testing.T) {
+	for _, v := range vectors(t) {
+		h, err := legacyhash.Parse(v.Hash)
+		require.NoError(t, err)
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			require.Equal(t, "legacyhash.Hash", fmt.Sprintf(verb, h))
+		}
+	}
+}
+
+func TestSlow(t *testing.T) {
+	for _, v := range vectors(t) {
+		h, err := legacyhash.Parse(v.Hash)
+		require.NoError(t, err)
+		digest, plain := h.SHA256()
+		require.Equal(t, strings.HasPrefix(v.Name, "sha256"), plain, v.Name)
+		require.Equal(t, !strings.HasPrefix(v.Name, "sha"), h.Slow(), v.Name)
+		if plain {
+			require.Equal(t, strings.ToLower(v.Hash), fmt.Sprintf("%x", digest))
+		}
+	}
+}
+
+// slow is a hash whose check takes long enough to be waited for, and its secret.
+func slow(t *testing.T) (legacyhash.Hash, string) {
+	for _, v := range vectors(t) {
+		if v.Name == "bcrypt cost 10" {
+			h, err := legacyhash.Parse(v.Hash)
+			require.NoError(t, err)
+			return h, v.Secret
+		}
+	}
+	t.Fatal("the vector is missing")
+	return legacyhash.Hash{}, ""
+}
+
+func TestLimiter(t *testing.T) {
+	h, secret := slow(t)
+	quick, err := legacyhash.Parse(vectors(t)[0].Hash)
+	require.NoError(t, err)
+
+	t.Run("checks that wait their turn are made", func(t *testing.T) {
+		l := legacyhash.NewLimiter(1)
+		const n = 8
+		answers := make(chan error, n)
+		for range n {
+			go func() {
+				ok, err := l.Verify(t.Context(), h, secret)
+				if err == nil && !ok {
+					err = fmt.Errorf("the right secret was refused")
+				}
+				answers <- err
+			}()
+		}
+		for range n {
+			require.NoError(t, <-answers)
+		}
+	})
+
+	t.Run("a full queue refuses at once, and quick hashes pass it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := legacyhash.NewLimiter(1)
+			release := l.Hold(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			for range legacyhash.QueueFactor {
+				go func() {
+					_, err := l.Verify(ctx, h, secret)
+					done <- err
+				}()
+			}
+			synctest.Wait()
+			ok, err := l.Verify(ctx, h, secret)
+			require.ErrorIs(t, err, legacyhash.ErrBusy)
+			require.False(t, ok)
+			ok, err = l.Verify(ctx, quick, vectors(t)[0].Secret)
+			require.NoError(t, err)
+			require.True(t, ok)
+
+			cancel()
+			for range legacyhash.QueueFactor {
+				require.ErrorIs(t, <-done, context.Canceled)
+			}
+			release()
+			ok, err = l.Verify(t.Context(), h, secret)
+			require.NoError(t, err, "those that gave up left the queue")
+			require.True(t, ok)
+		})
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	for _, v := range vectors(f) {
+		f.Add(v.Hash)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		h, err := legacyhash.Parse(text)
+		if err != nil {
+			require.Empty(t, h.Text())
+			require.False(t, h.Verify(text))
+			return
+		}
+		require.Equal(t, text, h.Text())
+		again, err := legacyhash.Parse(h.Text())
+		require.NoError(t, err)
+		require.Equal(t, h.Slow(), again.Slow())
+		if _, plain := h.SHA256(); plain {
+			require.False(t, h.Slow())
+		}
+		if !h.Slow() {
+			require.False(t, h.Verify(text), "a stored hash is taken for its secret")
+		}
+	})
+}
