@@ -298,6 +298,7 @@ func checkSlowConsumer(p *probe) {
 	}
 	quick := p.watch(nil)
 	defer quick.stop()
+	defer let() // before any waiting for another
 	p.begun(quick)
 
 	const n = 3000
@@ -397,6 +398,11 @@ func checkAsOfProof(p *probe) {
 	start := make(chan struct{})
 	var once sync.Once
 	let := func() { once.Do(func() { close(start) }) }
+	defer func() { // a check that ends early leaves no writers behind
+		stop.Store(true)
+		let()
+		wg.Wait()
+	}()
 	for i := range writers {
 		rec := p.create(sample(i))
 		wg.Go(func() {

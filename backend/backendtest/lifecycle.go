@@ -174,7 +174,10 @@ func checkCancelledReads(p *probe) {
 func checkCancelledWatch(p *probe) {
 	w := p.watch(nil)
 	p.begun(w)
-	p.within("a Watch whose context ends", func() { w.stop() })
+	w.cancel()
+	if !p.waited(w.done) {
+		p.broken("a Watch goes on %v after its context was cancelled", p.opts.Patience)
+	}
 	p.answers(w.err, context.Canceled, "a Watch whose context was cancelled")
 
 	ctx, cancel := context.WithTimeout(p.ctx, 30*time.Millisecond)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -122,60 +121,58 @@ func checkPurgeAtMoves(p *probe) {
 	p.purges(now, 10, 0)
 }
 
-// checkPurgeRace moves PurgeAt away under a running Purge: where the Put was
-// acknowledged, the record lives.
+// checkPurgeRace moves PurgeAt away beside a Purge, time and again: where the Put
+// was acknowledged, the record lives.
 func checkPurgeRace(p *probe) {
+	const rounds, each = 60, 4
 	now := time.UnixMilli(born)
-	recs := make([]backend.Record, 200)
-	for i := range recs {
-		recs[i] = sample(i)
-		recs[i].PurgeAt = born - int64(i)
-	}
-	p.fill(recs)
-	saved := make([]bool, len(recs))
 	g := capability[backend.Purger](p)
-	var purged atomic.Int64
-	var wg sync.WaitGroup
-	var purgeErr error
-	wg.Go(func() {
-		for {
-			n, err := g.Purge(p.ctx, now, 5)
-			purged.Add(int64(n))
-			if err != nil || n == 0 {
-				purgeErr = err
-				return
+	for round := range rounds {
+		recs := make([]backend.Record, each)
+		for i := range recs {
+			recs[i] = sample(round*each + i)
+			recs[i].PurgeAt = born - int64(i)
+		}
+		p.fill(recs)
+		var purged int
+		var purgeErr error
+		var wg sync.WaitGroup
+		begun := make(chan struct{})
+		wg.Go(func() {
+			close(begun)
+			purged, purgeErr = g.Purge(p.ctx, now, each)
+		})
+		<-begun
+		time.Sleep(time.Duration(round%6) * 20 * time.Microsecond) // the Puts come early in some rounds, late in others
+		saved := make([]bool, each)
+		err := parallel(each, each, func(i int) error {
+			rec := recs[i]
+			rec.PurgeAt = [...]int64{0, born + 1, math.MaxInt64}[(round+i)%3]
+			_, err := p.store.Put(p.ctx, rec, backend.IfVersion(rec.Version))
+			if is(err, backend.ErrNotFound) {
+				return nil
+			}
+			saved[i] = err == nil
+			return err
+		})
+		wg.Wait()
+		if err := errors.Join(err, purgeErr); err != nil {
+			p.broken("a Put or a Purge in a race of them failed: %v", err)
+		}
+		gone := 0
+		for i, rec := range recs {
+			if !saved[i] {
+				gone++
+				p.lacks(rec.ID)
+				continue
+			}
+			if _, err := p.store.Get(p.ctx, rec.ID); err != nil {
+				p.broken("a record whose PurgeAt had moved past %d went in a Purge(%d): %v", now.UnixMilli(), now.UnixMilli(), err)
 			}
 		}
-	})
-	err := parallel(len(recs), 8, func(i int) error {
-		rec := recs[i] // those due last are at the end for some stores, and first for others
-		rec.PurgeAt = [...]int64{0, born + 1, math.MaxInt64}[i%3]
-		v, err := p.store.Put(p.ctx, rec, backend.IfVersion(rec.Version))
-		if err == nil {
-			saved[i], rec.Version, recs[i] = true, v, rec
+		if purged != gone {
+			p.broken("Purge says that %d records went, and %d are missing", purged, gone)
 		}
-		if is(err, backend.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
-	wg.Wait()
-	if err := errors.Join(err, purgeErr); err != nil {
-		p.broken("a Put or a Purge in a race of them failed: %v", err)
-	}
-	gone := 0
-	for i, rec := range recs {
-		if !saved[i] {
-			gone++
-			p.lacks(rec.ID)
-			continue
-		}
-		if _, err := p.store.Get(p.ctx, rec.ID); err != nil {
-			p.broken("a record whose PurgeAt had moved to %d went in a Purge(%d): %v", rec.PurgeAt, now.UnixMilli(), err)
-		}
-	}
-	if int(purged.Load()) != gone {
-		p.broken("Purge says that %d records went, and %d are missing", purged.Load(), gone)
 	}
 }
 

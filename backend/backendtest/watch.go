@@ -12,9 +12,10 @@ import (
 
 // watch is a Watch in a goroutine of its own, and what it has delivered.
 type watch struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed when Watch has returned
-	err    error         // what it returned; read it after done
+	cancel   context.CancelFunc
+	patience time.Duration
+	done     chan struct{} // closed when Watch has returned
+	err      error         // what it returned; read it after done
 
 	mu       sync.Mutex // guards what is below
 	latest   map[backend.ID]uint64
@@ -30,7 +31,7 @@ func (p *probe) watch(from backend.Token) *watch { return p.watchWith(from, nil)
 // watchWith calls fn, if it is set, for each Batch before it is noted.
 func (p *probe) watchWith(from backend.Token, fn func(backend.Batch) error) *watch {
 	ctx, cancel := context.WithCancel(p.ctx)
-	w := &watch{cancel: cancel, done: make(chan struct{}), latest: make(map[backend.ID]uint64)}
+	w := &watch{cancel: cancel, patience: p.opts.Patience, done: make(chan struct{}), latest: make(map[backend.ID]uint64)}
 	feed := capability[backend.Watcher](p)
 	go func() {
 		defer close(w.done)
@@ -67,10 +68,16 @@ func (w *watch) note(b backend.Batch) {
 	w.last = b.Token
 }
 
-// stop ends the Watch and waits for it.
+// stop ends the Watch and waits for it, but not for ever: one that does not end
+// has a check of its own.
 func (w *watch) stop() {
 	w.cancel()
-	<-w.done
+	t := time.NewTimer(w.patience)
+	defer t.Stop()
+	select {
+	case <-w.done:
+	case <-t.C:
+	}
 }
 
 // token is that of the last Batch.

@@ -1,0 +1,690 @@
+package backendtest_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/memory"
+)
+
+// flawed is the memory store with some methods replaced.
+type flawed struct {
+	*memory.Store
+	get      func(ctx context.Context, id backend.ID) (backend.Record, error)
+	put      func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error)
+	remove   func(ctx context.Context, id backend.ID, version uint64) error
+	list     func(ctx context.Context, q backend.Query) (backend.Page, error)
+	addUsage func(ctx context.Context, batch []backend.Usage) error
+	usage    func(ctx context.Context, ids []backend.ID) ([]backend.Usage, error)
+	purge    func(ctx context.Context, before time.Time, limit int) (int, error)
+	batch    func(b backend.Batch, fn func(backend.Batch) error) error // in place of fn
+	begin    func() func(backend.Batch) bool                           // for each Watch, which of its batches are let through
+	token    func(backend.Token) backend.Token                         // what Watch is really given
+	close    func() error
+}
+
+func (f *flawed) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	if f.get != nil {
+		return f.get(ctx, id)
+	}
+	return f.Store.Get(ctx, id)
+}
+
+func (f *flawed) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if f.put != nil {
+		return f.put(ctx, rec, cond)
+	}
+	return f.Store.Put(ctx, rec, cond)
+}
+
+func (f *flawed) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	if f.remove != nil {
+		return f.remove(ctx, id, version)
+	}
+	return f.Store.Delete(ctx, id, version)
+}
+
+func (f *flawed) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	if f.list != nil {
+		return f.list(ctx, q)
+	}
+	return f.Store.List(ctx, q)
+}
+
+func (f *flawed) AddUsage(ctx context.Context, batch []backend.Usage) error {
+	if f.addUsage != nil {
+		return f.addUsage(ctx, batch)
+	}
+	return f.Store.AddUsage(ctx, batch)
+}
+
+func (f *flawed) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+	if f.usage != nil {
+		return f.usage(ctx, ids)
+	}
+	return f.Store.Usage(ctx, ids)
+}
+
+func (f *flawed) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	if f.purge != nil {
+		return f.purge(ctx, before, limit)
+	}
+	return f.Store.Purge(ctx, before, limit)
+}
+
+func (f *flawed) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
+	if f.token != nil {
+		from = f.token(from)
+	}
+	if f.begin != nil {
+		through := f.begin()
+		return f.Store.Watch(ctx, from, func(b backend.Batch) error {
+			if !through(b) {
+				return nil
+			}
+			return fn(b)
+		})
+	}
+	if f.batch == nil {
+		return f.Store.Watch(ctx, from, fn)
+	}
+	return f.Store.Watch(ctx, from, func(b backend.Batch) error { return f.batch(b, fn) })
+}
+
+func (f *flawed) Close() error {
+	if f.close != nil {
+		return f.close()
+	}
+	return f.Store.Close()
+}
+
+// flaw is one way to break the contract, and the groups that must notice, no
+// others.
+type flaw struct {
+	name   string
+	groups []string
+	make   func(t *testing.T, f *flawed)
+}
+
+// flaws has one line for each; what takes more than a few lines is below.
+func flaws() []flaw {
+	return []flaw{
+		{"there is a blind write", []string{"get-put-delete"}, func(_ *testing.T, f *flawed) {
+			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+				if cond == (backend.Cond{}) {
+					if old, err := f.Store.Get(ctx, rec.ID); err == nil {
+						cond = backend.IfVersion(old.Version)
+					} else {
+						cond = backend.IfAbsent()
+					}
+				}
+				return f.Store.Put(ctx, rec, cond)
+			}
+		}},
+		{"a Put may change Parent", []string{"get-put-delete"}, mutableParent},
+		{"versions begin anew after a Delete", []string{"get-put-delete", "model"}, versionsBeginAnew},
+		{"a Get after an overwrite is stale once", []string{
+			"get-put-delete", "cas", "memory", "time", "sweep", "model"}, staleOnce},
+		{"the condition is looked at before the lock is taken", []string{"cas"}, checkThenWrite},
+		{"concurrent Gets share one that began before them", []string{"cas"}, sharedGets},
+		{"the store keeps the Body it was given", []string{"memory"}, keepsBody},
+		{"a list hands out the store's own Bodies", []string{"memory"}, listsOwnBodies},
+		{"times are floating point", []string{"time"}, func(_ *testing.T, f *flawed) {
+			float := func(at int64) int64 { // 53 bits, toward zero
+				if at > 1<<53 {
+					return at &^ 1023
+				}
+				return at
+			}
+			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+				rec.Created, rec.Expires, rec.PurgeAt = float(rec.Created), float(rec.Expires), float(rec.PurgeAt)
+				return f.Store.Put(ctx, rec, cond)
+			}
+		}},
+		{"Purge rounds its instant up", []string{"time"}, func(_ *testing.T, f *flawed) {
+			f.purge = func(ctx context.Context, before time.Time, limit int) (int, error) {
+				return f.Store.Purge(ctx, before.Add(time.Millisecond-1), limit)
+			}
+		}},
+		{"owners are folded", []string{"identifiers"}, foldOwners(strings.ToLower)},
+		{"owners end at a NUL", []string{"identifiers"}, foldOwners(func(owner string) string {
+			head, _, _ := strings.Cut(owner, "\x00")
+			return head
+		})},
+		{"cursors skip what was created in the same millisecond", []string{"listing", "model"}, func(_ *testing.T, f *flawed) {
+			f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+				page, err := f.Store.List(ctx, q)
+				if page.Next != "" && q.ExpiresBefore == 0 {
+					last := page.Records[len(page.Records)-1]
+					page.Next = backend.NewCursor(q, last.Created, backend.ID(slices.Repeat([]byte{0xff}, 16)))
+				}
+				return page, err
+			}
+		}},
+		{"cursors count records", []string{"listing"}, offsetCursors},
+		{"contexts are ignored", []string{"context"}, func(_ *testing.T, f *flawed) {
+			f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+				return f.Store.Get(context.WithoutCancel(ctx), id)
+			}
+			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+				return f.Store.Put(context.WithoutCancel(ctx), rec, cond)
+			}
+		}},
+		{"a Put that was applied answers the context's error", []string{"context"}, func(_ *testing.T, f *flawed) {
+			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+				v, err := f.Store.Put(ctx, rec, cond)
+				runtime.Gosched()
+				return v, errors.Join(err, ctx.Err())
+			}
+		}},
+		{"Close leaves a goroutine", []string{"close"}, func(t *testing.T, _ *flawed) {
+			end := make(chan struct{})
+			t.Cleanup(func() { close(end) })
+			go func() { <-end }()
+		}},
+		{"Close closes nothing", []string{"close"}, func(_ *testing.T, f *flawed) {
+			f.close = func() error { return nil }
+		}},
+		{"Close fails the second time", []string{"close"}, func(_ *testing.T, f *flawed) {
+			var closed atomic.Bool
+			f.close = func() error {
+				if closed.Swap(true) {
+					return backend.ErrClosed
+				}
+				return f.Store.Close()
+			}
+		}},
+		{"the feed leaves out deletes", []string{"feed"}, noDeletesInFeed},
+		{"a resumed feed skips a change", []string{"feed"}, skipsAtResume},
+		{"a token of another store is taken for none", []string{"feed"}, func(_ *testing.T, f *flawed) {
+			var mu sync.Mutex
+			var mine []byte // what the tokens of this store begin with
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				mu.Lock()
+				mine = slices.Clone(b.Token[:8])
+				mu.Unlock()
+				return fn(b)
+			}
+			f.token = func(from backend.Token) backend.Token {
+				mu.Lock()
+				defer mu.Unlock()
+				if len(from) == 16 && slices.Equal(from[:8], mine) {
+					return from
+				}
+				return nil
+			}
+		}},
+		{"a slow consumer stops the writers", []string{"feed"}, func(_ *testing.T, f *flawed) {
+			var gate sync.RWMutex
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				gate.RLock()
+				defer gate.RUnlock()
+				return fn(b)
+			}
+			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+				gate.Lock()
+				defer gate.Unlock()
+				return f.Store.Put(ctx, rec, cond)
+			}
+		}},
+		{"no heartbeat", []string{"feed"}, func(_ *testing.T, f *flawed) { heartbeats(f, 1<<30) }},
+		{"a slow heartbeat", []string{"feed"}, func(_ *testing.T, f *flawed) { heartbeats(f, 3) }},
+		{"AsOf is taken after the state", []string{"feed"}, func(_ *testing.T, f *flawed) {
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				time.Sleep(100 * time.Microsecond)
+				b.AsOf = time.Now()
+				return fn(b)
+			}
+		}},
+		{"AsOf is a wall-clock time", []string{"feed"}, func(_ *testing.T, f *flawed) {
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				b.AsOf = b.AsOf.Round(0)
+				return fn(b)
+			}
+		}},
+		{"every Batch is a Reset", []string{"feed"}, func(_ *testing.T, f *flawed) {
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				b.Reset = true
+				return fn(b)
+			}
+		}},
+		{"the feed goes back to older versions", []string{"feed", "memory"}, func(_ *testing.T, f *flawed) {
+			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+				for _, c := range b.Changes[:len(b.Changes):len(b.Changes)] {
+					b.Changes = append(b.Changes, backend.Change{ID: c.ID, Version: c.Version - 1})
+				}
+				return fn(b)
+			}
+		}},
+		{"Purge takes its limit for advice", []string{"sweep"}, func(_ *testing.T, f *flawed) {
+			f.purge = func(ctx context.Context, before time.Time, limit int) (int, error) {
+				if err := backend.CheckPurge(limit); err != nil {
+					return 0, err
+				}
+				return f.Store.Purge(ctx, before, backend.MaxLimit)
+			}
+		}},
+		{"Purge looks before it deletes, and not again", []string{"sweep"}, carelessPurge},
+		{"usage moves backward", []string{"usage", "model"}, func(_ *testing.T, f *flawed) {
+			var mu sync.Mutex
+			last := make(map[backend.ID]int64)
+			f.addUsage = func(ctx context.Context, batch []backend.Usage) error {
+				err := f.Store.AddUsage(ctx, batch)
+				mu.Lock()
+				defer mu.Unlock()
+				for _, u := range batch {
+					if err == nil {
+						last[u.ID] = u.Last
+					}
+				}
+				return err
+			}
+			f.usage = func(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+				got, err := f.Store.Usage(ctx, ids)
+				mu.Lock()
+				defer mu.Unlock()
+				for i := range got {
+					if got[i].Last != 0 {
+						got[i].Last = last[got[i].ID]
+					}
+				}
+				return got, err
+			}
+		}},
+		{"half a batch of usage is added", []string{"usage"}, func(_ *testing.T, f *flawed) {
+			f.addUsage = func(ctx context.Context, batch []backend.Usage) error {
+				half := len(batch) / 2
+				err := f.Store.AddUsage(ctx, batch[:half])
+				if len(batch) > 50 {
+					time.Sleep(200 * time.Microsecond)
+				}
+				if err == nil {
+					err = f.Store.AddUsage(ctx, batch[half:])
+				}
+				return err
+			}
+		}},
+		{"what is purged when it expires is in no list by expiry", []string{"model"}, func(_ *testing.T, f *flawed) {
+			f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+				page, err := f.Store.List(ctx, q)
+				if q.ExpiresBefore != 0 && len(page.Records) > 1 {
+					page.Records = slices.DeleteFunc(page.Records, func(r backend.Record) bool { return r.Expires == r.PurgeAt })
+				}
+				return page, err
+			}
+		}},
+	}
+}
+
+func mutableParent(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	parents := make(map[backend.ID]backend.ID) // of the records that moved
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		old, err := f.Store.Get(ctx, rec.ID)
+		if v, ok := cond.Version(); ok && err == nil && old.Version == v && old.Parent != rec.Parent {
+			mu.Lock()
+			parents[rec.ID] = rec.Parent
+			mu.Unlock()
+			rec.Parent = old.Parent
+		}
+		return f.Store.Put(ctx, rec, cond)
+	}
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		rec, err := f.Store.Get(ctx, id)
+		mu.Lock()
+		defer mu.Unlock()
+		if parent, moved := parents[id]; moved && err == nil {
+			rec.Parent = parent
+		}
+		return rec, err
+	}
+}
+
+func versionsBeginAnew(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	base := make(map[backend.ID]uint64) // what a record's versions are above
+	out := func(id backend.ID, v uint64) uint64 { return v - base[id] }
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		rec, err := f.Store.Get(ctx, id)
+		if err == nil {
+			rec.Version = out(id, rec.Version)
+		}
+		return rec, err
+	}
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if v, ok := cond.Version(); ok {
+			v, err := f.Store.Put(ctx, rec, backend.IfVersion(v+base[rec.ID]))
+			return out(rec.ID, v), err
+		}
+		v, err := f.Store.Put(ctx, rec, cond)
+		if err != nil {
+			return 0, err
+		}
+		base[rec.ID] = v - 1
+		return 1, nil
+	}
+	f.remove = func(ctx context.Context, id backend.ID, version uint64) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return f.Store.Delete(ctx, id, version+base[id])
+	}
+	f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		page, err := f.Store.List(ctx, q)
+		for i, rec := range page.Records {
+			page.Records[i].Version = out(rec.ID, rec.Version)
+		}
+		return page, err
+	}
+}
+
+func staleOnce(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	stale := make(map[backend.ID]backend.Record)
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		old, missing := f.Store.Get(ctx, rec.ID)
+		v, err := f.Store.Put(ctx, rec, cond)
+		if err == nil && missing == nil {
+			stale[rec.ID] = old
+		}
+		return v, err
+	}
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		rec, err := f.Store.Get(ctx, id)
+		if old, ok := stale[id]; ok && err == nil {
+			delete(stale, id)
+			return old, nil
+		}
+		return rec, err
+	}
+}
+
+func checkThenWrite(_ *testing.T, f *flawed) {
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		v, ifVersion := cond.Version()
+		old, err := f.Store.Get(ctx, rec.ID)
+		if !ifVersion || err != nil || old.Version != v {
+			return f.Store.Put(ctx, rec, cond)
+		}
+		for { // the condition holds: now write, whatever it takes
+			runtime.Gosched()
+			v, err := f.Store.Put(ctx, rec, backend.IfVersion(old.Version))
+			if !errors.Is(err, backend.ErrConflict) {
+				return v, err
+			}
+			if old, err = f.Store.Get(ctx, rec.ID); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+func sharedGets(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	under := make(map[backend.ID]int)
+	shared := make(map[backend.ID]backend.Record)
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		mu.Lock()
+		under[id]++
+		defer func() {
+			mu.Lock()
+			if under[id]--; under[id] == 0 {
+				delete(shared, id)
+			}
+			mu.Unlock()
+		}()
+		if rec, ok := shared[id]; ok && ctx.Err() == nil {
+			rec.Body = slices.Clone(rec.Body)
+			mu.Unlock()
+			return rec, nil
+		}
+		mu.Unlock()
+		rec, err := f.Store.Get(ctx, id)
+		if err == nil {
+			mu.Lock()
+			own := rec
+			own.Body = slices.Clone(rec.Body)
+			shared[id] = own
+			mu.Unlock()
+			runtime.Gosched()
+		}
+		return rec, err
+	}
+}
+
+func keepsBody(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	bodies := make(map[backend.ID][]byte)
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		v, err := f.Store.Put(ctx, rec, cond)
+		if err == nil {
+			bodies[rec.ID] = rec.Body
+		}
+		return v, err
+	}
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		rec, err := f.Store.Get(ctx, id)
+		if err == nil {
+			rec.Body = slices.Clone(bodies[id])
+		}
+		return rec, err
+	}
+}
+
+func listsOwnBodies(_ *testing.T, f *flawed) {
+	type name struct {
+		id      backend.ID
+		version uint64
+	}
+	var mu sync.Mutex
+	own := make(map[name][]byte)
+	f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+		page, err := f.Store.List(ctx, q)
+		mu.Lock()
+		defer mu.Unlock()
+		for i, rec := range page.Records {
+			if body, ok := own[name{rec.ID, rec.Version}]; ok {
+				page.Records[i].Body = body
+			}
+			own[name{rec.ID, rec.Version}] = page.Records[i].Body
+		}
+		return page, err
+	}
+	f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+		rec, err := f.Store.Get(ctx, id)
+		mu.Lock()
+		defer mu.Unlock()
+		if body, ok := own[name{id, rec.Version}]; ok && err == nil {
+			rec.Body = slices.Clone(body)
+		}
+		return rec, err
+	}
+}
+
+// foldOwners keeps owners as they are, and lists by what fold makes of them.
+func foldOwners(fold func(string) string) func(*testing.T, *flawed) {
+	return func(_ *testing.T, f *flawed) {
+		var mu sync.Mutex
+		owners := make(map[backend.ID]string)
+		whole := func(rec backend.Record) backend.Record {
+			rec.Owner = owners[rec.ID]
+			return rec
+		}
+		f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			owner, known := owners[rec.ID]
+			if _, ifVersion := cond.Version(); known && ifVersion && owner != rec.Owner {
+				return 0, backend.ErrInvalid
+			}
+			owner, rec.Owner = rec.Owner, fold(rec.Owner)
+			if len(owner) > backend.MaxOwner {
+				rec.Owner = owner // to be refused
+			}
+			v, err := f.Store.Put(ctx, rec, cond)
+			if err == nil {
+				owners[rec.ID] = owner
+			}
+			return v, err
+		}
+		f.get = func(ctx context.Context, id backend.ID) (backend.Record, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			rec, err := f.Store.Get(ctx, id)
+			if err == nil {
+				rec = whole(rec)
+			}
+			return rec, err
+		}
+		f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if folded := fold(q.Owner); folded != "" {
+				q.Owner = folded
+			}
+			page, err := f.Store.List(ctx, q)
+			for i, rec := range page.Records {
+				page.Records[i] = whole(rec)
+			}
+			return page, err
+		}
+	}
+}
+
+// offsetCursors says "go on after so many records".
+func offsetCursors(_ *testing.T, f *flawed) {
+	f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
+		limit, err := backend.CheckQuery(q)
+		if err != nil {
+			return backend.Page{}, err
+		}
+		list := sha256.Sum256(fmt.Appendf(nil, "%d %q %x %t", q.Kind, q.Owner, q.Parent, q.ExpiresBefore != 0))
+		name := base64.RawURLEncoding.EncodeToString(list[:6])
+		offset := 0
+		if q.After != "" {
+			if n, err := fmt.Sscanf(string(q.After), name+".%d.", &offset); n != 1 || err != nil || q.After != backend.Cursor(fmt.Sprintf("%s.%d.", name, offset)) {
+				return backend.Page{}, backend.ErrInvalid
+			}
+		}
+		q.After, q.Limit = "", backend.MaxLimit
+		var all []backend.Record
+		for {
+			page, err := f.Store.List(ctx, q)
+			if err != nil {
+				return backend.Page{}, err
+			}
+			all = append(all, page.Records...)
+			if q.After = page.Next; q.After == "" {
+				break
+			}
+		}
+		all = all[min(offset, len(all)):]
+		if len(all) <= limit {
+			return backend.Page{Records: all}, nil
+		}
+		return backend.Page{Records: all[:limit], Next: backend.Cursor(fmt.Sprintf("%s.%d.", name, offset+limit))}, nil
+	}
+}
+
+func noDeletesInFeed(_ *testing.T, f *flawed) {
+	f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+		b.Changes = slices.DeleteFunc(b.Changes, func(c backend.Change) bool {
+			_, err := f.Store.Get(context.Background(), c.ID)
+			return errors.Is(err, backend.ErrNotFound)
+		})
+		return fn(b)
+	}
+}
+
+func skipsAtResume(_ *testing.T, f *flawed) {
+	var mu sync.Mutex
+	resumed := false
+	f.token = func(from backend.Token) backend.Token {
+		mu.Lock()
+		defer mu.Unlock()
+		resumed = from != nil
+		return from
+	}
+	f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
+		mu.Lock()
+		if resumed && len(b.Changes) > 1 {
+			b.Changes = b.Changes[1:]
+			resumed = false
+		}
+		mu.Unlock()
+		return fn(b)
+	}
+}
+
+// heartbeats lets through the first Batch, each that tells something, and one in
+// n others.
+func heartbeats(f *flawed, n int) {
+	f.begin = func() func(backend.Batch) bool {
+		begun, empty := false, 0
+		return func(b backend.Batch) bool {
+			if !begun || len(b.Changes) > 0 || b.Reset {
+				begun = true
+				return true
+			}
+			empty++
+			return empty%n == 0
+		}
+	}
+}
+
+func carelessPurge(_ *testing.T, f *flawed) {
+	f.purge = func(ctx context.Context, before time.Time, limit int) (int, error) {
+		if err := backend.CheckPurge(limit); err != nil {
+			return 0, err
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		var due []backend.ID
+		for kind := backend.Kind(1); kind <= 5; kind++ {
+			page, err := f.Store.List(ctx, backend.Query{Kind: kind, Limit: backend.MaxLimit})
+			if err != nil {
+				return 0, err
+			}
+			for _, rec := range page.Records {
+				if rec.PurgeAt != 0 && rec.PurgeAt <= before.UnixMilli() && len(due) < limit {
+					due = append(due, rec.ID)
+				}
+			}
+		}
+		if len(due) > 0 {
+			time.Sleep(200 * time.Microsecond)
+		}
+		n := 0
+		for _, id := range due {
+			if rec, err := f.Store.Get(ctx, id); err == nil && f.Store.Delete(ctx, id, rec.Version) == nil {
+				n++
+			}
+		}
+		return n, nil
+	}
+}
