@@ -105,9 +105,6 @@ func (c Config) resolved() (Config, error) {
 	orDefault(&c.SweepInterval, defaultSweep)
 	orDefault(&c.Retention, defaultRetention)
 	orDefault(&c.IdempotencyWindow, defaultIdempotency)
-	if c.Clock == nil {
-		c.Clock = time.Now
-	}
 	c.Prefixes = slices.Clone(c.Prefixes)
 	c.RetiredPrefixes = slices.Clone(c.RetiredPrefixes)
 	c.OtherPrefixes = slices.Clone(c.OtherPrefixes)

@@ -240,9 +240,9 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string) (Credenti
 	sum := sha256.Sum256([]byte(presented))
 	seen := Digest{sum}
 	ck := cache.Key(sum[:16])
-	now := m.now()
-	if e, ok := m.entries.Get(ck, m.mono(now)); ok && e.seen.Equal(seen) {
-		return e.answer(m.usage, now)
+	now := m.clock.now()
+	if e, ok := m.entries.Get(ck, now.mono); ok && e.seen.Equal(seen) {
+		return e.answer(m.usage, now.ms)
 	}
 	// Before any store is asked: an entry put below depends on what is read after.
 	ticket := m.entries.Begin()

@@ -14,22 +14,23 @@ import (
 // immutable and safe for concurrent use. The zero Key is not a key; Keys come
 // from a Manager.
 type Key struct {
-	id          ID
-	version     uint64
-	subjectKind SubjectKind
-	subject     string
-	subjectRef  recordID // the subject's record, whose epoch ends keys of an older one
-	epoch       uint64
-	prefix      string
-	name        string
-	scopes      Scopes
-	tags        []string
+	id         ID
+	version    uint64
+	subject    string
+	subjectRef recordID // the subject's record, whose epoch ends keys of an older one
+	epoch      uint64
+	prefix     string
+	name       string
+	scopes     Scopes
+	tags       []string
 
 	// Unix milliseconds; zero is "not set".
 	issuedAt, notBefore, expiresAt, retireAt, revokedAt int64
 
-	status Status // stored: active, disabled or revoked
-	reason RevokeReason
+	status      Status // stored: active, disabled or revoked
+	subjectKind SubjectKind
+	foreign     bool // imported: its text is not ours, its digest is over all of it
+	reason      RevokeReason
 
 	successor, predecessor ID
 	rotating               uint64 // the running or crashed attempt to rotate; zero for none
@@ -37,7 +38,6 @@ type Key struct {
 
 	digest   Digest
 	pepper   string // ID of the pepper the digest is under; "" for none
-	foreign  bool   // imported: its text is not ours, its digest is over all of it
 	legacy   string // imported and not yet used: the hash of the other system
 	alias    recordID
 	lifetime int64 // milliseconds asked for at issue, which a rotation repeats

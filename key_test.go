@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fobkit/fob"
@@ -326,4 +327,26 @@ func TestAfterCloseEverythingIsClosed(t *testing.T) {
 	require.ErrorIs(t, err, fob.ErrClosed)
 	_, err = m.Sweep(ctx)
 	require.ErrorIs(t, err, fob.ErrClosed)
+}
+
+// With the system's clock, a hit reads the wall clock only now and then: the
+// instants at which a key begins and ends are exact all the same.
+func TestTheSystemClockIsExactToTheMillisecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, nil, fob.Config{})
+		for _, lifetime := range []time.Duration{time.Millisecond, 99 * time.Millisecond, 100 * time.Millisecond, 101 * time.Millisecond, time.Hour} {
+			time.Sleep(time.Millisecond - time.Duration(time.Now().Nanosecond())%time.Millisecond) // times are kept in whole ones
+			from := time.Now().Add(10 * time.Millisecond)
+			text, _ := mustIssue(t, m, fob.KeySpec{NotBefore: from, ExpiresAt: from.Add(lifetime)})
+			mustReject(t, m, text, fob.ErrNotYetValid)
+			time.Sleep(10*time.Millisecond - 1)
+			mustReject(t, m, text, fob.ErrNotYetValid)
+			time.Sleep(1)
+			mustVerify(t, m, text)
+			time.Sleep(lifetime - 1)
+			mustVerify(t, m, text)
+			time.Sleep(1)
+			mustReject(t, m, text, fob.ErrExpired)
+		}
+	})
 }

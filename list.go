@@ -171,7 +171,7 @@ func (m *Manager) current(ctx context.Context, rec *backend.Record) (*Key, error
 		return nil, err
 	}
 	// The record was read a moment ago; the subject may be as old as the cache allows.
-	state, err := m.subjectState(ctx, m.now(), k.subjectRef)
+	state, err := m.subjectState(ctx, m.clock.now(), k.subjectRef)
 	if err != nil {
 		return nil, storeError("read subject", err)
 	}

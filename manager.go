@@ -20,7 +20,7 @@ import (
 type Manager struct {
 	cfg   Config
 	store backend.Store
-	begun time.Time // the zero of monotonic time here
+	clock clock
 
 	prefixes []acceptedPrefix
 	peppers  map[string][]byte
@@ -68,11 +68,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg:      cfg,
 		store:    store,
-		begun:    cfg.Clock(),
 		peppers:  make(map[string][]byte, len(cfg.Peppers)),
 		entries:  entries,
 		subjects: subjects,
-		usage:    new(usageLog),
+		usage:    newUsageLog(cfg.CacheEntries),
 	}
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
@@ -90,6 +89,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if cfg.Foreign != nil {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
 	}
+	m.clock.start(cfg.Clock)
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.done.Go(func() { m.upkeep(ctx) })
@@ -139,11 +139,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 	}
 }
 
-func (m *Manager) now() time.Time { return m.cfg.Clock() }
-
-// mono is now on the Manager's own monotonic time, which no step of the wall
-// clock moves, in nanoseconds.
-func (m *Manager) mono(now time.Time) int64 { return int64(now.Sub(m.begun)) }
+func (m *Manager) now() time.Time { return m.clock.read() }
 
 func (m *Manager) observe(e Event) {
 	if m.cfg.Observer == nil {

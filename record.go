@@ -120,10 +120,12 @@ func (w *bodyWriter) seal(rec *backend.Record) {
 }
 
 func bodySum(rec *backend.Record, body []byte) uint32 {
-	var head [17]byte
-	copy(head[:], rec.ID[:])
-	head[16] = byte(rec.Kind)
-	sum := crc32.Update(0, crcTable, head[:])
+	// Byte by byte: what crc32.Update is given moves to the heap.
+	sum := ^uint32(0)
+	for _, b := range rec.ID {
+		sum = crcTable[byte(sum)^b] ^ sum>>8
+	}
+	sum = ^(crcTable[byte(sum)^byte(rec.Kind)] ^ sum>>8)
 	sum = crc32.Update(sum, crcTable, unsafe.Slice(unsafe.StringData(rec.Owner), len(rec.Owner)))
 	return crc32.Update(sum, crcTable, body)
 }
@@ -345,8 +347,12 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 // splitScopes is the reverse of Scopes.String, for text that was checked.
 func splitScopes(text string) Scopes {
 	scopes := make(Scopes, 0, strings.Count(text, " ")+1)
-	for part := range strings.SplitSeq(text, " ") {
-		scopes = append(scopes, Scope(part))
+	for {
+		i := strings.IndexByte(text, ' ')
+		if i < 0 {
+			return append(scopes, Scope(text))
+		}
+		scopes = append(scopes, Scope(text[:i]))
+		text = text[i+1:]
 	}
-	return scopes
 }

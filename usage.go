@@ -30,13 +30,37 @@ type usageCell struct {
 }
 
 // usageLog collects the cells that were used since the last write. A cell
-// outlives its entry in the cache until it is written, so an eviction loses
-// nothing.
+// outlives its entry in the cache until it is counted, so an eviction loses
+// nothing. An evicted entry must not be held for long, though: a scan through
+// many keys would hold them all. So the log holds two generations of up to limit
+// cells, and each cell that is added moves the count of an older one to sums.
 type usageLog struct {
+	limit int
+
 	mu    sync.Mutex
 	dirty []*usageCell
+	older []*usageCell // empty again by the time that dirty is full
+	sums  map[ID]tally
 
 	flush sync.Mutex // one write at a time; held before mu
+}
+
+// tally is a number of uses and the last of them.
+type tally struct {
+	n    uint64
+	last int64
+}
+
+func newUsageLog(limit int) *usageLog {
+	return &usageLog{limit: limit, sums: make(map[ID]tally)}
+}
+
+// count counts one use of a credential that was not in the cache: its cell may
+// never be used again, and is not held for it.
+func (l *usageLog) count(id ID, ms int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	merge(l.sums, id, 1, ms)
 }
 
 // used counts one use.
@@ -49,32 +73,50 @@ func (l *usageLog) used(c *usageCell, ms int64) {
 		}
 	}
 	if atomic.LoadUint32(&c.queued) == 0 && atomic.CompareAndSwapUint32(&c.queued, 0, 1) {
-		l.mu.Lock()
-		l.dirty = append(l.dirty, c)
-		l.mu.Unlock()
+		l.add(c)
+	}
+}
+
+func (l *usageLog) add(c *usageCell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.dirty) >= l.limit {
+		l.dirty, l.older = l.older, l.dirty
+	}
+	l.dirty = append(l.dirty, c)
+	if n := len(l.older); n > 0 {
+		sum(l.sums, l.older[n-1])
+		l.older[n-1] = nil
+		l.older = l.older[:n-1]
+	}
+}
+
+// sum moves the count of a cell out of the log.
+func sum(into map[ID]tally, c *usageCell) {
+	// Before the counter is read: a use that comes after puts it back in the log.
+	atomic.StoreUint32(&c.queued, 0)
+	if n := atomic.SwapUint64(&c.n, 0); n > 0 {
+		merge(into, c.id, n, atomic.LoadInt64(&c.last))
 	}
 }
 
 // take empties the log into one Usage per credential.
-func (l *usageLog) take() map[ID]backend.Usage {
+func (l *usageLog) take() map[ID]tally {
 	l.mu.Lock()
-	cells := l.dirty
-	l.dirty = nil
+	cells, taken := [][]*usageCell{l.dirty, l.older}, l.sums
+	l.dirty, l.older, l.sums = nil, nil, make(map[ID]tally)
 	l.mu.Unlock()
-	taken := make(map[ID]backend.Usage, len(cells))
-	for _, c := range cells {
-		// Before the counter is read: a use that comes after puts it back in the log.
-		atomic.StoreUint32(&c.queued, 0)
-		if n := atomic.SwapUint64(&c.n, 0); n > 0 {
-			merge(taken, c.id, n, atomic.LoadInt64(&c.last))
+	for _, cells := range cells {
+		for _, c := range cells {
+			sum(taken, c)
 		}
 	}
 	return taken
 }
 
-func merge(into map[ID]backend.Usage, id ID, n uint64, last int64) {
-	u := into[id]
-	into[id] = backend.Usage{ID: backend.ID(id), N: u.N + n, Last: max(u.Last, last)}
+func merge(into map[ID]tally, id ID, n uint64, last int64) {
+	t := into[id]
+	into[id] = tally{n: t.n + n, last: max(t.last, last)}
 }
 
 // giveBack returns what could not be written.
@@ -82,18 +124,25 @@ func (l *usageLog) giveBack(batch []backend.Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, u := range batch {
-		l.dirty = append(l.dirty, &usageCell{n: u.N, last: u.Last, queued: 1, id: ID(u.ID)})
+		merge(l.sums, ID(u.ID), u.N, u.Last)
 	}
 }
 
 // pending is what is not yet written of some credentials.
-func (l *usageLog) pending(ids map[ID]bool) map[ID]backend.Usage {
+func (l *usageLog) pending(ids map[ID]bool) map[ID]tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := make(map[ID]backend.Usage)
-	for _, c := range l.dirty {
-		if n := atomic.LoadUint64(&c.n); n > 0 && ids[c.id] {
-			merge(found, c.id, n, atomic.LoadInt64(&c.last))
+	found := make(map[ID]tally)
+	for id := range ids {
+		if t, ok := l.sums[id]; ok {
+			found[id] = t
+		}
+	}
+	for _, cells := range [][]*usageCell{l.dirty, l.older} {
+		for _, c := range cells {
+			if n := atomic.LoadUint64(&c.n); n > 0 && ids[c.id] {
+				merge(found, c.id, n, atomic.LoadInt64(&c.last))
+			}
 		}
 	}
 	return found
@@ -112,8 +161,8 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 		return nil
 	}
 	all := make([]backend.Usage, 0, len(taken))
-	for _, u := range taken {
-		all = append(all, u)
+	for id, t := range taken {
+		all = append(all, backend.Usage{ID: backend.ID(id), N: t.n, Last: t.last})
 	}
 	for len(all) > 0 {
 		n := min(len(all), backend.MaxLimit)
@@ -166,7 +215,7 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 	out := make([]Usage, len(ids))
 	for i, id := range ids {
 		p := pending[id]
-		out[i] = Usage{Count: stored[i].N + p.N, LastUsedAt: instant(max(stored[i].Last, p.Last))}
+		out[i] = Usage{Count: stored[i].N + p.n, LastUsedAt: instant(max(stored[i].Last, p.last))}
 	}
 	return out, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
@@ -58,25 +57,31 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 	if problem != keytext.OK || prefix == noPrefix {
 		return m.verifyOther(ctx, presented, text, problem)
 	}
-	if problem := keytext.Check(presented); problem != keytext.OK {
-		return nil, malformed(problem)
+	if !keytext.Summed(presented) {
+		return nil, malformed(keytext.Blame(presented))
 	}
 	block := keytext.Block(presented)
 	seen := Digest{sha256.Sum256(block[:])}
 	id := ID(block[1 : 1+keytext.IDLen])
-	now := m.now()
-	if e, ok := m.entries.Get(cache.Key(id), m.mono(now)); ok {
-		if !e.seen.Equal(seen) || e.prefix != prefix {
-			return nil, ErrUnknown
-		}
-		return e.answer(m.usage, now)
+	now := m.clock.now()
+	e, ok := m.entries.Get(cache.Key(id), now.mono)
+	if ok && e.prefix == prefix && e.seen.Equal(seen) {
+		return e.answer(m.usage, now.ms)
+	}
+	// What is in the cache was checked when it came in. The rest of the check is
+	// left until here, off the way of a hit.
+	if problem := keytext.Check(presented); problem != keytext.OK {
+		return nil, malformed(problem)
+	}
+	if ok {
+		return nil, ErrUnknown
 	}
 	return m.verifyStored(ctx, now, id, prefix, presented, seen)
 }
 
-// answer is the end of every verification: what the state says now.
-func (e *entry) answer(log *usageLog, now time.Time) (Credential, error) {
-	ms := now.UnixMilli()
+// answer is the end of a verification that found e in the cache: what the state
+// says now.
+func (e *entry) answer(log *usageLog, ms int64) (Credential, error) {
 	if ms < e.from || ms >= e.to {
 		return nil, e.refusal(ms)
 	}
@@ -138,7 +143,7 @@ func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, pro
 }
 
 // verifyStored is a miss of the cache: read the record, check, remember.
-func (m *Manager) verifyStored(ctx context.Context, now time.Time, id ID, prefix int, presented string, seen Digest) (Credential, error) {
+func (m *Manager) verifyStored(ctx context.Context, now moment, id ID, prefix int, presented string, seen Digest) (Credential, error) {
 	ticket := m.entries.Begin()
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
@@ -174,7 +179,7 @@ func nativeSecret(presented string) []byte {
 
 // remember completes the entry of a key whose secret was found right, puts it
 // into the cache and answers from it.
-func (m *Manager) remember(ctx context.Context, now time.Time, ticket cache.Ticket, ck cache.Key, e entry, presented string) (Credential, error) {
+func (m *Manager) remember(ctx context.Context, now moment, ticket cache.Ticket, ck cache.Key, e entry, presented string) (Credential, error) {
 	k := e.key
 	state, err := m.subjectState(ctx, now, k.subjectRef)
 	if err != nil {
@@ -192,19 +197,22 @@ func (m *Manager) remember(ctx context.Context, now time.Time, ticket cache.Tick
 			e.to = end
 		}
 	}
-	until := min(m.mono(now)+int64(m.cfg.MaxStaleness), state.until)
-	stored, _ := m.entries.Put(ck, e, ticket, until, cache.Ref(k.id), cache.Ref(k.subjectRef))
-	cred, err := stored.answer(m.usage, now)
-	if err == nil && m.wantsRehash(k) {
+	until := min(now.mono+int64(m.cfg.MaxStaleness), state.until)
+	m.entries.Put(ck, e, ticket, until, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	if now.ms < e.from || now.ms >= e.to {
+		return nil, e.refusal(now.ms)
+	}
+	m.usage.count(k.id, now.ms)
+	if m.wantsRehash(k) {
 		m.rehash(ctx, k, presented)
 	}
-	return cred, err
+	return k, nil
 }
 
 // subjectState returns the epoch of a subject, from the cache if it may. A
 // subject that never was revoked has no record, and epoch zero.
-func (m *Manager) subjectState(ctx context.Context, now time.Time, ref recordID) (subjectState, error) {
-	if s, ok := m.subjects.Get(cache.Key(ref), m.mono(now)); ok {
+func (m *Manager) subjectState(ctx context.Context, now moment, ref recordID) (subjectState, error) {
+	if s, ok := m.subjects.Get(cache.Key(ref), now.mono); ok {
 		return *s, nil
 	}
 	ticket := m.subjects.Begin()
@@ -212,7 +220,7 @@ func (m *Manager) subjectState(ctx context.Context, now time.Time, ref recordID)
 	if err != nil {
 		return subjectState{}, err
 	}
-	s := subjectState{epoch: epoch, until: m.mono(now) + int64(m.cfg.MaxStaleness)}
+	s := subjectState{epoch: epoch, until: now.mono + int64(m.cfg.MaxStaleness)}
 	m.subjects.Put(cache.Key(ref), s, ticket, s.until, cache.Ref(ref))
 	return s, nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// live is how many keys are live, of 1,000 subjects.
+// live is how many keys are live.
 const live = 10_000
 
 func newManager(b testing.TB, store backend.Store, cfg fob.Config) *fob.Manager {
@@ -40,9 +40,9 @@ func openBadger(b testing.TB, dir string) *badger.Store {
 	return s
 }
 
-// issue makes n keys, from many goroutines so that a durable store commits them
+// issue makes n keys for some subjects, from many goroutines so that a durable store commits them
 // together.
-func issue(b testing.TB, m *fob.Manager, n int) []string {
+func issue(b testing.TB, m *fob.Manager, n, subjects int) []string {
 	b.Helper()
 	texts := make([]string, n)
 	var next atomic.Int64
@@ -51,7 +51,7 @@ func issue(b testing.TB, m *fob.Manager, n int) []string {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				secret, _, err := m.IssueKey(context.Background(), fob.KeySpec{
-					Subject: fmt.Sprintf("app-%d", i%1000), Scopes: fob.Scopes{"orders:read", "orders:list"},
+					Subject: fmt.Sprintf("app-%d", i%int64(subjects)), Scopes: fob.Scopes{"orders:read", "orders:list"},
 				})
 				if err != nil {
 					b.Error(err)
@@ -67,6 +67,19 @@ func issue(b testing.TB, m *fob.Manager, n int) []string {
 	}
 	return texts
 }
+
+// counted counts the reads of one goroutine.
+type counted struct {
+	backend.Store
+	gets int
+}
+
+func (s *counted) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	s.gets++
+	return s.Store.Get(ctx, id)
+}
+
+func (s *counted) Unwrap() backend.Store { return s.Store }
 
 // verify asks for each text in turn, and fails on any that is not accepted.
 func verify(b *testing.B, m *fob.Manager, texts []string) {
@@ -87,7 +100,7 @@ func verify(b *testing.B, m *fob.Manager, texts []string) {
 
 // BenchmarkFloor is what no verification can go below.
 func BenchmarkFloor(b *testing.B) {
-	texts := issue(b, newManager(b, memory.New(), fob.Config{}), live)
+	texts := issue(b, newManager(b, memory.New(), fob.Config{}), live, 1000)
 	byDigest := make(map[[sha256.Size]byte]*int, live)
 	blocks := make([][49]byte, live)
 	for i, text := range texts {
@@ -124,7 +137,7 @@ func BenchmarkFloor(b *testing.B) {
 
 func BenchmarkVerifyMalformed(b *testing.B) {
 	m := newManager(b, memory.New(), fob.Config{})
-	text := issue(b, m, 1)[0]
+	text := issue(b, m, 1, 1)[0]
 	at := len(text) - 20
 	typo := text[:at] + "x" + text[at+1:]
 	if typo == text {
@@ -153,7 +166,7 @@ func BenchmarkVerifyMalformed(b *testing.B) {
 
 func BenchmarkVerifyCached(b *testing.B) {
 	m := newManager(b, memory.New(), fob.Config{MaxStaleness: time.Hour, UsageInterval: time.Hour})
-	texts := issue(b, m, live)
+	texts := issue(b, m, live, 1000)
 	for _, text := range texts {
 		_, err := m.Verify(b.Context(), text)
 		require.NoError(b, err)
@@ -186,17 +199,26 @@ func BenchmarkVerifyCached(b *testing.B) {
 	})
 }
 
-// uncached makes a Manager that remembers one key at a time, so that asking in
-// turn never finds one; what it knows of subjects is remembered, as it is in
-// service.
-func uncached(b testing.TB, store backend.Store) (*fob.Manager, []string) {
-	texts := issue(b, newManager(b, store, fob.Config{}), live)
-	return newManager(b, store, fob.Config{CacheEntries: 4096, MaxStaleness: time.Hour, UsageInterval: time.Hour}), texts
-}
-
+// BenchmarkVerifyUncachedMemory asks for 10,000 keys in turn, so that no key is
+// found in the cache. With room for one entry, it is the cost of a verification
+// from the store; with room for 4,096, and 1,000 subjects, that of a cache which
+// is too small: each miss also throws out an entry that has grown cold.
 func BenchmarkVerifyUncachedMemory(b *testing.B) {
-	m, texts := uncached(b, memory.New())
-	verify(b, m, texts)
+	for _, c := range []struct {
+		name              string
+		entries, subjects int
+	}{{"one_entry", 1, 1}, {"4096_entries", 4096, 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			store := &counted{Store: memory.New()}
+			texts := issue(b, newManager(b, store, fob.Config{}), live, c.subjects)
+			m := newManager(b, store, fob.Config{CacheEntries: c.entries, MaxStaleness: time.Hour, UsageInterval: time.Hour})
+			store.gets = 0
+			verify(b, m, texts)
+			if store.gets < b.N {
+				b.Fatalf("%d reads of the store for %d verifications", store.gets, b.N)
+			}
+		})
+	}
 }
 
 // BenchmarkVerifyUncachedBadger stands beside a bare BadgerDB read of the same
@@ -206,7 +228,7 @@ func BenchmarkVerifyUncachedBadger(b *testing.B) {
 	store, err := badger.Open(dir, badger.Options{})
 	require.NoError(b, err)
 	maker := newManager(b, store, fob.Config{UsageInterval: time.Hour})
-	texts := issue(b, maker, live)
+	texts := map[int][]string{1: issue(b, maker, live, 1), 4096: issue(b, maker, live, 1000)}
 	require.NoError(b, maker.Close())
 	require.NoError(b, store.Close())
 
@@ -218,7 +240,7 @@ func BenchmarkVerifyUncachedBadger(b *testing.B) {
 		b.ReportAllocs()
 		i := 0
 		for b.Loop() {
-			text := texts[i]
+			text := texts[1][i]
 			key := append([]byte{'c'}, text[len(text)-54:][:16]...)
 			err := db.View(func(txn *badgerdb.Txn) error {
 				item, err := txn.Get(key)
@@ -234,20 +256,22 @@ func BenchmarkVerifyUncachedBadger(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if i++; i == len(texts) {
+			if i++; i == live {
 				i = 0
 			}
 		}
 	})
-	b.Run("verify", func(b *testing.B) {
-		store, err := badger.Open(dir, badger.Options{})
-		require.NoError(b, err)
-		defer func() { require.NoError(b, store.Close()) }()
-		m, err := fob.New(store, fob.Config{Prefix: "acme_live", CacheEntries: 4096, MaxStaleness: time.Hour, UsageInterval: time.Hour, SweepInterval: -1})
-		require.NoError(b, err)
-		defer func() { require.NoError(b, m.Close()) }()
-		verify(b, m, texts)
-	})
+	for _, entries := range []int{1, 4096} { // see BenchmarkVerifyUncachedMemory
+		b.Run(fmt.Sprintf("verify/%d", entries), func(b *testing.B) {
+			store, err := badger.Open(dir, badger.Options{})
+			require.NoError(b, err)
+			defer func() { require.NoError(b, store.Close()) }()
+			m, err := fob.New(store, fob.Config{Prefix: "acme_live", CacheEntries: entries, MaxStaleness: time.Hour, UsageInterval: time.Hour, SweepInterval: -1})
+			require.NoError(b, err)
+			defer func() { require.NoError(b, m.Close()) }()
+			verify(b, m, texts[entries])
+		})
+	}
 }
 
 // BenchmarkIssueDurable issues keys on Badger, each on disk when it is returned.

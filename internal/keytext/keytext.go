@@ -5,8 +5,8 @@
 // The 55 characters after the last '_' are base62 in ASCII order, so that IDs
 // sort as bytes in the order in which they were drawn. The checksum is CRC-32C
 // over everything before it. Reading a text is three steps, from cheap to dear,
-// so that a caller can stop early: Split, Check, Block. None of them allocates,
-// keeps the text, or can panic.
+// so that a caller can stop early: Split, Check (of which Summed is the quick
+// part), Block. None of them allocates, keeps the text, or can panic.
 package keytext
 
 import (
@@ -75,30 +75,52 @@ func Split(text string) (prefix string, p Problem) {
 	return text[:n], OK
 }
 
-// Check checks the body of a text that Split accepts, in the same time for
-// sound ones and mistyped ones.
+// Summed reports whether the version and the checksum of a text that Split
+// accepts are right. It is the part of Check that finds a typing error; what
+// has passed it may still be no text of Format, because anybody can compute a
+// checksum over anything.
+func Summed(text string) bool {
+	if len(text) < BodyLen {
+		return false
+	}
+	all := bytes(text)
+	end := len(all) - sumLen
+	return all[len(all)-BodyLen] == Current && decode(all[end:]) == uint64(crc32.Update(0, castagnoli, all[:end]))
+}
+
+// Check checks the body of a text that Split accepts.
 func Check(text string) Problem {
 	start := len(text) - BodyLen
 	if start < 0 {
 		return Length
 	}
-	// Both checks only read; a copy to have a []byte would be an allocation for
-	// each text that anybody sends.
-	all := unsafe.Slice(unsafe.StringData(text), len(text))
-	body := all[start:]
-	if body[0] != Current {
-		return Version
+	if Summed(text) {
+		// A checksum proves no alphabet: anybody can compute one.
+		if !isBase62(bytes(text)[start:]) {
+			return Alphabet
+		}
+		return OK
 	}
-	// Before the checksum, which proves no alphabet: anybody can compute one.
-	if !isBase62(body) {
+	return Blame(text)
+}
+
+// Blame says what is wrong with a text that Split accepts and Summed does not.
+func Blame(text string) Problem {
+	body := bytes(text)[max(len(text)-BodyLen, 0):]
+	switch {
+	case len(body) < BodyLen:
+		return Length
+	case body[0] != Current:
+		return Version
+	case !isBase62(body):
 		return Alphabet
 	}
-	end := len(all) - sumLen
-	if decode(all[end:]) != uint64(crc32.Update(0, castagnoli, all[:end])) {
-		return Checksum
-	}
-	return OK
+	return Checksum
 }
+
+// bytes is the text itself, to read: a copy would be an allocation for each text
+// that anybody sends.
+func bytes(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
 // isBase62 looks at eight bytes at a time: adding 0x80-lo sets the high bit of
 // each byte that is at least lo, adding 0x7f-hi that of each above hi. It takes
@@ -118,14 +140,18 @@ func isBase62(body []byte) bool {
 	return sound&high == high && top&high == 0
 }
 
-// decode is the number that six base62 characters write. A number has one such
-// text, so a sound text has no twin.
+// decode is the number that six base62 characters write, which is below 2^36, or
+// a greater one if they are not base62. A number has one such text, so a sound
+// text has no twin.
 func decode(b []byte) uint64 {
 	var n uint64
+	var all byte
 	for _, c := range b[:sumLen] {
-		n = n*62 + uint64(values[c])
+		v := values[c]
+		n = n*62 + uint64(v)
+		all |= v
 	}
-	return n
+	return n | uint64(all&notDigit)<<56
 }
 
 // Block returns the version, the ID and the secret of a text that Check accepts.

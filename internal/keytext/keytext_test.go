@@ -89,6 +89,39 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// A byte that is no digit counts as 128 where a digit counts as its value: 4 more
+// than twice 62. Such a text must not pass for the one whose checksum it adds up to.
+func TestAChecksumHasNoSecondText(t *testing.T) {
+	for {
+		text := newText("acme_live")
+		last := len(text) - 1
+		if text[last] != '4' || text[last-1] < '2' || text[last-1] > '9' {
+			continue
+		}
+		require.True(t, keytext.Summed(text))
+		require.False(t, keytext.Summed(text[:last-1]+string([]byte{text[last-1] - 2, '-'})))
+		return
+	}
+}
+
+func TestSummedAndBlameAgreeWithCheck(t *testing.T) {
+	text := newText("acme_live")
+	for i := len(sound); i < len(text); i++ {
+		for _, c := range []byte("0aZ-_\x00\xff") {
+			changed := text[:i] + string([]byte{c}) + text[i+1:]
+			want := keytext.Check(changed)
+			if !keytext.Summed(changed) {
+				require.Equal(t, want, keytext.Blame(changed))
+				continue
+			}
+			require.Equal(t, text, changed)
+			require.Equal(t, keytext.OK, want)
+		}
+	}
+	require.False(t, keytext.Summed("short"))
+	require.Equal(t, keytext.Length, keytext.Blame("short"))
+}
+
 func TestAChecksumOverAWrongAlphabetIsStillRefused(t *testing.T) {
 	id, secret := keytext.NewID(time.Now()), keytext.NewSecret()
 	secret[7] = '-'
