@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -87,9 +88,7 @@ func TestKill9(t *testing.T) {
 		cmd.Env = append(os.Environ(), crashDir+"="+dir)
 		said := map[string]string{}
 		killAfter(t, cmd, 1+rng.IntN(400), said)
-		for text, what := range said {
-			state[text] = what
-		}
+		maps.Copy(state, said)
 		if round == rounds-1 {
 			said = state // at the end everything, of all lives
 		}

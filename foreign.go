@@ -107,11 +107,12 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if err != nil {
 		return nil, err
 	}
-	if foreign.Secret != "" {
+	switch {
+	case foreign.Secret != "":
 		m.digest(k, foreignSecret(k.id, foreign.Secret))
-	} else if foreign.Hash != "" {
+	case foreign.Hash != "":
 		k.legacy = foreign.Hash
-	} else {
+	default:
 		k.legacy = ownDigest + hex.EncodeToString(foreign.Digest)
 	}
 	if k.version, err = m.create(ctx, encodeKey(k, m.purgeAt(k))); err != nil {

@@ -149,8 +149,9 @@ func (k *Key) refusal(ms int64) error {
 			return ErrRetired
 		}
 		return ErrExpired
+	default: // StatusRevoked, and what nobody knows
+		return ErrRevoked
 	}
-	return ErrRevoked
 }
 
 func instant(ms int64) time.Time {

@@ -42,7 +42,7 @@ func namedRecord(kind backend.Kind, name ...string) recordID {
 }
 
 func subjectRecord(kind SubjectKind, subject string) recordID {
-	return namedRecord(recordSubject, string(owner(kind, subject)))
+	return namedRecord(recordSubject, owner(kind, subject))
 }
 
 // owner is a subject with its kind, as stores list by it.

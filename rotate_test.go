@@ -3,7 +3,6 @@ package fob_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -243,7 +242,7 @@ func TestARevokeDuringARotationWins(t *testing.T) {
 			require.NoError(t, err)
 			break
 		}
-		require.Error(t, err, fmt.Sprintf("revoked before call %d", step+1))
+		require.Error(t, err, "revoked before call %d", step+1)
 		require.True(t, secret.IsZero())
 		mustReject(t, m, old, fob.ErrRevoked)
 		page, err := m.List(t.Context(), fob.Query{Status: fob.StatusActive})

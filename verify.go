@@ -118,8 +118,9 @@ func malformed(p keytext.Problem) error {
 		return ErrKeyAlphabet
 	case keytext.Checksum:
 		return ErrKeyChecksum
+	default:
+		return ErrMalformed
 	}
-	return ErrMalformed
 }
 
 // verifyOther is for text that is not a key with one of our prefixes.

@@ -287,6 +287,7 @@ func isNil(v any) bool {
 	switch rv := reflect.ValueOf(v); rv.Kind() {
 	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Interface:
 		return rv.IsNil()
+	default:
+		return false
 	}
-	return false
 }

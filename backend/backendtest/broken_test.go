@@ -261,7 +261,7 @@ func flaws() []flaw {
 		}},
 		{"the feed goes back to older versions", []string{"feed", "memory"}, func(_ *testing.T, f *flawed) {
 			f.batch = func(b backend.Batch, fn func(backend.Batch) error) error {
-				for _, c := range b.Changes[:len(b.Changes):len(b.Changes)] {
+				for _, c := range slices.Clip(b.Changes) {
 					b.Changes = append(b.Changes, backend.Change{ID: c.ID, Version: c.Version - 1})
 				}
 				return fn(b)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,7 @@ func checkOneCreates(p *probe) {
 		recs, versions := make([]backend.Record, workers), make([]uint64, workers)
 		errs := compete(func(i int) (err error) {
 			recs[i] = sample(round)
-			recs[i].Owner, recs[i].Body = fmt.Sprint(i), fmt.Append(nil, i)
+			recs[i].Owner, recs[i].Body = strconv.Itoa(i), fmt.Append(nil, i)
 			versions[i], err = p.store.Put(p.ctx, recs[i], backend.IfAbsent())
 			return err
 		})
@@ -185,7 +186,7 @@ func checkReadersSeeRise(p *probe) {
 	err := parallel(100, 4, func(int) error { return increment(p, rec.ID) })
 	done.Store(true)
 	wg.Wait()
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(errors.Join(errs...), err); err != nil {
 		p.broken("%v", err)
 	}
 }

@@ -174,7 +174,7 @@ func (o *opener) chunk() error {
 // end checks that the stream was read to its end, and returns where the next one
 // begins.
 func (o *opener) end() (uint64, error) {
-	if n, err := o.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := o.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		return 0, fmt.Errorf("%w: not read to its end", errors.Join(ErrBackup, err))
 	}
 	if n, _ := o.r.Read(make([]byte, 1)); n != 0 {
