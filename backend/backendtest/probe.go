@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,10 +111,12 @@ func (p *probe) another() (s backend.Store, discard func()) {
 	return s, func() { p.discard(s) }
 }
 
-// broken ends the check with the sentence about its rule.
+// broken ends the check with the sentence about its rule: one, even where several
+// errors were joined.
 func (p *probe) broken(format string, args ...any) {
 	p.Helper()
-	p.Fatalf("rule R%d of package backend: %s: %s", p.rule, duties[p.rule], fmt.Sprintf(format, args...))
+	what := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	p.Fatalf("rule R%d of package backend: %s: %s", p.rule, duties[p.rule], what)
 }
 
 // discard closes a store that the check has done with. What Close promises has

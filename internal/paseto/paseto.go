@@ -1,0 +1,208 @@
+// Package paseto seals and opens PASETO tokens of four protocols: v4.local,
+// v4.public, v2.local and v2.public (paseto-spec, docs/01-Protocol-Versions).
+// It moves bytes: what a payload says, and whether it says it in time, is for
+// its callers.
+//
+// A protocol is a property of the key, never of the token: a key opens tokens
+// of its own protocol and refuses all others, whatever they are. Version 1 and
+// version 3 do not exist here.
+//
+// Reading is two steps. Parse takes a text apart and refuses every spelling but
+// the one that sealing writes, without allocating; Open checks what was sealed.
+package paseto
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Protocol is a version and a purpose.
+type Protocol uint8
+
+// The protocols. The zero Protocol is none.
+const (
+	V4Local  Protocol = 1 + iota // encrypted: who can read it can make it
+	V4Public                     // signed: anybody with the public key can check it
+	V2Local                      // as V4Local, of a version that the specification has deprecated
+	V2Public                     // as V4Public, of that version
+)
+
+var headers = [...]string{V4Local: "v4.local.", V4Public: "v4.public.", V2Local: "v2.local.", V2Public: "v2.public."}
+
+// String is the protocol as it stands in a token: "v4.local".
+func (p Protocol) String() string {
+	if !p.Valid() {
+		return fmt.Sprintf("paseto.Protocol(%d)", uint8(p))
+	}
+	return strings.TrimSuffix(headers[p], ".")
+}
+
+// Valid reports whether p is one of the four.
+func (p Protocol) Valid() bool { return p >= V4Local && p <= V2Public }
+
+// Local reports whether tokens are encrypted with a symmetric key.
+func (p Protocol) Local() bool { return p == V4Local || p == V2Local }
+
+// Version is 4 or 2.
+func (p Protocol) Version() int {
+	if p == V2Local || p == V2Public {
+		return 2
+	}
+	return 4
+}
+
+// Bounds of a token. A caller may ask for less.
+const (
+	MaxToken  = 16 << 10
+	MaxFooter = 512 // encoded
+)
+
+// The errors of Parse and Open. They never contain the token or what is in it.
+var (
+	ErrFormat   = errors.New("paseto: not a token")
+	ErrSize     = errors.New("paseto: token too long")
+	ErrProtocol = errors.New("paseto: another version or purpose")
+	ErrSeal     = errors.New("paseto: not sealed with this key")
+	ErrKey      = errors.New("paseto: not a key for that")
+)
+
+// Token is a text that Parse took apart: its strings are parts of that text.
+type Token struct {
+	text     string
+	protocol Protocol
+	body     string // unpadded base64url
+	footer   string // the same, "" if there is none
+}
+
+// Parse takes a token apart. The only spelling it accepts is that which sealing
+// writes: a token has no second text that would be another entry in a cache and
+// escape a deny list. It allocates nothing.
+//
+// A text that is no token at all is ErrFormat; one of another version ("v1.",
+// "v3.") or purpose is ErrProtocol; one longer than MaxToken is ErrSize.
+func Parse(text string) (Token, error) {
+	if len(text) > MaxToken {
+		return Token{}, ErrSize
+	}
+	t := Token{text: text}
+	for p, h := range headers {
+		if h != "" && strings.HasPrefix(text, h) {
+			t.protocol, t.body = Protocol(p), text[len(h):]
+		}
+	}
+	if !t.protocol.Valid() {
+		if looksLikeToken(text) {
+			return Token{}, ErrProtocol
+		}
+		return Token{}, ErrFormat
+	}
+	if dot := strings.IndexByte(t.body, '.'); dot >= 0 {
+		t.body, t.footer = t.body[:dot], t.body[dot+1:]
+		if t.footer == "" || !canonical(t.footer) {
+			return Token{}, ErrFormat
+		}
+		if len(t.footer) > MaxFooter {
+			return Token{}, ErrSize
+		}
+	}
+	if !canonical(t.body) || base64.RawURLEncoding.DecodedLen(len(t.body)) < overhead[t.protocol] {
+		return Token{}, ErrFormat
+	}
+	return t, nil
+}
+
+// overhead is what sealing adds to a payload, in bytes.
+var overhead = [...]int{
+	V4Local:  32 + 32, // nonce and tag
+	V4Public: 64,      // signature
+	V2Local:  24 + 16,
+	V2Public: 64,
+}
+
+// looksLikeToken reports whether text has the form of a token of any version.
+func looksLikeToken(text string) bool {
+	version, rest, ok := strings.Cut(text, ".")
+	purpose, _, ok2 := strings.Cut(rest, ".")
+	return ok && ok2 && len(version) >= 2 && len(version) <= 3 && version[0] == 'v' && version[1] >= '1' && version[1] <= '9' &&
+		(purpose == "local" || purpose == "public")
+}
+
+// canonical reports whether s is what unpadded base64url encoding writes: no
+// other characters, which excludes the line breaks that encoding/base64 skips,
+// and no bits left over.
+func canonical(s string) bool {
+	for i := range len(s) {
+		if digit[s[i]] == notDigit {
+			return false
+		}
+	}
+	switch len(s) % 4 {
+	case 1:
+		return false
+	case 2:
+		return digit[s[len(s)-1]]&0x0f == 0
+	case 3:
+		return digit[s[len(s)-1]]&0x03 == 0
+	}
+	return true
+}
+
+const notDigit = 0xff
+
+var digit = func() (v [256]byte) {
+	for i := range v {
+		v[i] = notDigit
+	}
+	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+		v[c] = byte(i)
+	}
+	return v
+}()
+
+// Protocol is that which the token claims to be of. Nothing is to be done on its
+// word but to compare it with the key's.
+func (t Token) Protocol() Protocol { return t.protocol }
+
+// Footer returns the decoded footer, nil if there is none. Until Open has
+// succeeded nobody vouches for it: it may name a key to try, and no more.
+func (t Token) Footer() []byte {
+	if t.footer == "" {
+		return nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(t.footer)
+	if err != nil {
+		return nil // Parse has seen that it is canonical
+	}
+	return b
+}
+
+// pae is the pre-authentication encoding (paseto-spec, docs/01-Protocol-Versions/
+// Common.md): the number of pieces, then each with its length, all 64 bits little
+// endian.
+func pae(dst []byte, pieces ...string) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(len(pieces)))
+	for _, p := range pieces {
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(len(p)))
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// write joins the parts of a token.
+func write(p Protocol, body []byte, footer string) string {
+	enc := base64.RawURLEncoding
+	n := len(headers[p]) + enc.EncodedLen(len(body))
+	if footer != "" {
+		n += 1 + enc.EncodedLen(len(footer))
+	}
+	out := append(make([]byte, 0, n), headers[p]...)
+	out = enc.AppendEncode(out, body)
+	if footer != "" {
+		out = append(out, '.')
+		out = enc.AppendEncode(out, []byte(footer))
+	}
+	return string(out)
+}
