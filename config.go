@@ -37,6 +37,9 @@ type Config struct {
 	// all. See ImportKey.
 	Foreign *ForeignKeys
 
+	// Tokens turns on access tokens; nil means keys only.
+	Tokens *TokenConfig
+
 	// CacheEntries bounds the verification cache. Default 100,000.
 	CacheEntries int
 	// MaxStaleness bounds how long a change made by another process can go
@@ -147,6 +150,16 @@ func (c Config) resolved() (Config, error) {
 			problem("Foreign.SlowChecks %d, at least 1", f.SlowChecks)
 		}
 		c.Foreign = &f
+	}
+	for _, prefix := range slices.Concat([]string{c.Prefix}, c.Prefixes, c.RetiredPrefixes, c.OtherPrefixes) {
+		if prefix == refreshPrefix {
+			problem("prefix %q is that of refresh secrets", prefix)
+		}
+	}
+	if c.Tokens != nil {
+		resolved, more := c.Tokens.resolved(c.Prefix)
+		c.Tokens = resolved
+		problems = append(problems, more...)
 	}
 	if c.CacheEntries < 1 {
 		problem("CacheEntries %d, at least 1", c.CacheEntries)

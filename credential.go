@@ -29,6 +29,10 @@ type Credential interface {
 	Scopes() Scopes
 	// Allows reports whether scope is granted.
 	Allows(scope Scope) bool
+	// AllowsOn reports whether action is granted on one resource: by a Grant, or
+	// by a scope that covers all resources of its type ("orders:read" for the
+	// action "read" on any Resource of type "orders", or ScopeAll).
+	AllowsOn(action string, r Resource) bool
 	// IssuedAt is when it was issued (UTC, milliseconds).
 	IssuedAt() time.Time
 	// ExpiresAt is the first instant at which it is no longer accepted; zero
@@ -80,13 +84,19 @@ func (id *ID) UnmarshalText(text []byte) (err error) {
 // Kind is the kind of a credential. The zero Kind is invalid.
 type Kind uint8
 
-// KindKey is a static API key.
-const KindKey Kind = 1
+// The kinds of credential.
+const (
+	KindKey   Kind = 1 + iota // a static API key
+	KindToken                 // a PASETO access token
+)
 
-// String returns "key", or "invalid".
+// String returns "key", "token" or "invalid".
 func (k Kind) String() string {
-	if k == KindKey {
+	switch k {
+	case KindKey:
 		return "key"
+	case KindToken:
+		return "token"
 	}
 	return "invalid"
 }

@@ -60,6 +60,33 @@ var (
 	ErrKeyChecksum = reject("malformed key: checksum", ErrMalformed)
 )
 
+// What is wrong with a token; the first four wrap ErrMalformed and are told apart
+// before anything is opened.
+var (
+	// ErrTokenFormat: no PASETO, or not spelled as one is written.
+	ErrTokenFormat = reject("malformed token", ErrMalformed)
+	// ErrTokenLength: too long to be looked at.
+	ErrTokenLength = reject("malformed token: length", ErrMalformed)
+	// ErrTokenProtocol: of a version or purpose that its key, or this package, is
+	// not for.
+	ErrTokenProtocol = reject("malformed token: version or purpose", ErrMalformed)
+	// ErrTokenKey: sealed with a key that is not in the ring, or no longer.
+	ErrTokenKey = reject("unknown token key", ErrUnknown)
+	// ErrTokenSeal: not sealed with the key that it names, or changed since.
+	ErrTokenSeal = reject("token not sealed with its key", ErrUnknown)
+	// ErrClaims: sealed with one of our keys, but its claims cannot be read: missing,
+	// of the wrong type, twice.
+	ErrClaims = reject("token claims", ErrMalformed)
+	// ErrTokenLifetime: it claims a longer life than TokenConfig.MaxTTL.
+	ErrTokenLifetime = reject("token claims too long a life", ErrRejected)
+	// ErrWrongIssuer and ErrWrongAudience: for somebody else.
+	ErrWrongIssuer   = reject("token of another issuer", ErrRejected)
+	ErrWrongAudience = reject("token for another audience", ErrRejected)
+	// ErrReplayed: a refresh secret was used a second time; its family is revoked
+	// now. It wraps ErrRevoked.
+	ErrReplayed = reject("refresh secret replayed", ErrRevoked)
+)
+
 // ErrScope says that a credential is good but lacks a scope: answer 403. It
 // does not wrap ErrRejected.
 var ErrScope = errors.New("fob: insufficient scope")
@@ -84,6 +111,9 @@ var (
 	ErrCorrupt = errors.New("fob: corrupt record")
 	// ErrPepper: a record was made under a pepper that Config does not hold.
 	ErrPepper = errors.New("fob: pepper not configured")
+	// ErrSealKey: the token keys in the store were sealed under another
+	// TokenConfig.SealKey, or changed.
+	ErrSealKey = errors.New("fob: token keys not sealed with this key")
 	// ErrClosed: the Manager was closed.
 	ErrClosed = errors.New("fob: manager closed")
 )

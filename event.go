@@ -38,11 +38,14 @@ const (
 	// EventUsageLost: usage counts were dropped, because the store could not
 	// say whether it had added them: rather too few than too many.
 	EventUsageLost
+	EventTokenKeyRotated
+	EventTokensRevoked // all of the issuer, before an instant
 )
 
 var eventNames = [...]string{
 	"invalid", "issued", "imported", "updated", "rotated", "retired", "rehashed",
 	"revoked", "subject_revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
+	"token_key_rotated", "tokens_revoked",
 }
 
 // String returns the type in lower snake case.

@@ -65,6 +65,12 @@ func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
 // Allows implements Credential. It allocates nothing.
 func (k *Key) Allows(scope Scope) bool { return k.scopes.Allow(scope) }
 
+// AllowsOn implements Credential: a key's scopes cover every resource of a type.
+// It allocates nothing.
+func (k *Key) AllowsOn(action string, r Resource) bool {
+	return allowsOn(k.scopes, nil, action, r)
+}
+
 // IssuedAt implements Credential.
 func (k *Key) IssuedAt() time.Time { return instant(k.issuedAt) }
 

@@ -29,6 +29,7 @@ type Manager struct {
 	entries  *cache.Cache[entry]
 	subjects *cache.Cache[subjectState]
 	usage    *usageLog
+	tokens   *tokens // nil without Config.Tokens
 
 	closed atomic.Bool
 	stop   context.CancelFunc
@@ -89,10 +90,20 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if cfg.Foreign != nil {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
 	}
+	if cfg.Tokens != nil {
+		if m.tokens, err = newTokens(cfg); err != nil {
+			return nil, err
+		}
+	}
 	m.clock.start(cfg.Clock)
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.done.Go(func() { m.upkeep(ctx) })
+	feed, follows := backend.As[backend.Watcher](store)
+	lister, lists := backend.As[backend.Lister](store)
+	if m.tokens != nil && follows && lists {
+		m.done.Go(func() { m.followFeed(ctx, feed, lister) })
+	}
 	return m, nil
 }
 
@@ -162,6 +173,10 @@ func (m *Manager) forget(records ...backend.ID) {
 	// be made anew from one that is about to be forgotten.
 	m.subjects.Invalidate(refs...)
 	m.entries.Invalidate(refs...)
+	if m.tokens != nil { // and parents before tokens, for the same reason
+		m.tokens.parents.Invalidate(refs...)
+		m.tokens.cache.Invalidate(refs...)
+	}
 }
 
 // readKey reads a key from the store, not the cache.

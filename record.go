@@ -18,6 +18,9 @@ const (
 	recordAlias                               // from the text of an imported key to its record
 	recordIdempotency                         // the sealed answer of one IssueKey
 	recordRotation                            // a rotated key that may retire early
+	recordMark                                // what ended a token, a family, or all before an instant
+	recordRing                                // the token keys, sealed
+	recordFamily                              // what Refresh continues
 )
 
 // recordID is the ID of a record that is not a credential: its kind, then 15
@@ -79,6 +82,14 @@ const (
 	fieldTarget // the credential an alias or a rotation is about
 	fieldSealed
 	fieldRequest // digest of an idempotent request
+	fieldBefore
+	fieldRing
+	fieldRingSum
+	fieldIdleUntil
+	fieldAnswerUntil
+	fieldUsed
+	fieldClaims
+	fieldEnded
 )
 
 const bodyFormat = 1

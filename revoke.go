@@ -68,11 +68,18 @@ func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Recei
 		k.status, k.reason, k.revokedAt = StatusRevoked, reason, millis(m.now())
 		return true, nil
 	})
+	var subject string
+	if k != nil {
+		subject = k.subject
+	}
+	if errors.Is(err, ErrNotFound) && m.tokens != nil {
+		already, err = m.revokeToken(ctx, id, reason)
+	}
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
 	}
 	if !already {
-		m.observe(Event{Type: EventRevoked, ID: id, Subject: k.subject, Reason: reason})
+		m.observe(Event{Type: EventRevoked, ID: id, Subject: subject, Reason: reason})
 	}
 	return m.receipt(already), nil
 }
@@ -174,6 +181,10 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
+		if err == nil && m.tokens != nil {
+			m.tokens.marks.raise(ref, mark{epoch: epoch, reason: reason})
+			m.forget(ref) // once more: an answer may have been made from the old mark
+		}
 		if err == nil || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return err
 		}

@@ -55,6 +55,9 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 	text, problem := keytext.Split(presented)
 	prefix := m.accepts(text)
 	if problem != keytext.OK || prefix == noPrefix {
+		if m.tokens != nil && isToken(presented) {
+			return m.verifyToken(ctx, presented)
+		}
 		return m.verifyOther(ctx, presented, text, problem)
 	}
 	if !keytext.Summed(presented) {

@@ -1,9 +1,9 @@
 package paseto
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/subtle"
 	"fmt"
 
 	"filippo.io/edwards25519"
@@ -37,7 +37,9 @@ type PublicKey struct {
 
 // Opener opens tokens of one protocol: a SymmetricKey or a PublicKey.
 type Opener interface {
+	// Protocol is that of the tokens it opens.
 	Protocol() Protocol
+	// ID is the PASERK ID of the key.
 	ID() string
 	// Open returns the payload of t. It fails with ErrProtocol if t is of another
 	// protocol than the key, and with ErrSeal if it was not sealed with it, under
@@ -47,6 +49,7 @@ type Opener interface {
 
 // Sealer seals tokens of one protocol: a SymmetricKey or a SecretKey.
 type Sealer interface {
+	// Protocol is that of the tokens it seals.
 	Protocol() Protocol
 	// Seal returns the token of a payload. The footer can be read by everybody,
 	// and changed by nobody; "" is none.
@@ -90,7 +93,7 @@ func SecretKeyFrom(p Protocol, b []byte) (SecretKey, error) {
 	if !p.Valid() || p.Local() || len(b) != SecretSize {
 		return SecretKey{}, fmt.Errorf("%w: secret key of %d bytes for %v", ErrKey, len(b), p)
 	}
-	if !bytes.Equal(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), b) { // no secret: who holds the key calls
+	if subtle.ConstantTimeCompare(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), b) != 1 {
 		return SecretKey{}, fmt.Errorf("%w: its public half does not belong to it", ErrKey)
 	}
 	return SecretKey{protocol: p, b: [SecretSize]byte(b)}, nil

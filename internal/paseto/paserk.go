@@ -113,7 +113,7 @@ func ParseID(p Protocol, text string, types ...string) (string, error) {
 	return "", fmt.Errorf("%w: no ID of %v", ErrPASERK, p)
 }
 
-// pie seals b under a wrapping key (PASERK, operations/Wrap/pie.md).
+// pie seals b under a wrapping key (PASERK, "PASERK-Wrap: pie").
 func pie(header string, wrapping SymmetricKey, nonce [32]byte, b []byte) string {
 	encryption, counter, authentication := wrapping.pieKeys(nonce[:])
 	c := xor(encryption, counter, b)
@@ -197,7 +197,7 @@ func UnwrapSecretKey(p Protocol, text string, under SymmetricKey) (SecretKey, er
 }
 
 // SealTo seals a symmetric key to whoever holds the secret of a public key of the
-// same version: "k4.seal.…" (PASERK, operations/PKE.md).
+// same version: "k4.seal.…" (PASERK, "PKE").
 func (k SymmetricKey) SealTo(to PublicKey) (string, error) {
 	if !to.protocol.Valid() || !k.protocol.Valid() || to.protocol.Version() != k.protocol.Version() {
 		return "", fmt.Errorf("%w: public key of another version", ErrKey)

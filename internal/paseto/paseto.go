@@ -179,8 +179,8 @@ func (t Token) Footer() []byte {
 	return b
 }
 
-// pae is the pre-authentication encoding (paseto-spec, docs/01-Protocol-Versions/
-// Common.md): the number of pieces, then each with its length, all 64 bits little
+// pae is the pre-authentication encoding (paseto-spec, "Common Implementation
+// Details"): the number of pieces, then each with its length, all 64 bits little
 // endian.
 func pae(dst []byte, pieces ...string) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(len(pieces)))

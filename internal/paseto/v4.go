@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/chacha20"
 )
 
-// Version 4, by its specification (paseto-spec, docs/01-Protocol-Versions/Version4.md).
+// Version 4, by its specification (paseto-spec, "Paseto Version 4").
 // It stands here rather than behind aidanwoods.dev/go-paseto, which parses the
 // claims as well and so costs several times what the cryptography does; that
 // library is the oracle in this package's tests. docs/decisions/0005 has figures.

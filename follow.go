@@ -1,0 +1,217 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// marks are the records that end tokens: of single tokens and families, of what
+// was issued before an instant, and the epochs of subjects. They are few, since
+// only what was revoked has one, and follow the store's feed: while the feed is
+// alive, nothing has to be read from the store to know that a token is good.
+type marks struct {
+	asOf atomic.Int64 // monotonic: every change before it is in all; 0: not known
+
+	mu  sync.RWMutex // guards all
+	all map[recordID]mark
+}
+
+// mark is what one record says.
+type mark struct {
+	epoch  uint64 // of a subject
+	before int64  // what was issued before it is revoked; forever for a single token
+	reason RevokeReason
+}
+
+// fresh reports whether the marks can be believed: the feed has proved, no longer
+// than MaxStaleness ago, that they are complete.
+func (m *Manager) fresh(now moment) bool {
+	asOf := m.tokens.marks.asOf.Load()
+	return asOf != 0 && now.mono-asOf <= int64(m.cfg.MaxStaleness)
+}
+
+func (s *marks) get(id recordID) (mark, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	found, ok := s.all[id]
+	return found, ok
+}
+
+// raise notes a mark; an older state never replaces a newer one, since epochs and
+// instants only rise.
+func (s *marks) raise(id recordID, to mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.all[id]; ok && old.epoch >= to.epoch && old.before >= to.before {
+		return
+	}
+	if s.all == nil {
+		s.all = make(map[recordID]mark)
+	}
+	s.all[id] = to
+}
+
+func (s *marks) drop(id recordID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, id)
+}
+
+// isMark reports whether an ID is that of a record that marks hold: the first
+// byte of a record's ID that is no credential's is its kind.
+func isMark(id backend.ID) bool {
+	return backend.Kind(id[0]) == recordMark || backend.Kind(id[0]) == recordSubject
+}
+
+func decodeMark(rec *backend.Record) (mark, error) {
+	if rec.Kind == recordSubject {
+		epoch, reason, err := decodeEpoch(rec)
+		return mark{epoch: epoch, reason: reason}, err
+	}
+	r, err := openBody(rec, recordMark)
+	if err != nil {
+		return mark{}, err
+	}
+	var out mark
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldReason:
+			out.reason = RevokeReason(v)
+		case fieldBefore:
+			out.before = r.millis(v)
+		default:
+			r.bad = true
+		}
+	}
+	if r.bad || out.before == 0 {
+		return mark{}, corrupt(rec, "fields")
+	}
+	return out, nil
+}
+
+// readMark reads one mark from the store; the zero mark if there is none.
+func (m *Manager) readMark(ctx context.Context, id recordID) (mark, error) {
+	rec, err := m.store.Get(ctx, id)
+	if errors.Is(err, backend.ErrNotFound) {
+		return mark{}, nil
+	}
+	if err != nil {
+		return mark{}, err
+	}
+	return decodeMark(&rec)
+}
+
+// Pauses between two tries to follow a feed that failed.
+const (
+	followPause    = 50 * time.Millisecond
+	followPauseMax = 2 * time.Second
+)
+
+// followFeed keeps marks, the ring and the caches up with the store until ctx
+// ends. While it cannot, the marks grow stale and every check reads the store.
+func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
+	pause := followPause
+	for ctx.Err() == nil {
+		begun := false
+		err := feed.Watch(ctx, nil, func(b backend.Batch) error {
+			if !begun || b.Reset {
+				// From now on nothing is missed; what was missed before is read here.
+				if err := m.loadMarks(ctx, lister); err != nil {
+					return err
+				}
+				begun, pause = true, followPause
+			}
+			if err := m.applyChanges(ctx, b.Changes); err != nil {
+				return err
+			}
+			// AsOf is of the machine's clock, which need not be the Manager's.
+			age := time.Since(b.AsOf)
+			m.tokens.marks.asOf.Store(max(m.clock.now().mono-int64(age), 1))
+			return nil
+		})
+		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
+			return
+		}
+		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("follow the feed", err)})
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, followPauseMax)
+	}
+}
+
+// loadMarks reads all marks anew, and forgets what was made from the old ones.
+func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
+	all := make(map[recordID]mark)
+	for _, kind := range []backend.Kind{recordMark, recordSubject} {
+		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
+		for {
+			page, err := lister.List(ctx, q)
+			if err != nil {
+				return err
+			}
+			for i := range page.Records {
+				rec := &page.Records[i]
+				if all[rec.ID], err = decodeMark(rec); err != nil {
+					return err
+				}
+			}
+			if q.After = page.Next; q.After == "" {
+				break
+			}
+		}
+	}
+	s := &m.tokens.marks
+	s.mu.Lock()
+	for id, own := range s.all {
+		// What this Manager has just written may have come after its page was read.
+		if read := all[id]; own.epoch > read.epoch || own.before > read.before {
+			all[id] = own
+		}
+	}
+	s.all = all
+	s.mu.Unlock()
+	if m.tokens.seal != nil && m.tokens.ring.Load() != nil {
+		if _, err := m.loadRing(ctx); err != nil {
+			return err
+		}
+	}
+	m.subjects.Clear()
+	m.entries.Clear()
+	m.tokens.parents.Clear()
+	m.tokens.cache.Clear()
+	return nil
+}
+
+func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
+	for _, c := range changes {
+		if isMark(c.ID) {
+			to, err := m.readMark(ctx, c.ID)
+			if err != nil {
+				return err
+			}
+			if to == (mark{}) {
+				m.tokens.marks.drop(c.ID) // purged: what it ended has expired
+			} else {
+				m.tokens.marks.raise(c.ID, to)
+			}
+		}
+		if m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
+			if _, err := m.loadRing(ctx); err != nil {
+				return err
+			}
+		}
+		m.forget(c.ID) // after the marks: an answer made meanwhile is from the old ones
+	}
+	return nil
+}

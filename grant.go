@@ -1,0 +1,151 @@
+package fob
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Resource is one thing that actions are allowed on: of a type, with an
+// identifier.
+type Resource struct {
+	Type string
+	ID   string
+}
+
+// Grant allows actions on resources of one type, in the manner of an
+// authorization detail (RFC 9396 §2). A scope "orders:read" grants the action
+// "read" on every order; Grant{"orders", {"read"}, {"42"}} grants it on one.
+type Grant struct {
+	// Type is the type of resource.
+	Type string
+	// Actions and Identifiers list what is allowed on what: each action on each
+	// identifier. None allows nothing; Any in a list allows every action, or
+	// every resource of the type.
+	Actions     []string
+	Identifiers []string
+}
+
+// Any stands for every action or every identifier in a Grant, by the explicit
+// choice of whoever issues it.
+const Any = "*"
+
+// Grants is a set of grants. Empty means nothing, never everything.
+type Grants []Grant
+
+// The limits of grants.
+const (
+	maxGrants    = 32
+	maxGrantList = 64
+	maxGrantText = 256
+)
+
+// Allow reports whether one of the grants allows action on r. The empty action
+// and a resource without a type or an identifier are never allowed. It allocates
+// nothing.
+func (g Grants) Allow(action string, r Resource) bool {
+	if action == "" || r.Type == "" || r.ID == "" {
+		return false
+	}
+	for i := range g {
+		if g[i].Type == r.Type && listed(g[i].Actions, action) && listed(g[i].Identifiers, r.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+func listed(list []string, one string) bool {
+	for _, have := range list {
+		if have == one || have == Any {
+			return true
+		}
+	}
+	return false
+}
+
+// allowsOn is AllowsOn of a credential: by a grant, or by the scope that covers
+// every resource of the type.
+func allowsOn(scopes Scopes, grants Grants, action string, r Resource) bool {
+	if action == "" || r.Type == "" || r.ID == "" {
+		return false
+	}
+	for _, s := range scopes {
+		if s == ScopeAll || coversType(s, r.Type, action) {
+			return true
+		}
+	}
+	return grants.Allow(action, r)
+}
+
+// coversType reports whether s is "type:action", without putting that together.
+func coversType(s Scope, typ, action string) bool {
+	return len(s) == len(typ)+1+len(action) && s[len(typ)] == ':' &&
+		string(s[:len(typ)]) == typ && string(s[len(typ)+1:]) == action
+}
+
+// within reports whether everything that g grants is allowed by scopes and have.
+func (g Grants) within(scopes Scopes, have Grants) bool {
+	for _, one := range g {
+		for _, action := range one.Actions {
+			for _, id := range one.Identifiers {
+				if !allowsOn(scopes, have, action, Resource{one.Type, id}) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// within reports whether everything that s grants is granted by have.
+func (s Scopes) within(have Scopes) bool {
+	for _, scope := range s {
+		if !have.Allow(scope) {
+			return false
+		}
+	}
+	return true
+}
+
+// clone returns a copy that shares no memory with g.
+func (g Grants) clone() Grants {
+	out := slices.Clone(g)
+	for i := range out {
+		out[i].Actions = slices.Clone(out[i].Actions)
+		out[i].Identifiers = slices.Clone(out[i].Identifiers)
+	}
+	return out
+}
+
+// normal returns a checked copy.
+func (g Grants) normal() (Grants, error) {
+	if len(g) > maxGrants {
+		return nil, fmt.Errorf("%w: %d grants, at most %d", ErrInvalid, len(g), maxGrants)
+	}
+	out := g.clone()
+	for i, one := range out {
+		if !validGrantText(one.Type) || one.Type == Any {
+			return nil, fmt.Errorf("%w: grant of type %q", ErrInvalid, one.Type)
+		}
+		out[i].Type = strings.Clone(one.Type)
+		for name, list := range map[string][]string{"actions": one.Actions, "identifiers": one.Identifiers} {
+			if len(list) == 0 || len(list) > maxGrantList {
+				return nil, fmt.Errorf("%w: grant with %d %s, want 1 to %d", ErrInvalid, len(list), name, maxGrantList)
+			}
+			for j, text := range list {
+				if !validGrantText(text) || slices.Contains(list[:j], text) {
+					return nil, fmt.Errorf("%w: grant with %s %q", ErrInvalid, name, text)
+				}
+				list[j] = strings.Clone(text)
+			}
+		}
+	}
+	return out, nil
+}
+
+func validGrantText(s string) bool {
+	return s != "" && len(s) <= maxGrantText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}

@@ -1,0 +1,439 @@
+package fob
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/paseto"
+)
+
+// TokenKey describes a key that seals tokens; it does not hold it.
+type TokenKey struct {
+	// ID is the key's PASERK ID, which the footer of each of its tokens names.
+	ID       string
+	Protocol Protocol
+	// ActiveAt is from when it seals new tokens, until a later key does. RetireAt is
+	// when the last of its tokens has expired and it verifies no more; zero as long
+	// as no later key is there.
+	ActiveAt, RetireAt time.Time
+	// Public is the key that verifies, as PASERK ("k4.public.…"); "" for a local
+	// protocol, whose key is a secret.
+	Public string
+}
+
+// ringKey is a key with its times, in Unix milliseconds.
+type ringKey struct {
+	id                 string
+	protocol           paseto.Protocol
+	sealer             paseto.Sealer // nil where only the public half is known
+	opener             paseto.Opener
+	activeAt, retireAt int64
+}
+
+// ring is the token keys as they were when it was read, oldest first. It is
+// immutable. Which key is active follows from the clock, so that all processes
+// change over without a word between them.
+type ring struct {
+	keys    []ringKey
+	byID    map[string]*ringKey
+	version uint64 // of the record; zero for a ring that is in none
+}
+
+func newRing(keys []ringKey, version uint64) *ring {
+	r := &ring{keys: keys, byID: make(map[string]*ringKey, len(keys)), version: version}
+	for i := range keys {
+		r.byID[keys[i].id] = &keys[i]
+	}
+	return r
+}
+
+// active is the key that seals at an instant; nil if there is none yet.
+func (r *ring) active(ms int64) *ringKey {
+	for i := len(r.keys) - 1; i >= 0; i-- {
+		if k := &r.keys[i]; k.activeAt <= ms && k.sealer != nil {
+			return k
+		}
+	}
+	return nil
+}
+
+// find returns the key to verify with, or nil.
+func (r *ring) find(id string, ms int64) *ringKey {
+	k := r.byID[id]
+	if k == nil || k.retireAt != 0 && ms >= k.retireAt {
+		return nil
+	}
+	return k
+}
+
+// maxRing bounds the keys of a ring.
+const maxRing = 32
+
+func drawRingKey(p paseto.Protocol, activeAt int64) (ringKey, error) {
+	k := ringKey{protocol: p, activeAt: activeAt}
+	if p.Local() {
+		sym, err := paseto.NewSymmetricKey(p)
+		if err != nil {
+			return ringKey{}, fmt.Errorf("fob: draw token key: %w", err)
+		}
+		k.sealer, k.opener = sym, sym
+	} else {
+		sec, err := paseto.NewSecretKey(p)
+		if err != nil {
+			return ringKey{}, fmt.Errorf("fob: draw token key: %w", err)
+		}
+		k.sealer, k.opener = sec, sec.Public()
+	}
+	k.id = k.opener.ID()
+	return k, nil
+}
+
+func ringRecord(issuer string) recordID { return namedRecord(recordRing, issuer) }
+
+// sealKeys are the keys under which the ring is kept: one per version, and one
+// for the list as a whole.
+type sealKeys struct {
+	v4, v2 paseto.SymmetricKey
+	list   []byte
+}
+
+func newSealKeys(key []byte) (*sealKeys, error) {
+	part := func(name string) []byte {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte("fob token ring " + name))
+		return mac.Sum(nil)
+	}
+	v4, err := paseto.SymmetricKeyFrom(paseto.V4Local, part("k4"))
+	if err != nil {
+		return nil, fmt.Errorf("fob: seal key: %w", err)
+	}
+	v2, err := paseto.SymmetricKeyFrom(paseto.V2Local, part("k2"))
+	if err != nil {
+		return nil, fmt.Errorf("fob: seal key: %w", err)
+	}
+	return &sealKeys{v4: v4, v2: v2, list: part("list")}, nil
+}
+
+func (s *sealKeys) of(p paseto.Protocol) paseto.SymmetricKey {
+	if p.Version() == 2 {
+		return s.v2
+	}
+	return s.v4
+}
+
+func (s *sealKeys) sum(ref recordID, text string) string {
+	mac := hmac.New(sha256.New, s.list)
+	mac.Write(ref[:])
+	mac.Write([]byte(text))
+	return string(mac.Sum(nil))
+}
+
+// encode writes the ring as lines of protocol, times and the wrapped key.
+func (s *sealKeys) encode(rec *backend.Record, keys []ringKey) error {
+	var text strings.Builder
+	for _, k := range keys {
+		var wrapped string
+		var err error
+		switch sealer := k.sealer.(type) {
+		case paseto.SymmetricKey:
+			wrapped, err = sealer.Wrap(s.of(k.protocol))
+		case paseto.SecretKey:
+			wrapped, err = sealer.Wrap(s.of(k.protocol))
+		default:
+			err = ErrInvalid
+		}
+		if err != nil {
+			return fmt.Errorf("fob: seal token key: %w", err)
+		}
+		fmt.Fprintf(&text, "%d %d %d %s\n", k.protocol, k.activeAt, k.retireAt, wrapped)
+	}
+	w := newBody()
+	w.text(fieldRing, text.String())
+	w.text(fieldRingSum, s.sum(rec.ID, text.String()))
+	w.seal(rec)
+	return nil
+}
+
+// decode reads what encode wrote. A ring that was made under another SealKey is
+// ErrSealKey.
+func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
+	r, err := openBody(rec, recordRing)
+	if err != nil {
+		return nil, err
+	}
+	var text, sum string
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldRing:
+			text = v
+		case fieldRingSum:
+			sum = v
+		default:
+			r.bad = true
+		}
+	}
+	if r.bad || text == "" {
+		return nil, corrupt(rec, "fields")
+	}
+	if !hmac.Equal([]byte(sum), []byte(s.sum(rec.ID, text))) {
+		return nil, ErrSealKey
+	}
+	var keys []ringKey
+	for line := range strings.Lines(text) {
+		k, err := s.decodeLine(strings.Fields(line))
+		if err != nil || len(keys) == maxRing {
+			return nil, corrupt(rec, "token key")
+		}
+		keys = append(keys, k)
+	}
+	return newRing(keys, rec.Version), nil
+}
+
+func (s *sealKeys) decodeLine(parts []string) (ringKey, error) {
+	if len(parts) != 4 {
+		return ringKey{}, ErrCorrupt
+	}
+	p, err1 := strconv.ParseUint(parts[0], 10, 8)
+	activeAt, err2 := strconv.ParseInt(parts[1], 10, 64)
+	retireAt, err3 := strconv.ParseInt(parts[2], 10, 64)
+	k := ringKey{protocol: paseto.Protocol(p), activeAt: activeAt, retireAt: retireAt}
+	if err := errors.Join(err1, err2, err3); err != nil || !k.protocol.Valid() {
+		return ringKey{}, ErrCorrupt
+	}
+	if k.protocol.Local() {
+		sym, err := paseto.UnwrapSymmetricKey(k.protocol, parts[3], s.of(k.protocol))
+		if err != nil {
+			return ringKey{}, err
+		}
+		k.sealer, k.opener = sym, sym
+	} else {
+		sec, err := paseto.UnwrapSecretKey(k.protocol, parts[3], s.of(k.protocol))
+		if err != nil {
+			return ringKey{}, err
+		}
+		k.sealer, k.opener = sec, sec.Public()
+	}
+	k.id = k.opener.ID()
+	return k, nil
+}
+
+// loadRing reads the ring, or makes it with its first key.
+func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
+	t := m.tokens
+	t.ringMu.Lock()
+	defer t.ringMu.Unlock()
+	if t.seal == nil {
+		if r := t.ring.Load(); r != nil {
+			return r, nil
+		}
+		first, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
+		if err != nil {
+			return nil, err
+		}
+		r := newRing([]ringKey{first}, 0)
+		t.ring.Store(r)
+		return r, nil
+	}
+	for range writeTries {
+		rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
+		switch {
+		case err == nil:
+			r, err := t.seal.decode(&rec)
+			if err != nil {
+				return nil, fmt.Errorf("fob: token keys: %w", err)
+			}
+			t.ring.Store(r)
+			return r, nil
+		case !errors.Is(err, backend.ErrNotFound):
+			return nil, storeError("read token keys", err)
+		}
+		first, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), millis(m.now()))
+		if err != nil && !errors.Is(err, ErrConflict) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("fob: token keys: %w", ErrConflict)
+}
+
+func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Cond, created int64) (uint64, error) {
+	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: recordRing, Created: created}
+	if err := m.tokens.seal.encode(&rec, keys); err != nil {
+		return 0, err
+	}
+	version, err := m.replace(ctx, rec, cond)
+	if err != nil {
+		return 0, fmt.Errorf("fob: write token keys: %w", err)
+	}
+	return version, nil
+}
+
+// currentRing returns the ring that is in memory, or reads it.
+func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
+	if r := m.tokens.ring.Load(); r != nil {
+		return r, nil
+	}
+	return m.loadRing(ctx)
+}
+
+// RotateTokenKey adds a new token key to the ring. It is known at once and used
+// after TokenConfig.KeyLead; the key before it goes on verifying until its last
+// token has expired, so no token is refused. If a key is waiting to be used
+// already, that one is returned and nothing changes: a rotation can be called
+// again.
+func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
+	if err := m.tokensReady(); err != nil {
+		return TokenKey{}, err
+	}
+	var last error
+	for range writeTries {
+		r, err := m.loadRing(ctx)
+		if err != nil {
+			return TokenKey{}, err
+		}
+		now := millis(m.now())
+		newest := &r.keys[len(r.keys)-1]
+		if newest.activeAt > now {
+			return newest.describe(), nil
+		}
+		next, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), now+max(m.cfg.Tokens.KeyLead.Milliseconds(), 1))
+		if err != nil {
+			return TokenKey{}, err
+		}
+		keys := make([]ringKey, 0, len(r.keys)+1)
+		for _, k := range r.keys {
+			if k.retireAt == 0 {
+				k.retireAt = next.activeAt + (m.cfg.Tokens.MaxTTL + 2*m.cfg.Tokens.Leeway + m.cfg.MaxStaleness + time.Second).Milliseconds()
+			}
+			if now < k.retireAt {
+				keys = append(keys, k)
+			}
+		}
+		if len(keys) >= maxRing {
+			return TokenKey{}, fmt.Errorf("%w: %d token keys are in use, at most %d", ErrInvalid, len(keys), maxRing)
+		}
+		keys = append(keys, next)
+		if last = m.replaceRing(ctx, r, keys); last == nil {
+			m.observe(Event{Type: EventTokenKeyRotated})
+			return next.describe(), nil
+		}
+		if !errors.Is(last, ErrConflict) {
+			return TokenKey{}, last
+		}
+	}
+	return TokenKey{}, last
+}
+
+// replaceRing writes keys over the ring old.
+func (m *Manager) replaceRing(ctx context.Context, old *ring, keys []ringKey) error {
+	t := m.tokens
+	if t.seal == nil {
+		if !t.ring.CompareAndSwap(old, newRing(keys, 0)) {
+			return ErrConflict
+		}
+		return nil
+	}
+	rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
+	if err != nil {
+		return storeError("read token keys", err)
+	}
+	if rec.Version != old.version {
+		return ErrConflict
+	}
+	if _, err := m.writeRing(ctx, keys, backend.IfVersion(old.version), rec.Created); err != nil {
+		return err
+	}
+	_, err = m.loadRing(ctx)
+	return err
+}
+
+// TokenKeys returns the keys of the ring, oldest first: the one in use, those
+// that still verify, and the one that is published for later.
+func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
+	if err := m.tokensReady(); err != nil {
+		return nil, err
+	}
+	r, err := m.loadRing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := millis(m.now())
+	var all []TokenKey
+	for i := range r.keys {
+		if k := &r.keys[i]; k.retireAt == 0 || now < k.retireAt {
+			all = append(all, k.describe())
+		}
+	}
+	return all, nil
+}
+
+func (k *ringKey) describe() TokenKey {
+	d := TokenKey{ID: k.id, Protocol: Protocol(k.protocol), ActiveAt: instant(k.activeAt), RetireAt: instant(k.retireAt)}
+	if public, ok := k.opener.(paseto.PublicKey); ok {
+		d.Public = public.PASERK()
+	}
+	return d
+}
+
+// The footer of a token is exactly {"kid":"<PASERK ID>"}: it names a key to try,
+// and nothing else in it could be trusted before the token was opened.
+const (
+	footerStart = `{"kid":"`
+	footerEnd   = `"}`
+)
+
+func footerOf(id string) string { return footerStart + id + footerEnd }
+
+// kid is the key named by a footer, or "".
+func kid(footer []byte) string {
+	id, ok := strings.CutPrefix(string(footer), footerStart)
+	id, ok2 := strings.CutSuffix(id, footerEnd)
+	if !ok || !ok2 {
+		return ""
+	}
+	return id
+}
+
+// reloadEvery bounds how often tokens with unknown keys make the ring be read
+// again: anybody can name a key that does not exist. A key that does is known for
+// TokenConfig.KeyLead before it is used, by the feed as a rule; KeyLead is at least
+// as long as this, so that the last reading has it.
+const reloadEvery = 20 * time.Millisecond
+
+// findKey returns the key that a footer names. A key that is not known is looked
+// for in the store: another process may have made it a moment ago.
+func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey, error) {
+	r, err := m.currentRing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
+		return k, nil
+	}
+	last := m.tokens.reloaded.Load()
+	if last != 0 && now.mono-last < int64(reloadEvery) || !m.tokens.reloaded.CompareAndSwap(last, max(now.mono, 1)) {
+		// It was read a moment ago, or is being read: that one will do.
+		m.tokens.ringMu.Lock()
+		r = m.tokens.ring.Load()
+		m.tokens.ringMu.Unlock()
+		return r.find(id, now.ms), nil
+	}
+	if r, err = m.loadRing(ctx); err != nil {
+		return nil, err
+	}
+	return r.find(id, now.ms), nil
+}

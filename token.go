@@ -1,0 +1,292 @@
+package fob
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/claims"
+)
+
+// Token is an access token as it was when it was verified or issued: who it is
+// for, what it grants, until when. It holds no secret. It implements Credential,
+// is immutable and safe for concurrent use. The zero Token is not a token;
+// Tokens come from a Manager or a TokenVerifier.
+type Token struct {
+	id          ID
+	subjectKind SubjectKind
+	subject     string
+	subjectRef  recordID
+	epoch       uint64
+	issuer      string
+	audience    string
+	scopes      Scopes
+	grants      Grants
+	parent      ID
+	family      ID
+	keyID       string
+	custom      map[string]any
+
+	issuedAt, notBefore, expiresAt int64 // Unix milliseconds, whole seconds
+}
+
+var _ Credential = (*Token)(nil)
+
+func (t *Token) sealed() {}
+
+// ID implements Credential: the claim jti.
+func (t *Token) ID() ID { return t.id }
+
+// Kind returns KindToken.
+func (t *Token) Kind() Kind { return KindToken }
+
+// Subject implements Credential: the claim sub.
+func (t *Token) Subject() string { return t.subject }
+
+// SubjectKind implements Credential.
+func (t *Token) SubjectKind() SubjectKind { return t.subjectKind }
+
+// Scopes implements Credential.
+func (t *Token) Scopes() Scopes { return slices.Clone(t.scopes) }
+
+// Allows implements Credential. It allocates nothing.
+func (t *Token) Allows(scope Scope) bool { return t.scopes.Allow(scope) }
+
+// Grants returns a copy of the resource grants.
+func (t *Token) Grants() Grants { return t.grants.clone() }
+
+// AllowsOn implements Credential. It allocates nothing.
+func (t *Token) AllowsOn(action string, r Resource) bool {
+	return allowsOn(t.scopes, t.grants, action, r)
+}
+
+// IssuedAt implements Credential (whole seconds).
+func (t *Token) IssuedAt() time.Time { return instant(t.issuedAt) }
+
+// NotBefore is the first instant at which the token is accepted.
+func (t *Token) NotBefore() time.Time { return instant(t.notBefore) }
+
+// ExpiresAt implements Credential (whole seconds).
+func (t *Token) ExpiresAt() time.Time { return instant(t.expiresAt) }
+
+// Issuer is who issued the token: the claim iss.
+func (t *Token) Issuer() string { return t.issuer }
+
+// Audience is whom the token is for: the claim aud.
+func (t *Token) Audience() string { return t.audience }
+
+// Parent is the ID of the key that the token was exchanged for; zero if none.
+func (t *Token) Parent() ID { return t.parent }
+
+// Family is the ID of what Refresh continues; zero for a token that cannot be
+// refreshed. Revoke takes it, and ends the token and all that follow it.
+func (t *Token) Family() ID { return t.family }
+
+// KeyID is the PASERK ID of the key that sealed the token.
+func (t *Token) KeyID() string { return t.keyID }
+
+// Claim returns a custom claim: a string, bool, int64, float64, []any or
+// map[string]any, which must not be changed. ok is false if there is none.
+func (t *Token) Claim(name string) (value any, ok bool) {
+	value, ok = t.custom[name]
+	return value, ok
+}
+
+// StatusAt implements Credential. Verify refuses a token that was revoked, so a
+// Token knows of its times only.
+func (t *Token) StatusAt(at time.Time) Status {
+	switch ms := at.UnixMilli(); {
+	case ms < t.notBefore:
+		return StatusPending
+	case ms >= t.expiresAt:
+		return StatusExpired
+	default:
+		return StatusActive
+	}
+}
+
+// String returns "token" and the ID, which are safe to log.
+func (t *Token) String() string { return "token " + t.id.String() }
+
+// Format writes what String returns, for every verb.
+func (t *Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
+
+// TokenSpec says what token to issue. Subject is required (for ExchangeKey and
+// Refresh it is that of what is exchanged); every other field has a documented
+// zero value.
+type TokenSpec struct {
+	// Subject is who the token is for, as in KeySpec.
+	Subject string
+	// SubjectKind is what the subject is; zero means SubjectUser, unlike for keys.
+	SubjectKind SubjectKind
+	// Audience is whom the token is for: who is meant to accept it. "" means the
+	// first of TokenConfig.Audiences.
+	Audience string
+	// Scopes and Grants are what the token allows. None allows nothing.
+	Scopes Scopes
+	Grants Grants
+	// TTL is how long it is accepted, in whole seconds (rounded down, at least
+	// one). Zero means TokenConfig.TTL; more than TokenConfig.MaxTTL is ErrInvalid.
+	TTL time.Duration
+	// NotBefore is the first instant at which it is accepted, rounded up to whole
+	// seconds; zero: at once.
+	NotBefore time.Time
+	// Refreshable asks for a refresh secret as well, for Manager.Refresh.
+	Refreshable bool
+	// Custom are further claims: strings, bools, integers, floats, and slices and
+	// maps of them. The names that fob uses are refused.
+	Custom map[string]any
+}
+
+// Issued is what a token was issued as.
+type Issued struct {
+	Access  Secret // the token, for the header "Authorization: Bearer"
+	Refresh Secret // for Manager.Refresh, once; empty unless TokenSpec.Refreshable
+	Token   *Token
+	// RefreshExpiresAt is when Refresh will no longer be accepted unless it is
+	// used before; zero without one.
+	RefreshExpiresAt time.Time
+}
+
+const (
+	maxAudience = 256
+	useAccess   = "access"
+)
+
+// newToken checks a spec and makes a token of it that begins now.
+func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
+	cfg := m.cfg.Tokens
+	kind := spec.SubjectKind
+	if kind == 0 {
+		kind = SubjectUser
+	}
+	if err := checkSubject(spec.Subject, kind); err != nil {
+		return nil, err
+	}
+	scopes, err := spec.Scopes.normal()
+	if err != nil {
+		return nil, err
+	}
+	grants, err := spec.Grants.normal()
+	if err != nil {
+		return nil, err
+	}
+	audience := spec.Audience
+	if audience == "" {
+		audience = cfg.Audiences[0]
+	}
+	if !validAudience(audience) {
+		return nil, fmt.Errorf("%w: audience %q", ErrInvalid, audience)
+	}
+	ttl := spec.TTL
+	if ttl == 0 {
+		ttl = cfg.TTL
+	}
+	if ttl < time.Second || ttl > cfg.MaxTTL {
+		return nil, fmt.Errorf("%w: TTL %v, want 1s to %v", ErrInvalid, ttl, cfg.MaxTTL)
+	}
+	start := now.Truncate(time.Second).UnixMilli()
+	t := &Token{
+		subjectKind: kind,
+		subject:     strings.Clone(spec.Subject),
+		subjectRef:  subjectRecord(kind, spec.Subject),
+		issuer:      cfg.Issuer,
+		audience:    strings.Clone(audience),
+		scopes:      scopes,
+		grants:      grants,
+		custom:      maps.Clone(spec.Custom),
+		issuedAt:    start,
+		notBefore:   start,
+		expiresAt:   start + ttl.Truncate(time.Second).Milliseconds(),
+	}
+	if !spec.NotBefore.IsZero() {
+		t.notBefore = max(start, spec.NotBefore.Add(time.Second-1).Truncate(time.Second).UnixMilli())
+		if t.notBefore >= t.expiresAt {
+			return nil, fmt.Errorf("%w: token ends before it begins", ErrInvalid)
+		}
+	}
+	return t, nil
+}
+
+func validAudience(s string) bool {
+	return s != "" && len(s) <= maxAudience && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// payload writes the claims of a token.
+func (t *Token) payload() ([]byte, error) {
+	c := claims.Claims{
+		Issuer: t.issuer, Subject: t.subject, Audience: t.audience, ID: t.id.String(),
+		IssuedAt: t.issuedAt / 1000, NotBefore: t.notBefore / 1000, ExpiresAt: t.expiresAt / 1000,
+		Scope: t.scopes.String(), ClientID: t.parent.String(), SubjectType: t.subjectKind.String(),
+		Family: t.family.String(), Epoch: t.epoch, Use: useAccess, Custom: t.custom,
+	}
+	for _, g := range t.grants {
+		c.Grants = append(c.Grants, claims.Grant{Type: g.Type, Actions: g.Actions, Identifiers: g.Identifiers})
+	}
+	b, err := claims.Append(nil, &c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return b, nil
+}
+
+// decodeToken reads the claims of a token that was opened with the key keyID.
+// What makes no sense is ErrClaims: a key that we trust has sealed it.
+func decodeToken(payload []byte, keyID string) (*Token, error) {
+	c, err := claims.Decode(payload)
+	if err != nil {
+		return nil, ErrClaims
+	}
+	t := &Token{
+		issuer: c.Issuer, subject: c.Subject, audience: c.Audience, epoch: c.Epoch, keyID: keyID, custom: c.Custom,
+		issuedAt: c.IssuedAt * 1000, notBefore: c.NotBefore * 1000, expiresAt: c.ExpiresAt * 1000,
+	}
+	switch c.SubjectType {
+	case SubjectApplication.String():
+		t.subjectKind = SubjectApplication
+	case SubjectUser.String(), "":
+		t.subjectKind = SubjectUser
+	default:
+		return nil, ErrClaims
+	}
+	var errs [6]error
+	t.id, errs[0] = ParseID(c.ID)
+	errs[1] = t.parent.UnmarshalText([]byte(c.ClientID))
+	errs[2] = t.family.UnmarshalText([]byte(c.Family))
+	t.scopes, errs[3] = ParseScopes(c.Scope)
+	for _, g := range c.Grants {
+		t.grants = append(t.grants, Grant{Type: g.Type, Actions: g.Actions, Identifiers: g.Identifiers})
+	}
+	t.grants, errs[4] = t.grants.normal()
+	errs[5] = checkSubject(t.subject, t.subjectKind)
+	if errors.Join(errs[:]...) != nil || c.Use != useAccess ||
+		t.issuer == "" || t.audience == "" || c.IssuedAt == 0 || c.ExpiresAt == 0 {
+		return nil, ErrClaims
+	}
+	if c.NotBefore == 0 {
+		t.notBefore = t.issuedAt
+	}
+	t.subjectRef = subjectRecord(t.subjectKind, t.subject)
+	return t, nil
+}
+
+// markOf is the record that ends a token or a family by its ID.
+func markOf(what string, id ID) recordID { return namedRecord(recordMark, what, string(id[:])) }
+
+// refs are the records that a token hangs from.
+func (t *Token) refs(issuer recordID) []backend.ID {
+	refs := []backend.ID{markOf("token", t.id), t.subjectRef, issuer}
+	if !t.family.IsZero() {
+		refs = append(refs, markOf("family", t.family))
+	}
+	if !t.parent.IsZero() {
+		refs = append(refs, backend.ID(t.parent))
+	}
+	return refs
+}

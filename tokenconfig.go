@@ -1,0 +1,147 @@
+package fob
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fobkit/fob/internal/paseto"
+)
+
+// Protocol is a version and purpose of PASETO. It belongs to a token key: a token
+// never says how it is to be checked.
+type Protocol uint8
+
+// The protocols.
+const (
+	// V4Local encrypts: what is in a token is hidden, and who can read a token can
+	// also make one. For applications that issue and verify themselves.
+	V4Local Protocol = Protocol(paseto.V4Local)
+	// V4Public signs: others verify with a public key, and anybody can read what is
+	// in a token. Checking a signature that is not in the cache takes some 60 µs.
+	V4Public Protocol = Protocol(paseto.V4Public)
+	// V2Local and V2Public are for fleets that have them already: the specification
+	// has deprecated version 2, and v2.local does not commit to its key.
+	V2Local  Protocol = Protocol(paseto.V2Local)
+	V2Public Protocol = Protocol(paseto.V2Public)
+)
+
+// String is the protocol as it stands in a token: "v4.local".
+func (p Protocol) String() string { return paseto.Protocol(p).String() }
+
+// TokenConfig is the settings of tokens. Each zero field means its documented
+// default.
+type TokenConfig struct {
+	// Issuer is the claim iss of the tokens issued and the only one accepted, up to
+	// 256 bytes. Managers on one store that share token keys have the same one.
+	// Default Config.Prefix.
+	Issuer string
+	// Audiences are the values of the claim aud that Verify accepts; the first is
+	// that of a token whose spec names none. Default: Issuer.
+	Audiences []string
+	// Protocol is that of new token keys. Default V4Local. Keys of other protocols
+	// that are in the ring already go on verifying.
+	Protocol Protocol
+	// SealKey is 32 bytes from a cryptographic source, held outside the store,
+	// under which token keys are kept in the store, so that every process with the
+	// same SealKey and Issuer shares them. Without one, token keys live in this
+	// Manager only: tokens end with it, and nobody else can check local ones.
+	SealKey []byte
+
+	// TTL is how long a token is accepted whose spec does not say. Default 15 min.
+	TTL time.Duration
+	// MaxTTL is the most that a spec may ask for; tokens that claim more are
+	// refused. Default 1 hour, or TTL if that is more.
+	MaxTTL time.Duration
+	// Leeway is by how much the clocks of issuer and verifier may differ. Default 0.
+	Leeway time.Duration
+
+	// KeyLead is how long a new token key is known before it is used, so that every
+	// process and every follower of the public keys has it by then. Default
+	// 1 minute. The first key is used at once.
+	KeyLead time.Duration
+
+	// RefreshTTL bounds how long tokens can be refreshed in all, counted from the
+	// first; RefreshIdle how long a refresh secret may lie unused. Default 30 days,
+	// and 7 days.
+	RefreshTTL, RefreshIdle time.Duration
+	// RefreshGrace is how long after its use a refresh secret, presented again,
+	// gets the same answer, for a client that lost the first one. After that it is
+	// taken for stolen, and the family is revoked. Default 10 s; negative is none.
+	RefreshGrace time.Duration
+}
+
+// The defaults and limits of TokenConfig.
+const (
+	defaultTokenTTL     = 15 * time.Minute
+	defaultMaxTTL       = time.Hour
+	limitTTL            = 10 * 365 * 24 * time.Hour
+	defaultKeyLead      = time.Minute
+	defaultRefreshTTL   = 30 * 24 * time.Hour
+	defaultRefreshIdle  = 7 * 24 * time.Hour
+	defaultRefreshGrace = 10 * time.Second
+	maxLeeway           = 5 * time.Minute
+)
+
+// Format shows no key, for every verb.
+func (c TokenConfig) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "token config of issuer %q", c.Issuer)
+}
+
+// resolved returns c with its defaults filled in and its own memory, and every
+// problem.
+func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
+	var problems []error
+	problem := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: Tokens."+format, append([]any{ErrInvalid}, args...)...))
+	}
+	orDefault(&c.Issuer, prefix)
+	c.Audiences = slices.Clone(c.Audiences)
+	if len(c.Audiences) == 0 {
+		c.Audiences = []string{c.Issuer}
+	}
+	orDefault(&c.Protocol, V4Local)
+	orDefault(&c.TTL, defaultTokenTTL)
+	orDefault(&c.MaxTTL, max(defaultMaxTTL, c.TTL))
+	orDefault(&c.KeyLead, defaultKeyLead)
+	orDefault(&c.RefreshTTL, defaultRefreshTTL)
+	orDefault(&c.RefreshIdle, min(defaultRefreshIdle, c.RefreshTTL))
+	orDefault(&c.RefreshGrace, defaultRefreshGrace)
+	c.RefreshGrace = max(c.RefreshGrace, 0)
+	if !validAudience(c.Issuer) {
+		problem("Issuer %q", c.Issuer)
+	}
+	for _, a := range c.Audiences {
+		if !validAudience(a) {
+			problem("Audiences: %q", a)
+		}
+	}
+	if !paseto.Protocol(c.Protocol).Valid() {
+		problem("Protocol %d", c.Protocol)
+	}
+	if c.SealKey != nil {
+		c.SealKey = slices.Clone(c.SealKey)
+		k, err := paseto.SymmetricKeyFrom(paseto.V4Local, c.SealKey)
+		if err != nil || k.Weak() {
+			problem("SealKey of %d bytes, want %d random ones", len(c.SealKey), paseto.SymmetricSize)
+		}
+	}
+	for _, d := range []struct {
+		name        string
+		value       time.Duration
+		least, most time.Duration
+	}{
+		{"TTL", c.TTL, time.Second, c.MaxTTL},
+		{"MaxTTL", c.MaxTTL, time.Second, limitTTL},
+		{"Leeway", c.Leeway, 0, maxLeeway},
+		{"KeyLead", c.KeyLead, 2 * reloadEvery, limitTTL},
+		{"RefreshTTL", c.RefreshTTL, time.Second, limitTTL},
+		{"RefreshIdle", c.RefreshIdle, time.Second, c.RefreshTTL},
+		{"RefreshGrace", c.RefreshGrace, 0, time.Hour},
+	} {
+		if d.value < d.least || d.value > d.most {
+			problem("%s %v, want %v to %v", d.name, d.value, d.least, d.most)
+		}
+	}
+	return &c, problems
+}
