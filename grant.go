@@ -73,7 +73,8 @@ func allowsOn(scopes Scopes, grants Grants, action string, r Resource) bool {
 		return false
 	}
 	for _, s := range scopes {
-		if s == ScopeAll || coversType(s, r.Type, action) {
+		// Any action is more than one that happens to be written "*" in a scope.
+		if s == ScopeAll || action != Any && coversType(s, r.Type, action) {
 			return true
 		}
 	}

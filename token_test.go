@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -488,4 +490,65 @@ func TestATokenHitAllocatesNothing(t *testing.T) {
 			t.Fatal("grants")
 		}
 	}))
+}
+
+// TestADerivedTokenNeverExceedsItsKey draws keys and specs at random. Whatever a
+// token that was exchanged or refreshed allows, its key allows, for as long.
+func TestADerivedTokenNeverExceedsItsKey(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(from []string, most int) (some []string) {
+		for range random.IntN(most + 1) {
+			if one := from[random.IntN(len(from))]; !slices.Contains(some, one) {
+				some = append(some, one)
+			}
+		}
+		return some
+	}
+	types, actions, names := []string{"orders", "users"}, []string{"read", "write", "*"}, []string{"1", "2", "*"}
+	all := []string{"orders:read", "orders:write", "users:read", "orders", "read", "*", "orders:*"}
+	scopes := func(most int) (s fob.Scopes) {
+		for _, one := range pick(all, most) {
+			s = append(s, fob.Scope(one))
+		}
+		return s
+	}
+	clock := newClock()
+	m := newManager(t, nil, clocked(tokenConfig(), clock))
+	issued, refused := 0, 0
+	for range 2000 {
+		lifetime := time.Duration(1+random.IntN(3600)) * time.Second
+		text, key := mustIssue(t, m, fob.KeySpec{Scopes: scopes(3), TTL: lifetime})
+		spec := fob.TokenSpec{Scopes: scopes(2), TTL: time.Duration(1+random.IntN(3600)) * time.Second, Refreshable: random.IntN(4) == 0}
+		for range random.IntN(3) {
+			g := fob.Grant{Type: types[random.IntN(2)], Actions: pick(actions, 2), Identifiers: pick(names, 2)}
+			if len(g.Actions) > 0 && len(g.Identifiers) > 0 {
+				spec.Grants = append(spec.Grants, g)
+			}
+		}
+		out, err := m.ExchangeKey(t.Context(), text, spec)
+		if err != nil {
+			require.ErrorIs(t, err, fob.ErrScope)
+			refused++
+			continue
+		}
+		issued++
+		if spec.Refreshable {
+			out = mustRefresh(t, m, out.Refresh)
+		}
+		token := mustVerify(t, m, out.Access.Reveal())
+		require.False(t, token.ExpiresAt().After(key.ExpiresAt()))
+		for _, s := range append(slices.Clone(all), "other") {
+			require.True(t, !token.Allows(fob.Scope(s)) || key.Allows(fob.Scope(s)), "scope %q: key %v, token %v", s, key.Scopes(), token.Scopes())
+		}
+		for _, typ := range append(slices.Clone(types), "other") {
+			for _, action := range append(slices.Clone(actions), "other") {
+				for _, name := range append(slices.Clone(names), "other") {
+					r := fob.Resource{Type: typ, ID: name}
+					require.True(t, !token.AllowsOn(action, r) || key.AllowsOn(action, r), "%s on %v: key %v, token %v %v", action, r, key.Scopes(), token.Scopes(), spec.Grants)
+				}
+			}
+		}
+	}
+	require.Greater(t, issued, 200)
+	require.Greater(t, refused, 200)
 }

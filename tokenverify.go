@@ -117,15 +117,8 @@ func (m *Manager) openToken(ctx context.Context, now moment, presented string, s
 	if key == nil {
 		return nil, ErrTokenKey
 	}
-	payload, err := key.opener.Open(text, "")
+	t, err := openWith(key, text, m.cfg.Tokens)
 	if err != nil {
-		return nil, tokenProblem(err)
-	}
-	t, err := decodeToken(payload, key.id)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.cfg.Tokens.accepts(t); err != nil {
 		return nil, err
 	}
 	return m.settleToken(ctx, now, ticket, seen, t)
@@ -161,12 +154,8 @@ func tokenProblem(err error) error {
 // settleToken looks at what may have ended a token that is sound, remembers the
 // answer and gives it.
 func (m *Manager) settleToken(ctx context.Context, now moment, ticket cache.Ticket, seen Digest, t *Token) (Credential, error) {
-	leeway := m.cfg.Tokens.Leeway.Milliseconds()
-	e := tokenEntry{
-		seen: seen, token: t,
-		from: max(t.notBefore, t.issuedAt) - leeway, to: t.expiresAt + leeway,
-		until: now.mono + int64(m.cfg.MaxStaleness),
-	}
+	e := newTokenEntry(seen, t, m.cfg.Tokens.Leeway)
+	e.until = now.mono + int64(m.cfg.MaxStaleness)
 	if now.ms >= e.to {
 		return nil, ErrExpired // for good: not worth a place
 	}

@@ -1,0 +1,265 @@
+package fob
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/paseto"
+)
+
+// TokenKeySource gives the token keys that there are now; those with a Public
+// half count. *Manager is one; httpauth has one that asks the Manager of another
+// process.
+type TokenKeySource interface {
+	TokenKeys(ctx context.Context) ([]TokenKey, error)
+}
+
+// PublicTokenKeys is a fixed list of public keys, as PASERK ("k4.public.…").
+type PublicTokenKeys []string
+
+// TokenKeys implements TokenKeySource.
+func (p PublicTokenKeys) TokenKeys(context.Context) ([]TokenKey, error) {
+	keys := make([]TokenKey, len(p))
+	for i, text := range p {
+		k, err := ParsePublicTokenKey(text)
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = k
+	}
+	return keys, nil
+}
+
+// ParsePublicTokenKey reads a public key as PASERK ("k4.public.…", "k2.public.…").
+// A key under which anybody could sign is ErrInvalid, as is any other text.
+func ParsePublicTokenKey(text string) (TokenKey, error) {
+	for _, p := range []paseto.Protocol{paseto.V4Public, paseto.V2Public} {
+		k, err := paseto.ParsePublicKey(p, text)
+		if err != nil {
+			continue
+		}
+		if k.Weak() {
+			return TokenKey{}, fmt.Errorf("%w: weak public key", ErrInvalid)
+		}
+		return TokenKey{ID: k.ID(), Protocol: Protocol(p), Public: k.PASERK()}, nil
+	}
+	return TokenKey{}, fmt.Errorf("%w: no public key in PASERK form", ErrInvalid)
+}
+
+// TokenVerifierConfig is the settings of a TokenVerifier.
+type TokenVerifierConfig struct {
+	// Issuer is the only claim iss that is accepted. Required.
+	Issuer string
+	// Audiences are the values of the claim aud that are accepted. Required.
+	Audiences []string
+	// MaxTTL refuses tokens that claim a longer life. Default 1 hour.
+	MaxTTL time.Duration
+	// Leeway is by how much the clocks may differ. Default 0.
+	Leeway time.Duration
+	// CacheEntries bounds the verification cache. Default 100,000.
+	CacheEntries int
+	// Clock tells the time. Default time.Now.
+	Clock func() time.Time
+}
+
+// TokenVerifier checks signed tokens by public keys alone, in a process that has
+// neither the store nor a secret. It implements Verifier.
+//
+// It knows nothing of revocations: a token that was revoked is accepted here until
+// it expires. Where that is too long, let tokens be short, or ask a Manager.
+type TokenVerifier struct {
+	cfg    TokenConfig
+	source TokenKeySource
+	clock  clock
+	cache  *cache.Cache[tokenEntry]
+
+	ring   atomic.Pointer[publicRing]
+	loadMu sync.Mutex
+}
+
+// publicRing is the keys and when they were fetched.
+type publicRing struct {
+	*ring
+	at int64 // monotonic
+}
+
+// How old the keys may be before they are fetched again, and before nothing is
+// accepted without; and how often an unknown key may cause that.
+const (
+	refetchAfter   = 15 * time.Second
+	keysGoodFor    = time.Hour
+	refetchUnknown = time.Second
+)
+
+var (
+	_ Verifier       = (*TokenVerifier)(nil)
+	_ TokenKeySource = (*Manager)(nil)
+	_ TokenKeySource = PublicTokenKeys(nil)
+)
+
+// NewTokenVerifier makes a verifier over source. It asks source when it first
+// needs a key, again when that is 15 s old or a token names a key that it does not
+// know (once a second at most), and goes on with the keys that it has, for up to an
+// hour, while source fails. It starts no goroutine. A config that cannot work is
+// ErrInvalid.
+func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
+	if source == nil || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
+		return nil, fmt.Errorf("%w: a token verifier needs a source of keys, an issuer and an audience", ErrInvalid)
+	}
+	resolved, problems := TokenConfig{
+		Issuer: cfg.Issuer, Audiences: cfg.Audiences, MaxTTL: cfg.MaxTTL, TTL: min(defaultTokenTTL, max(cfg.MaxTTL, time.Second)),
+		Leeway: cfg.Leeway, Protocol: V4Public,
+	}.resolved("")
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	entries, err := cache.New[tokenEntry](cache.Config{Entries: cfg.CacheEntries})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries}
+	v.clock.start(cfg.Clock)
+	return v, nil
+}
+
+// Verify implements Verifier: it returns a *Token, or an error in the two classes
+// of Manager.Verify.
+func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credential, error) {
+	if !isToken(presented) {
+		return nil, ErrTokenFormat
+	}
+	if len(presented) > paseto.MaxToken {
+		return nil, ErrTokenLength
+	}
+	seen := Digest{sha256.Sum256(unsafe.Slice(unsafe.StringData(presented), len(presented)))} // only read
+	now := v.clock.now()
+	r := v.ring.Load()
+	if e, ok := v.cache.Get(cache.Key(seen.sum[:16]), now.mono); ok && e.seen.Equal(seen) && r != nil && now.mono-r.at < int64(refetchAfter) {
+		return e.answer(now.ms)
+	}
+	text, err := paseto.Parse(presented)
+	if err != nil {
+		return nil, tokenProblem(err)
+	}
+	if text.Protocol().Local() {
+		return nil, ErrTokenProtocol
+	}
+	ticket := v.cache.Begin()
+	key, err := v.find(ctx, kid(text.Footer()), now)
+	if err != nil {
+		return nil, err
+	}
+	t, err := openWith(key, text, &v.cfg)
+	if err != nil {
+		return nil, err
+	}
+	e := newTokenEntry(seen, t, v.cfg.Leeway)
+	if key.retireAt != 0 {
+		e.to = min(e.to, key.retireAt)
+	}
+	v.cache.Put(cache.Key(seen.sum[:16]), e, ticket, forever)
+	return e.answer(now.ms)
+}
+
+// find returns the key of an ID.
+func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringKey, error) {
+	if id == "" {
+		return nil, ErrTokenKey
+	}
+	r := v.ring.Load()
+	if r != nil && now.mono-r.at < int64(refetchAfter) {
+		if k := r.find(id, now.ms); k != nil || now.mono-r.at < int64(refetchUnknown) {
+			return known(k)
+		}
+	}
+	r, err := v.load(ctx, r, now)
+	if err != nil {
+		return nil, err
+	}
+	return known(r.find(id, now.ms))
+}
+
+func known(k *ringKey) (*ringKey, error) {
+	if k == nil {
+		return nil, ErrTokenKey
+	}
+	return k, nil
+}
+
+// load fetches the keys, unless somebody else has done so since old was looked at.
+func (v *TokenVerifier) load(ctx context.Context, old *publicRing, now moment) (*publicRing, error) {
+	v.loadMu.Lock()
+	defer v.loadMu.Unlock()
+	if r := v.ring.Load(); r != old {
+		return r, nil
+	}
+	listed, err := v.source.TokenKeys(ctx)
+	if err == nil && len(listed) > maxRing {
+		err = fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), maxRing)
+	}
+	var keys []ringKey
+	for _, one := range listed {
+		if one.Public == "" || err != nil {
+			continue
+		}
+		var parsed TokenKey
+		if parsed, err = ParsePublicTokenKey(one.Public); err != nil {
+			break
+		}
+		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: millis(one.ActiveAt), retireAt: millis(one.RetireAt)}
+		if k.opener, err = paseto.ParsePublicKey(k.protocol, parsed.Public); err != nil {
+			break
+		}
+		keys = append(keys, k)
+	}
+	if err != nil {
+		if old != nil && now.mono-old.at < int64(keysGoodFor) {
+			return old, nil
+		}
+		return nil, fmt.Errorf("fob: fetch token keys: %w", unclassified(err))
+	}
+	r := &publicRing{ring: newRing(keys, 0), at: now.mono}
+	if old != nil && !slices.EqualFunc(old.keys, r.keys, func(a, b ringKey) bool { return a.id == b.id && a.retireAt == b.retireAt }) {
+		v.cache.Clear() // a key that is gone takes its tokens along
+	}
+	v.ring.Store(r)
+	return r, nil
+}
+
+// unclassified hides a rejection inside an error that is none: a source that
+// fails must not make a credential look bad.
+func unclassified(err error) error {
+	if errors.Is(err, ErrRejected) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// openWith opens a token and checks what does not change with time.
+func openWith(key *ringKey, text paseto.Token, cfg *TokenConfig) (*Token, error) {
+	payload, err := key.opener.Open(text, "")
+	if err != nil {
+		return nil, tokenProblem(err)
+	}
+	t, err := decodeToken(payload, key.id)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.accepts(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func newTokenEntry(seen Digest, t *Token, leeway time.Duration) tokenEntry {
+	ms := leeway.Milliseconds()
+	return tokenEntry{seen: seen, token: t, from: max(t.notBefore, t.issuedAt) - ms, to: t.expiresAt + ms}
+}
