@@ -38,12 +38,18 @@ import (
 	"github.com/fobkit/fob"
 )
 
-// Options is the settings of a guard. Scopes or AnyCredential must be set.
+// Options is the settings of a guard. Scopes, Resource or AnyCredential must be set.
 type Options struct {
 	// Scopes are all required of a credential (RFC 6750 §3.1).
 	Scopes fob.Scopes
-	// AnyCredential, set instead of Scopes, is the explicit choice to let in every
-	// good credential, whatever it grants.
+	// Action and Resource, set together, ask for a right on the one thing that a
+	// request is about: Credential.AllowsOn(Action, Resource(r)). Resource is called
+	// for each request that has a good credential; a Resource without a type or an
+	// identifier is allowed to nobody.
+	Action   string
+	Resource func(r *http.Request) fob.Resource
+	// AnyCredential, set instead, is the explicit choice to let in every good
+	// credential, whatever it grants.
 	AnyCredential bool
 	// Realm is named in challenges: printable ASCII without '"' and '\'. Default "api".
 	Realm string
@@ -71,7 +77,9 @@ const defaultKeyHeader = "X-API-Key"
 type guard struct {
 	verifier  fob.Verifier
 	scopes    fob.Scopes
-	keyHeader string // canonical
+	action    string
+	resource  func(*http.Request) fob.Resource // nil: none is asked for
+	keyHeader string                           // canonical
 	vary      string
 	observe   func(*http.Request, int, error)
 
@@ -80,8 +88,8 @@ type guard struct {
 }
 
 // Require builds a middleware that lets a request through when its credential
-// is good and grants all scopes; the handler finds the credential with
-// fob.FromContext. It fails if v is nil, if no scopes are given without
+// is good and grants all that is asked for; the handler finds the credential with
+// fob.FromContext. It fails if v is nil, if nothing is asked for without
 // AnyCredential, or if an option cannot be sent in a header: when it is built,
 // not at the first request. The middleware is safe for concurrent use.
 //
@@ -96,8 +104,11 @@ func Require(v fob.Verifier, opts Options) (func(http.Handler) http.Handler, err
 	if err != nil {
 		return nil, fmt.Errorf("httpauth: %w", err)
 	}
-	if opts.AnyCredential == (len(scopes) > 0) {
-		return nil, errors.New("httpauth: want Options.Scopes, or AnyCredential where none are needed")
+	if (opts.Action == "") != (opts.Resource == nil) {
+		return nil, errors.New("httpauth: Options.Action and Resource go together")
+	}
+	if opts.AnyCredential == (len(scopes) > 0 || opts.Resource != nil) {
+		return nil, errors.New("httpauth: want Options.Scopes or Resource, or AnyCredential where nothing is needed")
 	}
 	realm := opts.Realm
 	if realm == "" {
@@ -117,13 +128,18 @@ func Require(v fob.Verifier, opts Options) (func(http.Handler) http.Handler, err
 	g := &guard{
 		verifier:      v,
 		scopes:        scopes,
+		action:        opts.Action,
+		resource:      opts.Resource,
 		keyHeader:     textproto.CanonicalMIMEHeaderKey(header),
 		vary:          "Authorization, " + header,
 		observe:       opts.Observe,
 		bare:          challenge,
 		badRequest:    challenge + `, error="invalid_request"`,
 		badCredential: challenge + `, error="invalid_token"`,
-		lacksScope:    fmt.Sprintf(`%s, error="insufficient_scope", scope="%s"`, challenge, scopes),
+		lacksScope:    challenge + `, error="insufficient_scope"`,
+	}
+	if len(scopes) > 0 { // never scope=""
+		g.lacksScope += fmt.Sprintf(`, scope="%s"`, scopes)
 	}
 	return func(next http.Handler) http.Handler {
 		if isNil(next) {
@@ -160,6 +176,10 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 			g.refuse(w, r, http.StatusForbidden, g.lacksScope, "The credential lacks a required scope.", fob.ErrScope)
 			return
 		}
+	}
+	if g.resource != nil && !cred.AllowsOn(g.action, g.resource(r)) {
+		g.refuse(w, r, http.StatusForbidden, g.lacksScope, "The credential is not for this resource.", fob.ErrScope)
+		return
 	}
 	if byKeyHeader {
 		// Shared caches know that an answer to Authorization is not for everybody

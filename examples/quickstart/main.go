@@ -1,4 +1,4 @@
-// Command quickstart tells the life of one API key on a real database and a
+// Command quickstart tells the life of an API key, and of the tokens made from one, on a real database and a
 // real HTTP server, and prints it as a story:
 //
 //	go run ./examples/quickstart
@@ -56,7 +56,14 @@ func start(dir string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := fob.New(store, fob.Config{Prefix: "acme_live", OtherPrefixes: []string{"acme_test"}})
+	seal, err := sealKey(dir)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	keys, err := fob.New(store, fob.Config{
+		Prefix: "acme_live", OtherPrefixes: []string{"acme_test"},
+		Tokens: &fob.TokenConfig{Issuer: "acme", Audiences: []string{"acme-api"}, SealKey: seal, RefreshGrace: -1},
+	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -68,6 +75,11 @@ func start(dir string) (*service, error) {
 		}
 		mux.Handle(route, guard(http.HandlerFunc(orders)))
 	}
+	guard, err := httpauth.Require(keys, httpauth.Options{Action: "read", Resource: orderOf, Realm: "acme"})
+	if err != nil {
+		return nil, errors.Join(err, keys.Close(), store.Close())
+	}
+	mux.Handle("GET /orders/{id}", guard(http.HandlerFunc(order)))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, errors.Join(err, keys.Close(), store.Close())
@@ -111,11 +123,11 @@ func (t *teller) step(text string) { t.say("\n%s\n", text) }
 
 // call makes a request and prints what it was answered; it must be answered
 // with want.
-func (t *teller) call(ctx context.Context, method, note, key string, want int) {
+func (t *teller) call(ctx context.Context, method, path, note, key string, want int) {
 	if t.err != nil {
 		return
 	}
-	req, err := http.NewRequestWithContext(ctx, method, t.url+"/orders", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, t.url+path, http.NoBody)
 	if err != nil {
 		t.err = err
 		return
@@ -133,7 +145,7 @@ func (t *teller) call(ctx context.Context, method, note, key string, want int) {
 		t.err = err
 		return
 	}
-	t.say("   %-6s /orders   %-32s → %s\n", method, note, res.Status)
+	t.say("   %-6s %-10s %-31s → %s\n", method, path, note, res.Status)
 	if challenge := res.Header.Get("WWW-Authenticate"); challenge != "" {
 		t.say("   %53s%s\n", "", challenge)
 	} else {
@@ -157,6 +169,7 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		dir = filepath.Join(dir, "database")
 	}
 	svc, err := start(dir)
 	if err != nil {
@@ -173,13 +186,13 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 	t.say("   key  %s\n   id   %s   (public: for logs, lists and Revoke)\n   %%v   %v\n", shown(secret), key.ID(), secret)
 
 	t.step("2. The application calls the API.")
-	t.call(ctx, "GET", "with its key", secret.Reveal(), 200)
-	t.call(ctx, "GET", "without a key", "", 401)
-	t.call(ctx, "DELETE", "a scope it was not granted", secret.Reveal(), 403)
+	t.call(ctx, "GET", "/orders", "with its key", secret.Reveal(), 200)
+	t.call(ctx, "GET", "/orders", "without a key", "", 401)
+	t.call(ctx, "DELETE", "/orders", "a scope it was not granted", secret.Reveal(), 403)
 
 	t.step("3. A typing error is caught by the checksum, before any hash or database read.")
 	typo := swapLast(secret.Reveal())
-	t.call(ctx, "GET", "one character wrong", typo, 401)
+	t.call(ctx, "GET", "/orders", "one character wrong", typo, 401)
 	_, err = svc.keys.Verify(ctx, typo)
 	t.say("   the server's log says: %v\n", err)
 
@@ -189,8 +202,8 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 		return errors.Join(err, svc.stop(ctx))
 	}
 	t.say("   new key  %s\n", shown(fresh))
-	t.call(ctx, "GET", "with the new key", fresh.Reveal(), 200)
-	t.call(ctx, "GET", "with the old key", secret.Reveal(), 200)
+	t.call(ctx, "GET", "/orders", "with the new key", fresh.Reveal(), 200)
+	t.call(ctx, "GET", "/orders", "with the old key", secret.Reveal(), 200)
 	status, err := svc.keys.RotationStatus(ctx, key.ID())
 	if err != nil {
 		return errors.Join(err, svc.stop(ctx))
@@ -202,11 +215,15 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 	if err != nil {
 		return errors.Join(err, svc.stop(ctx))
 	}
-	t.call(ctx, "GET", "with the old key", secret.Reveal(), 401)
-	t.call(ctx, "GET", "with the new key", fresh.Reveal(), 200)
+	t.call(ctx, "GET", "/orders", "with the old key", secret.Reveal(), 401)
+	t.call(ctx, "GET", "/orders", "with the new key", fresh.Reveal(), 200)
 	t.say("   effective here at once, in every other process within %v\n", receipt.EverywhereBy.Sub(receipt.At))
 
-	t.step("6. The process ends. A new one opens the same directory.")
+	if err := t.tokens(ctx); err != nil {
+		return errors.Join(err, svc.stop(ctx))
+	}
+
+	t.step("10. The process ends. A new one opens the same directory.")
 	if err := errors.Join(t.err, svc.stop(ctx)); err != nil {
 		return err
 	}
@@ -255,10 +272,10 @@ func afterRestart(ctx context.Context, out io.Writer, in io.Reader, dir string) 
 		return err
 	}
 	t := &teller{out: out, service: svc}
-	t.call(ctx, "GET", "with the revoked key", lines[0], 401)
-	t.call(ctx, "GET", "with the new key", lines[1], 200)
+	t.call(ctx, "GET", "/orders", "with the revoked key", lines[0], 401)
+	t.call(ctx, "GET", "/orders", "with the new key", lines[1], 200)
 
-	t.step("7. What was used, and when: written behind, at most once a minute and key.")
+	t.step("11. What was used, and when: written behind, at most once a minute and key.")
 	for i, name := range []string{"old key", "new key"} {
 		id, err := fob.ParseID(lines[2+i])
 		if err != nil {
