@@ -16,6 +16,12 @@
 // to a secret scanner, whose key it is. The checksum catches typing errors before
 // anything is hashed or read.
 //
+// A Token is the other kind: a PASETO access token. It is short-lived, carries what
+// it grants (Scopes, and Grants on single resources) under a seal that needs no
+// store to check, can be refreshed if it was asked for, and is ended by its own
+// ID, with its family, with the key it was exchanged for, or with its subject.
+// Config.Tokens turns tokens on.
+//
 // A credential belongs to a Subject, which is an application or a user, and
 // grants Scopes. It ends by expiry, by Revoke (for good), by Disable (until
 // Enable), by rotation, or with all of its subject by RevokeSubject.
@@ -25,7 +31,8 @@
 // Manager is the facade: it does all of the above over a store. A store is a
 // backend.Store: package backend/memory for tests, backend/badger for one
 // process with its own directory. Verifier is the one-method interface that
-// middleware takes (see package httpauth); it cannot issue or revoke. Secret
+// middleware takes (see package httpauth); it cannot issue or revoke. TokenVerifier
+// is one that needs public keys alone, and knows of no revocation. Secret
 // holds what must not be printed, and prints as a redaction.
 //
 // # A first program
