@@ -15,7 +15,8 @@ import (
 // only what was revoked has one, and follow the store's feed: while the feed is
 // alive, nothing has to be read from the store to know that a token is good.
 type marks struct {
-	asOf atomic.Int64 // monotonic: every change before it is in all; 0: not known
+	follows bool         // there is a feed; without one nothing is kept here
+	asOf    atomic.Int64 // monotonic: every change before it is in all; 0: not known
 
 	mu  sync.RWMutex // guards all
 	all map[recordID]mark
@@ -45,6 +46,9 @@ func (s *marks) get(id recordID) (mark, bool) {
 // raise notes a mark; an older state never replaces a newer one, since epochs and
 // instants only rise.
 func (s *marks) raise(id recordID, to mark) {
+	if !s.follows {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.all[id]; ok && old.epoch >= to.epoch && old.before >= to.before {
@@ -140,6 +144,9 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
 			return
+		}
+		if err == nil {
+			err = errors.New("the feed ended")
 		}
 		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("follow the feed", err)})
 		select {

@@ -102,6 +102,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	if m.tokens != nil && follows && lists {
+		m.tokens.marks.follows = true
 		m.done.Go(func() { m.followFeed(ctx, feed, lister) })
 	}
 	return m, nil

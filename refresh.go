@@ -288,7 +288,9 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return false, err
 		}
 		now := m.now()
-		if already, err = m.putMark(ctx, markOf("family", id), forever, m.markEnd(now), reason); err != nil {
+		// The mark lasts as long as the chain could: it alone may stand after a crash.
+		end := max(m.markEnd(now), f.ends+time.Minute.Milliseconds())
+		if already, err = m.putMark(ctx, markOf("family", id), forever, end, reason); err != nil {
 			return false, err
 		}
 		if f.ended {

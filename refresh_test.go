@@ -289,3 +289,53 @@ func allBodies(t *testing.T, store *memory.Store) (bodies []string) {
 	}
 	return bodies
 }
+
+// TestAFamilyThatDiedInACrashStaysDead: what a replay had got to when its process
+// ended holds, also after the records that ended the access tokens were purged.
+func TestAFamilyThatDiedInACrashStaysDead(t *testing.T) {
+	died := 0
+	for step := 1; ; step++ {
+		clock := newClock()
+		store := backendtest.NewFault(memory.New())
+		cfg := clocked(tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }), clock)
+		m := newManager(t, bareButPurged{store}, cfg)
+		first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+		second := mustRefresh(t, m, first.Refresh)
+		calls := 0
+		store.Inject(func(backendtest.Call) backendtest.Injection {
+			if calls++; calls >= step {
+				return backendtest.Unavailable()
+			}
+			return backendtest.Injection{}
+		})
+		_, err := m.Refresh(t.Context(), first.Refresh.Reveal())
+		store.Inject(nil)
+		if errors.Is(err, fob.ErrReplayed) {
+			require.Positive(t, died, "some step leaves it half dead")
+			return
+		}
+		later := newManager(t, bareButPurged{store}, cfg)
+		_, err = later.Verify(t.Context(), second.Access.Reveal())
+		dead := errors.Is(err, fob.ErrRevoked)
+		require.True(t, dead || err == nil, "%v", err)
+		clock.Add(3 * time.Hour)
+		_, err = later.Sweep(t.Context())
+		require.NoError(t, err)
+		if dead {
+			died++
+			mustNotRefresh(t, later, second.Refresh, fob.ErrRevoked)
+		} else {
+			mustRefresh(t, later, second.Refresh)
+		}
+	}
+}
+
+// bareButPurged is a store without any capability but Purger.
+type bareButPurged struct{ *backendtest.Fault }
+
+func (s bareButPurged) Unwrap() backend.Store { return nil }
+
+func (s bareButPurged) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	purger, _ := backend.As[backend.Purger](s.Fault)
+	return purger.Purge(ctx, before, limit)
+}

@@ -45,7 +45,7 @@ type Grant struct {
 
 // The bounds of a payload.
 const (
-	MaxSize    = 8 << 10 // bytes
+	MaxSize    = 5 << 10 // bytes: sealed and encoded below 8 KiB, which is what HTTP headers hold
 	maxDepth   = 8
 	maxMembers = 64 // of one object or array
 	maxString  = 4 << 10

@@ -56,7 +56,7 @@ func (p Protocol) Version() int {
 
 // Bounds of a token. A caller may ask for less.
 const (
-	MaxToken  = 16 << 10
+	MaxToken  = 8 << 10
 	MaxFooter = 512 // encoded
 )
 
