@@ -262,7 +262,7 @@ func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), millis(m.now()))
+		err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), millis(m.now()))
 		if err != nil && !errors.Is(err, ErrConflict) {
 			return nil, err
 		}
@@ -270,16 +270,15 @@ func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
 	return nil, fmt.Errorf("fob: token keys: %w", ErrConflict)
 }
 
-func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Cond, created int64) (uint64, error) {
+func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Cond, created int64) error {
 	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: recordRing, Created: created}
 	if err := m.tokens.seal.encode(&rec, keys); err != nil {
-		return 0, err
+		return err
 	}
-	version, err := m.replace(ctx, rec, cond)
-	if err != nil {
-		return 0, fmt.Errorf("fob: write token keys: %w", err)
+	if _, err := m.replace(ctx, rec, cond); err != nil {
+		return fmt.Errorf("fob: write token keys: %w", err)
 	}
-	return version, nil
+	return nil
 }
 
 // currentRing returns the ring that is in memory, or reads it.
@@ -354,7 +353,7 @@ func (m *Manager) replaceRing(ctx context.Context, old *ring, keys []ringKey) er
 	if rec.Version != old.version {
 		return ErrConflict
 	}
-	if _, err := m.writeRing(ctx, keys, backend.IfVersion(old.version), rec.Created); err != nil {
+	if err := m.writeRing(ctx, keys, backend.IfVersion(old.version), rec.Created); err != nil {
 		return err
 	}
 	_, err = m.loadRing(ctx)

@@ -1,12 +1,12 @@
 package fob
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -186,7 +186,7 @@ func (m *Manager) settleToken(ctx context.Context, now moment, ticket cache.Tick
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {
-	slices.SortFunc(ids, func(a, b backend.ID) int { return strings.Compare(string(a[:]), string(b[:])) })
+	slices.SortFunc(ids, func(a, b backend.ID) int { return bytes.Compare(a[:], b[:]) })
 	ids = slices.Compact(ids)
 	refs := make([]cache.Ref, len(ids))
 	for i, id := range ids {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -206,7 +205,7 @@ func TestKeyClientRefuses(t *testing.T) {
 		got, err := client.TokenKeys(t.Context())
 		if answer.keys < 0 {
 			require.Error(t, err, name)
-			require.False(t, errors.Is(err, fob.ErrRejected))
+			require.NotErrorIs(t, err, fob.ErrRejected)
 		} else {
 			require.NoError(t, err, name)
 			require.Len(t, got, answer.keys)

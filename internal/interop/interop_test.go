@@ -202,14 +202,14 @@ func (n node) seal(t *testing.T, p paseto.Protocol, k keys, footer, assertion st
 func (n node) open(t *testing.T, p paseto.Protocol, k keys, token, footer, assertion string) (string, string, error) {
 	a := n.ask(t, request{Op: "open", Protocol: p.String(), Key: k.openText, Token: token, Footer: footer, Assertion: assertion})
 	if a.Error != "" {
-		return "", "", errorText(a.Error)
+		return "", "", peerError(a.Error)
 	}
 	return string(a.Payload), a.Footer, nil
 }
 
-type errorText string
+type peerError string
 
-func (e errorText) Error() string { return string(e) }
+func (e peerError) Error() string { return string(e) }
 
 func TestJavaScript(t *testing.T) {
 	for _, program := range []string{"node", "npm"} {

@@ -182,8 +182,8 @@ func (t Token) Footer() []byte {
 // pae is the pre-authentication encoding (paseto-spec, "Common Implementation
 // Details"): the number of pieces, then each with its length, all 64 bits little
 // endian.
-func pae(dst []byte, pieces ...string) []byte {
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(len(pieces)))
+func pae(pieces ...string) []byte {
+	dst := binary.LittleEndian.AppendUint64(nil, uint64(len(pieces)))
 	for _, p := range pieces {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(len(p)))
 		dst = append(dst, p...)

@@ -60,7 +60,7 @@ func (k SymmetricKey) split(nonce []byte) (encryption, counter, authentication [
 func (k SymmetricKey) sealV4(nonce [nonceSize]byte, payload, footer, implicit string) string {
 	encryption, counter, authentication := k.split(nonce[:])
 	c := xor(encryption, counter, []byte(payload))
-	tag := keyed(tagSize, authentication, string(pae(nil, headers[V4Local], string(nonce[:]), string(c), footer, implicit)))
+	tag := keyed(tagSize, authentication, string(pae(headers[V4Local], string(nonce[:]), string(c), footer, implicit)))
 	body := append(append(nonce[:], c...), tag...)
 	return write(V4Local, body, footer)
 }
@@ -72,7 +72,7 @@ func (k SymmetricKey) openV4(t Token, implicit string) ([]byte, error) {
 	}
 	nonce, c, tag := body[:nonceSize], body[nonceSize:len(body)-tagSize], body[len(body)-tagSize:]
 	encryption, counter, authentication := k.split(nonce)
-	want := keyed(tagSize, authentication, string(pae(nil, headers[V4Local], string(nonce), string(c), string(t.Footer()), implicit)))
+	want := keyed(tagSize, authentication, string(pae(headers[V4Local], string(nonce), string(c), string(t.Footer()), implicit)))
 	if subtle.ConstantTimeCompare(want, tag) != 1 {
 		return nil, ErrSeal
 	}
@@ -80,7 +80,7 @@ func (k SymmetricKey) openV4(t Token, implicit string) ([]byte, error) {
 }
 
 func (k SecretKey) sealV4(payload, footer, implicit string) string {
-	sig := ed25519.Sign(k.b[:], pae(nil, headers[V4Public], payload, footer, implicit))
+	sig := ed25519.Sign(k.b[:], pae(headers[V4Public], payload, footer, implicit))
 	return write(V4Public, append([]byte(payload), sig...), footer)
 }
 
@@ -90,7 +90,7 @@ func (k PublicKey) openV4(t Token, implicit string) ([]byte, error) {
 		return nil, ErrFormat
 	}
 	payload, sig := body[:len(body)-sigSize], body[len(body)-sigSize:]
-	if !ed25519.Verify(k.b[:], pae(nil, headers[V4Public], string(payload), string(t.Footer()), implicit), sig) {
+	if !ed25519.Verify(k.b[:], pae(headers[V4Public], string(payload), string(t.Footer()), implicit), sig) {
 		return nil, ErrSeal
 	}
 	return payload, nil
