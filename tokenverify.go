@@ -1,7 +1,6 @@
 package fob
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -186,11 +185,11 @@ func (m *Manager) settleToken(ctx context.Context, now moment, ticket cache.Tick
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {
-	slices.SortFunc(ids, func(a, b backend.ID) int { return bytes.Compare(a[:], b[:]) })
-	ids = slices.Compact(ids)
-	refs := make([]cache.Ref, len(ids))
-	for i, id := range ids {
-		refs[i] = cache.Ref(id)
+	refs := make([]cache.Ref, 0, cache.MaxRefs)
+	for _, id := range ids {
+		if !slices.Contains(refs, cache.Ref(id)) { // a key's subject is that of its tokens, as a rule
+			refs = append(refs, cache.Ref(id))
+		}
 	}
 	return refs
 }
