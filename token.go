@@ -276,6 +276,14 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 	return t, nil
 }
 
+// grantsAs reports whether t, which was read from claims, is what want was written
+// as: the last look at a token before it goes out.
+func (t *Token) grantsAs(want *Token) bool {
+	return t.id == want.id && t.subject == want.subject && t.subjectKind == want.subjectKind && t.epoch == want.epoch &&
+		t.parent == want.parent && t.family == want.family && t.expiresAt == want.expiresAt && t.notBefore == want.notBefore &&
+		slices.Equal(t.scopes, want.scopes) && t.grants.within(nil, want.grants)
+}
+
 // markOf is the record that ends a token or a family by its ID.
 func markOf(what string, id ID) recordID { return namedRecord(recordMark, what, string(id[:])) }
 

@@ -552,3 +552,21 @@ func TestADerivedTokenNeverExceedsItsKey(t *testing.T) {
 	require.Greater(t, issued, 200)
 	require.Greater(t, refused, 200)
 }
+
+// TestCustomClaimsGrantNothing: a custom claim with the name of a known one would
+// be that claim, where the spec leaves it out.
+func TestCustomClaimsGrantNothing(t *testing.T) {
+	m := newManager(t, nil, tokenConfig())
+	text, _ := mustIssue(t, m, fob.KeySpec{Scopes: fob.Scopes{"orders:read"}})
+	for name, value := range map[string]any{
+		"scope": "admin:all", "Scope": "admin:all", "epoch": 1 << 62, "family": "0ZqKJ3vT9xWm4cRb", "client_id": "0ZqKJ3vT9xWm4cRb",
+		"nbf": "2036-11-23T08:00:00Z", "use": "refresh", "sub_type": "application",
+		"authorization_details": []any{map[string]any{"type": "orders", "actions": []any{"*"}, "identifiers": []any{"*"}}},
+	} {
+		custom := map[string]any{name: value}
+		_, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{Custom: custom})
+		require.ErrorIs(t, err, fob.ErrInvalid, name)
+		_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Custom: custom})
+		require.ErrorIs(t, err, fob.ErrInvalid, name)
+	}
+}

@@ -114,8 +114,8 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	sealed, err := decodeToken(payload, key.id)
-	if err != nil {
-		return Issued{}, fmt.Errorf("%w: claims that could not be read again", ErrInvalid)
+	if err != nil || !sealed.grantsAs(t) {
+		return Issued{}, fmt.Errorf("%w: claims that are not read as they were meant", ErrInvalid)
 	}
 	return Issued{Access: newSecret(text), Token: sealed}, nil
 }

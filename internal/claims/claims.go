@@ -14,6 +14,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -49,6 +50,7 @@ const (
 	maxDepth   = 8
 	maxMembers = 64 // of one object or array
 	maxString  = 4 << 10
+	maxSeconds = 253402300799 // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
 )
 
 // ErrClaims is every refusal. Its texts name claims that are known, and never a
@@ -65,10 +67,16 @@ var known = []string{
 	"scope", "client_id", "sub_type", "family", "epoch", "use", "authorization_details",
 }
 
+// reserved reports whether name is one of a known claim, or differs from one in
+// case only: a reader that folds case would take it for that claim.
+func reserved(name string) bool {
+	return slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
+}
+
 // Append writes the payload of c after dst: known claims in a fixed order, then
 // the others by name. It refuses what Decode would refuse.
 func Append(dst []byte, c *Claims) ([]byte, error) {
-	w := writer{b: append(dst, '{')}
+	w := writer{b: append(dst, '{'), limit: len(dst) + MaxSize}
 	for _, claim := range []struct{ name, value string }{
 		{"iss", c.Issuer}, {"sub", c.Subject}, {"aud", c.Audience}, {"jti", c.ID},
 	} {
@@ -79,11 +87,10 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 		seconds int64
 	}{{"iat", c.IssuedAt}, {"nbf", c.NotBefore}, {"exp", c.ExpiresAt}} {
 		if claim.seconds != 0 {
-			at := time.Unix(claim.seconds, 0).UTC()
-			if claim.seconds < 0 || at.Year() > 9999 {
-				return nil, refuse("%s out of range", claim.name)
+			if claim.seconds < 0 || claim.seconds > maxSeconds {
+				return nil, refuse("%s: out of range", claim.name)
 			}
-			w.text(claim.name, at.Format(time.RFC3339))
+			w.text(claim.name, time.Unix(claim.seconds, 0).UTC().Format(time.RFC3339))
 		}
 	}
 	for _, claim := range []struct{ name, value string }{
@@ -92,7 +99,7 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 		w.text(claim.name, claim.value)
 	}
 	if c.Epoch > math.MaxInt64 {
-		return nil, refuse("epoch out of range")
+		return nil, refuse("epoch: out of range")
 	}
 	if c.Epoch != 0 {
 		w.name("epoch")
@@ -101,6 +108,10 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 	w.text("use", c.Use)
 	w.grants(c.Grants)
 	for _, name := range slices.Sorted(maps.Keys(c.Custom)) {
+		// Decode cannot tell: where the known claim is absent, this would be it.
+		if reserved(name) {
+			return nil, refuse("a custom claim has the name of a known one")
+		}
 		w.name(name)
 		w.value(c.Custom[name], 1)
 	}
@@ -116,6 +127,7 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 
 type writer struct {
 	b     []byte
+	limit int // of len(b): what is greater is refused in the end
 	comma bool
 	err   error
 }
@@ -170,8 +182,15 @@ func (w *writer) grants(grants []Grant) {
 // value writes a custom claim of one of the types that Decode returns, or of
 // int, which is what programs write.
 func (w *writer) value(v any, depth int) {
-	if depth > maxDepth {
+	// The first failure ends it: a map that contains itself has no end of its own.
+	switch {
+	case w.err != nil:
+		return
+	case depth > maxDepth:
 		w.err = refuse("nested too deep")
+		return
+	case len(w.b) > w.limit:
+		w.err = refuse("more than %d bytes", MaxSize)
 		return
 	}
 	switch v := v.(type) {
@@ -210,20 +229,40 @@ func (w *writer) value(v any, depth int) {
 	}
 }
 
-// float writes a number so that it is read as a float64 again.
+// float writes the shortest text that is read as the same float64. Nobody writes
+// it shorter, so that what Decode accepted never outgrows MaxSize here.
 func (w *writer) float(v float64) {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	switch {
+	case math.IsNaN(v) || math.IsInf(v, 0):
 		w.err = refuse("custom claim is no number")
 		return
+	case v == 0 && math.Signbit(v):
+		w.b = append(w.b, '-', '0') // Decode reads no int64 here, which has no such zero
+		return
 	}
-	start := len(w.b)
-	w.b = strconv.AppendFloat(w.b, v, 'g', -1, 64)
-	if !slices.ContainsFunc(w.b[start:], func(c byte) bool { return c == '.' || c == 'e' }) {
-		w.b = append(w.b, '.', '0')
+	var room [64]byte
+	digits, tail, _ := strings.Cut(string(strconv.AppendFloat(room[:0], v, 'e', -1, 64)), "e")
+	exponent, _ := strconv.Atoi(tail)
+	whole, fraction, _ := strings.Cut(digits, ".")
+	short := whole + fraction + "e" + strconv.Itoa(exponent-len(fraction))
+	if exponent > -maxPlain && exponent < maxPlain {
+		plain := strconv.FormatFloat(v, 'f', -1, 64)
+		if !strings.Contains(plain, ".") {
+			plain += ".0" // without it Decode reads an int64
+		}
+		if len(plain) <= len(short) {
+			short = plain
+		}
 	}
+	w.b = append(w.b, short...)
 }
 
-// string writes s with the escapes that JSON demands (RFC 8259 §7), no others.
+// maxPlain bounds the exponents of floats that may be shorter without one: a
+// float64 has 17 digits at most.
+const maxPlain = 20
+
+// string writes s with the escapes that JSON demands (RFC 8259 §7), in their
+// shortest form.
 func (w *writer) string(s string) {
 	if !utf8.ValidString(s) {
 		w.err = refuse("invalid UTF-8")
@@ -233,6 +272,8 @@ func (w *writer) string(s string) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
 			w.b = append(w.b, '\\', c)
+		case c >= '\b' && c <= '\r' && c != '\v':
+			w.b = append(w.b, '\\', "btn?fr"[c-'\b'])
 		case c < ' ':
 			w.b = append(w.b, '\\', 'u', '0', '0', "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
 		default:

@@ -36,35 +36,35 @@ func Decode(payload []byte) (Claims, error) {
 func (c *Claims) read(r *reader, name string) {
 	switch name {
 	case "iss":
-		c.Issuer = r.text(name)
+		c.Issuer = r.text()
 	case "sub":
-		c.Subject = r.text(name)
+		c.Subject = r.text()
 	case "aud":
-		c.Audience = r.text(name)
+		c.Audience = r.text()
 	case "jti":
-		c.ID = r.text(name)
+		c.ID = r.text()
 	case "iat":
-		c.IssuedAt = r.instant(name, true)
+		c.IssuedAt = r.instant(true)
 	case "nbf":
-		c.NotBefore = r.instant(name, true)
+		c.NotBefore = r.instant(true)
 	case "exp":
-		c.ExpiresAt = r.instant(name, false)
+		c.ExpiresAt = r.instant(false)
 	case "scope":
-		c.Scope = r.text(name)
+		c.Scope = r.text()
 	case "client_id":
-		c.ClientID = r.text(name)
+		c.ClientID = r.text()
 	case "sub_type":
-		c.SubjectType = r.text(name)
+		c.SubjectType = r.text()
 	case "family":
-		c.Family = r.text(name)
+		c.Family = r.text()
 	case "epoch":
-		c.Epoch = r.natural(name)
+		c.Epoch = r.natural()
 	case "use":
-		c.Use = r.text(name)
+		c.Use = r.text()
 	case "authorization_details":
-		c.Grants = r.grants(name)
+		c.Grants = r.grants()
 	default:
-		if slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) }) {
+		if reserved(name) {
 			r.fail("a claim differs from a known one in case only")
 			return
 		}
@@ -77,13 +77,19 @@ func (c *Claims) read(r *reader, name string) {
 
 // reader reads JSON (RFC 8259) from s. After a failure it reads no further.
 type reader struct {
-	s   string
-	i   int
-	err error
+	s     string
+	i     int
+	claim string // that is being read
+	err   error
 }
 
+// fail keeps the first failure. It says which claim is wrong if that one is
+// known: the name of another is text of the payload, which no message repeats.
 func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
+		if slices.Contains(known, r.claim) {
+			format, args = "%s: "+format, append([]any{r.claim}, args...)
+		}
 		r.err = refuse(format, args...)
 	}
 	r.i = len(r.s)
@@ -149,6 +155,9 @@ func (r *reader) object(depth int, member func(name string)) {
 	names := room[:0]
 	r.members(depth, '{', '}', func() {
 		name := r.string()
+		if depth == 1 {
+			r.claim = name
+		}
 		r.space()
 		if !r.take(':') {
 			r.fail("want a colon")
@@ -160,6 +169,9 @@ func (r *reader) object(depth int, member func(name string)) {
 		if r.err == nil {
 			names = append(names, name)
 			member(name)
+		}
+		if depth == 1 {
+			r.claim = ""
 		}
 	})
 }
@@ -320,7 +332,7 @@ func (r *reader) value(depth int) any {
 	if r.err != nil {
 		return nil
 	}
-	switch c := r.peek(); c {
+	switch r.peek() {
 	case '"':
 		return r.string()
 	case '{':
@@ -332,14 +344,7 @@ func (r *reader) value(depth int) any {
 		r.members(depth, '[', ']', func() { array = append(array, r.value(depth+1)) })
 		return array
 	case 't', 'f', 'n':
-		for text, v := range map[string]any{"true": true, "false": false, "null": nil} {
-			if strings.HasPrefix(r.s[r.i:], text) {
-				r.i += len(text)
-				return v
-			}
-		}
-		r.fail("not a value")
-		return nil
+		return r.literal()
 	default:
 		text, integer := r.number()
 		if r.err != nil {
@@ -358,68 +363,86 @@ func (r *reader) value(depth int) any {
 	}
 }
 
+// literal reads one of the three names of RFC 8259 §3.
+func (r *reader) literal() any {
+	rest := r.s[r.i:]
+	switch {
+	case strings.HasPrefix(rest, "true"):
+		r.i += len("true")
+		return true
+	case strings.HasPrefix(rest, "false"):
+		r.i += len("false")
+		return false
+	case strings.HasPrefix(rest, "null"):
+		r.i += len("null")
+		return nil
+	}
+	r.fail("not a value")
+	return nil
+}
+
 // text reads a known claim that is a string, and not an empty one.
-func (r *reader) text(name string) string {
+func (r *reader) text() string {
 	if r.peek() != '"' {
-		r.fail("%s is no string", name)
+		r.fail("not a string")
 		return ""
 	}
 	s := r.string()
 	if s == "" {
-		r.fail("%s is empty", name)
+		r.fail("empty")
 	}
 	return s
 }
 
 // natural reads a known claim that is an integer from 1 up, in its plain form.
-func (r *reader) natural(name string) uint64 {
+func (r *reader) natural() uint64 {
 	text, integer := r.number()
 	n, err := strconv.ParseUint(text, 10, 63)
 	if !integer || err != nil || n == 0 {
-		r.fail("%s is no integer in range", name)
+		r.fail("not an integer in range")
 	}
 	return n
 }
 
-func (r *reader) grants(name string) []Grant {
+func (r *reader) grants() []Grant {
 	grants := []Grant{}
 	r.members(2, '[', ']', func() {
 		var g Grant
 		r.object(3, func(member string) {
 			switch member {
 			case "type":
-				g.Type = r.text(name)
+				g.Type = r.text()
 			case "actions":
-				g.Actions = r.list(name)
+				g.Actions = r.list()
 			case "identifiers":
-				g.Identifiers = r.list(name)
+				g.Identifiers = r.list()
 			default:
-				r.fail("%s has a member that is not known", name)
+				r.fail("a member that is not known")
 			}
 		})
 		if g.Type == "" {
-			r.fail("%s without a type", name)
+			r.fail("a grant without a type")
 		}
 		grants = append(grants, g)
 	})
 	if len(grants) == 0 {
-		r.fail("%s is empty", name)
+		r.fail("empty")
 	}
 	return grants
 }
 
 // list reads an array of unique strings.
-func (r *reader) list(name string) []string {
+func (r *reader) list() []string {
 	list := []string{}
 	r.members(4, '[', ']', func() {
-		s := r.text(name)
+		s := r.text()
 		if slices.Contains(list, s) {
-			r.fail("%s lists something twice", name)
+			r.fail("the same string twice in a list")
 		}
 		list = append(list, s)
 	})
 	if len(list) == 0 {
-		r.fail("%s has an empty list", name)
+		r.fail("an empty list")
 	}
 	return list
 }

@@ -2,14 +2,19 @@ package claims
 
 // instant reads a known claim that is a time, to whole seconds: up, or down. A
 // fraction is lost on the safe side: a token begins later, and ends earlier.
-func (r *reader) instant(name string, up bool) int64 {
-	seconds, fraction, ok := parseInstant(r.text(name))
+func (r *reader) instant(up bool) int64 {
+	seconds, fraction, ok := parseInstant(r.text())
 	if !ok || seconds <= 0 {
-		r.fail("%s is no RFC 3339 time", name)
+		r.fail("not a time of RFC 3339 after 1970-01-01T00:00:00Z")
 		return 0
 	}
 	if up && fraction {
 		seconds++
+	}
+	// Only an offset or rounding leads here: the year itself has four digits.
+	if seconds > maxSeconds {
+		r.fail("out of range")
+		return 0
 	}
 	return seconds
 }
