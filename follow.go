@@ -137,9 +137,11 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			if err := m.applyChanges(ctx, b.Changes); err != nil {
 				return err
 			}
-			// AsOf is of the machine's clock, which need not be the Manager's.
-			age := time.Since(b.AsOf)
-			m.tokens.marks.asOf.Store(max(m.clock.now().mono-int64(age), 1))
+			// AsOf is of the machine's clock, which need not be the Manager's. Zero, or from
+			// before this Manager, it proves nothing here.
+			if asOf := m.clock.now().mono - int64(time.Since(b.AsOf)); !b.AsOf.IsZero() && asOf > 0 {
+				m.tokens.marks.asOf.Store(asOf)
+			}
 			return nil
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {

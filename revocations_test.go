@@ -29,7 +29,7 @@ func TestComingBackFromABackup(t *testing.T) {
 
 	var backup bytes.Buffer
 	key := badger.BackupKey(bytes.Repeat([]byte{7}, 32))
-	_, err = store.Backup(t.Context(), &backup, key, 0)
+	err = store.Backup(t.Context(), &backup, key)
 	require.NoError(t, err)
 
 	taken := time.Now()

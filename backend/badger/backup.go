@@ -13,36 +13,37 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// ErrBackup says that a backup cannot be restored: it was changed, cut, sealed
-// under another key, or is not the next of its chain.
+// ErrBackup says that a backup cannot be restored: it was changed, cut, or sealed
+// under another key.
 var ErrBackup = errors.New("badger: unusable backup")
 
-// Backup writes everything that changed after since to w, sealed under key, and
-// returns the since of the next backup: 0 for a full one, what the last one
-// returned for an incremental one. It runs beside reads and writes and holds a
-// consistent state. BadgerDB's own backups are plain text, also of an encrypted
-// store; these are not.
-func (s *Store) Backup(ctx context.Context, w io.Writer, key BackupKey, since uint64) (next uint64, err error) {
+// Backup writes the whole store to w, sealed under key, as it is at one instant.
+// It runs beside reads and writes. BadgerDB's own backups are plain text, also of
+// an encrypted store; these are not.
+//
+// There are no incremental backups: BadgerDB drops the traces of deletions when it
+// compacts, and an increment would then bring what was deleted back.
+func (s *Store) Backup(ctx context.Context, w io.Writer, key BackupKey) error {
 	if err := s.ready(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	defer s.leave()
 	if err := s.readable(); err != nil {
-		return 0, err
+		return err
 	}
-	out, err := newSealer(w, key, since)
+	out, err := newSealer(w, key)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	next, err = s.db.Backup(contextWriter{ctx, out}, since)
-	if err != nil {
-		return 0, fmt.Errorf("badger: backup: %w", err)
+	stream := s.db.NewStream()
+	stream.NumGo = 1 // each goroutine of a Stream has a transaction, and an instant, of its own
+	if _, err := stream.Backup(contextWriter{ctx, out}, 0); err != nil {
+		return fmt.Errorf("badger: backup: %w", err)
 	}
-	next = max(next, since) // nothing changed
-	if err := out.finish(next); err != nil {
-		return 0, fmt.Errorf("badger: backup: %w", err)
+	if err := out.finish(); err != nil {
+		return fmt.Errorf("badger: backup: %w", err)
 	}
-	return next, nil
+	return nil
 }
 
 type contextWriter struct {
@@ -57,21 +58,17 @@ func (c contextWriter) Write(b []byte) (int, error) {
 	return c.w.Write(b)
 }
 
-// Restore makes a store in dir, which must be empty or absent, from a full
-// backup and the incremental ones that follow it, in order. Every stream is
-// checked whole: a changed, cut or misplaced one is ErrBackup. A Restore that
-// fails leaves a directory that Open refuses.
+// Restore makes a store in dir, which must be empty or absent, from a backup. The
+// stream is checked whole: a changed or cut one is ErrBackup. A Restore that
+// fails, for want of space say, leaves a directory that Open refuses.
 //
 // What is restored is the past: credentials revoked since the backup are valid
 // in it. Re-apply later revocations before it is used. The restored store is a
 // new one to those who follow its feed: they are told to forget what they hold.
-func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backups ...io.Reader) error {
+func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backup io.Reader) error {
 	opts, err := opts.resolved()
 	if err != nil {
 		return err
-	}
-	if len(backups) == 0 {
-		return fmt.Errorf("%w: none given", ErrBackup)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
@@ -83,7 +80,7 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	if err := writeSynced(marker); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
-	if err := restore(ctx, dir, key, opts, backups); err != nil {
+	if err := restore(ctx, dir, key, opts, backup); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
 	if err := os.Remove(marker); err != nil {
@@ -92,8 +89,12 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	return syncDir(dir)
 }
 
-func restore(ctx context.Context, dir string, key BackupKey, opts Options, backups []io.Reader) (err error) {
+func restore(ctx context.Context, dir string, key BackupKey, opts Options, backup io.Reader) (err error) {
 	if err := prepare(dir, opts); err != nil {
+		return err
+	}
+	in, err := newOpener(&guardedReader{ctx: ctx, r: backup, dir: dir, least: opts.MinFreeBytes}, key)
+	if err != nil {
 		return err
 	}
 	db, err := badgerdb.Open(opts.engine(dir))
@@ -101,21 +102,11 @@ func restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	var at uint64
-	for i, r := range backups {
-		in, err := newOpener(contextReader{ctx, r}, key)
-		if err != nil {
-			return fmt.Errorf("backup %d: %w", i+1, err)
-		}
-		if in.since != at {
-			return fmt.Errorf("backup %d: %w: it follows another one", i+1, ErrBackup)
-		}
-		if err := db.Load(in, 256); err != nil {
-			return fmt.Errorf("backup %d: %w", i+1, err)
-		}
-		if at, err = in.end(); err != nil {
-			return fmt.Errorf("backup %d: %w", i+1, err)
-		}
+	if err := db.Load(in, 256); err != nil {
+		return err
+	}
+	if err := in.end(); err != nil {
+		return err
 	}
 	var epoch [16]byte
 	_, _ = rand.Read(epoch[:]) // never returns an error
@@ -127,16 +118,32 @@ func restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	})
 }
 
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+// guardedReader stops when ctx ends, and when the disk is nearly full: BadgerDB
+// would end the process.
+type guardedReader struct {
+	ctx   context.Context
+	r     io.Reader
+	dir   string
+	least uint64
+	read  uint64 // since the disk was last looked at
 }
 
-func (c contextReader) Read(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
+// lookEvery is how much is read between two looks at the disk, in bytes.
+const lookEvery = 1 << 20
+
+func (g *guardedReader) Read(b []byte) (int, error) {
+	if err := g.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return c.r.Read(b)
+	if g.read >= lookEvery {
+		g.read = 0
+		if free, err := freeBytes(g.dir); err == nil && free < g.least {
+			return 0, fmt.Errorf("disk nearly full: %d MiB free, %d MiB are kept: %w", free>>20, g.least>>20, backend.ErrUnavailable)
+		}
+	}
+	n, err := g.r.Read(b)
+	g.read += uint64(n)
+	return n, err
 }
 
 func writeSynced(name string) error {
@@ -158,11 +165,15 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// RotateEncryptionKey changes the key of a store that no process has open; nil
-// stands for none, but a store made without encryption keeps its old files
-// plain. It takes no longer on a large store: the data keys, which it seals
-// anew, stay. A wrong old key changes nothing.
+// RotateEncryptionKey changes the key of a store that no process has open. old is
+// nil for a store made without one, whose old files stay plain; next is never nil,
+// because what is encrypted cannot be made plain: restore a backup for that. It
+// takes no longer on a large store: the data keys, which it seals anew, stay. A
+// wrong old key changes nothing.
 func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
+	if len(next) == 0 {
+		return fmt.Errorf("badger: rotate key of %s: %w: no new key", dir, backend.ErrInvalid)
+	}
 	for _, k := range []EncryptionKey{old, next} {
 		if _, err := (Options{EncryptionKey: k}).resolved(); err != nil {
 			return err

@@ -38,6 +38,8 @@ type Store struct {
 	newsMu      sync.Mutex // guards news
 	news        chan struct{}
 
+	flattening sync.Mutex // one compaction by hand at a time
+
 	commits, writes atomic.Uint64
 	hooks           hooks
 }
@@ -47,6 +49,7 @@ type hooks struct {
 	commitError func() error         // in place of a commit's own answer
 	freeBytes   func() uint64        // in place of the file system's
 	batched     func(operations int) // before a batch is evaluated
+	committing  func()               // after it, before it is written
 }
 
 var (
@@ -72,6 +75,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("badger: open: %w", err)
+	}
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o077 != 0 {
+		opts.Logger.Warn("badger: the directory can be read by others, and BadgerDB's files with it; make it 0700", "mode", info.Mode().String())
 	}
 	if _, err := os.Stat(filepath.Join(dir, restoring)); err == nil {
 		return nil, fmt.Errorf("badger: open %s: a restore into it did not finish; remove it and restore again: %w", dir, backend.ErrUnavailable)
@@ -193,7 +199,11 @@ func (s *Store) ready(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("badger: %w", err)
 	}
-	s.mu.RLock()
+	// Only Close ever asks for the write lock: one that is waiting for calls under
+	// way, a Backup to a slow disk say, must not hold up others past their deadline.
+	if !s.mu.TryRLock() {
+		return backend.ErrClosed
+	}
 	if s.closed {
 		s.mu.RUnlock()
 		return backend.ErrClosed
@@ -216,9 +226,9 @@ func (s *Store) readable() error {
 const closePatience = 10 * time.Second
 
 // Close implements backend.Store. It waits for the writes under way and syncs.
-// After a failed commit it waits for BadgerDB for 10 seconds at most; if that
-// is not enough, the error says so, and only the end of the process frees the
-// directory.
+// After a failed commit, or when a commit does not come back, it waits for 10
+// seconds at most; if that is not enough, the error says so, and only the end of
+// the process frees the directory.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -228,7 +238,9 @@ func (s *Store) Close() error {
 	s.closed = true
 	close(s.stop)
 	s.mu.Unlock()
-	s.done.Wait()
+	if !s.ended() {
+		return errStuck
+	}
 	closed := make(chan error, 1)
 	go func() { closed <- s.db.Close() }()
 	var patience <-chan time.Time
@@ -244,7 +256,31 @@ func (s *Store) Close() error {
 		}
 		return nil
 	case <-patience:
-		return fmt.Errorf("badger: close: the disk refuses every write; end the process: %w", backend.ErrUnavailable)
+		return errStuck
+	}
+}
+
+var errStuck = fmt.Errorf("badger: close: the disk does not take writes; end the process: %w", backend.ErrUnavailable)
+
+// ended waits for the goroutines, as long as commits go on.
+func (s *Store) ended() bool {
+	ended := make(chan struct{})
+	go func() {
+		s.done.Wait()
+		close(ended)
+	}()
+	tick := time.NewTicker(closePatience)
+	defer tick.Stop()
+	for {
+		commits := s.commits.Load()
+		select {
+		case <-ended:
+			return true
+		case <-tick.C:
+			if s.commits.Load() == commits {
+				return false
+			}
+		}
 	}
 }
 
@@ -279,13 +315,21 @@ func (s *Store) upkeep() {
 			return
 		case <-tick.C:
 			if writes := s.writes.Load(); writes-flattened >= worthFlatten && s.space() == nil {
-				if err := s.db.Flatten(flattenAtOnce); err != nil {
+				if err := s.flatten(flattenAtOnce); err != nil {
 					s.opts.Logger.Warn("badger: compaction failed", "error", err)
 				}
 				flattened = writes
 			}
 		}
 	}
+}
+
+// flatten compacts. BadgerDB stops and starts its compactors for that, and loses
+// some if two do it at once.
+func (s *Store) flatten(workers int) error {
+	s.flattening.Lock()
+	defer s.flattening.Unlock()
+	return s.db.Flatten(workers)
 }
 
 // Maintain implements backend.Maintainer: it compacts now.
@@ -297,7 +341,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	if err := s.space(); err != nil {
 		return err
 	}
-	if err := s.db.Flatten(2); err != nil {
+	if err := s.flatten(2); err != nil {
 		return fmt.Errorf("badger: compact: %w", err)
 	}
 	return nil

@@ -32,3 +32,11 @@ func (s *Store) Overwrite(id backend.ID, change func([]byte) []byte) error {
 
 // KeepLog is how many changes the feed remembers.
 const KeepLog = keepLog
+
+// DropLog removes a change from the feed, as trimming does.
+func (s *Store) DropLog(seq uint64) error {
+	return s.db.Update(func(txn *badgerdb.Txn) error { return txn.Delete(logKey(seq)) })
+}
+
+// OnCommit is called before each commit.
+func (s *Store) OnCommit(f func()) { s.hooks.committing = f }

@@ -3,6 +3,7 @@ package badger
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,15 +59,16 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	if from != nil {
 		at, known = s.place(from)
 	}
+	var proven time.Time
 	tick := time.NewTicker(backend.HeartbeatEvery / 2)
 	defer tick.Stop()
 	for {
 		news := s.nextNews() // before the log is read: nothing falls between
-		b, next, err := s.since(ctx, at, known)
+		b, next, err := s.since(ctx, at, known, proven)
 		if err != nil {
 			return err
 		}
-		at, known = next, true
+		at, known, proven = next, true, b.AsOf
 		if err := fn(b); err != nil {
 			return err
 		}
@@ -85,13 +87,14 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 }
 
 // since reads the changes after number at, and where to go on.
-func (s *Store) since(ctx context.Context, at uint64, known bool) (backend.Batch, uint64, error) {
+func (s *Store) since(ctx context.Context, at uint64, known bool, proven time.Time) (backend.Batch, uint64, error) {
 	if err := s.ready(ctx); err != nil {
 		return backend.Batch{}, 0, err
 	}
 	defer s.leave()
-	if err := s.readable(); err != nil {
-		return backend.Batch{}, 0, err
+	// Also with ReadAfterFailure: what is read then proves nothing.
+	if failed := s.failed.Load(); failed != nil {
+		return backend.Batch{}, 0, fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
 	}
 	// Before the log is read: a proof must not claim more than it saw.
 	b := backend.Batch{AsOf: time.Now()}
@@ -100,20 +103,28 @@ func (s *Store) since(ctx context.Context, at uint64, known bool) (backend.Batch
 		b.Reset, at = true, head
 	}
 	if at < head {
-		var err error
-		if at, err = s.changes(&b, at, head); err != nil {
+		next, err := s.changes(&b, at, head)
+		switch {
+		case errors.Is(err, errTrimmed):
+			b.Changes, b.Reset, at = nil, true, head
+		case err != nil:
 			return backend.Batch{}, 0, readError(err)
+		default:
+			at = next
 		}
 	}
 	if at < head {
-		b.AsOf = time.Time{} // more is to come: this batch proves nothing
+		b.AsOf = proven // more is to come: this batch proves no more than the last
 	}
 	b.Token = s.token(at)
 	return b, at, nil
 }
 
+var errTrimmed = errors.New("badger: the feed was trimmed")
+
 // changes appends the changes from at+1 to head, the latest of each ID, at most
-// maxChanges, and returns the number of the last one read.
+// maxChanges, and returns the number of the last one read. It fails with
+// errTrimmed if some of them are no longer there.
 func (s *Store) changes(b *backend.Batch, at, head uint64) (uint64, error) {
 	latest := make(map[backend.ID]int)
 	err := s.db.View(func(txn *badgerdb.Txn) error {
@@ -126,6 +137,11 @@ func (s *Store) changes(b *backend.Batch, at, head uint64) (uint64, error) {
 			seq := binary.BigEndian.Uint64(it.Item().Key()[1:])
 			if seq > head {
 				return nil
+			}
+			if seq != at+1 {
+				// Numbers have no gaps: the log was trimmed between the look at its floor
+				// and this transaction.
+				return errTrimmed
 			}
 			err := it.Item().Value(func(val []byte) error {
 				if len(val) != idLen {

@@ -20,7 +20,8 @@ type Options struct {
 	MinFreeBytes uint64
 	// ReadAfterFailure lets Get, List and Usage go on after a commit has failed.
 	// They may then show what is not on disk: a revocation, say, that the next
-	// start will not know. Default false: they fail with backend.ErrUnavailable.
+	// start will not know. Default false: they fail with backend.ErrUnavailable, as
+	// Watch does in any case.
 	ReadAfterFailure bool
 	// Logger gets BadgerDB's warnings and errors, and its chatter at debug level.
 	// Nil discards it all.
@@ -34,8 +35,16 @@ type Options struct {
 // EncryptionKey is an AES key. It does not print.
 type EncryptionKey []byte
 
+const redacted = "[redacted]"
+
 // Format writes a redaction, for every verb.
-func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
+func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// LogValue returns a redaction: slog prints bytes without asking Format.
+func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a redaction; JSON uses it too.
+func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 const (
 	memTable       = 16 << 20

@@ -128,8 +128,9 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	return page, nil
 }
 
-// dueBefore returns records whose PurgeAt has come, the oldest first.
-func dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend.Record, error) {
+// dueBefore returns records whose PurgeAt has come, the oldest first. It steps over
+// what is damaged: that must not keep everything after it.
+func (s *Store) dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend.Record, error) {
 	it := txn.NewIterator(badgerdb.IteratorOptions{Prefix: []byte{prefixDue}})
 	defer it.Close()
 	var due []backend.Record
@@ -142,12 +143,14 @@ func dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend.Record, er
 		if at > before {
 			break
 		}
-		rec, err := read(txn, backend.ID(key[9:]))
-		if err != nil {
+		id := backend.ID(key[9:])
+		rec, err := read(txn, id)
+		if err != nil && !errors.Is(err, backend.ErrCorrupt) && !errors.Is(err, backend.ErrNotFound) {
 			return nil, err
 		}
-		if rec.PurgeAt != at {
-			return nil, backend.ErrCorrupt // the index says what the record does not
+		if err != nil || rec.PurgeAt != at { // or the index says what the record does not
+			s.opts.Logger.Warn("badger: a damaged record cannot be purged", "id", fmt.Sprintf("%x", id))
+			continue
 		}
 		due = append(due, rec)
 	}

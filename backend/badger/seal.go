@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -17,20 +18,26 @@ import (
 // than the backups. It does not print.
 type BackupKey []byte
 
-// Format writes a redaction, for every verb.
-func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacted]")) }
+// LogValue returns a redaction: slog prints bytes without asking Format.
+func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// A sealed stream is a header (magic, 32 random bytes, since) and chunks, each a
+// MarshalText returns a redaction; JSON uses it too.
+func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Format writes a redaction, for every verb.
+func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// A sealed stream is a header (magic, 32 random bytes) and chunks, each a
 // length and a ChaCha20-Poly1305 box of up to 64 KiB. The key of a stream is
 // HKDF-SHA-256 (RFC 5869) of the backup key over its header, so a stream has its
 // own, and the header is bound to it. The nonce is the number of the chunk, with
 // a mark on the last: none can be changed, moved, repeated or left out (the
 // STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár, 2015). The last
-// chunk is where the next backup begins.
+// chunk is empty.
 const (
 	magic     = "fob badger backup 1\n"
 	saltLen   = 32
-	headerLen = len(magic) + saltLen + 8
+	headerLen = len(magic) + saltLen
 	chunkLen  = 64 << 10
 )
 
@@ -61,11 +68,10 @@ type sealer struct {
 	buf  []byte
 }
 
-func newSealer(w io.Writer, key BackupKey, since uint64) (*sealer, error) {
+func newSealer(w io.Writer, key BackupKey) (*sealer, error) {
 	header := make([]byte, headerLen)
 	copy(header, magic)
-	_, _ = rand.Read(header[len(magic) : len(magic)+saltLen]) // never returns an error
-	binary.BigEndian.PutUint64(header[headerLen-8:], since)
+	_, _ = rand.Read(header[len(magic):]) // never returns an error
 	aead, err := streamCipher(key, header)
 	if err != nil {
 		return nil, err
@@ -99,24 +105,22 @@ func (s *sealer) chunk(text []byte, last bool) error {
 	return err
 }
 
-func (s *sealer) finish(next uint64) error {
+func (s *sealer) finish() error {
 	if len(s.buf) > 0 {
 		if err := s.chunk(s.buf, false); err != nil {
 			return err
 		}
 	}
-	return s.chunk(binary.BigEndian.AppendUint64(nil, next), true)
+	return s.chunk(nil, true)
 }
 
 // opener reads a sealed stream. It returns io.EOF only after the last chunk.
 type opener struct {
-	r     io.Reader
-	aead  cipher.AEAD
-	since uint64
-	next  uint64
-	n     uint64
-	buf   []byte
-	done  bool
+	r    io.Reader
+	aead cipher.AEAD
+	n    uint64
+	buf  []byte
+	done bool
 }
 
 func newOpener(r io.Reader, key BackupKey) (*opener, error) {
@@ -128,7 +132,7 @@ func newOpener(r io.Reader, key BackupKey) (*opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opener{r: r, aead: aead, since: binary.BigEndian.Uint64(header[headerLen-8:])}, nil
+	return &opener{r: r, aead: aead}, nil
 }
 
 func (o *opener) Read(b []byte) (int, error) {
@@ -164,21 +168,20 @@ func (o *opener) chunk() error {
 		return nil
 	}
 	text, err := o.aead.Open(nil, chunkNonce(o.n, true), box, nil)
-	if err != nil || len(text) != 8 {
+	if err != nil || len(text) != 0 {
 		return fmt.Errorf("%w: changed, or sealed under another key", ErrBackup)
 	}
-	o.next, o.done = binary.BigEndian.Uint64(text), true
+	o.done = true
 	return nil
 }
 
-// end checks that the stream was read to its end, and returns where the next one
-// begins.
-func (o *opener) end() (uint64, error) {
+// end checks that the stream was read to its end.
+func (o *opener) end() error {
 	if n, err := o.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		return 0, fmt.Errorf("%w: not read to its end", errors.Join(ErrBackup, err))
+		return fmt.Errorf("%w: not read to its end", errors.Join(ErrBackup, err))
 	}
 	if n, _ := o.r.Read(make([]byte, 1)); n != 0 {
-		return 0, fmt.Errorf("%w: something follows its end", ErrBackup)
+		return fmt.Errorf("%w: something follows its end", ErrBackup)
 	}
-	return o.next, nil
+	return nil
 }

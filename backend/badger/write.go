@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,10 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
+// commitPatience is how long a caller whose context has ended still waits for a
+// commit under way: the outcome is worth it, a disk that hangs is not.
+const commitPatience = time.Second
+
 // submit hands an op to the writer and waits for what becomes of it.
 func (s *Store) submit(ctx context.Context, o *op) error {
 	if err := s.ready(ctx); err != nil {
@@ -58,7 +63,14 @@ func (s *Store) submit(ctx context.Context, o *op) error {
 		if o.state.CompareAndSwap(queued, cancelled) {
 			return fmt.Errorf("badger: %w", ctx.Err())
 		}
-		<-o.done // it is being committed, which the disk bounds
+		// It is being committed, which takes as long as the disk does.
+		t := time.NewTimer(commitPatience)
+		defer t.Stop()
+		select {
+		case <-o.done:
+		case <-t.C: // nothing of o may be read any more
+			return fmt.Errorf("badger: %w: %w", backend.ErrIndeterminate, ctx.Err())
+		}
 	}
 	return o.err
 }
@@ -85,7 +97,7 @@ func (s *Store) write() {
 				return
 			}
 		}
-		ops, bytes := []*op{first}, first.size
+		ops, size := []*op{first}, first.size
 		for !first.alone && len(ops) < maxBatch {
 			var next *op
 			select {
@@ -95,11 +107,11 @@ func (s *Store) write() {
 			if next == nil {
 				break
 			}
-			if next.alone || bytes+next.size > maxBatchBytes {
+			if next.alone || size+next.size > maxBatchBytes {
 				held = next
 				break
 			}
-			ops, bytes = append(ops, next), bytes+next.size
+			ops, size = append(ops, next), size+next.size
 		}
 		s.commit(ops)
 	}
@@ -159,6 +171,9 @@ func (s *Store) commit(ops []*op) {
 		return
 	}
 	err := s.trim(b)
+	if s.hooks.committing != nil {
+		s.hooks.committing()
+	}
 	if err == nil {
 		err = b.txn.Commit()
 	}
@@ -168,6 +183,12 @@ func (s *Store) commit(ops []*op) {
 	if err != nil {
 		s.failed.CompareAndSwap(nil, &err)
 		s.opts.Logger.Error("badger: commit failed, the store must be opened again", "error", err)
+		for _, o := range ops {
+			// A refusal may rest on a change that was in this commit.
+			if o.err != nil {
+				o.err = fmt.Errorf("badger: commit: %w: %w", backend.ErrUnavailable, err)
+			}
+		}
 		for _, o := range applied {
 			o.err = fmt.Errorf("badger: commit: %w: %w", backend.ErrIndeterminate, err)
 		}
@@ -215,6 +236,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	if err := backend.CheckPut(rec, cond); err != nil {
 		return 0, err
 	}
+	rec.Body = bytes.Clone(rec.Body) // the writer may outlast this call
 	var version uint64
 	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body)}
 	o.apply = func(b *batch) (err error) {
@@ -335,7 +357,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	}
 	n := 0
 	err := s.submit(ctx, &op{alone: true, apply: func(b *batch) error {
-		due, err := dueBefore(b.txn, before.UnixMilli(), limit)
+		due, err := s.dueBefore(b.txn, before.UnixMilli(), limit)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,252 @@
+package badger_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/badger"
+	"github.com/stretchr/testify/require"
+)
+
+// far is a record whose ID is far from that of its twin.
+func far(n int, high bool) backend.Record {
+	rec := record(uint64(n))
+	rec.ID = backend.ID{0x01, byte(n >> 8), byte(n)}
+	if high {
+		rec.ID[0] = 0xfe
+	}
+	rec.Body = make([]byte, 600)
+	return rec
+}
+
+// TestABackupAmidWritesIsOneInstant: writers count up in two records each, first
+// in one and then in its twin at the other end of the keys. A backup must not have
+// a twin that is ahead.
+func TestABackupAmidWritesIsOneInstant(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, badger.Options{})
+	fill(t, s, 0, 60_000)
+	const writers = 16
+	versions := make([][2]uint64, writers)
+	for i := range versions {
+		for j, high := range []bool{false, true} {
+			v, err := s.Put(t.Context(), far(i, high), backend.IfAbsent())
+			require.NoError(t, err)
+			versions[i][j] = v
+		}
+	}
+	require.NoError(t, s.Close())
+	s = open(t, dir, badger.Options{}) // what was filled is in several tables now
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			for !stop.Load() {
+				for j, high := range []bool{false, true} {
+					rec := far(i, high)
+					rec.Body = fmt.Appendf(nil, "%d", versions[i][0]) // of the twin: after that version of the first
+					v, err := s.Put(context.Background(), rec, backend.IfVersion(versions[i][j]))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					versions[i][j] = v
+				}
+			}
+		})
+	}
+	key := badger.BackupKey(bytes.Repeat([]byte{9}, 32))
+	backups := make([]bytes.Buffer, 8)
+	for i := range backups {
+		require.NoError(t, s.Backup(t.Context(), &backups[i], key))
+	}
+	stop.Store(true)
+	wg.Wait()
+	for i := range backups {
+		to := filepath.Join(t.TempDir(), "restored")
+		require.NoError(t, badger.Restore(t.Context(), to, key, badger.Options{}, &backups[i]))
+		r := open(t, to, badger.Options{})
+		for w := range writers {
+			first, err := r.Get(t.Context(), far(w, false).ID)
+			require.NoError(t, err)
+			twin, err := r.Get(t.Context(), far(w, true).ID)
+			require.NoError(t, err)
+			var seen uint64 // the version of the first that the twin was written after
+			if _, err := fmt.Sscan(string(twin.Body), &seen); err == nil {
+				require.LessOrEqual(t, seen, first.Version, "backup %d: the twin is ahead", i)
+			}
+		}
+		require.NoError(t, r.Close())
+	}
+}
+
+func TestKeysAreNotPrintedByAnybody(t *testing.T) {
+	secret := bytes.Repeat([]byte("S3CR"), 8)
+	var text, encoded bytes.Buffer
+	for _, key := range []any{badger.EncryptionKey(secret), badger.BackupKey(secret), badger.Options{EncryptionKey: secret}} {
+		slog.New(slog.NewTextHandler(&text, nil)).Info("x", "key", key)
+		slog.New(slog.NewJSONHandler(&encoded, nil)).Info("x", "key", key)
+		if _, isOptions := key.(badger.Options); !isOptions {
+			b, err := json.Marshal(key)
+			require.NoError(t, err)
+			encoded.Write(b)
+		}
+	}
+	for _, out := range []string{text.String(), encoded.String()} {
+		require.NotContains(t, out, "S3CR")
+		require.NotContains(t, out, "UzNDUl") // the same in base64
+		require.NotContains(t, out, "83 51 67")
+	}
+}
+
+func TestEncryptionCannotBeTakenAway(t *testing.T) {
+	dir, key := t.TempDir(), badger.EncryptionKey(bytes.Repeat([]byte{5}, 32))
+	s := open(t, dir, badger.Options{EncryptionKey: key})
+	fill(t, s, 0, 100)
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, badger.RotateEncryptionKey(dir, key, nil), backend.ErrInvalid)
+	s = open(t, dir, badger.Options{EncryptionKey: key})
+	_, err := s.Get(t.Context(), record(1).ID)
+	require.NoError(t, err)
+}
+
+// TestAFeedThatWasTrimmedUnderARead: the log goes away between the look at where it
+// begins and the reading of it.
+func TestAFeedThatWasTrimmedUnderARead(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	stop := errors.New("stop")
+	var token backend.Token
+	require.ErrorIs(t, s.Watch(t.Context(), nil, func(b backend.Batch) error { token = b.Token; return stop }), stop)
+	versions := fill(t, s, 0, 10)
+	require.NoError(t, s.DropLog(1))
+	err := s.Watch(t.Context(), token, func(b backend.Batch) error {
+		require.True(t, b.Reset, "a change is missing, and nobody says so")
+		require.Empty(t, b.Changes)
+		return stop
+	})
+	require.ErrorIs(t, err, stop)
+	require.Len(t, versions, 10)
+}
+
+// TestARefusalThatRestsOnAFailedCommit: a Put is refused because of a Delete in the
+// same commit. If that fails, the refusal was about nothing.
+func TestARefusalThatRestsOnAFailedCommit(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	rec := record(1)
+	v, err := s.Put(t.Context(), rec, backend.IfAbsent())
+	require.NoError(t, err)
+	busy, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.OnBatch(func(int) { once.Do(func() { close(busy); <-release }) })
+	held := make(chan error)
+	go func() { _, err := s.Put(context.Background(), record(2), backend.IfAbsent()); held <- err }()
+	<-busy
+	deleted, put := make(chan error), make(chan error)
+	go func() { deleted <- s.Delete(context.Background(), rec.ID, v) }()
+	time.Sleep(50 * time.Millisecond) // the Delete is queued first
+	go func() { _, err := s.Put(context.Background(), rec, backend.IfVersion(v)); put <- err }()
+	time.Sleep(50 * time.Millisecond)
+	s.FailCommits(errors.New("input/output error"))
+	close(release)
+	require.ErrorIs(t, <-held, backend.ErrIndeterminate)
+	require.Error(t, <-deleted)
+	require.NotErrorIs(t, <-put, backend.ErrNotFound)
+}
+
+// TestACommitThatHangs: callers whose time is up are told that the outcome is
+// unknown.
+func TestACommitThatHangs(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	release := make(chan struct{})
+	s.OnCommit(func() { <-release })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	rec := record(1)
+	_, err := s.Put(ctx, rec, backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrIndeterminate)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	clear(rec.Body) // its caller's again, while the writer still has it
+	close(release)
+	require.Eventually(t, func() bool {
+		got, err := s.Get(context.Background(), rec.ID)
+		return err == nil && bytes.Equal(got.Body, record(1).Body)
+	}, 5*time.Second, time.Millisecond)
+}
+
+// TestCloseBehindABackupHoldsUpNobody, however slow the backup is.
+func TestCloseBehindABackupHoldsUpNobody(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	fill(t, s, 0, 100)
+	writing, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := writerFunc(func(b []byte) (int, error) {
+		once.Do(func() { close(writing) })
+		<-release
+		return len(b), nil
+	})
+	backedUp, closed := make(chan error), make(chan error)
+	go func() { backedUp <- s.Backup(context.Background(), slow, bytes.Repeat([]byte{9}, 32)) }()
+	<-writing
+	go func() { closed <- s.Close() }()
+	require.Eventually(t, func() bool {
+		_, err := s.Get(context.Background(), record(1).ID)
+		return errors.Is(err, backend.ErrClosed)
+	}, 5*time.Second, time.Millisecond)
+	close(release)
+	require.NoError(t, <-backedUp)
+	require.NoError(t, <-closed)
+}
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+var _ io.Writer = writerFunc(nil)
+
+func TestConcurrentMaintenanceLeavesNoGoroutines(t *testing.T) {
+	before := runtime.NumGoroutine()
+	s := open(t, t.TempDir(), badger.Options{})
+	fill(t, s, 0, 1000)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if err := s.Maintain(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, s.Close())
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 5*time.Second, 10*time.Millisecond)
+}
+
+// TestOneDamagedRecordDoesNotStopThePurge of those after it.
+func TestOneDamagedRecordDoesNotStopThePurge(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	for i := range 3 {
+		rec := record(uint64(i))
+		rec.PurgeAt = int64(1 + i)
+		_, err := s.Put(t.Context(), rec, backend.IfAbsent())
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.Overwrite(record(0).ID, func([]byte) []byte { return nil }))
+	n, err := s.Purge(t.Context(), time.UnixMilli(100), 10)
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	_, err = s.Get(t.Context(), record(0).ID)
+	require.ErrorIs(t, err, backend.ErrCorrupt, "still reported, never taken for absent")
+}
