@@ -2,9 +2,7 @@ package fob
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -245,17 +243,5 @@ func (m *Manager) answerCipher(idempotencyKey, pepper string, ref recordID) (cip
 		d := pepperedDigest(key, material)
 		material = d.sum[:]
 	}
-	key, err := hkdf.Key(sha256.New, material, ref[:], "fob idempotent answer", 32)
-	if err != nil {
-		return nil, fmt.Errorf("fob: derive key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	return aead, nil
+	return derivedCipher(material, ref[:], "fob idempotent answer")
 }

@@ -2,10 +2,6 @@ package fob
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -394,10 +390,9 @@ func (m *Manager) decodeFamily(rec *backend.Record) (*family, error) {
 }
 
 // sealRefresh encrypts an answer so that it takes the presented secret, of which
-// the store has the digest only, to open it: AES-256-GCM under a key made by HKDF
-// (RFC 5869).
+// the store has the digest only, to open it.
 func sealRefresh(presented string, id ID, text string) (string, error) {
-	aead, err := refreshCipher(presented, id)
+	aead, err := derivedCipher([]byte(presented), id[:], "fob refresh answer")
 	if err != nil {
 		return "", err
 	}
@@ -405,7 +400,7 @@ func sealRefresh(presented string, id ID, text string) (string, error) {
 }
 
 func openRefresh(presented string, id ID, sealed string) (string, error) {
-	aead, err := refreshCipher(presented, id)
+	aead, err := derivedCipher([]byte(presented), id[:], "fob refresh answer")
 	if err != nil {
 		return "", err
 	}
@@ -414,20 +409,4 @@ func openRefresh(presented string, id ID, sealed string) (string, error) {
 		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
 	return string(text), nil
-}
-
-func refreshCipher(presented string, id ID) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, []byte(presented), id[:], "fob refresh answer", 32)
-	if err != nil {
-		return nil, fmt.Errorf("fob: derive key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	return aead, nil
 }
