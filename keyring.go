@@ -231,8 +231,10 @@ func (s *sealKeys) decodeLine(parts []string) (ringKey, error) {
 // loadRing reads the ring, or makes it with its first key.
 func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
 	t := m.tokens
-	t.ringMu.Lock()
-	defer t.ringMu.Unlock()
+	if err := t.ringTurn.take(ctx); err != nil {
+		return nil, fmt.Errorf("fob: token keys: %w", err)
+	}
+	defer t.ringTurn.free()
 	if t.seal == nil {
 		if r := t.ring.Load(); r != nil {
 			return r, nil
@@ -426,9 +428,11 @@ func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey,
 	last := m.tokens.reloaded.Load()
 	if last != 0 && now.mono-last < int64(reloadEvery) || !m.tokens.reloaded.CompareAndSwap(last, max(now.mono, 1)) {
 		// It was read a moment ago, or is being read: that one will do.
-		m.tokens.ringMu.Lock()
+		if err := m.tokens.ringTurn.take(ctx); err != nil {
+			return nil, fmt.Errorf("fob: token keys: %w", err)
+		}
 		r = m.tokens.ring.Load()
-		m.tokens.ringMu.Unlock()
+		m.tokens.ringTurn.free()
 		return r.find(id, now.ms), nil
 	}
 	if r, err = m.loadRing(ctx); err != nil {

@@ -570,3 +570,26 @@ func TestCustomClaimsGrantNothing(t *testing.T) {
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
 	}
 }
+
+// TestAStoreThatHangsHoldsNobodyPastTheirDeadline: one caller waits for the token
+// keys without end, another one does not.
+func TestAStoreThatHangsHoldsNobodyPastTheirDeadline(t *testing.T) {
+	store := backendtest.NewFault(memory.New())
+	m := newManager(t, bare{store}, tokenConfig())
+	text := mustToken(t, newManager(t, bare{store}, tokenConfig()), fob.TokenSpec{}).Access.Reveal()
+	reading, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	store.Inject(func(backendtest.Call) backendtest.Injection {
+		return backendtest.Injection{Before: func() { once.Do(func() { close(reading) }); <-release }}
+	})
+	first := make(chan error)
+	go func() { _, err := m.Verify(context.Background(), text); first <- err }()
+	<-reading
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := m.Verify(ctx, text)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	mustBeUnsure(t, err)
+	close(release)
+	require.NoError(t, <-first)
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -81,8 +80,8 @@ type TokenVerifier struct {
 	clock  clock
 	cache  *cache.Cache[tokenEntry]
 
-	ring   atomic.Pointer[publicRing]
-	loadMu sync.Mutex
+	ring    atomic.Pointer[publicRing]
+	loading turn
 }
 
 // publicRing is the keys and when they were fetched.
@@ -125,7 +124,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries}
+	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries, loading: newTurn()}
 	v.clock.start(cfg.Clock)
 	return v, nil
 }
@@ -196,8 +195,10 @@ func known(k *ringKey) (*ringKey, error) {
 
 // load fetches the keys, unless somebody else has done so since old was looked at.
 func (v *TokenVerifier) load(ctx context.Context, old *publicRing, now moment) (*publicRing, error) {
-	v.loadMu.Lock()
-	defer v.loadMu.Unlock()
+	if err := v.loading.take(ctx); err != nil {
+		return nil, fmt.Errorf("fob: fetch token keys: %w", err)
+	}
+	defer v.loading.free()
 	if r := v.ring.Load(); r != old {
 		return r, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -19,7 +18,7 @@ import (
 type tokens struct {
 	seal     *sealKeys // nil: the ring is in memory only
 	ring     atomic.Pointer[ring]
-	ringMu   sync.Mutex   // held while the ring is read or made
+	ringTurn turn         // taken while the ring is read or made
 	reloaded atomic.Int64 // when an unknown key last made it be read
 
 	cache   *cache.Cache[tokenEntry]
@@ -28,7 +27,7 @@ type tokens struct {
 }
 
 func newTokens(cfg Config) (*tokens, error) {
-	t := new(tokens)
+	t := &tokens{ringTurn: newTurn()}
 	var err error
 	if cfg.Tokens.SealKey != nil {
 		if t.seal, err = newSealKeys(cfg.Tokens.SealKey); err != nil {
