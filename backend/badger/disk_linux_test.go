@@ -74,11 +74,15 @@ func TestPowerLoss(t *testing.T) {
 				_ = cmd.Wait()
 				t.Fatalf("the child says %q", lines.Text())
 			}
+			// What is still in the pipe then counts for nothing: an fsync that overlaps
+			// the shutdown can answer that it was done, which no power cut lets anybody see.
+			if seen >= enough {
+				continue
+			}
 			acked[n] = v
 			if seen++; seen == enough {
 				shutDown(t, dir)
-				// It would try to flush for ever; what is in the pipe was acknowledged.
-				require.NoError(t, cmd.Process.Kill())
+				require.NoError(t, cmd.Process.Kill()) // it would try to flush for ever
 			}
 		}
 		_ = cmd.Wait()
