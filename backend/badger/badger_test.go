@@ -327,7 +327,9 @@ func TestEncryptionAtRest(t *testing.T) {
 	for name, wrong := range map[string]badger.EncryptionKey{"none": nil, "another": next} {
 		_, err := badger.Open(dir, badger.Options{EncryptionKey: wrong})
 		require.ErrorContains(t, err, "wrong encryption key", name)
-		require.NotContains(t, err.Error(), string(wrong)+"x")
+		if wrong != nil {
+			require.NotContains(t, err.Error(), string(wrong))
+		}
 	}
 	require.Error(t, badger.RotateEncryptionKey(dir, next, next), "the old key is wrong")
 	require.NoError(t, badger.RotateEncryptionKey(dir, key, next))
