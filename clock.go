@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -9,9 +10,13 @@ import (
 // monotonic time, which no step of the wall clock moves, is what bounds how long
 // an answer may be believed.
 type moment struct {
-	ms   int64 // Unix milliseconds
-	mono int64 // nanoseconds since the Manager began
+	ms     int64 // Unix milliseconds
+	mono   int64 // nanoseconds since the Manager began
+	synced int64 // answers.synced, read before the clock; only where Manager.moment says so
 }
+
+// wall is the wall time in Unix milliseconds of a monotonic instant near this one.
+func (t moment) wall(mono int64) int64 { return t.ms - (t.mono-mono)/int64(time.Millisecond) }
 
 // resync is how long a reading of the wall clock is carried on by the monotonic
 // one. It bounds how late a step of the wall clock is noticed.
@@ -25,7 +30,19 @@ type clock struct {
 	begun  time.Time
 	system bool // read is time.Now
 	anchor atomic.Pointer[anchor]
+
+	// Of a clock that is not the system's: the latest reading, and how far ahead of
+	// the readings monotonic time has got by their steps back.
+	last, ahead atomic.Int64
+	stepping    sync.Mutex // held while both change
 }
+
+// A reading that is older than another by less than slack came out of order; by
+// more, the clock stepped back. Then monotonic time goes on from far ahead.
+const (
+	slack = 10 * time.Millisecond
+	leap  = int64(2*maxStaleness + maxStaleIfError)
+)
 
 type anchor struct {
 	at   time.Time
@@ -52,8 +69,27 @@ func (c *clock) now() moment {
 	}
 	now := c.read()
 	mono := int64(now.Sub(c.begun))
-	if c.system {
-		c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: mono})
+	if !c.system {
+		return moment{ms: now.UnixMilli(), mono: c.forward(mono)}
 	}
+	c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: mono})
 	return moment{ms: now.UnixMilli(), mono: mono}
+}
+
+// forward makes monotonic time of the readings of a clock that may step back. After
+// such a step nobody knows how long an answer has been believed: the leap makes
+// every one too old.
+func (c *clock) forward(reading int64) int64 {
+	last := c.last.Load()
+	if reading < last-int64(slack) {
+		c.stepping.Lock()
+		if last = c.last.Load(); reading < last-int64(slack) {
+			c.ahead.Add(last - reading + leap)
+			c.last.Store(reading) // last: who sees it sees the leap
+		}
+		c.stepping.Unlock()
+	} else if reading > last+int64(time.Millisecond) {
+		c.last.CompareAndSwap(last, reading)
+	}
+	return reading + c.ahead.Load()
 }

@@ -40,12 +40,23 @@ type Config struct {
 	// Tokens turns on access tokens; nil means keys only.
 	Tokens *TokenConfig
 
-	// CacheEntries bounds the verification cache. Default 100,000.
+	// CacheEntries bounds the verification cache: the most keys in it, and the most
+	// tokens. Default 100,000.
 	CacheEntries int
+	// CacheBytes bounds the memory of each of the two, in bytes. Default 1 KiB per
+	// entry of CacheEntries.
+	CacheBytes int64
 	// MaxStaleness bounds how long a change made by another process can go
-	// unseen here: a cached answer older than it is read again. A change made
-	// through this Manager is seen at once. Default 2 s, at least 50 ms.
+	// unseen here, whatever happens to the store's feed: an answer of which it is
+	// not known that it still held so long ago is read again. A change made through
+	// this Manager is seen at once. Default 2 s, 50 ms to 24 h.
 	MaxStaleness time.Duration
+	// StaleIfError lets an answer be given for so much longer than MaxStaleness, while
+	// the store cannot be asked: availability at the price of accepting, for that
+	// time, what another process has revoked. What was revoked here, or is known by
+	// the feed, is refused all the same, and nothing is accepted past its expiry.
+	// Credential.AsOf tells the age. Default 0: what cannot be checked is an error.
+	StaleIfError time.Duration
 
 	// UsageInterval is how often usage is written to the store: at most one
 	// write per key and interval, and at most one interval of usage is lost in a
@@ -87,6 +98,8 @@ const (
 	defaultEntries     = 100_000
 	defaultStaleness   = 2 * time.Second
 	minStaleness       = 50 * time.Millisecond
+	maxStaleness       = 24 * time.Hour
+	maxStaleIfError    = 24 * time.Hour
 	defaultUsage       = time.Minute
 	minUsage           = 10 * time.Millisecond
 	defaultSweep       = time.Minute
@@ -103,6 +116,7 @@ const (
 func (c Config) resolved() (Config, error) {
 	orDefault(&c.Prefix, defaultPrefix)
 	orDefault(&c.CacheEntries, defaultEntries)
+	orDefault(&c.CacheBytes, int64(max(0, c.CacheEntries))<<10)
 	orDefault(&c.MaxStaleness, defaultStaleness)
 	orDefault(&c.UsageInterval, defaultUsage)
 	orDefault(&c.SweepInterval, defaultSweep)
@@ -164,8 +178,14 @@ func (c Config) resolved() (Config, error) {
 	if c.CacheEntries < 1 {
 		problem("CacheEntries %d, at least 1", c.CacheEntries)
 	}
-	if c.MaxStaleness < minStaleness {
-		problem("MaxStaleness %v, at least %v", c.MaxStaleness, minStaleness)
+	if c.MaxStaleness < minStaleness || c.MaxStaleness > maxStaleness {
+		problem("MaxStaleness %v, want %v to %v", c.MaxStaleness, minStaleness, maxStaleness)
+	}
+	if c.CacheBytes < 0 {
+		problem("CacheBytes %d is negative", c.CacheBytes)
+	}
+	if c.StaleIfError < 0 || c.StaleIfError > maxStaleIfError {
+		problem("StaleIfError %v, want 0 to %v", c.StaleIfError, maxStaleIfError)
 	}
 	if c.UsageInterval < minUsage {
 		problem("UsageInterval %v, at least %v", c.UsageInterval, minUsage)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/internal/keytext"
@@ -40,8 +41,21 @@ type Credential interface {
 	ExpiresAt() time.Time
 	// StatusAt is its status at an instant, as far as was known when it was read.
 	StatusAt(at time.Time) Status
+	// AsOf is an instant before which every change of it is in what this Credential
+	// says (UTC, milliseconds). From Verify it is at most Config.MaxStaleness ago, or
+	// Config.StaleIfError more where that was needed. It may move forward while the
+	// Credential is held, when it was found to be still so. A token that was just
+	// issued, or checked by public keys alone, is as of its issue.
+	AsOf() time.Time
 
 	sealed()
+}
+
+// newAsOf makes what AsOf reads, at an instant in Unix milliseconds.
+func newAsOf(ms int64) *atomic.Int64 {
+	at := new(atomic.Int64)
+	at.Store(ms)
+	return at
 }
 
 // ID is the public handle of a credential: 16 base62 characters that sort by

@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 )
 
-// marks are the records that end tokens: of single tokens and families, of what
-// was issued before an instant, and the epochs of subjects. They are few, since
-// only what was revoked has one, and follow the store's feed: while the feed is
-// alive, nothing has to be read from the store to know that a token is good.
+// marks are the records that end credentials from outside: of single tokens and
+// families, of what was issued before an instant, and the epochs of subjects. They
+// are few, since only what was revoked has one, and follow the store's feed: while
+// the feed is alive, nothing has to be read from the store to know that a token is
+// good.
 type marks struct {
-	follows bool         // there is a feed; without one nothing is kept here
-	asOf    atomic.Int64 // monotonic: every change before it is in all; 0: not known
+	follows bool // there is a feed; without one nothing is kept here
 
 	mu  sync.RWMutex // guards all
 	all map[recordID]mark
@@ -27,13 +26,6 @@ type mark struct {
 	epoch  uint64 // of a subject
 	before int64  // what was issued before it is revoked; forever for a single token
 	reason RevokeReason
-}
-
-// fresh reports whether the marks can be believed: the feed has proved, no longer
-// than MaxStaleness ago, that they are complete.
-func (m *Manager) fresh(now moment) bool {
-	asOf := m.tokens.marks.asOf.Load()
-	return asOf != 0 && now.mono-asOf <= int64(m.cfg.MaxStaleness)
 }
 
 func (s *marks) get(id recordID) (mark, bool) {
@@ -120,35 +112,37 @@ const (
 	followPauseMax = 2 * time.Second
 )
 
-// followFeed keeps marks, the ring and the caches up with the store until ctx
-// ends. While it cannot, the marks grow stale and every check reads the store.
+// followFeed keeps what the Manager remembers up with the store until ctx ends.
+// While it cannot, that grows old, and is read again from the store when it is
+// asked for.
 func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
 	pause := followPause
+	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
 	for ctx.Err() == nil {
-		begun := false
-		err := feed.Watch(ctx, nil, func(b backend.Batch) error {
-			if !begun || b.Reset {
-				// From now on nothing is missed; what was missed before is read here.
-				if err := m.loadMarks(ctx, lister); err != nil {
+		err := feed.Watch(ctx, token, func(b backend.Batch) error {
+			if token == nil || b.Reset {
+				if err := m.startFeed(ctx, lister); err != nil {
 					return err
 				}
-				begun, pause = true, followPause
 			}
 			if err := m.applyChanges(ctx, b.Changes); err != nil {
 				return err
 			}
-			// AsOf is of the machine's clock, which need not be the Manager's. Zero, or from
-			// before this Manager, it proves nothing here.
-			if asOf := m.clock.now().mono - int64(time.Since(b.AsOf)); !b.AsOf.IsZero() && asOf > 0 {
-				m.tokens.marks.asOf.Store(asOf)
+			if len(b.Token) > 0 {
+				token = b.Token
 			}
+			pause = followPause
+			m.proven(b.AsOf)
 			return nil
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
 			return
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			err = errors.New("the feed ended")
+		case errors.Is(err, backend.ErrInvalid):
+			token = nil // not one that this store can go on from
 		}
 		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("follow the feed", err)})
 		select {
@@ -159,7 +153,38 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 	}
 }
 
-// loadMarks reads all marks anew, and forgets what was made from the old ones.
+// proven notes that every change before an instant is known here.
+func (m *Manager) proven(at time.Time) {
+	if at.IsZero() {
+		return // it proves nothing
+	}
+	// The instant is of the machine's clock, which need not be the Manager's.
+	asOf := m.clock.now().mono - int64(max(0, time.Since(at)))
+	if asOf > m.answers.synced.Load() {
+		m.answers.synced.Store(asOf)
+	}
+}
+
+// startFeed reads all marks anew, and forgets what was found out before: from now
+// on the feed misses nothing, of what was before it may have.
+func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
+	if m.broken.keepOnReset {
+		return nil
+	}
+	m.answers.synced.Store(never)
+	if err := m.loadMarks(ctx, lister); err != nil {
+		return err
+	}
+	if m.tokens != nil && m.tokens.seal != nil && m.tokens.ring.Load() != nil {
+		if _, err := m.loadRing(ctx); err != nil {
+			return err
+		}
+	}
+	m.answers.clear()
+	return nil
+}
+
+// loadMarks reads all marks anew.
 func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 	all := make(map[recordID]mark)
 	for _, kind := range []backend.Kind{recordMark, recordSubject} {
@@ -180,8 +205,9 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			}
 		}
 	}
-	s := &m.tokens.marks
+	s := &m.marks
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for id, own := range s.all {
 		// What this Manager has just written may have come after its page was read.
 		if read := all[id]; own.epoch > read.epoch || own.before > read.before {
@@ -189,38 +215,33 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 		}
 	}
 	s.all = all
-	s.mu.Unlock()
-	if m.tokens.seal != nil && m.tokens.ring.Load() != nil {
-		if _, err := m.loadRing(ctx); err != nil {
-			return err
-		}
-	}
-	m.subjects.Clear()
-	m.entries.Clear()
-	m.tokens.parents.Clear()
-	m.tokens.cache.Clear()
 	return nil
 }
 
 func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
-	for _, c := range changes {
+	if len(changes) == 0 {
+		return nil
+	}
+	ids := make([]backend.ID, len(changes))
+	for i, c := range changes {
+		ids[i] = c.ID
 		if isMark(c.ID) {
 			to, err := m.readMark(ctx, c.ID)
 			if err != nil {
 				return err
 			}
 			if to == (mark{}) {
-				m.tokens.marks.drop(c.ID) // purged: what it ended has expired
+				m.marks.drop(c.ID) // purged: what it ended has expired
 			} else {
-				m.tokens.marks.raise(c.ID, to)
+				m.marks.raise(c.ID, to)
 			}
 		}
-		if m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
+		if m.tokens != nil && m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
 			if _, err := m.loadRing(ctx); err != nil {
 				return err
 			}
 		}
-		m.forget(c.ID) // after the marks: an answer made meanwhile is from the old ones
 	}
+	m.forget(ids...) // after the marks: an answer made meanwhile is from the old ones
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
@@ -234,61 +235,73 @@ func (m *Manager) known(prefix string) bool {
 }
 
 // verifyForeign is Verify for text that is no native key.
-func (m *Manager) verifyForeign(ctx context.Context, presented string) (Credential, error) {
+func (m *Manager) verifyForeign(ctx context.Context, presented string, how demand) (Credential, error) {
 	if !m.foreignText(presented) {
 		return nil, ErrMalformed
 	}
-	sum := sha256.Sum256([]byte(presented))
-	seen := Digest{sum}
-	ck := cache.Key(sum[:16])
-	now := m.clock.now()
-	if e, ok := m.entries.Get(ck, now.mono); ok && e.seen.Equal(seen) {
-		return e.answer(m.usage, now.ms)
+	now := m.moment()
+	seen, at := seenText([]byte(presented))
+	e, ok := m.answers.keys.Get(at, now.mono)
+	ok = ok && e.form == foreignForm && e.seen.Equal(seen)
+	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
+		return m.hit(e, now)
 	}
+	q := query{how: how, now: now, form: foreignForm, presented: presented, seen: seen, at: at}
+	if ok {
+		q.oldKey = e
+	}
+	return m.findOut(ctx, &q)
+}
+
+// loadForeign looks for the record of an imported key by everything that it may be
+// found by, and remembers the answer.
+func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 	// Before any store is asked: an entry put below depends on what is read after.
-	ticket := m.entries.Begin()
+	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
 	var aliases []recordID
 	var own []byte
 	if locate := m.cfg.Foreign.Locate; locate != nil {
-		if locator, ok := locate(strings.Clone(presented)); ok && locator != "" {
+		if locator, ok := locate(strings.Clone(q.presented)); ok && locator != "" {
 			aliases = append(aliases, aliasOfLocator(locator))
 		}
 	}
-	aliases = append(aliases, aliasOfSum(sum[:]))
+	aliases = append(aliases, aliasOfSum(q.seen.sum[:]))
 	if digest := m.cfg.Foreign.Digest; digest != nil {
-		own = digest(strings.Clone(presented))
+		own = digest(strings.Clone(q.presented))
 		aliases = append(aliases, aliasOfDigest(own))
 	}
+	refs := make([]cache.Ref, 0, cache.MaxRefs)
 	for _, alias := range aliases {
+		refs = append(refs, cache.Ref(alias))
 		id, err := m.readAlias(ctx, alias)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
+		refs = append(refs, cache.Ref(id))
 		rec, err := m.store.Get(ctx, backend.ID(id))
 		if errors.Is(err, backend.ErrNotFound) {
 			continue // an import that did not finish, or a purged key
 		}
 		if err != nil {
-			return nil, checkError(err)
+			return found{err: checkError(err)}
 		}
 		k, err := decodeKey(&rec)
 		if err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
-		matches, err := m.matchesForeign(ctx, k, presented, own)
+		matches, err := m.matchesForeign(ctx, k, q.presented, own)
 		if err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
 		if !matches || !k.foreign || k.alias != alias {
 			continue
 		}
-		e := entry{seen: seen, key: k, prefix: noPrefix}
-		return m.remember(ctx, now, ticket, ck, e, presented)
+		return m.remember(ctx, q, ticket, k)
 	}
-	return nil, ErrUnknown
+	return m.refuse(q, absent, absence{seen: q.seen}, refs...)
 }
 
 // matchesForeign compares a presented foreign key with what the record holds. A

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,7 +182,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, fault, fob.Config{})
-	calls := fault.Calls("")
+	calls := fault.Calls(backendtest.OpGet)
 	mustReject(t, m, foreignText, fob.ErrMalformed)
 	require.Equal(t, calls, fault.Calls(""))
 }
@@ -207,9 +208,9 @@ func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	var busy, rejected atomic.Int64
 	var wg sync.WaitGroup
-	for range 100 {
+	for n := range 100 {
 		wg.Go(func() {
-			_, err := m.Verify(context.Background(), "ab12cd.wrong-secret")
+			_, err := m.Verify(context.Background(), fmt.Sprintf("ab12cd.wrong-%d", n))
 			switch {
 			case errors.Is(err, fob.ErrBusy) && !errors.Is(err, fob.ErrRejected):
 				busy.Add(1)

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Key is a static API key as it was when it was read: who it identifies, what
@@ -41,6 +43,8 @@ type Key struct {
 	legacy   string // imported and not yet used: the hash of the other system
 	alias    recordID
 	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
+
+	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
 
 var _ Credential = (*Key)(nil)
@@ -113,6 +117,9 @@ func (k *Key) Successor() ID {
 // Predecessor is the key that this one replaces; zero if it replaces none.
 func (k *Key) Predecessor() ID { return k.predecessor }
 
+// AsOf implements Credential.
+func (k *Key) AsOf() time.Time { return instant(k.asOf.Load()) }
+
 // StatusAt implements Credential. A key whose subject was revoked is seen as
 // revoked by Verify, Get and List.
 func (k *Key) StatusAt(at time.Time) Status {
@@ -133,6 +140,18 @@ func (k *Key) String() string { return "key " + k.id.String() }
 
 // Format writes what String returns, for every verb.
 func (k *Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+
+// size is the memory that the key takes, in bytes.
+func (k *Key) size() int {
+	n := int(unsafe.Sizeof(*k)) + 8 + len(k.subject) + len(k.prefix) + len(k.name) + len(k.reason) + len(k.pepper) + len(k.legacy)
+	for _, s := range k.scopes {
+		n += 16 + len(s)
+	}
+	for _, t := range k.tags {
+		n += 16 + len(t)
+	}
+	return n
+}
 
 func (k *Key) endsAt() int64 {
 	if k.retireAt != 0 && (k.expiresAt == 0 || k.retireAt < k.expiresAt) {
@@ -251,6 +270,7 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 		expires = now.Add(spec.TTL)
 	}
 	k := &Key{
+		asOf:        newAsOf(millis(now)),
 		subject:     strings.Clone(spec.Subject),
 		subjectKind: kind,
 		subjectRef:  subjectRecord(kind, spec.Subject),

@@ -95,6 +95,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 	for looked := 0; len(out.Credentials) < limit && looked < listBudget; {
 		// Never more than is still wanted, so that the store's cursor is ours.
 		stored.Limit = limit - len(out.Credentials)
+		at := m.moment()
 		page, err := lister.List(ctx, stored)
 		if errors.Is(err, backend.ErrInvalid) {
 			return Page{}, fmt.Errorf("%w: cursor", ErrInvalid)
@@ -102,7 +103,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 		if err != nil {
 			return Page{}, storeError("read", err)
 		}
-		kept, err := m.keep(ctx, q, now, page.Records)
+		kept, err := m.keep(ctx, q, now, at, page.Records)
 		if err != nil {
 			return Page{}, err
 		}
@@ -117,10 +118,10 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 }
 
 // keep decodes records and keeps those that match.
-func (m *Manager) keep(ctx context.Context, q Query, now time.Time, records []backend.Record) ([]Credential, error) {
+func (m *Manager) keep(ctx context.Context, q Query, now time.Time, at moment, records []backend.Record) ([]Credential, error) {
 	var kept []Credential
 	for i := range records {
-		k, err := m.current(ctx, &records[i])
+		k, err := m.current(ctx, &query{how: cached, now: at}, &records[i])
 		if err != nil {
 			return nil, err
 		}
@@ -164,20 +165,21 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 	return q.Tag == "" || slices.Contains(k.tags, q.Tag)
 }
 
-// current decodes a key and adds what its subject's record says of it.
-func (m *Manager) current(ctx context.Context, rec *backend.Record) (*Key, error) {
+// current decodes a key that was read for q, and adds what its subject's record
+// says of it.
+func (m *Manager) current(ctx context.Context, q *query, rec *backend.Record) (*Key, error) {
 	k, err := decodeKey(rec)
 	if err != nil {
 		return nil, err
 	}
-	// The record was read a moment ago; the subject may be as old as the cache allows.
-	state, err := m.subjectState(ctx, m.clock.now(), k.subjectRef)
+	state, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
 		return nil, storeError("read subject", err)
 	}
 	if k.epoch < state.epoch {
 		k.status = StatusRevoked
 	}
+	k.asOf.Store(q.now.wall(min(q.now.mono, state.asOf)))
 	return k, nil
 }
 
@@ -187,11 +189,12 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
+	q := query{how: fresh, now: m.moment()}
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, storeError("fob: get", err)
 	}
-	k, err := m.current(ctx, &rec)
+	k, err := m.current(ctx, &q, &rec)
 	if err != nil {
 		return nil, fmt.Errorf("fob: get: %w", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/legacyhash"
 )
 
@@ -26,14 +25,25 @@ type Manager struct {
 	peppers  map[string][]byte
 	limiter  *legacyhash.Limiter
 
-	entries  *cache.Cache[entry]
-	subjects *cache.Cache[subjectState]
-	usage    *usageLog
-	tokens   *tokens // nil without Config.Tokens
+	answers *answers
+	marks   marks
+	usage   *usageLog
+	tokens  *tokens // nil without Config.Tokens
 
-	closed atomic.Bool
-	stop   context.CancelFunc
-	done   sync.WaitGroup
+	running context.Context // ends with Close
+	stop    context.CancelFunc
+	closed  atomic.Bool // set under life
+	done    sync.WaitGroup
+
+	broken brokenness
+
+	life     sync.Mutex // guards detached, and that nothing is added to done after closed
+	detached int
+}
+
+// brokenness turns off a rule, so that a test can see what it is there for.
+type brokenness struct {
+	keepOnReset bool // what was remembered before the feed lost its history
 }
 
 var _ Verifier = (*Manager)(nil)
@@ -48,8 +58,8 @@ type acceptedPrefix struct {
 const upkeepTimeout = 10 * time.Second
 
 // New makes a Manager over store. It reads nothing from the store, so it is as
-// quick on a million records as on none. It starts one goroutine, which Close
-// ends. A Config that cannot work is ErrInvalid, with every problem named.
+// quick on a million records as on none. It starts two goroutines at most (upkeep, and the store's feed), which
+// Close ends. A Config that cannot work is ErrInvalid, with every problem named.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if store == nil {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)
@@ -58,21 +68,14 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := cache.New[entry](cache.Config{Entries: cfg.CacheEntries})
-	if err != nil {
-		return nil, fmt.Errorf("fob: verification cache: %w", err)
-	}
-	subjects, err := cache.New[subjectState](cache.Config{Entries: cfg.CacheEntries})
-	if err != nil {
-		return nil, fmt.Errorf("fob: subject cache: %w", err)
-	}
 	m := &Manager{
-		cfg:      cfg,
-		store:    store,
-		peppers:  make(map[string][]byte, len(cfg.Peppers)),
-		entries:  entries,
-		subjects: subjects,
-		usage:    newUsageLog(cfg.CacheEntries),
+		cfg:     cfg,
+		store:   store,
+		peppers: make(map[string][]byte, len(cfg.Peppers)),
+		usage:   newUsageLog(cfg.CacheEntries),
+	}
+	if m.answers, err = newAnswers(&cfg); err != nil {
+		return nil, err
 	}
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
@@ -96,14 +99,13 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		}
 	}
 	m.clock.start(cfg.Clock)
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	m.done.Go(func() { m.upkeep(ctx) })
+	m.running, m.stop = context.WithCancel(context.Background())
+	m.done.Go(func() { m.upkeep(m.running) })
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	if m.tokens != nil && follows && lists {
-		m.tokens.marks.follows = true
-		m.done.Go(func() { m.followFeed(ctx, feed, lister) })
+	if follows && lists {
+		m.marks.follows = true
+		m.done.Go(func() { m.followFeed(m.running, feed, lister) })
 	}
 	return m, nil
 }
@@ -112,7 +114,9 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 // written. Every call after it fails with ErrClosed; Close itself may be called
 // again. It does not close the store. Its error says that usage was lost.
 func (m *Manager) Close() error {
+	m.life.Lock()
 	first := m.closed.CompareAndSwap(false, true)
+	m.life.Unlock()
 	m.stop()
 	m.done.Wait()
 	if !first {
@@ -123,7 +127,7 @@ func (m *Manager) Close() error {
 	return m.flushUsage(ctx)
 }
 
-// upkeep is the Manager's one goroutine.
+// upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
 	flush := time.NewTicker(m.cfg.UsageInterval)
 	defer flush.Stop()
@@ -163,30 +167,22 @@ func (m *Manager) observe(e Event) {
 	m.cfg.Observer.Observe(e)
 }
 
-// forget makes every cached answer that depends on these records be read again.
-// Once it has returned, no Verify that starts later uses one from before.
-func (m *Manager) forget(records ...backend.ID) {
-	refs := make([]cache.Ref, len(records))
-	for i, id := range records {
-		refs[i] = cache.Ref(id)
-	}
-	// The subjects first: an entry is made from a subject's state, and must not
-	// be made anew from one that is about to be forgotten.
-	m.subjects.Invalidate(refs...)
-	m.entries.Invalidate(refs...)
-	if m.tokens != nil { // and parents before tokens, for the same reason
-		m.tokens.parents.Invalidate(refs...)
-		m.tokens.cache.Invalidate(refs...)
-	}
-}
+// forget makes every remembered answer that depends on these records be found
+// anew: see answers.forget.
+func (m *Manager) forget(records ...backend.ID) { m.answers.forget(records...) }
 
 // readKey reads a key from the store, not the cache.
 func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
+	asOf := millis(m.now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, storeError("read", err)
 	}
-	return decodeKey(&rec)
+	k, err := decodeKey(&rec)
+	if err == nil {
+		k.asOf.Store(asOf)
+	}
+	return k, err
 }
 
 // writeTries bounds how often a change is tried again after losing a race, or

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
@@ -276,6 +277,7 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 		return nil, corrupt(rec, "owner")
 	}
 	k := &Key{
+		asOf:        new(atomic.Int64),
 		id:          ID(rec.ID),
 		version:     rec.Version,
 		subjectKind: SubjectKind(rec.Owner[0] - '0'),

@@ -35,7 +35,7 @@ type Receipt struct {
 	// accepts what was revoked.
 	At time.Time
 	// EverywhereBy is when the same holds for every other process that uses the
-	// store with a Config.MaxStaleness no larger than this one's.
+	// store with a Config.MaxStaleness and StaleIfError no larger than this one's.
 	EverywhereBy time.Time
 	// Already reports that it had been revoked before; the first revocation's
 	// time and reason stay.
@@ -44,7 +44,7 @@ type Receipt struct {
 
 func (m *Manager) receipt(already bool) Receipt {
 	now := m.now().UTC()
-	return Receipt{At: now, EverywhereBy: now.Add(m.cfg.MaxStaleness), Already: already}
+	return Receipt{At: now, EverywhereBy: now.Add(m.cfg.MaxStaleness + m.cfg.StaleIfError), Already: already}
 }
 
 // Revoke ends a credential for good. When it has returned nil, the revocation
@@ -181,8 +181,8 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
-		if err == nil && m.tokens != nil {
-			m.tokens.marks.raise(ref, mark{epoch: epoch, reason: reason})
+		if err == nil {
+			m.marks.raise(ref, mark{epoch: epoch, reason: reason})
 			m.forget(ref) // once more: an answer may have been made from the old mark
 		}
 		if err == nil || !errors.Is(err, ErrConflict) || ctx.Err() != nil {

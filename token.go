@@ -6,9 +6,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
@@ -34,6 +36,8 @@ type Token struct {
 	custom      map[string]any
 
 	issuedAt, notBefore, expiresAt int64 // Unix milliseconds, whole seconds
+
+	asOf *atomic.Int64 // Unix milliseconds; moves while the token is in the cache
 }
 
 var _ Credential = (*Token)(nil)
@@ -74,6 +78,9 @@ func (t *Token) NotBefore() time.Time { return instant(t.notBefore) }
 
 // ExpiresAt implements Credential (whole seconds).
 func (t *Token) ExpiresAt() time.Time { return instant(t.expiresAt) }
+
+// AsOf implements Credential.
+func (t *Token) AsOf() time.Time { return instant(t.asOf.Load()) }
 
 // Issuer is who issued the token: the claim iss.
 func (t *Token) Issuer() string { return t.issuer }
@@ -244,6 +251,7 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 		return nil, ErrClaims
 	}
 	t := &Token{
+		asOf:   newAsOf(c.IssuedAt * 1000),
 		issuer: c.Issuer, subject: c.Subject, audience: c.Audience, epoch: c.Epoch, keyID: keyID, custom: c.Custom,
 		issuedAt: c.IssuedAt * 1000, notBefore: c.NotBefore * 1000, expiresAt: c.ExpiresAt * 1000,
 	}
@@ -297,4 +305,40 @@ func (t *Token) refs(issuer recordID) []backend.ID {
 		refs = append(refs, backend.ID(t.parent))
 	}
 	return refs
+}
+
+// size is the memory that the token takes, in bytes.
+func (t *Token) size() int {
+	n := int(unsafe.Sizeof(*t)) + 8 + len(t.subject) + len(t.issuer) + len(t.audience) + len(t.keyID)
+	for _, s := range t.scopes {
+		n += 16 + len(s)
+	}
+	for i := range t.grants {
+		g := &t.grants[i]
+		n += int(unsafe.Sizeof(*g)) + len(g.Type)
+		for _, list := range [][]string{g.Actions, g.Identifiers} {
+			for _, s := range list {
+				n += 16 + len(s)
+			}
+		}
+	}
+	return n + customSize(t.custom)
+}
+
+// customSize is about what a decoded claim takes.
+func customSize(v any) int {
+	n := 16
+	switch v := v.(type) {
+	case string:
+		n += len(v)
+	case []any:
+		for _, e := range v {
+			n += customSize(e)
+		}
+	case map[string]any:
+		for name, e := range v {
+			n += 48 + len(name) + customSize(e)
+		}
+	}
+	return n
 }

@@ -181,7 +181,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 				return false, err
 			}
 			if old.before >= before {
-				m.tokens.marks.raise(ref, old)
+				m.marks.raise(ref, old)
 				m.forget(ref)
 				return true, nil
 			}
@@ -193,7 +193,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
 		if err == nil {
-			m.tokens.marks.raise(ref, mark{before: before, reason: reason})
+			m.marks.raise(ref, mark{before: before, reason: reason})
 			m.forget(ref)
 			return false, nil
 		}

@@ -2,7 +2,6 @@ package fob
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -120,7 +119,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	entries, err := cache.New[tokenEntry](cache.Config{Entries: cfg.CacheEntries})
+	entries, err := cache.New(cache.Config[tokenEntry]{Entries: cfg.CacheEntries})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -138,10 +137,10 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if len(presented) > paseto.MaxToken {
 		return nil, ErrTokenLength
 	}
-	seen := Digest{sha256.Sum256(unsafe.Slice(unsafe.StringData(presented), len(presented)))} // only read
+	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
 	now := v.clock.now()
 	r := v.ring.Load()
-	if e, ok := v.cache.Get(cache.Key(seen.sum[:16]), now.mono); ok && e.seen.Equal(seen) && r != nil && now.mono-r.at < int64(refetchAfter) {
+	if e, ok := v.cache.Get(at, now.mono); ok && e.seen.Equal(seen) && r != nil && now.mono-r.at < int64(refetchAfter) {
 		return e.answer(now.ms)
 	}
 	text, err := paseto.Parse(presented)
@@ -164,7 +163,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if key.retireAt != 0 {
 		e.to = min(e.to, key.retireAt)
 	}
-	v.cache.Put(cache.Key(seen.sum[:16]), e, ticket, forever)
+	v.cache.Put(at, e, ticket, forever)
 	return e.answer(now.ms)
 }
 

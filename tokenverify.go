@@ -2,7 +2,6 @@ package fob
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,10 +19,6 @@ type tokens struct {
 	ring     atomic.Pointer[ring]
 	ringTurn turn         // taken while the ring is read or made
 	reloaded atomic.Int64 // when an unknown key last made it be read
-
-	cache   *cache.Cache[tokenEntry]
-	parents *cache.Cache[parentState]
-	marks   marks
 }
 
 func newTokens(cfg Config) (*tokens, error) {
@@ -34,12 +29,6 @@ func newTokens(cfg Config) (*tokens, error) {
 			return nil, err
 		}
 	}
-	if t.cache, err = cache.New[tokenEntry](cache.Config{Entries: cfg.CacheEntries}); err != nil {
-		return nil, fmt.Errorf("fob: token cache: %w", err)
-	}
-	if t.parents, err = cache.New[parentState](cache.Config{Entries: cfg.CacheEntries}); err != nil {
-		return nil, fmt.Errorf("fob: parent cache: %w", err)
-	}
 	return t, nil
 }
 
@@ -48,7 +37,7 @@ func newTokens(cfg Config) (*tokens, error) {
 type tokenEntry struct {
 	seen     Digest
 	from, to int64 // accepted while from <= now < to, Unix milliseconds
-	until    int64 // believed that long without a feed, monotonic
+	asOf     int64 // monotonic; only through package atomic once it is shared
 	token    *Token
 	refused  error
 }
@@ -56,8 +45,8 @@ type tokenEntry struct {
 // parentState is what a token has to know of the key it came from.
 type parentState struct {
 	key     *Key
-	until   int64 // as in tokenEntry
-	revoked bool  // by its subject
+	asOf    int64
+	revoked bool // by its subject
 }
 
 // isToken reports whether text begins like a PASETO.
@@ -68,20 +57,26 @@ func isToken(text string) bool {
 // verifyToken is Verify for a PASETO. A token in the cache costs one hash of its
 // text and one lookup; a hit needs no look at its form, since it is byte for byte
 // a text that was accepted.
-func (m *Manager) verifyToken(ctx context.Context, presented string) (Credential, error) {
+func (m *Manager) verifyToken(ctx context.Context, presented string, how demand) (Credential, error) {
 	if len(presented) > paseto.MaxToken {
 		return nil, ErrTokenLength
 	}
-	seen := Digest{sha256.Sum256(unsafe.Slice(unsafe.StringData(presented), len(presented)))} // only read
-	now := m.clock.now()
-	e, ok := m.tokens.cache.Get(cache.Key(seen.sum[:16]), now.mono)
-	if ok && e.seen.Equal(seen) {
-		if now.mono < e.until || m.fresh(now) {
-			return e.answer(now.ms)
+	now := m.moment()
+	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
+	e, ok := m.answers.tokens.Get(at, now.mono)
+	ok = ok && e.seen.Equal(seen)
+	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
+		if now.synced > atomic.LoadInt64(&e.asOf) {
+			atomic.StoreInt64(&e.asOf, now.synced)
+			e.token.asOf.Store(now.wall(now.synced))
 		}
-		return m.settleToken(ctx, now, m.tokens.cache.Begin(), seen, e.token)
+		return e.answer(now.ms)
 	}
-	return m.openToken(ctx, now, presented, seen)
+	q := query{how: how, now: now, form: tokenForm, presented: presented, seen: seen, at: at}
+	if ok {
+		q.oldToken = e
+	}
+	return m.findOut(ctx, &q)
 }
 
 func (e *tokenEntry) answer(ms int64) (Credential, error) {
@@ -97,29 +92,39 @@ func (e *tokenEntry) answer(ms int64) (Credential, error) {
 	return e.token, nil
 }
 
-// openToken is a miss of the cache.
-func (m *Manager) openToken(ctx context.Context, now moment, presented string, seen Digest) (Credential, error) {
-	text, err := paseto.Parse(presented)
-	if err != nil {
-		return nil, tokenProblem(err)
+// loadToken opens a token, or takes the one that memory has, and finds out whether
+// it was ended.
+func (m *Manager) loadToken(ctx context.Context, q *query) found {
+	ticket := m.answers.tokens.Begin()
+	if q.oldToken != nil {
+		return m.settleToken(ctx, q, ticket, q.oldToken.token)
 	}
-	ticket := m.tokens.cache.Begin()
+	text, err := paseto.Parse(q.presented)
+	if err != nil {
+		return found{err: tokenProblem(err)}
+	}
 	id := kid(text.Footer())
 	if id == "" {
-		return nil, ErrTokenKey
+		return found{err: ErrTokenKey}
 	}
-	key, err := m.findKey(ctx, id, now)
+	key, err := m.findKey(ctx, id, q.now)
 	if err != nil {
-		return nil, err
+		return found{err: err}
 	}
 	if key == nil {
-		return nil, ErrTokenKey
+		return found{err: ErrTokenKey}
 	}
+	absent := m.answers.absent.Begin()
 	t, err := openWith(key, text, m.cfg.Tokens)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, ErrRejected) {
+		// It will never be a token of this key: worth remembering, since to find that out
+		// may have cost a signature.
+		return m.refuse(q, absent, absence{seen: q.seen, err: err})
 	}
-	return m.settleToken(ctx, now, ticket, seen, t)
+	if err != nil {
+		return found{err: err}
+	}
+	return m.settleToken(ctx, q, ticket, t)
 }
 
 // accepts looks at what does not change with time.
@@ -149,38 +154,38 @@ func tokenProblem(err error) error {
 	return fmt.Errorf("fob: verify: %w", err) // a key of ours that cannot be used
 }
 
-// settleToken looks at what may have ended a token that is sound, remembers the
-// answer and gives it.
-func (m *Manager) settleToken(ctx context.Context, now moment, ticket cache.Ticket, seen Digest, t *Token) (Credential, error) {
-	e := newTokenEntry(seen, t, m.cfg.Tokens.Leeway)
-	e.until = now.mono + int64(m.cfg.MaxStaleness)
-	if now.ms >= e.to {
-		return nil, ErrExpired // for good: not worth a place
+// settleToken looks at what may have ended a token that is sound, and remembers
+// the answer.
+func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) found {
+	e := newTokenEntry(q.seen, t, m.cfg.Tokens.Leeway)
+	if q.now.ms >= e.to {
+		return found{err: ErrExpired, shared: true} // for good: not worth a place
 	}
-	refused, err := m.ended(ctx, now, t)
-	if err != nil {
-		return nil, checkError(err)
+	var err error
+	if e.refused, e.asOf, err = m.ended(ctx, q, t); err != nil {
+		return found{err: checkError(err)}
 	}
-	e.refused = refused
 	refs := t.refs(m.issuerMark())
-	if !t.parent.IsZero() && refused == nil {
-		parent, err := m.parentState(ctx, now, t.parent)
+	if !t.parent.IsZero() && e.refused == nil {
+		parent, err := m.parentState(ctx, q, t.parent)
 		if err != nil {
-			return nil, err
+			return found{err: err}
 		}
 		refs = append(refs, parent.key.subjectRef)
+		e.asOf = min(e.asOf, max(parent.asOf, q.now.synced))
 		switch end := parent.key.endsAt(); {
 		case parent.revoked:
 			e.refused = ErrRevoked
 		default:
-			e.refused = parent.key.refusal(now.ms)
+			e.refused = parent.key.refusal(q.now.ms)
 			if end != 0 {
 				e.to = min(e.to, end)
 			}
 		}
 	}
-	m.tokens.cache.Put(cache.Key(seen.sum[:16]), e, ticket, forever, cacheRefs(refs)...)
-	return e.answer(now.ms)
+	t.asOf.Store(q.now.wall(e.asOf))
+	stored, kept := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
+	return found{token: stored, shared: kept}
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {
@@ -193,13 +198,15 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 	return refs
 }
 
-// ended reports why a token was ended, or nil: by the marks that follow the feed,
-// or by the store where those are stale.
-func (m *Manager) ended(ctx context.Context, now moment, t *Token) (refused, err error) {
+// ended reports why a token was ended, or nil, and as of when: by the marks that
+// follow the feed, or by the store where those are not complete.
+func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
 	look := func(id recordID) (mark, error) { return m.readMark(ctx, id) }
-	if m.fresh(now) {
+	asOf = q.now.mono
+	if q.how == cached && m.live(q.now) {
+		asOf = q.now.synced
 		look = func(id recordID) (mark, error) {
-			found, _ := m.tokens.marks.get(id)
+			found, _ := m.marks.get(id)
 			return found, nil
 		}
 	}
@@ -210,13 +217,13 @@ func (m *Manager) ended(ctx context.Context, now moment, t *Token) (refused, err
 	for _, id := range ids {
 		found, err := look(id)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if t.epoch < found.epoch && id == t.subjectRef || t.issuedAt < found.before {
-			return ErrRevoked, nil
+			return ErrRevoked, asOf, nil
 		}
 	}
-	return nil, nil
+	return nil, asOf, nil
 }
 
 // issuerMark is the record that ends what the issuer issued before an instant.
@@ -226,11 +233,13 @@ func (m *Manager) issuerMark() recordID {
 
 // parentState returns the state of a key that tokens came from: from memory as
 // long as the feed would have told of a change.
-func (m *Manager) parentState(ctx context.Context, now moment, id ID) (*parentState, error) {
-	if p, ok := m.tokens.parents.Get(cache.Key(id), now.mono); ok && (now.mono < p.until || m.fresh(now)) {
-		return p, nil
+func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentState, error) {
+	if q.how == cached {
+		if p, ok := m.answers.parents.Get(cache.Key(id), q.now.mono); ok && m.believed(p.asOf, q.now) {
+			return p, nil
+		}
 	}
-	ticket := m.tokens.parents.Begin()
+	ticket := m.answers.parents.Begin()
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, checkError(err)
@@ -239,11 +248,11 @@ func (m *Manager) parentState(ctx context.Context, now moment, id ID) (*parentSt
 	if err != nil {
 		return nil, fmt.Errorf("fob: verify: %w", err)
 	}
-	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
+	s, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
 		return nil, checkError(err)
 	}
-	p := parentState{key: k, until: now.mono + int64(m.cfg.MaxStaleness), revoked: k.epoch < epoch}
-	stored, _ := m.tokens.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
+	p := parentState{key: k, asOf: min(q.now.mono, s.asOf), revoked: k.epoch < s.epoch}
+	stored, _ := m.answers.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
 	return stored, nil
 }

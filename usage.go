@@ -7,8 +7,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 )
 
 // Usage is how often a credential was accepted, and when last. It is written
@@ -23,10 +25,55 @@ type Usage struct {
 // lies inside the key's entry in the cache, which is copied once, before it is
 // shared: hence plain numbers, which only package atomic touches from then on.
 type usageCell struct {
-	n      uint64
-	last   int64  // Unix milliseconds
-	queued uint32 // 1: in usageLog.dirty
-	id     ID
+	n       uint64
+	last    int64          // Unix milliseconds
+	crowded unsafe.Pointer // *cache.Counter, for uses that got into each other's way
+	queued  uint32         // 1: in usageLog.dirty
+	clashes uint32
+}
+
+// crowd is how often, between two writes of usage, two cores may want one cell at
+// the same instant before it is spread over several lines of memory. That takes some
+// KiB: only for the few keys that carry much of the traffic.
+const crowd = 32
+
+func (c *usageCell) spread() *cache.Counter {
+	return (*cache.Counter)(atomic.LoadPointer(&c.crowded))
+}
+
+// add counts one use.
+func (c *usageCell) add() {
+	if spread := c.spread(); spread != nil {
+		spread.Add(1)
+		return
+	}
+	if n := atomic.LoadUint64(&c.n); atomic.CompareAndSwapUint64(&c.n, n, n+1) {
+		return
+	}
+	atomic.AddUint64(&c.n, 1)
+	if atomic.AddUint32(&c.clashes, 1) == crowd {
+		spread := cache.NewCounter()
+		atomic.StorePointer(&c.crowded, unsafe.Pointer(&spread))
+	}
+}
+
+// take returns the uses and sets them to zero.
+func (c *usageCell) take() uint64 {
+	n := atomic.SwapUint64(&c.n, 0)
+	if spread := c.spread(); spread != nil {
+		return n + spread.Take()
+	}
+	atomic.StoreUint32(&c.clashes, 0)
+	return n
+}
+
+// count returns the uses.
+func (c *usageCell) count() uint64 {
+	n := atomic.LoadUint64(&c.n)
+	if spread := c.spread(); spread != nil {
+		n += spread.Load()
+	}
+	return n
 }
 
 // usageLog collects the cells that were used since the last write. A cell
@@ -38,8 +85,8 @@ type usageLog struct {
 	limit int
 
 	mu    sync.Mutex
-	dirty []*usageCell
-	older []*usageCell // empty again by the time that dirty is full
+	dirty []*keyEntry
+	older []*keyEntry // empty again by the time that dirty is full
 	sums  map[ID]tally
 
 	flush sync.Mutex // one write at a time; held before mu
@@ -63,9 +110,10 @@ func (l *usageLog) count(id ID, ms int64) {
 	merge(l.sums, id, 1, ms)
 }
 
-// used counts one use.
-func (l *usageLog) used(c *usageCell, ms int64) {
-	atomic.AddUint64(&c.n, 1)
+// used counts one use of the key in an entry of the cache.
+func (l *usageLog) used(e *keyEntry, ms int64) {
+	c := &e.use
+	c.add()
 	for {
 		last := atomic.LoadInt64(&c.last)
 		if ms <= last || atomic.CompareAndSwapInt64(&c.last, last, ms) {
@@ -73,17 +121,17 @@ func (l *usageLog) used(c *usageCell, ms int64) {
 		}
 	}
 	if atomic.LoadUint32(&c.queued) == 0 && atomic.CompareAndSwapUint32(&c.queued, 0, 1) {
-		l.add(c)
+		l.add(e)
 	}
 }
 
-func (l *usageLog) add(c *usageCell) {
+func (l *usageLog) add(e *keyEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.dirty) >= l.limit {
 		l.dirty, l.older = l.older, l.dirty
 	}
-	l.dirty = append(l.dirty, c)
+	l.dirty = append(l.dirty, e)
 	if n := len(l.older); n > 0 {
 		sum(l.sums, l.older[n-1])
 		l.older[n-1] = nil
@@ -92,18 +140,18 @@ func (l *usageLog) add(c *usageCell) {
 }
 
 // sum moves the count of a cell out of the log.
-func sum(into map[ID]tally, c *usageCell) {
+func sum(into map[ID]tally, e *keyEntry) {
 	// Before the counter is read: a use that comes after puts it back in the log.
-	atomic.StoreUint32(&c.queued, 0)
-	if n := atomic.SwapUint64(&c.n, 0); n > 0 {
-		merge(into, c.id, n, atomic.LoadInt64(&c.last))
+	atomic.StoreUint32(&e.use.queued, 0)
+	if n := e.use.take(); n > 0 {
+		merge(into, e.key.id, n, atomic.LoadInt64(&e.use.last))
 	}
 }
 
 // take empties the log into one Usage per credential.
 func (l *usageLog) take() map[ID]tally {
 	l.mu.Lock()
-	cells, taken := [][]*usageCell{l.dirty, l.older}, l.sums
+	cells, taken := [][]*keyEntry{l.dirty, l.older}, l.sums
 	l.dirty, l.older, l.sums = nil, nil, make(map[ID]tally)
 	l.mu.Unlock()
 	for _, cells := range cells {
@@ -138,10 +186,10 @@ func (l *usageLog) pending(ids map[ID]bool) map[ID]tally {
 			found[id] = t
 		}
 	}
-	for _, cells := range [][]*usageCell{l.dirty, l.older} {
-		for _, c := range cells {
-			if n := atomic.LoadUint64(&c.n); n > 0 && ids[c.id] {
-				merge(found, c.id, n, atomic.LoadInt64(&c.last))
+	for _, cells := range [][]*keyEntry{l.dirty, l.older} {
+		for _, e := range cells {
+			if n := e.use.count(); n > 0 && ids[e.key.id] {
+				merge(found, e.key.id, n, atomic.LoadInt64(&e.use.last))
 			}
 		}
 	}

@@ -5,36 +5,33 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/keytext"
 )
 
-// entry is what the verification cache holds of one key: enough to answer with
-// one hash and a few comparisons. It is immutable but for the usage counters.
-type entry struct {
+// keyEntry is what the verification cache holds of one key: enough to answer with
+// one hash and a few comparisons. It is immutable but for asOf and the usage.
+type keyEntry struct {
 	// seen is SHA-256 over what was presented (its version, ID and secret), made
 	// when it was first accepted. It is never the stored digest, so that a hit
 	// costs one block whatever pepper or foreign hash the record is under.
 	seen     Digest
 	from, to int64 // accepted while from <= now < to, Unix milliseconds; never if equal
+	asOf     int64 // monotonic; only through package atomic once it is shared
 	key      *Key
-	prefix   int // index in Manager.prefixes; noPrefix for an imported key
 	use      usageCell
+	form     int32 // as query.form
 	refused  error // for good, as far as this entry's records say; nil if none
 }
 
-const noPrefix = -1
-
-// subjectState is what is cached of a subject: its epoch, and until when that
-// may be believed.
+// subjectState is what is remembered of a subject without a feed: its epoch.
 type subjectState struct {
 	epoch uint64
-	until int64
+	asOf  int64
 }
-
-const forever = int64(1)<<62 - 1
 
 // Verify checks what a client presented and returns the credential it is. It
 // is the hot path: for a key in the cache it costs one SHA-256 block and one
@@ -49,6 +46,20 @@ const forever = int64(1)<<62 - 1
 //
 // Nothing of presented is kept.
 func (m *Manager) Verify(ctx context.Context, presented string) (Credential, error) {
+	return m.verify(ctx, presented, cached)
+}
+
+// Fresh returns a Verifier that trusts no memory: what it accepts was read from the
+// store during the call. A change that another process has made, and that returned
+// there, is seen; a store that does not answer is an error, whatever Config says.
+// It costs one to five reads of the store: for the routes that move money.
+func (m *Manager) Fresh() Verifier {
+	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {
+		return m.verify(ctx, presented, fresh)
+	})
+}
+
+func (m *Manager) verify(ctx context.Context, presented string, how demand) (Credential, error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -56,48 +67,63 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 	prefix := m.accepts(text)
 	if problem != keytext.OK || prefix == noPrefix {
 		if m.tokens != nil && isToken(presented) {
-			return m.verifyToken(ctx, presented)
+			return m.verifyToken(ctx, presented, how)
 		}
-		return m.verifyOther(ctx, presented, text, problem)
+		return m.verifyOther(ctx, presented, text, problem, how)
 	}
 	if !keytext.Summed(presented) {
 		return nil, malformed(keytext.Blame(presented))
 	}
 	block := keytext.Block(presented)
-	seen := Digest{sha256.Sum256(block[:])}
 	id := ID(block[1 : 1+keytext.IDLen])
-	now := m.clock.now()
-	e, ok := m.entries.Get(cache.Key(id), now.mono)
-	if ok && e.prefix == prefix && e.seen.Equal(seen) {
-		return e.answer(m.usage, now.ms)
+	now := m.moment()
+	// Looked up before it is hashed: the processor fetches the entry meanwhile.
+	e, ok := m.answers.keys.Get(cache.Key(id), now.mono)
+	seen := Digest{sha256.Sum256(block[:])}
+	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
+		if e.form == int32(prefix) && e.seen.Equal(seen) {
+			return m.hit(e, now)
+		}
+		// What is in the cache was checked when it came in. The rest of the check is
+		// left until here, off the way of a hit.
+		if problem := keytext.Check(presented); problem != keytext.OK {
+			return nil, malformed(problem)
+		}
+		return nil, ErrUnknown // the ID is known, and this is not its secret
 	}
-	// What is in the cache was checked when it came in. The rest of the check is
-	// left until here, off the way of a hit.
 	if problem := keytext.Check(presented); problem != keytext.OK {
 		return nil, malformed(problem)
 	}
-	if ok {
-		return nil, ErrUnknown
+	q := query{how: how, now: now, form: prefix, presented: presented, seen: seen, at: cache.Key(id), id: id}
+	if ok && e.form == int32(prefix) && e.seen.Equal(seen) {
+		q.oldKey = e
 	}
-	return m.verifyStored(ctx, now, id, prefix, presented, seen)
+	return m.findOut(ctx, &q)
 }
 
-// answer is the end of a verification that found e in the cache: what the state
-// says now.
-func (e *entry) answer(log *usageLog, ms int64) (Credential, error) {
-	if ms < e.from || ms >= e.to {
-		return nil, e.refusal(ms)
+// hit is the end of a verification that found e in the cache: what the state says
+// now.
+func (m *Manager) hit(e *keyEntry, now moment) (Credential, error) {
+	if now.ms < e.from || now.ms >= e.to {
+		return nil, e.refusal(now.ms)
 	}
-	log.used(&e.use, ms)
+	if now.synced > atomic.LoadInt64(&e.asOf) { // ten times a second, with a feed
+		atomic.StoreInt64(&e.asOf, now.synced)
+		e.key.asOf.Store(now.wall(now.synced))
+	}
+	m.usage.used(e, now.ms)
 	return e.key, nil
 }
 
-func (e *entry) refusal(ms int64) error {
+func (e *keyEntry) refusal(ms int64) error {
 	if e.refused != nil {
 		return e.refused
 	}
 	return e.key.refusal(ms)
 }
+
+// noPrefix is the index of a prefix that is none of ours.
+const noPrefix = -1
 
 // accepts returns the index of a prefix of this environment, or noPrefix.
 func (m *Manager) accepts(prefix string) int {
@@ -127,7 +153,7 @@ func malformed(p keytext.Problem) error {
 }
 
 // verifyOther is for text that is not a key with one of our prefixes.
-func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, problem keytext.Problem) (Credential, error) {
+func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, problem keytext.Problem, how demand) (Credential, error) {
 	if problem == keytext.OK {
 		for _, p := range m.prefixes {
 			if p.text != prefix {
@@ -141,38 +167,46 @@ func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, pro
 		problem = keytext.Prefix
 	}
 	if m.cfg.Foreign != nil {
-		return m.verifyForeign(ctx, presented)
+		return m.verifyForeign(ctx, presented, how)
 	}
 	return nil, malformed(problem)
 }
 
-// verifyStored is a miss of the cache: read the record, check, remember.
-func (m *Manager) verifyStored(ctx context.Context, now moment, id ID, prefix int, presented string, seen Digest) (Credential, error) {
-	ticket := m.entries.Begin()
-	rec, err := m.store.Get(ctx, backend.ID(id))
+// loadKey reads the record of a native key, checks it and remembers the answer.
+func (m *Manager) loadKey(ctx context.Context, q *query) found {
+	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
+	rec, err := m.store.Get(ctx, backend.ID(q.id))
+	if errors.Is(err, backend.ErrNotFound) {
+		return m.refuse(q, absent, absence{native: true}, cache.Ref(q.id))
+	}
 	if err != nil {
-		return nil, checkError(err)
+		return found{err: checkError(err)}
 	}
 	k, err := decodeKey(&rec)
 	if err != nil {
-		return nil, fmt.Errorf("fob: verify: %w", err)
+		return found{err: fmt.Errorf("fob: verify: %w", err)}
 	}
-	if k.foreign || k.prefix != m.prefixes[prefix].text {
-		return nil, ErrUnknown
+	if k.foreign || k.prefix != m.prefixes[q.form].text {
+		return found{err: ErrUnknown}
 	}
-	digest := seen
-	if k.pepper != "" {
-		pepper, ok := m.peppers[k.pepper]
-		if !ok {
-			return nil, fmt.Errorf("fob: verify: %w: %q", ErrPepper, k.pepper)
-		}
-		digest = pepperedDigest(pepper, nativeSecret(presented))
+	digest, err := m.digestUnder(k.pepper, q)
+	if err != nil {
+		return found{err: err}
 	}
 	if !digest.Equal(k.digest) {
-		return nil, ErrUnknown
+		return m.refuse(q, absent, absence{native: true, key: k}, cache.Ref(q.id))
 	}
-	e := entry{seen: seen, key: k, prefix: prefix}
-	return m.remember(ctx, now, ticket, cache.Key(id), e, presented)
+	return m.remember(ctx, q, ticket, k)
+}
+
+// refuse remembers that there is no such credential.
+func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache.Ref) found {
+	if a.err == nil {
+		a.err = ErrUnknown
+	}
+	a.asOf = q.now.mono
+	_, kept := m.answers.absent.Put(q.at, a, ticket, forever, refs...)
+	return found{err: a.err, shared: kept}
 }
 
 // nativeSecret is what the digest of a native key is made over.
@@ -182,14 +216,13 @@ func nativeSecret(presented string) []byte {
 }
 
 // remember completes the entry of a key whose secret was found right, puts it
-// into the cache and answers from it.
-func (m *Manager) remember(ctx context.Context, now moment, ticket cache.Ticket, ck cache.Key, e entry, presented string) (Credential, error) {
-	k := e.key
-	state, err := m.subjectState(ctx, now, k.subjectRef)
+// into the cache and returns it.
+func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k *Key) found {
+	state, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
-		return nil, checkError(err)
+		return found{err: checkError(err)}
 	}
-	e.use.id = k.id
+	e := keyEntry{seen: q.seen, key: k, form: int32(q.form), asOf: min(q.now.mono, state.asOf)}
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
 		e.refused = ErrRevoked
@@ -201,31 +234,33 @@ func (m *Manager) remember(ctx context.Context, now moment, ticket cache.Ticket,
 			e.to = end
 		}
 	}
-	until := min(now.mono+int64(m.cfg.MaxStaleness), state.until)
-	m.entries.Put(ck, e, ticket, until, cache.Ref(k.id), cache.Ref(k.subjectRef))
-	if now.ms < e.from || now.ms >= e.to {
-		return nil, e.refusal(now.ms)
+	k.asOf.Store(q.now.wall(e.asOf))
+	stored, kept := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	if e.refused == nil && m.wantsRehash(k) {
+		m.rehash(ctx, k, q.presented)
 	}
-	m.usage.count(k.id, now.ms)
-	if m.wantsRehash(k) {
-		m.rehash(ctx, k, presented)
-	}
-	return k, nil
+	return found{key: stored, shared: kept}
 }
 
-// subjectState returns the epoch of a subject, from the cache if it may. A
-// subject that never was revoked has no record, and epoch zero.
-func (m *Manager) subjectState(ctx context.Context, now moment, ref recordID) (subjectState, error) {
-	if s, ok := m.subjects.Get(cache.Key(ref), now.mono); ok {
-		return *s, nil
+// subjectState returns the epoch of a subject. A subject that never was revoked has
+// no record, and epoch zero.
+func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (subjectState, error) {
+	if q.how == cached {
+		if m.live(q.now) {
+			found, _ := m.marks.get(ref)
+			return subjectState{found.epoch, q.now.synced}, nil
+		}
+		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.mono); ok && m.believed(s.asOf, q.now) {
+			return *s, nil
+		}
 	}
-	ticket := m.subjects.Begin()
+	ticket := m.answers.subjects.Begin()
 	epoch, _, err := m.readEpoch(ctx, ref)
 	if err != nil {
 		return subjectState{}, err
 	}
-	s := subjectState{epoch: epoch, until: now.mono + int64(m.cfg.MaxStaleness)}
-	m.subjects.Put(cache.Key(ref), s, ticket, s.until, cache.Ref(ref))
+	s := subjectState{epoch: epoch, asOf: q.now.mono}
+	m.answers.subjects.Put(cache.Key(ref), s, ticket, forever, cache.Ref(ref))
 	return s, nil
 }
 

@@ -20,9 +20,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
@@ -41,10 +43,17 @@ const MaxRefs = 6
 // Ticket is the instant before a read of the source of truth.
 type Ticket struct{ seq uint64 }
 
-// Config is the settings of a Cache.
-type Config struct {
+// Config is the settings of a Cache of V.
+type Config[V any] struct {
 	// Entries is the most entries held. Default 100,000.
 	Entries int
+	// Bytes is the most memory that the entries take together, as far as Size
+	// tells. Default 0: only Entries bounds it.
+	Bytes int64
+	// Size returns how many bytes a value holds beyond its own struct: what its
+	// pointers lead to. It is called once for each Put, and must give the same for
+	// the same value. Default nil: none.
+	Size func(*V) int
 }
 
 const defaultEntries = 100_000
@@ -52,7 +61,10 @@ const defaultEntries = 100_000
 // Stats counts what a Cache did since it was made.
 type Stats struct {
 	Entries       int    // held now, dead ones included until they are replaced
-	Evicted       uint64 // removed to make room
+	Bytes         int64  // that these take, the cache's own part included
+	Hits          uint64 // Gets that found a good entry
+	Misses        uint64 // Gets that did not
+	Evicted       uint64 // entries removed to make room
 	Refused       uint64 // answers that came in after what they were made from had changed
 	Invalidations uint64
 }
@@ -71,6 +83,9 @@ type Cache[V any] struct {
 
 	mu sync.Mutex // held by Invalidate: seq and stripes change together
 
+	size             func(*V) int
+	hits             Counter
+	misses           Counter
 	evicted, refused atomic.Uint64
 	broken           brokenness
 }
@@ -88,6 +103,8 @@ type shard[V any] struct {
 	mu    sync.Mutex // guards what is below, and every change of table
 	order *simplelru.LRU[*entry[V], struct{}]
 	limit int
+	bytes int64 // of the entries in order
+	room  int64 // most of that; 0 is no bound
 }
 
 // table is a hash table with chains, read without a lock.
@@ -102,18 +119,25 @@ type entry[V any] struct {
 	checked atomic.Uint64 // no Ref of this entry had changed when seq was this
 	until   int64
 	used    atomic.Bool // since the order last looked
+	size    uint32      // see Config.Size
 	value   V
 	ticket  uint64
 	refs    [MaxRefs]uint32 // stripes; 0 where unused, which every entry depends on
 }
 
+// orderBytes is what the order and the tables keep for one entry: golang-lru's list
+// element and its place in a map, and a place in the hash table.
+const orderBytes = 150
+
+func (e *entry[V]) bytes() int64 { return int64(unsafe.Sizeof(*e)) + orderBytes + int64(e.size) }
+
 // New makes an empty Cache.
-func New[V any](cfg Config) (*Cache[V], error) {
+func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if cfg.Entries == 0 {
 		cfg.Entries = defaultEntries
 	}
-	if cfg.Entries < 0 {
-		return nil, fmt.Errorf("cache: %w: Entries %d", errInvalid, cfg.Entries)
+	if cfg.Entries < 0 || cfg.Bytes < 0 {
+		return nil, fmt.Errorf("cache: %w: Entries %d, Bytes %d", errInvalid, cfg.Entries, cfg.Bytes)
 	}
 	var seed [16]byte
 	_, _ = rand.Read(seed[:]) // never returns an error
@@ -122,12 +146,18 @@ func New[V any](cfg Config) (*Cache[V], error) {
 		seed:    [2]uint64{binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])},
 		stripes: make([]atomic.Uint64, 1+pow2(cfg.Entries, 1<<10, 1<<16)),
 		shards:  make([]shard[V], pow2(cfg.Entries/128, 1, 64)),
+		size:    cfg.Size,
+		hits:    NewCounter(),
+		misses:  NewCounter(),
 	}
 	c.shift = uint(64 - bits.TrailingZeros(uint(len(c.shards))))
 	for i := range c.shards {
 		s := &c.shards[i]
 		// The remainder goes to the first shards, so that the sum is exact.
 		s.limit = (cfg.Entries + len(c.shards) - 1 - i) / len(c.shards)
+		if cfg.Bytes > 0 {
+			s.room = max(1, cfg.Bytes/int64(len(c.shards)))
+		}
 		order, err := simplelru.NewLRU[*entry[V], struct{}](s.limit, nil)
 		if err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
@@ -181,13 +211,15 @@ func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
 			continue
 		}
 		if now >= e.until || !c.good(e) {
-			return nil, false
+			break
 		}
 		if !e.used.Load() { // most often it is: then nothing is written
 			e.used.Store(true)
 		}
+		c.hits.Add(1)
 		return &e.value, true
 	}
+	c.misses.Add(1)
 	return nil, false
 }
 
@@ -211,8 +243,8 @@ func (c *Cache[V]) good(e *entry[V]) bool {
 // Put remembers v, which was read after t was taken and made from refs, for
 // times before until, on the clock that Get is given. It returns the value as
 // Get will. It reports false, and remembers nothing, if a Ref was invalidated
-// since, if a newer answer is there, or if there are more than MaxRefs; the value
-// it returns is then nobody else's.
+// since, if a newer answer is there, if there are more than MaxRefs, or if v alone
+// is larger than a shard; the value it returns is then nobody else's.
 func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool) {
 	if len(refs) > MaxRefs {
 		e := entry[V]{value: v}
@@ -222,6 +254,9 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool
 		t = c.Begin()
 	}
 	e := &entry[V]{key: k, value: v, ticket: t.seq, until: until}
+	if c.size != nil {
+		e.size = uint32(min(max(0, c.size(&e.value)), math.MaxUint32))
+	}
 	for i, r := range refs {
 		e.refs[i] = c.stripe(r)
 	}
@@ -240,13 +275,17 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool
 		}
 		s.remove(hash, old)
 	}
-	for s.order.Len() >= s.limit {
+	if s.room > 0 && e.bytes() > s.room {
+		return &e.value, false
+	}
+	for s.order.Len() >= s.limit || s.room > 0 && s.bytes+e.bytes() > s.room {
 		s.evict(c)
 	}
 	if t := s.table.Load(); s.order.Len() >= len(t.buckets) {
 		s.grow(c, t)
 	}
 	s.order.Add(e, struct{}{})
+	s.bytes += e.bytes()
 	b := s.table.Load().bucket(hash)
 	e.next.Store(b.Load())
 	b.Store(e)
@@ -266,6 +305,7 @@ func (s *shard[V]) find(hash uint64, k Key) *entry[V] {
 // is left alone.
 func (s *shard[V]) remove(hash uint64, e *entry[V]) {
 	s.order.Remove(e)
+	s.bytes -= e.bytes()
 	at := s.table.Load().bucket(hash)
 	for at.Load() != e {
 		at = &at.Load().next
@@ -344,6 +384,7 @@ func (c *Cache[V]) Clear() {
 		s := &c.shards[i]
 		s.mu.Lock()
 		s.order.Purge()
+		s.bytes = 0
 		s.table.Store(&table[V]{buckets: make([]atomic.Pointer[entry[V]], 8)})
 		s.mu.Unlock()
 	}
@@ -351,11 +392,15 @@ func (c *Cache[V]) Clear() {
 
 // Stats returns the counts so far.
 func (c *Cache[V]) Stats() Stats {
-	st := Stats{Evicted: c.evicted.Load(), Refused: c.refused.Load(), Invalidations: c.seq.Load()}
+	st := Stats{
+		Hits: c.hits.Load(), Misses: c.misses.Load(),
+		Evicted: c.evicted.Load(), Refused: c.refused.Load(), Invalidations: c.seq.Load(),
+	}
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		st.Entries += s.order.Len()
+		st.Bytes += s.bytes
 		s.mu.Unlock()
 	}
 	return st

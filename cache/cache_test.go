@@ -27,7 +27,7 @@ func ref(n int) (r cache.Ref) {
 
 func newCache[V any](t testing.TB, entries int) *cache.Cache[V] {
 	t.Helper()
-	c, err := cache.New[V](cache.Config{Entries: entries})
+	c, err := cache.New[V](cache.Config[V]{Entries: entries})
 	require.NoError(t, err)
 	return c
 }
@@ -321,9 +321,9 @@ func TestAHitAllocatesNothing(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	_, err := cache.New[int](cache.Config{Entries: -1})
+	_, err := cache.New[int](cache.Config[int]{Entries: -1})
 	require.Error(t, err)
-	c, err := cache.New[int](cache.Config{})
+	c, err := cache.New[int](cache.Config[int]{})
 	require.NoError(t, err)
 	mustPut(t, c, key(1), 1, c.Begin(), 1)
 }

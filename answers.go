@@ -1,0 +1,448 @@
+package fob
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+)
+
+// answers is what a Manager remembers of verifications, and what it needs to know
+// how long that may be believed.
+//
+// An answer is made from records; it is ended by a change of one of them (forget),
+// be it made here or told by the feed. And it is believed only for a time: for
+// MaxStaleness after it was read, or after the feed last proved that it has told
+// everything, whichever is later. Why the second is sound: an entry that was put
+// before the feed began does not survive its beginning (startFeed clears), so the
+// feed would have named any change since.
+type answers struct {
+	keys     *cache.Cache[keyEntry]
+	tokens   *cache.Cache[tokenEntry]
+	parents  *cache.Cache[parentState]
+	subjects *cache.Cache[subjectState]
+	// absent is apart from the others and small, so that garbage evicts nothing good.
+	absent *cache.Cache[absence]
+
+	flights *cache.Flights[flightKey, found]
+
+	// synced is the instant (monotonic) of which the feed last proved that every
+	// change before it is known here; never while it has proved nothing.
+	synced atomic.Int64
+	outage atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
+
+	rechecked, stale, refusedAbsent cache.Counter
+}
+
+// never is before every instant, with room to subtract from.
+const never = -int64(1) << 62
+
+const (
+	forever = int64(1)<<62 - 1
+
+	// absentEntries bounds what is remembered of credentials that do not exist.
+	absentEntries = 8192
+	// detachedMax bounds how many loads go on although their caller has left.
+	detachedMax = 64
+	// loadTimeout bounds such a load.
+	loadTimeout = 10 * time.Second
+	// With StaleIfError: how long a check that could be answered from memory waits for
+	// the store, and how long the store is left alone after it failed.
+	staleWait  = 250 * time.Millisecond
+	staleRetry = time.Second
+)
+
+func newAnswers(cfg *Config) (*answers, error) {
+	a := &answers{
+		flights:   cache.NewFlights[flightKey, found](),
+		rechecked: cache.NewCounter(), stale: cache.NewCounter(), refusedAbsent: cache.NewCounter(),
+	}
+	a.synced.Store(never)
+	a.outage.Store(never)
+	var errs [5]error
+	n, bytes := cfg.CacheEntries, cfg.CacheBytes
+	a.keys, errs[0] = cache.New(cache.Config[keyEntry]{Entries: n, Bytes: bytes, Size: func(e *keyEntry) int { return e.key.size() }})
+	a.subjects, errs[1] = cache.New(cache.Config[subjectState]{Entries: n, Bytes: bytes})
+	a.absent, errs[2] = cache.New(cache.Config[absence]{Entries: min(n, absentEntries)})
+	if cfg.Tokens != nil {
+		a.tokens, errs[3] = cache.New(cache.Config[tokenEntry]{Entries: n, Bytes: bytes, Size: func(e *tokenEntry) int { return e.token.size() }})
+		a.parents, errs[4] = cache.New(cache.Config[parentState]{Entries: n, Bytes: bytes, Size: func(p *parentState) int { return p.key.size() }})
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("fob: verification cache: %w", err)
+	}
+	return a, nil
+}
+
+// forget makes every answer that depends on these records be found anew. Once it
+// has returned, no Verify that starts later uses one from before.
+func (a *answers) forget(records ...backend.ID) {
+	refs := make([]cache.Ref, len(records))
+	for i, id := range records {
+		refs[i] = cache.Ref(id)
+	}
+	// What others are made from goes first: an entry must not be made anew from a
+	// subject's or parent's state that is about to be forgotten.
+	a.subjects.Invalidate(refs...)
+	a.absent.Invalidate(refs...)
+	a.keys.Invalidate(refs...)
+	if a.tokens != nil {
+		a.parents.Invalidate(refs...)
+		a.tokens.Invalidate(refs...)
+	}
+}
+
+// clear forgets everything.
+func (a *answers) clear() {
+	a.subjects.Clear()
+	a.absent.Clear()
+	a.keys.Clear()
+	if a.tokens != nil {
+		a.parents.Clear()
+		a.tokens.Clear()
+	}
+}
+
+// moment reads the clock. What the feed has proved is read with it, and before
+// anything is looked up: an entry that is found good after that had not been
+// changed by then.
+func (m *Manager) moment() moment {
+	synced := m.answers.synced.Load()
+	now := m.clock.now()
+	now.synced = synced
+	return now
+}
+
+// believed reports whether what held at asOf (monotonic) may be an answer now.
+func (m *Manager) believed(asOf int64, now moment) bool {
+	return now.mono-max(asOf, now.synced) < int64(m.cfg.MaxStaleness)
+}
+
+// live reports whether the feed is: then what it keeps (marks) is complete.
+func (m *Manager) live(now moment) bool { return m.believed(never, now) }
+
+// demand is how current the answer to a verification has to be.
+type demand uint8
+
+const (
+	cached demand = iota // as Config.MaxStaleness says
+	fresh                // read from the store during the call
+)
+
+// query is one verification that memory could not answer.
+type query struct {
+	how       demand
+	now       moment
+	form      int // index of a native key's prefix, or foreignForm, or tokenForm
+	presented string
+	seen      Digest
+	at        cache.Key // where the answer is remembered
+	id        ID        // of a native key
+
+	// What memory has, if it is too old to be believed.
+	oldKey   *keyEntry
+	oldToken *tokenEntry
+}
+
+// The forms of what is presented besides a native key.
+const (
+	foreignForm = -1
+	tokenForm   = -2
+)
+
+// found is what a load found out. Exactly one of key, token and err is set.
+type found struct {
+	key   *keyEntry
+	token *tokenEntry
+	err   error
+	// shared tells that it holds for everybody who asked before it was remembered:
+	// nothing that it was made from had changed by then.
+	shared bool
+}
+
+// share lets everybody have the news that the store could not be asked.
+func (f *found) share() {
+	f.shared = f.shared || f.err != nil && !errors.Is(f.err, ErrRejected)
+}
+
+type flightKey struct {
+	seen Digest
+	form int
+}
+
+// answer is what was found, as of now: it may have expired while it was waited for.
+func (m *Manager) answer(f *found) (Credential, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	ms := m.clock.now().ms
+	switch {
+	case f.token != nil:
+		return f.token.answer(ms)
+	case ms < f.key.from || ms >= f.key.to:
+		return nil, f.key.refusal(ms)
+	}
+	m.usage.count(f.key.key.id, ms)
+	return f.key.key, nil
+}
+
+// findOut answers what memory could not.
+func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
+	if q.how == fresh {
+		f := m.load(ctx, q)
+		return m.answer(&f)
+	}
+	if err := m.knownAbsent(q); err != nil {
+		m.answers.refusedAbsent.Add(1)
+		return nil, err
+	}
+	stale := m.cfg.StaleIfError > 0 && (q.oldKey != nil || q.oldToken != nil)
+	if q.oldKey != nil || q.oldToken != nil {
+		m.answers.rechecked.Add(1)
+	}
+	if !stale {
+		f := m.collapse(ctx, q)
+		return m.answer(&f)
+	}
+	if q.now.mono-m.answers.outage.Load() < int64(staleRetry) {
+		if f, ok := m.lastResort(q); ok {
+			return m.answer(&f)
+		}
+	}
+	short, cancel := context.WithTimeout(ctx, staleWait)
+	defer cancel()
+	f := m.collapse(short, q)
+	if f.err != nil && ctx.Err() == nil && isOutage(f.err) {
+		m.answers.outage.Store(q.now.mono)
+		if old, ok := m.lastResort(q); ok {
+			return m.answer(&old)
+		}
+		if short.Err() != nil { // it was only waited for too shortly
+			f = m.collapse(ctx, q)
+		}
+	}
+	return m.answer(&f)
+}
+
+// lastResort is the answer in memory, if Config.StaleIfError lets it be given
+// although the store cannot be asked. It is looked up anew: a revocation that was
+// made here or told by the feed has ended it.
+func (m *Manager) lastResort(q *query) (f found, ok bool) {
+	now := m.moment()
+	var asOf int64
+	switch {
+	case q.oldKey != nil:
+		e, ok := m.answers.keys.Get(q.at, now.mono)
+		if !ok || e != q.oldKey {
+			return found{}, false
+		}
+		f.key, asOf = e, atomic.LoadInt64(&e.asOf)
+	default:
+		e, ok := m.answers.tokens.Get(q.at, now.mono)
+		if !ok || e != q.oldToken {
+			return found{}, false
+		}
+		f.token, asOf = e, atomic.LoadInt64(&e.asOf)
+	}
+	if now.mono-max(asOf, now.synced) >= int64(m.cfg.MaxStaleness+m.cfg.StaleIfError) {
+		return found{}, false
+	}
+	m.answers.stale.Add(1)
+	return f, true
+}
+
+// isOutage reports whether err means that the store could not be asked, rather
+// than that it gave an answer which cannot be used.
+func isOutage(err error) bool {
+	for _, known := range []error{ErrRejected, ErrCorrupt, ErrPepper, ErrBusy, ErrClosed, ErrSealKey, backend.ErrClosed} {
+		if errors.Is(err, known) {
+			return false
+		}
+	}
+	return true
+}
+
+// load finds the answer out, from the store.
+func (m *Manager) load(ctx context.Context, q *query) found {
+	switch {
+	case q.form == tokenForm:
+		return m.loadToken(ctx, q)
+	case q.form == foreignForm:
+		return m.loadForeign(ctx, q)
+	}
+	return m.loadKey(ctx, q)
+}
+
+// joinTries bounds how often a caller waits for answers that turn out to be too
+// old for it before it loads its own.
+const joinTries = 3
+
+// collapse loads, or waits for the same load of another caller.
+func (m *Manager) collapse(ctx context.Context, q *query) found {
+	at := flightKey{q.seen, q.form}
+	for range joinTries {
+		flight, leads := m.answers.flights.Join(at)
+		if leads {
+			return m.lead(ctx, q, at, flight)
+		}
+		f, err := flight.Wait(ctx)
+		if err != nil {
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
+		}
+		if f.shared {
+			return f
+		}
+	}
+	return m.load(ctx, q)
+}
+
+// errAbandoned is what those are told who wait for a load that panicked.
+var errAbandoned = errors.New("fob: verify: the load was abandoned")
+
+// lead loads for everybody who waits. The load runs in the first caller's
+// goroutine, which costs nothing; when that caller leaves before its end, it goes
+// on in one of its own, so that nobody suffers from somebody else's deadline, and
+// a store that is slower than all deadlines still fills the cache.
+func (m *Manager) lead(ctx context.Context, q *query, at flightKey, flight *cache.Flight[found]) found {
+	f, handedOver := found{err: errAbandoned}, false
+	defer func() {
+		if !handedOver {
+			m.answers.flights.Land(at, flight, f)
+		}
+	}()
+	f = m.load(ctx, q)
+	f.share()
+	if f.err != nil && ctx.Err() != nil {
+		f.shared = false
+		rest := *q
+		rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
+		handedOver = m.detach(ctx, func(ctx context.Context) {
+			late := found{err: errAbandoned}
+			defer func() { m.answers.flights.Land(at, flight, late) }()
+			rest.now = m.moment()
+			late = m.load(ctx, &rest)
+			late.share()
+		})
+	}
+	return f
+}
+
+// detach runs a load that its caller did not wait for, unless too many run. Close
+// ends it and waits.
+func (m *Manager) detach(ctx context.Context, load func(context.Context)) bool {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.closed.Load() || m.detached >= detachedMax {
+		return false
+	}
+	m.detached++
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	stop := context.AfterFunc(m.running, cancel)
+	m.done.Go(func() {
+		defer func() {
+			stop()
+			cancel()
+			m.life.Lock()
+			m.detached--
+			m.life.Unlock()
+		}()
+		load(ctx)
+	})
+	return true
+}
+
+// absence is what is remembered of a credential that was not accepted and is not
+// in the cache of those that were.
+type absence struct {
+	asOf int64
+	// Of a native key, found by its ID: what its record says; nil: there is none.
+	native bool
+	key    *Key
+	// Of other text, found by half of its digest: the whole, and what is wrong.
+	seen Digest
+	err  error
+}
+
+// knownAbsent returns the rejection of what is known to be no credential.
+func (m *Manager) knownAbsent(q *query) error {
+	a, ok := m.answers.absent.Get(q.at, q.now.mono)
+	if !ok || !m.believed(a.asOf, q.now) {
+		return nil
+	}
+	if !a.native {
+		if q.form < 0 && a.seen.Equal(q.seen) {
+			return a.err
+		}
+		return nil
+	}
+	if q.form < 0 {
+		return nil
+	}
+	if a.key != nil {
+		// The ID is somebody's, the secret was wrong. This one may be right.
+		digest, err := m.digestUnder(a.key.pepper, q)
+		if err != nil || digest.Equal(a.key.digest) {
+			return nil
+		}
+	}
+	return ErrUnknown
+}
+
+// digestUnder is the digest of what was presented as the store holds it.
+func (m *Manager) digestUnder(pepper string, q *query) (Digest, error) {
+	if pepper == "" {
+		return q.seen, nil
+	}
+	secret, ok := m.peppers[pepper]
+	if !ok {
+		return Digest{}, fmt.Errorf("fob: verify: %w: %q", ErrPepper, pepper)
+	}
+	return pepperedDigest(secret, nativeSecret(q.presented)), nil
+}
+
+// seenText is the digest by which text other than a native key is remembered.
+func seenText(presented []byte) (Digest, cache.Key) {
+	seen := Digest{sha256.Sum256(presented)}
+	return seen, cache.Key(seen.sum[:16])
+}
+
+// CacheStats counts what the verification cache did since New.
+type CacheStats struct {
+	// Keys and Tokens are the caches of credentials that were found, Absent is that
+	// of texts that are none.
+	Keys, Tokens, Absent cache.Stats
+	// NegativeHits is how many verifications Absent refused.
+	NegativeHits uint64
+	// Rechecked is how many answers were too old to be believed, and read again.
+	Rechecked uint64
+	// Collapsed is how many verifications waited for another one's read.
+	Collapsed uint64
+	// Stale is how many answers were given under Config.StaleIfError.
+	Stale uint64
+	// FeedAge is how long ago the store's feed last proved that everything before is
+	// known here; negative if it never has, or there is none.
+	FeedAge time.Duration
+}
+
+// CacheStats returns the counts so far.
+func (m *Manager) CacheStats() CacheStats {
+	a := m.answers
+	st := CacheStats{
+		Keys: a.keys.Stats(), Absent: a.absent.Stats(),
+		NegativeHits: a.refusedAbsent.Load(), Rechecked: a.rechecked.Load(),
+		Collapsed: a.flights.Collapsed(), Stale: a.stale.Load(), FeedAge: -1,
+	}
+	if a.tokens != nil {
+		st.Tokens = a.tokens.Stats()
+	}
+	if now := m.moment(); now.synced != never {
+		st.FeedAge = time.Duration(max(0, now.mono-now.synced))
+	}
+	return st
+}
