@@ -30,6 +30,9 @@ type answers struct {
 	// absent is apart from the others and small, so that garbage evicts nothing good.
 	absent *cache.Cache[absence]
 
+	// rehashed is which keys were lately tried to be rehashed.
+	rehashed *cache.Cache[struct{}]
+
 	flights *cache.Flights[flightKey, found]
 
 	// synced is the instant (monotonic) of which the feed last proved that every
@@ -65,11 +68,12 @@ func newAnswers(cfg *Config) (*answers, error) {
 	}
 	a.synced.Store(never)
 	a.outage.Store(never)
-	var errs [5]error
+	var errs [6]error
 	n, bytes := cfg.CacheEntries, cfg.CacheBytes
 	a.keys, errs[0] = cache.New(cache.Config[keyEntry]{Entries: n, Bytes: bytes, Size: func(e *keyEntry) int { return e.key.size() }})
 	a.subjects, errs[1] = cache.New(cache.Config[subjectState]{Entries: n, Bytes: bytes})
 	a.absent, errs[2] = cache.New(cache.Config[absence]{Entries: min(n, absentEntries)})
+	a.rehashed, errs[5] = cache.New(cache.Config[struct{}]{Entries: min(n, absentEntries)})
 	if cfg.Tokens != nil {
 		a.tokens, errs[3] = cache.New(cache.Config[tokenEntry]{Entries: n, Bytes: bytes, Size: func(e *tokenEntry) int { return e.token.size() }})
 		a.parents, errs[4] = cache.New(cache.Config[parentState]{Entries: n, Bytes: bytes, Size: func(p *parentState) int { return p.key.size() }})
@@ -242,15 +246,17 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 		if !ok || e != q.oldKey {
 			return found{}, false
 		}
+		e.confirm(now)
 		f.key, asOf = e, atomic.LoadInt64(&e.asOf)
 	default:
 		e, ok := m.answers.tokens.Get(q.at, now.mono)
 		if !ok || e != q.oldToken {
 			return found{}, false
 		}
+		e.confirm(now)
 		f.token, asOf = e, atomic.LoadInt64(&e.asOf)
 	}
-	if now.mono-max(asOf, now.synced) >= int64(m.cfg.MaxStaleness+m.cfg.StaleIfError) {
+	if now.mono-asOf >= int64(m.cfg.MaxStaleness+m.cfg.StaleIfError) {
 		return found{}, false
 	}
 	m.answers.stale.Add(1)

@@ -144,7 +144,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		case errors.Is(err, backend.ErrInvalid):
 			token = nil // not one that this store can go on from
 		}
-		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("follow the feed", err)})
+		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("fob: follow the feed", err)})
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -29,7 +29,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 		return Secret{}, nil, err
 	}
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return Secret{}, nil, storeError("issue key", err)
+		return Secret{}, nil, storeError("fob: issue key", err)
 	}
 	if spec.IdempotencyKey != "" {
 		return m.issueOnce(ctx, spec, k, now)
@@ -80,7 +80,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return Secret{}, nil, storeError("issue key", err)
+			return Secret{}, nil, storeError("fob: issue key", err)
 		case now.UnixMilli() < old.PurgeAt:
 			return m.issueAgain(ctx, spec, k, &old, request)
 		default:

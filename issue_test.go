@@ -185,12 +185,42 @@ func TestPeppersRotateWithoutReissuing(t *testing.T) {
 func TestAFailedRehashIsNoFailureOfTheVerification(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	text, _ := mustIssue(t, newManager(t, fault, fob.Config{}), fob.KeySpec{})
-	seen := &observed{}
-	m := newManager(t, fault, fob.Config{Observer: seen, Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}})
-	fault.InjectOnce(backendtest.OpPut, backendtest.Unavailable())
+	seen, clock := &observed{}, newClock()
+	m := newManager(t, bare{fault}, fob.Config{Observer: seen, Clock: clock.Now, Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}})
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		if c.Op == backendtest.OpPut {
+			return backendtest.Unavailable()
+		}
+		return backendtest.Injection{}
+	})
+	for range 100 {
+		mustVerify(t, m, text)
+	}
+	puts := fault.Calls(backendtest.OpPut)
+	clock.Add(time.Minute) // it is read again
 	mustVerify(t, m, text)
+	require.Equal(t, puts, fault.Calls(backendtest.OpPut), "a store that takes no writes is left alone")
 	require.Equal(t, []fob.EventType{fob.EventUpkeepFailed}, seen.types())
 	fault.Inject(nil)
+	clock.Add(10 * time.Minute)
 	mustVerify(t, m, text)
 	require.Equal(t, []fob.EventType{fob.EventUpkeepFailed, fob.EventRehashed}, seen.types())
+}
+
+// Two processes whose peppers are in another order do not write one key in turns.
+func TestPeppersInAnotherOrder(t *testing.T) {
+	store := memory.New()
+	p1, p2 := fob.Pepper{ID: "p1", Key: make([]byte, 32)}, fob.Pepper{ID: "p2", Key: make([]byte, 33)}
+	fault := backendtest.NewFault(store)
+	a := newManager(t, fault, fob.Config{Peppers: []fob.Pepper{p1, p2}})
+	b := newManager(t, fault, fob.Config{Peppers: []fob.Pepper{p2, p1}})
+	text, _ := mustIssue(t, a, fob.KeySpec{})
+	before := fault.Calls(backendtest.OpPut)
+	for range 20 {
+		for _, m := range []*fob.Manager{a, b} {
+			_, err := m.Fresh().Verify(t.Context(), text)
+			require.NoError(t, err)
+		}
+	}
+	require.LessOrEqual(t, fault.Calls(backendtest.OpPut), before+2)
 }

@@ -258,7 +258,7 @@ func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
 			t.ring.Store(r)
 			return r, nil
 		case !errors.Is(err, backend.ErrNotFound):
-			return nil, storeError("read token keys", err)
+			return nil, storeError("fob: read token keys", err)
 		}
 		first, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
 		if err != nil {
@@ -350,7 +350,7 @@ func (m *Manager) replaceRing(ctx context.Context, old *ring, keys []ringKey) er
 	}
 	rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
 	if err != nil {
-		return storeError("read token keys", err)
+		return storeError("fob: read token keys", err)
 	}
 	if rec.Version != old.version {
 		return ErrConflict

@@ -212,6 +212,8 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 		// After an unknown outcome the change is written again even if it can be
 		// read: what can be read need not be durable.
 		if !changed && !unsure {
+			// Somebody else may have made it so, and the feed not have told yet.
+			m.forget(backend.ID(id))
 			return k, nil
 		}
 		rec := encodeKey(k, m.purgeAt(k))
@@ -311,7 +313,7 @@ func storeError(doing string, err error) error {
 	case errors.Is(err, backend.ErrCorrupt):
 		ours = ErrCorrupt
 	default:
-		return fmt.Errorf("fob: %s: %w", doing, err)
+		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return fmt.Errorf("%s: %w (%w)", doing, ours, err)
 }

@@ -164,6 +164,8 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 			return storeError("read", err)
 		}
 		if least > 0 && old >= least {
+			m.marks.raise(ref, mark{epoch: old})
+			m.forget(ref) // the feed may not have told of it yet
 			return nil
 		}
 		now := millis(m.now())

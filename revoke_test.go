@@ -3,6 +3,7 @@ package fob_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -228,7 +229,7 @@ func TestAnotherManagersChangeIsSeenWithinMaxStaleness(t *testing.T) {
 func TestAStoreThatFailsIsNeverAnAcceptanceAndNeverARejection(t *testing.T) {
 	clock := newClock()
 	fault := backendtest.NewFault(memory.New())
-	m := newManager(t, fault, fob.Config{Clock: clock.Now})
+	m := newManager(t, bare{fault}, fob.Config{Clock: clock.Now})
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	cached, _ := mustIssue(t, m, fob.KeySpec{})
 	mustVerify(t, m, cached)
@@ -354,4 +355,31 @@ func TestACorruptRecordIsReportedAsSuch(t *testing.T) {
 	require.NoError(t, err)
 	_, err = fresh().Verify(t.Context(), other)
 	require.ErrorIs(t, err, fob.ErrCorrupt)
+}
+
+// What somebody else has changed already is changed for this Manager too, once it
+// says so.
+func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
+	for name, change := range map[string]func(m *fob.Manager, k *fob.Key) error{
+		"revoke":  func(m *fob.Manager, k *fob.Key) error { _, err := m.Revoke(t.Context(), k.ID(), ""); return err },
+		"disable": func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID()) },
+		"subject": func(m *fob.Manager, k *fob.Key) error {
+			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject(), 2_000_000_000_000)
+			_, err := m.ApplyRevocations(t.Context(), strings.NewReader(line))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := memory.New()
+			here := newManager(t, bare{store}, fob.Config{MaxStaleness: time.Hour})
+			there := newManager(t, store, fob.Config{})
+			text, key := mustIssue(t, here, fob.KeySpec{})
+			mustVerify(t, here, text)
+			require.NoError(t, change(there, key))
+			mustVerify(t, here, text) // as MaxStaleness allows
+			require.NoError(t, change(here, key))
+			_, err := here.Verify(t.Context(), text)
+			require.ErrorIs(t, err, fob.ErrRejected)
+		})
+	}
 }

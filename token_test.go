@@ -559,7 +559,7 @@ func TestCustomClaimsGrantNothing(t *testing.T) {
 	m := newManager(t, nil, tokenConfig())
 	text, _ := mustIssue(t, m, fob.KeySpec{Scopes: fob.Scopes{"orders:read"}})
 	for name, value := range map[string]any{
-		"scope": "admin:all", "Scope": "admin:all", "epoch": 1 << 62, "family": "0ZqKJ3vT9xWm4cRb", "client_id": "0ZqKJ3vT9xWm4cRb",
+		"scope": "admin:all", "Scope": "admin:all", "epoch": int64(1) << 62, "family": "0ZqKJ3vT9xWm4cRb", "client_id": "0ZqKJ3vT9xWm4cRb",
 		"nbf": "2036-11-23T08:00:00Z", "use": "refresh", "sub_type": "application",
 		"authorization_details": []any{map[string]any{"type": "orders", "actions": []any{"*"}, "identifiers": []any{"*"}}},
 	} {

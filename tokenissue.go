@@ -34,7 +34,7 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 		return Issued{}, err
 	}
 	if t.epoch, _, err = m.readEpoch(ctx, t.subjectRef); err != nil {
-		return Issued{}, storeError("issue token", err)
+		return Issued{}, storeError("fob: issue token", err)
 	}
 	return m.issueToken(ctx, t, spec.Refreshable, now)
 }
@@ -90,7 +90,7 @@ func (m *Manager) issueToken(ctx context.Context, t *Token, refreshable bool, no
 func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issued, error) {
 	cut, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
-		return Issued{}, storeError("issue token", err)
+		return Issued{}, storeError("fob: issue token", err)
 	}
 	if t.issuedAt < cut.before {
 		// Tokens carry whole seconds: this one would count as issued before.

@@ -66,10 +66,7 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 	e, ok := m.answers.tokens.Get(at, now.mono)
 	ok = ok && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
-		if now.synced > atomic.LoadInt64(&e.asOf) {
-			atomic.StoreInt64(&e.asOf, now.synced)
-			e.token.asOf.Store(now.wall(now.synced))
-		}
+		e.confirm(now)
 		return e.answer(now.ms)
 	}
 	q := query{how: how, now: now, form: tokenForm, presented: presented, seen: seen, at: at}
@@ -77,6 +74,14 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 		q.oldToken = e
 	}
 	return m.findOut(ctx, &q)
+}
+
+// confirm is keyEntry.confirm.
+func (e *tokenEntry) confirm(now moment) {
+	if now.synced > atomic.LoadInt64(&e.asOf) {
+		atomic.StoreInt64(&e.asOf, now.synced)
+		e.token.asOf.Store(now.wall(now.synced))
+	}
 }
 
 func (e *tokenEntry) answer(ms int64) (Credential, error) {

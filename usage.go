@@ -216,12 +216,12 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 		n := min(len(all), backend.MaxLimit)
 		err := recorder.AddUsage(ctx, all[:n])
 		if errors.Is(err, backend.ErrIndeterminate) {
-			m.observe(Event{Type: EventUsageLost, Err: storeError("add usage", err)})
+			m.observe(Event{Type: EventUsageLost, Err: storeError("fob: add usage", err)})
 			all = all[n:]
 		}
 		if err != nil {
 			m.usage.giveBack(all)
-			return storeError("add usage", err)
+			return storeError("fob: add usage", err)
 		}
 		all = all[n:]
 	}
@@ -257,7 +257,7 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 	}
 	stored, err := recorder.Usage(ctx, asked)
 	if err != nil {
-		return nil, storeError("read usage", err)
+		return nil, storeError("fob: read usage", err)
 	}
 	pending := m.usage.pending(wanted)
 	out := make([]Usage, len(ids))

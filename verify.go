@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
@@ -18,11 +19,14 @@ type keyEntry struct {
 	// seen is SHA-256 over what was presented (its version, ID and secret), made
 	// when it was first accepted. It is never the stored digest, so that a hit
 	// costs one block whatever pepper or foreign hash the record is under.
+	//
+	// The numbers that package atomic touches come before everything that is smaller
+	// than they are: on 32-bit platforms nothing else would align them.
 	seen     Digest
 	from, to int64 // accepted while from <= now < to, Unix milliseconds; never if equal
 	asOf     int64 // monotonic; only through package atomic once it is shared
-	key      *Key
 	use      usageCell
+	key      *Key
 	form     int32 // as query.form
 	refused  error // for good, as far as this entry's records say; nil if none
 }
@@ -77,10 +81,12 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 	block := keytext.Block(presented)
 	id := ID(block[1 : 1+keytext.IDLen])
 	now := m.moment()
-	// Looked up before it is hashed: the processor fetches the entry meanwhile.
+	// Looked up and looked at before it is hashed: the processor fetches the entry
+	// from memory while it hashes.
 	e, ok := m.answers.keys.Get(cache.Key(id), now.mono)
+	good := ok && how == cached && atomic.LoadUint32(&e.use.queued) <= 1 && m.believed(atomic.LoadInt64(&e.asOf), now)
 	seen := Digest{sha256.Sum256(block[:])}
-	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
+	if good {
 		if e.form == int32(prefix) && e.seen.Equal(seen) {
 			return m.hit(e, now)
 		}
@@ -107,12 +113,18 @@ func (m *Manager) hit(e *keyEntry, now moment) (Credential, error) {
 	if now.ms < e.from || now.ms >= e.to {
 		return nil, e.refusal(now.ms)
 	}
-	if now.synced > atomic.LoadInt64(&e.asOf) { // ten times a second, with a feed
+	e.confirm(now)
+	m.usage.used(e, now.ms)
+	return e.key, nil
+}
+
+// confirm notes what the feed has proved of an entry that was found good after it
+// (see Manager.moment). It writes no more often than the feed proves something.
+func (e *keyEntry) confirm(now moment) {
+	if now.synced > atomic.LoadInt64(&e.asOf) {
 		atomic.StoreInt64(&e.asOf, now.synced)
 		e.key.asOf.Store(now.wall(now.synced))
 	}
-	m.usage.used(e, now.ms)
-	return e.key, nil
 }
 
 func (e *keyEntry) refusal(ms int64) error {
@@ -237,7 +249,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	k.asOf.Store(q.now.wall(e.asOf))
 	stored, kept := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
 	if e.refused == nil && m.wantsRehash(k) {
-		m.rehash(ctx, k, q.presented)
+		m.rehash(ctx, q.now, k, q.presented)
 	}
 	return found{key: stored, shared: kept}
 }
@@ -286,10 +298,23 @@ func (m *Manager) digest(k *Key, secret []byte) {
 	k.digest = pepperedDigest(m.peppers[k.pepper], secret)
 }
 
+// How long a rehash may hold up the verification that it belongs to, and how long
+// it is left alone after a try: two processes with their peppers in another order
+// would else write one key in turns.
+const (
+	rehashWait  = 250 * time.Millisecond
+	rehashEvery = 10 * time.Minute
+)
+
 // rehash stores the digest of a secret just verified under the active pepper.
 // It is a courtesy of the verification: a failure is reported as an event, and
-// the next verification tries again.
-func (m *Manager) rehash(ctx context.Context, k *Key, presented string) {
+// a later verification tries again. What was found out stays true meanwhile.
+func (m *Manager) rehash(ctx context.Context, now moment, k *Key, presented string) {
+	at := cache.Key(k.id)
+	if _, tried := m.answers.rehashed.Get(at, now.mono); tried {
+		return
+	}
+	m.answers.rehashed.Put(at, struct{}{}, m.answers.rehashed.Begin(), now.mono+int64(rehashEvery))
 	next := *k
 	if k.foreign {
 		m.digest(&next, foreignSecret(k.id, presented))
@@ -297,16 +322,19 @@ func (m *Manager) rehash(ctx context.Context, k *Key, presented string) {
 		m.digest(&next, nativeSecret(presented))
 	}
 	rec := encodeKey(&next, m.purgeAt(&next))
+	ctx, cancel := context.WithTimeout(ctx, rehashWait)
+	defer cancel()
 	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
+	if err == nil || errors.Is(err, backend.ErrIndeterminate) {
+		m.forget(rec.ID) // it has another version now
+	}
 	switch {
 	case err == nil:
-		m.forget(rec.ID)
 		m.observe(Event{Type: EventRehashed, ID: k.id, Subject: k.subject})
-	case errors.Is(err, backend.ErrConflict):
+	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrNotFound):
 		// Somebody changed the key meanwhile; that is no failure.
 	default:
-		m.forget(rec.ID)
-		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: storeError("rehash", err)})
+		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: storeError("fob: rehash", err)})
 	}
 }
 

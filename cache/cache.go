@@ -118,9 +118,9 @@ type entry[V any] struct {
 	next    atomic.Pointer[entry[V]]
 	checked atomic.Uint64 // no Ref of this entry had changed when seq was this
 	until   int64
+	value   V           // aligned to 8 bytes on every platform, for its atomic numbers
 	used    atomic.Bool // since the order last looked
 	size    uint32      // see Config.Size
-	value   V
 	ticket  uint64
 	refs    [MaxRefs]uint32 // stripes; 0 where unused, which every entry depends on
 }
@@ -255,7 +255,7 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool
 	}
 	e := &entry[V]{key: k, value: v, ticket: t.seq, until: until}
 	if c.size != nil {
-		e.size = uint32(min(max(0, c.size(&e.value)), math.MaxUint32))
+		e.size = uint32(min(max(0, c.size(&e.value)), math.MaxInt32))
 	}
 	for i, r := range refs {
 		e.refs[i] = c.stripe(r)
