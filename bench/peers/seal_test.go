@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,15 +17,17 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// verifying is a check as Kubernetes wants it.
+// verifying is a check as Kubernetes wants it, counted.
 type verifying struct {
 	check func(context.Context, string) (string, error)
+	calls atomic.Int64
 }
 
-var _ authenticator.Token = verifying{}
+var _ authenticator.Token = (*verifying)(nil)
 
 // AuthenticateToken implements authenticator.Token.
-func (v verifying) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
+func (v *verifying) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
+	v.calls.Add(1)
 	subject, err := v.check(ctx, text)
 	if err != nil {
 		return nil, false, err

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,17 +134,19 @@ func (c claims) sharedKey(tb testing.TB) []*peer {
 	}
 }
 
-// cached are the peers that remember what they have seen.
-func (c claims) cached(tb testing.TB, protocol fob.Protocol) []*peer {
+// cached are the peers that remember what they have seen, and the count of what
+// the second of them has seen for the first time.
+func (c claims) cached(tb testing.TB, protocol fob.Protocol) ([]*peer, *atomic.Int64) {
 	tb.Helper()
 	inner := c.pasetoV4Public
 	if protocol == fob.V4Local {
 		inner = c.pasetoV4Local
 	}
 	p := inner(tb)
-	p.check = authenticated(tokencache.New(verifying{p.check}, false, time.Hour, time.Hour))
+	v := &verifying{check: p.check}
+	p.check = authenticated(tokencache.New(v, false, time.Hour, time.Hour))
 	p.name = strings.Replace(p.name, "go-paseto", "kubernetes", 1)
-	return []*peer{fobTokens(tb, protocol, 2*len(c.payloads), len(c.payloads)), p}
+	return []*peer{fobTokens(tb, protocol, 2*len(c.payloads), len(c.payloads)), p}, &v.calls
 }
 
 // BenchmarkToken verifies access tokens; see the comment of the package.
@@ -158,7 +161,11 @@ func BenchmarkToken(b *testing.B) {
 		{"opaque", opaque(b, cold)},
 	} {
 		for _, p := range s.peers {
-			b.Run(s.name+"/"+p.name, func(b *testing.B) { p.serial(b, cold) })
+			b.Run(s.name+"/"+p.name, func(b *testing.B) {
+				p.serial(b, cold)
+				// What fob remembers it finds without allocating; the peers remember nothing.
+				require.Positive(b, p.allocations(b), "%s answered from a cache", p.name)
+			})
 		}
 	}
 	many := newClaims(b, live)
@@ -166,10 +173,13 @@ func BenchmarkToken(b *testing.B) {
 		name     string
 		protocol fob.Protocol
 	}{{"cached_signed", fob.V4Public}, {"cached_shared_key", fob.V4Local}} {
-		for _, p := range many.cached(b, s.protocol) {
+		peers, verified := many.cached(b, s.protocol)
+		for _, p := range peers {
 			p.warm(b)
 			b.Run(s.name+"/"+p.name, func(b *testing.B) { p.serial(b, live) })
 		}
+		require.Zero(b, peers[0].allocations(b), "fob did not answer from its cache")
+		require.EqualValues(b, live, verified.Load(), "Kubernetes did not answer from its cache")
 	}
 }
 
