@@ -27,9 +27,21 @@ type keyEntry struct {
 	asOf     int64 // monotonic; only through package atomic once it is shared
 	use      usageCell
 	key      *Key
-	form     int32 // as query.form
-	refused  error // for good, as far as this entry's records say; nil if none
+	form     int16 // as query.form
+	verdict  verdict
 }
+
+// verdict is why a key is not accepted whatever the time, as far as its records say.
+type verdict uint8
+
+// The verdicts, by their errors.
+const (
+	open verdict = iota
+	revoked
+	disabled
+)
+
+var verdicts = [...]error{open: nil, revoked: ErrRevoked, disabled: ErrDisabled}
 
 // subjectState is what is remembered of a subject without a feed: its epoch.
 type subjectState struct {
@@ -78,16 +90,17 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 	if !keytext.Summed(presented) {
 		return nil, malformed(keytext.Blame(presented))
 	}
-	block := keytext.Block(presented)
+	block := keytext.Secret(presented)
 	id := ID(block[1 : 1+keytext.IDLen])
 	now := m.moment()
 	// Looked up and looked at before it is hashed: the processor fetches the entry
 	// from memory while it hashes.
 	e, ok := m.answers.keys.Get(cache.Key(id), now.mono)
-	good := ok && how == cached && atomic.LoadUint32(&e.use.queued) <= 1 && m.believed(atomic.LoadInt64(&e.asOf), now)
-	seen := Digest{sha256.Sum256(block[:])}
+	good := ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now)
+	ours := ok && e.form == int16(prefix)
+	seen := Digest{sha256.Sum256(block)}
 	if good {
-		if e.form == int32(prefix) && e.seen.Equal(seen) {
+		if ours && e.seen.Equal(seen) {
 			return m.hit(e, now)
 		}
 		// What is in the cache was checked when it came in. The rest of the check is
@@ -101,7 +114,7 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 		return nil, malformed(problem)
 	}
 	q := query{how: how, now: now, form: prefix, presented: presented, seen: seen, at: cache.Key(id), id: id}
-	if ok && e.form == int32(prefix) && e.seen.Equal(seen) {
+	if ours && e.seen.Equal(seen) {
 		q.oldKey = e
 	}
 	return m.findOut(ctx, &q)
@@ -128,8 +141,8 @@ func (e *keyEntry) confirm(now moment) {
 }
 
 func (e *keyEntry) refusal(ms int64) error {
-	if e.refused != nil {
-		return e.refused
+	if e.verdict != open {
+		return verdicts[e.verdict]
 	}
 	return e.key.refusal(ms)
 }
@@ -234,12 +247,12 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	if err != nil {
 		return found{err: checkError(err)}
 	}
-	e := keyEntry{seen: q.seen, key: k, form: int32(q.form), asOf: min(q.now.mono, state.asOf)}
+	e := keyEntry{seen: q.seen, key: k, form: int16(q.form), asOf: min(q.now.mono, state.asOf)}
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
-		e.refused = ErrRevoked
+		e.verdict = revoked
 	case k.status == StatusDisabled:
-		e.refused = ErrDisabled
+		e.verdict = disabled
 	default:
 		e.from, e.to = k.notBefore, forever
 		if end := k.endsAt(); end != 0 {
@@ -248,7 +261,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	}
 	k.asOf.Store(q.now.wall(e.asOf))
 	stored, kept := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
-	if e.refused == nil && m.wantsRehash(k) {
+	if e.verdict == open && m.wantsRehash(k) {
 		m.rehash(ctx, q.now, k, q.presented)
 	}
 	return found{key: stored, shared: kept}

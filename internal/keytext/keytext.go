@@ -154,6 +154,13 @@ func decode(b []byte) uint64 {
 	return n | uint64(all&notDigit)<<56
 }
 
+// Secret returns the version, the ID and the secret of a text that Split accepts:
+// a part of the text itself, only to be read.
+func Secret(text string) []byte {
+	start := len(text) - BodyLen
+	return bytes(text)[start : start+BlockLen : start+BlockLen]
+}
+
 // Block returns the version, the ID and the secret of a text that Check accepts.
 func Block(text string) (b [BlockLen]byte) {
 	if start := len(text) - BodyLen; start >= 0 {
