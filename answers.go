@@ -40,6 +40,11 @@ type answers struct {
 	synced atomic.Int64
 	outage atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
 
+	// glimpsed has a part of the digest of texts that were lately found to be no
+	// credential: only one that comes again is worth an entry, so that a flood of
+	// garbage leaves nothing behind that has to be collected.
+	glimpsed [1 << glimpsedBits]atomic.Uint64
+
 	rechecked, stale, refusedAbsent cache.Counter
 }
 
@@ -50,7 +55,8 @@ const (
 	forever = int64(1)<<62 - 1
 
 	// absentEntries bounds what is remembered of credentials that do not exist.
-	absentEntries = 8192
+	absentEntries = 1024
+	glimpsedBits  = 10
 	// detachedMax bounds how many loads go on although their caller has left.
 	detachedMax = 64
 	// loadTimeout bounds such a load.

@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -224,12 +225,16 @@ func (m *Manager) loadKey(ctx context.Context, q *query) found {
 	return m.remember(ctx, q, ticket, k)
 }
 
-// refuse remembers that there is no such credential.
+// refuse remembers that there is no such credential, if it was asked for before.
 func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache.Ref) found {
 	if a.err == nil {
 		a.err = ErrUnknown
 	}
 	a.asOf = q.now.mono
+	part := binary.LittleEndian.Uint64(q.at[8:]) * 0x9e3779b97f4a7c15 // text in its low bits, else
+	if m.answers.glimpsed[part>>(64-glimpsedBits)].Swap(part) != part {
+		return found{err: a.err}
+	}
 	_, kept := m.answers.absent.Put(q.at, a, ticket, forever, refs...)
 	return found{err: a.err, shared: kept}
 }

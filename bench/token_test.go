@@ -14,6 +14,7 @@ import (
 
 	oracle "aidanwoods.dev/go-paseto"
 	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/stretchr/testify/require"
@@ -79,9 +80,9 @@ func BenchmarkToken(b *testing.B) {
 				}
 			}
 		})
-		// Another Manager on the same ring, whose cache holds one token.
-		b.Run(fmt.Sprintf("%v/cold", p), func(b *testing.B) {
-			store := memory.New()
+		// Another Manager, whose cache holds two tokens.
+		cold := func(b *testing.B, store backend.Store) {
+			b.Helper()
 			cfg := fob.Config{Prefix: "acme_live", SweepInterval: -1, CacheEntries: 2, Tokens: &fob.TokenConfig{
 				Issuer: "acme", Audiences: []string{"api"}, Protocol: p, SealKey: bytes.Repeat([]byte{7}, 32), TTL: time.Hour,
 			}}
@@ -90,7 +91,9 @@ func BenchmarkToken(b *testing.B) {
 			defer func() { require.NoError(b, m.Close()) }()
 			texts := issueTokens(b, m, 100)
 			verify(b, m, texts)
-		})
+		}
+		b.Run(fmt.Sprintf("%v/cold", p), func(b *testing.B) { cold(b, memory.New()) })
+		b.Run(fmt.Sprintf("%v/cold_badger", p), func(b *testing.B) { cold(b, openBadger(b, b.TempDir())) })
 	}
 }
 

@@ -3,6 +3,7 @@ package bench_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -283,17 +284,49 @@ func BenchmarkVerifyUncachedBadger(b *testing.B) {
 
 // BenchmarkIssueDurable issues keys on Badger, each on disk when it is returned.
 func BenchmarkIssueDurable(b *testing.B) {
+	durable(b, func(b *testing.B, m *fob.Manager) func(n int) error {
+		return func(int) error {
+			_, _, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+			return err
+		}
+	})
+}
+
+// BenchmarkRevokeDurable revokes keys on Badger, each revocation on disk when it
+// has returned.
+func BenchmarkRevokeDurable(b *testing.B) {
+	durable(b, func(b *testing.B, m *fob.Manager) func(n int) error {
+		ids := make([]fob.ID, b.N)
+		for i, text := range issue(b, m, b.N, 1) {
+			var err error
+			ids[i], err = fob.ParseID(text[len(text)-54:][:16])
+			require.NoError(b, err)
+		}
+		return func(n int) error {
+			receipt, err := m.Revoke(b.Context(), ids[n], "leaked")
+			if receipt.Already {
+				return errors.New("revoked already")
+			}
+			return err
+		}
+	})
+}
+
+// durable does a change b.N times on Badger, from several goroutines.
+func durable(b *testing.B, prepare func(*testing.B, *fob.Manager) func(n int) error) {
+	b.Helper()
 	for _, writers := range []int{1, 8, 64, 512} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			store := openBadger(b, b.TempDir())
-			m := newManager(b, store, fob.Config{})
+			do := prepare(b, newManager(b, store, fob.Config{}))
+			before := store.Stats()
 			var next atomic.Int64
 			var wg sync.WaitGroup
 			b.ResetTimer()
 			for range writers {
 				wg.Go(func() {
-					for next.Add(1) <= int64(b.N) {
-						if _, _, err := m.IssueKey(context.Background(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}}); err != nil {
+					for n := next.Add(1) - 1; n < int64(b.N); n = next.Add(1) - 1 {
+						if err := do(int(n)); err != nil {
 							b.Error(err)
 							return
 						}
@@ -303,11 +336,11 @@ func BenchmarkIssueDurable(b *testing.B) {
 			wg.Wait()
 			b.StopTimer()
 			st := store.Stats()
-			if st.Writes != uint64(b.N) {
-				b.Fatalf("%d durable writes, want %d", st.Writes, b.N)
+			if st.Writes-before.Writes != uint64(b.N) {
+				b.Fatalf("%d durable writes, want %d", st.Writes-before.Writes, b.N)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "keys/s")
-			b.ReportMetric(float64(st.Writes)/float64(st.Commits), "keys/commit")
+			b.ReportMetric(float64(b.N)/float64(st.Commits-before.Commits), "keys/commit")
 		})
 	}
 }

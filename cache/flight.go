@@ -19,9 +19,10 @@ type Flights[K comparable, V any] struct {
 }
 
 type flightShard[K comparable, V any] struct {
-	mu  sync.Mutex
-	all map[K]*Flight[V]
-	_   [48]byte
+	mu    sync.Mutex
+	all   map[K]*Flight[V]
+	spare *Flight[V] // one that nobody joined, to be used again
+	_     [40]byte
 }
 
 // Flight is one answer on its way.
@@ -55,22 +56,26 @@ func (f *Flights[K, V]) Join(k K) (fl *Flight[V], leads bool) {
 	if s.all == nil {
 		s.all = make(map[K]*Flight[V])
 	}
-	fl = new(Flight[V])
+	if fl, s.spare = s.spare, nil; fl == nil {
+		fl = new(Flight[V])
+	}
 	s.all[k] = fl
 	return fl, true
 }
 
 // Land ends the flight that Join returned for k, and hands v to those who wait.
-// Who joins later begins a new one.
+// Who joins later begins a new one. Call it once, and leave the flight alone then.
 func (f *Flights[K, V]) Land(k K, fl *Flight[V], v V) {
 	s := f.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, k)
-	if fl.landed != nil {
-		fl.value = v
-		close(fl.landed)
+	if fl.landed == nil {
+		s.spare = fl // only its leader has seen it
+		return
 	}
+	fl.value = v
+	close(fl.landed)
 }
 
 // Wait returns what Land was given, or the error of ctx when that ends first.
