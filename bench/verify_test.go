@@ -31,6 +31,10 @@ func newManager(b testing.TB, store backend.Store, cfg fob.Config) *fob.Manager 
 	m, err := fob.New(store, cfg)
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, m.Close()) })
+	// When the feed begins, what was remembered before is forgotten.
+	if _, follows := backend.As[backend.Watcher](store); follows {
+		require.Eventually(b, func() bool { return m.CacheStats().FeedAge >= 0 }, 10*time.Second, time.Millisecond)
+	}
 	return m
 }
 
