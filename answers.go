@@ -33,7 +33,7 @@ type answers struct {
 	// rehashed is which keys were lately tried to be rehashed.
 	rehashed *cache.Cache[struct{}]
 
-	flights *cache.Flights[flightKey, found]
+	flights *cache.Flights[flightKey, error] // what is handed over is outage
 
 	// synced is the instant (monotonic) of which the feed last proved that every
 	// change before it is known here; never while it has proved nothing.
@@ -69,7 +69,7 @@ const (
 
 func newAnswers(cfg *Config) (*answers, error) {
 	a := &answers{
-		flights:   cache.NewFlights[flightKey, found](),
+		flights:   cache.NewFlights[flightKey, error](),
 		rechecked: cache.NewCounter(), stale: cache.NewCounter(), refusedAbsent: cache.NewCounter(),
 	}
 	a.synced.Store(never)
@@ -166,19 +166,19 @@ const (
 	tokenForm   = -2
 )
 
-// found is what a load found out. Exactly one of key, token and err is set.
+// found is what a load found out. Exactly one of its fields is set.
 type found struct {
 	key   *keyEntry
 	token *tokenEntry
 	err   error
-	// shared tells that it holds for everybody who asked before it was remembered:
-	// nothing that it was made from had changed by then.
-	shared bool
 }
 
-// share lets everybody have the news that the store could not be asked.
-func (f *found) share() {
-	f.shared = f.shared || f.err != nil && !errors.Is(f.err, ErrRejected)
+// outage is the error of a load that could not be made, or nil.
+func (f *found) outage() error {
+	if f.err == nil || errors.Is(f.err, ErrRejected) {
+		return nil
+	}
+	return f.err
 }
 
 type flightKey struct {
@@ -291,8 +291,8 @@ func (m *Manager) load(ctx context.Context, q *query) found {
 	return m.loadKey(ctx, q)
 }
 
-// joinTries bounds how often a caller waits for answers that turn out to be too
-// old for it before it loads its own.
+// joinTries bounds how often a caller waits for answers that turn out to be of no
+// use to it before it loads its own.
 const joinTries = 3
 
 // collapse loads, or waits for the same load of another caller.
@@ -303,15 +303,36 @@ func (m *Manager) collapse(ctx context.Context, q *query) found {
 		if leads {
 			return m.lead(ctx, q, at, flight)
 		}
-		f, err := flight.Wait(ctx)
+		outage, err := flight.Wait(ctx)
 		if err != nil {
 			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
-		if f.shared {
+		if outage != nil {
+			return found{err: outage}
+		}
+		// What the other one found is taken from memory only, and not from its hands:
+		// there it is no longer good if something changed before this call began.
+		if f, ok := m.recall(q); ok {
 			return f
 		}
 	}
 	return m.load(ctx, q)
+}
+
+// recall looks for an answer that came into memory while q waited. How old it may
+// be is counted from when q began.
+func (m *Manager) recall(q *query) (f found, ok bool) {
+	if q.form == tokenForm {
+		if e, ok := m.answers.tokens.Get(q.at, q.now.mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+			return found{token: e}, true
+		}
+	} else if e, ok := m.answers.keys.Get(q.at, q.now.mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+		return found{key: e}, true
+	}
+	if err := m.knownAbsent(q); err != nil {
+		return found{err: err}, true
+	}
+	return found{}, false
 }
 
 // errAbandoned is what those are told who wait for a load that panicked.
@@ -321,25 +342,25 @@ var errAbandoned = errors.New("fob: verify: the load was abandoned")
 // goroutine, which costs nothing; when that caller leaves before its end, it goes
 // on in one of its own, so that nobody suffers from somebody else's deadline, and
 // a store that is slower than all deadlines still fills the cache.
-func (m *Manager) lead(ctx context.Context, q *query, at flightKey, flight *cache.Flight[found]) found {
-	f, handedOver := found{err: errAbandoned}, false
+func (m *Manager) lead(ctx context.Context, q *query, at flightKey, flight *cache.Flight[error]) found {
+	outage, handedOver := errAbandoned, false
 	defer func() {
 		if !handedOver {
-			m.answers.flights.Land(at, flight, f)
+			m.answers.flights.Land(at, flight, outage)
 		}
 	}()
-	f = m.load(ctx, q)
-	f.share()
-	if f.err != nil && ctx.Err() != nil {
-		f.shared = false
+	f := m.load(ctx, q)
+	outage = f.outage()
+	if outage != nil && ctx.Err() != nil {
+		outage = nil // that is this caller's own; the others look for themselves
 		rest := *q
 		rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
 		handedOver = m.detach(ctx, func(ctx context.Context) {
-			late := found{err: errAbandoned}
-			defer func() { m.answers.flights.Land(at, flight, late) }()
+			outage := errAbandoned
+			defer func() { m.answers.flights.Land(at, flight, outage) }()
 			rest.now = m.moment()
-			late = m.load(ctx, &rest)
-			late.share()
+			late := m.load(ctx, &rest)
+			outage = late.outage()
 		})
 	}
 	return f

@@ -168,9 +168,6 @@ func (m *Manager) proven(at time.Time) {
 // startFeed reads all marks anew, and forgets what was found out before: from now
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
-	if m.broken.keepOnReset {
-		return nil
-	}
 	m.answers.synced.Store(never)
 	if err := m.loadMarks(ctx, lister); err != nil {
 		return err

@@ -35,15 +35,8 @@ type Manager struct {
 	closed  atomic.Bool // set under life
 	done    sync.WaitGroup
 
-	broken brokenness
-
 	life     sync.Mutex // guards detached, and that nothing is added to done after closed
 	detached int
-}
-
-// brokenness turns off a rule, so that a test can see what it is there for.
-type brokenness struct {
-	keepOnReset bool // what was remembered before the feed lost its history
 }
 
 var _ Verifier = (*Manager)(nil)

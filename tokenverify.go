@@ -164,7 +164,7 @@ func tokenProblem(err error) error {
 func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) found {
 	e := newTokenEntry(q.seen, t, m.cfg.Tokens.Leeway)
 	if q.now.ms >= e.to {
-		return found{err: ErrExpired, shared: true} // for good: not worth a place
+		return found{err: ErrExpired} // for good: not worth a place
 	}
 	var err error
 	if e.refused, e.asOf, err = m.ended(ctx, q, t); err != nil {
@@ -189,8 +189,8 @@ func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket
 		}
 	}
 	t.asOf.Store(q.now.wall(e.asOf))
-	stored, kept := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
-	return found{token: stored, shared: kept}
+	stored, _ := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
+	return found{token: stored}
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {

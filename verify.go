@@ -235,8 +235,8 @@ func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache
 	if m.answers.glimpsed[part>>(64-glimpsedBits)].Swap(part) != part {
 		return found{err: a.err}
 	}
-	_, kept := m.answers.absent.Put(q.at, a, ticket, forever, refs...)
-	return found{err: a.err, shared: kept}
+	m.answers.absent.Put(q.at, a, ticket, forever, refs...)
+	return found{err: a.err}
 }
 
 // nativeSecret is what the digest of a native key is made over.
@@ -265,11 +265,11 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 		}
 	}
 	k.asOf.Store(q.now.wall(e.asOf))
-	stored, kept := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	stored, _ := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
 	if e.verdict == open && m.wantsRehash(k) {
 		m.rehash(ctx, q.now, k, q.presented)
 	}
-	return found{key: stored, shared: kept}
+	return found{key: stored}
 }
 
 // subjectState returns the epoch of a subject. A subject that never was revoked has

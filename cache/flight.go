@@ -8,9 +8,9 @@ import (
 )
 
 // Flights lets one of several callers that need the same answer fetch it while the
-// others wait. It decides nothing about the answer: whether one that was asked for
-// before a caller came may be given to it is for the user to know (an answer that
-// Put has taken may: nothing that it was made from had changed by then). Make one
+// others wait. What is handed over may have been asked for before a caller came, and
+// have changed before it came, even after it was put into a Cache: who waits for an
+// answer that can change takes it from the Cache afterwards, which knows. Make one
 // with NewFlights. It is safe for concurrent use.
 type Flights[K comparable, V any] struct {
 	seed   maphash.Seed

@@ -1,0 +1,380 @@
+package fob_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/badger"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// The proof: what concurrent goroutines were told of a key is recorded and held
+// against a model of one key that does one thing at a time (porcupine looks for an
+// order of the operations that explains all answers). FOB_PROOF_ROUNDS makes it
+// longer, FOB_PROOF_SEED repeats a run (make proof).
+
+// action is what was asked for.
+type action struct {
+	verb   string // verify, disable, enable, scope, revoke, revoke subject
+	scope  fob.Scope
+	worker int
+}
+
+// outcome is what was answered.
+type outcome struct {
+	what  string // accepted, disabled, revoked, unknown key; done, refused; unsure
+	scope fob.Scope
+}
+
+// keyModel is a key that does one thing at a time.
+type keyState struct {
+	status    fob.Status
+	scope     fob.Scope
+	bySubject bool // revoked with its subject, which its own record does not say
+}
+
+var keyModel = (&porcupine.NondeterministicModel{
+	Init: func() []any { return []any{keyState{status: fob.StatusActive, scope: "scope:0"}} },
+	Step: func(state, input, output any) []any {
+		s, in, out := state.(keyState), input.(action), output.(outcome)
+		if in.verb == "verify" {
+			right := outcome{what: "accepted", scope: s.scope}
+			switch s.status {
+			case fob.StatusDisabled:
+				right = outcome{what: "disabled"}
+			case fob.StatusRevoked:
+				right = outcome{what: "revoked"}
+			}
+			if out == right || out.what == "unsure" { // could not check: no information
+				return []any{s}
+			}
+			return nil
+		}
+		next := s
+		switch in.verb {
+		case "disable":
+			next.status = fob.StatusDisabled
+		case "enable":
+			next.status = fob.StatusActive
+		case "scope":
+			next.scope = in.scope
+		default:
+			next.status, next.bySubject = fob.StatusRevoked, in.verb == "revoke subject"
+		}
+		if s.status == fob.StatusRevoked {
+			next = s // for good
+			next.bySubject = s.bySubject && in.verb != "revoke"
+		}
+		switch out.what {
+		case "done":
+			if s.status == fob.StatusRevoked && !s.bySubject && in.verb != "revoke" && in.verb != "revoke subject" {
+				return nil
+			}
+			return []any{next}
+		case "refused":
+			if s.status != fob.StatusRevoked {
+				return nil
+			}
+			return []any{s}
+		case "not done":
+			return []any{s}
+		default: // it may have happened
+			return []any{s, next}
+		}
+	},
+	DescribeOperation: func(input, output any) string {
+		in, out := input.(action), output.(outcome)
+		return fmt.Sprintf("%s %s → %s %s", in.verb, in.scope, out.what, out.scope)
+	},
+	DescribeState: func(state any) string { return fmt.Sprint(state) },
+}).ToModel()
+
+// proof is a system under test and what was seen of it.
+type proof struct {
+	seed     uint64
+	managers []*fob.Manager
+	// staleness is how old the answer of a verification may be.
+	staleness time.Duration
+
+	began time.Time
+	mu    sync.Mutex
+	slots [4]*provenKey
+	all   []*provenKey
+}
+
+// provenKey is a key and its history.
+type provenKey struct {
+	text string
+	id   fob.ID
+	name string // its subject: each key has one of its own
+
+	mu      sync.Mutex
+	history []porcupine.Operation
+}
+
+func (p *proof) at() int64 { return int64(time.Since(p.began)) }
+
+func (p *proof) issue(t *testing.T, slot int) *provenKey {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := fmt.Sprintf("app-%d", len(p.all))
+	k := &provenKey{name: name}
+	for {
+		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: name, Scopes: fob.Scopes{"scope:0"}})
+		if err == nil {
+			k.text, k.id = secret.Reveal(), key.ID()
+			break
+		}
+		if errors.Is(err, fob.ErrRejected) || errors.Is(err, fob.ErrInvalid) {
+			t.Error(err)
+			return k
+		}
+	}
+	p.slots[slot] = k
+	p.all = append(p.all, k)
+	return k
+}
+
+// work does random things to random keys.
+func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) {
+	r := rand.New(rand.NewPCG(p.seed, uint64(worker)))
+	ctx := context.Background()
+	for n := range operations {
+		slot := r.IntN(len(p.slots))
+		p.mu.Lock()
+		k := p.slots[slot]
+		p.mu.Unlock()
+		m := p.managers[r.IntN(len(p.managers))]
+		in := action{worker: worker}
+		var out outcome
+		call := p.at()
+		switch dice := r.IntN(100); {
+		case dice < 80:
+			in.verb = "verify"
+			cred, err := m.Verify(ctx, k.text)
+			out = verified(cred, err)
+			call -= int64(p.staleness)
+		case dice < 87:
+			in.verb = "disable"
+			out = changed(m.Disable(ctx, k.id))
+		case dice < 94:
+			in.verb = "enable"
+			out = changed(m.Enable(ctx, k.id))
+		case dice < 98:
+			in.verb, in.scope = "scope", fob.Scope(fmt.Sprintf("scope:%d-%d", worker, n))
+			_, err := m.UpdateKey(ctx, k.id, fob.KeyUpdate{Scopes: &fob.Scopes{in.scope}})
+			out = changed(err)
+		case dice < 99:
+			in.verb = "revoke"
+			_, err := m.Revoke(ctx, k.id, "")
+			out = changed(err)
+		default:
+			in.verb = "revoke subject"
+			_, err := m.RevokeSubject(ctx, k.name, "")
+			out = changed(err)
+		}
+		op := porcupine.Operation{ClientId: worker, Input: in, Call: call, Output: out, Return: p.at()}
+		if out.what == "perhaps" {
+			op.Return = int64(time.Hour) // at any time, or never
+		}
+		k.mu.Lock()
+		k.history = append(k.history, op)
+		k.mu.Unlock()
+		if in.verb == "revoke" || in.verb == "revoke subject" {
+			p.issue(t, slot)
+		}
+		if pause > 0 && n%8 == 0 {
+			time.Sleep(time.Duration(r.Int64N(int64(pause))))
+		}
+	}
+}
+
+func verified(cred fob.Credential, err error) outcome {
+	switch {
+	case err == nil:
+		return outcome{what: "accepted", scope: cred.Scopes()[0]}
+	case errors.Is(err, fob.ErrRevoked):
+		return outcome{what: "revoked"}
+	case errors.Is(err, fob.ErrDisabled):
+		return outcome{what: "disabled"}
+	case errors.Is(err, fob.ErrRejected):
+		return outcome{what: err.Error()} // there is no right time for it
+	}
+	return outcome{what: "unsure"}
+}
+
+func changed(err error) outcome {
+	switch {
+	case err == nil:
+		return outcome{what: "done"}
+	case errors.Is(err, fob.ErrIndeterminate):
+		return outcome{what: "perhaps"}
+	case errors.Is(err, fob.ErrRevoked):
+		return outcome{what: "refused"}
+	}
+	return outcome{what: "not done"}
+}
+
+// violations runs the workers and returns how many keys were told of in a way that
+// nothing explains, with the story of the first.
+func (p *proof) violations(t *testing.T, workers, operations int, pause time.Duration) (n int, story string) {
+	t.Helper()
+	p.began = time.Now()
+	for slot := range p.slots {
+		p.issue(t, slot)
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() { p.work(t, w, operations, pause) })
+	}
+	wg.Wait()
+	for _, k := range p.all {
+		result, info := porcupine.CheckOperationsVerbose(keyModel, k.history, time.Minute)
+		if result == porcupine.Unknown {
+			t.Errorf("seed %d, key %s: no verdict on %d operations in a minute", p.seed, k.name, len(k.history))
+		}
+		if result != porcupine.Illegal {
+			continue
+		}
+		n++
+		if story != "" {
+			continue
+		}
+		story = fmt.Sprintf("seed %d, key %s of %d operations: %s", p.seed, k.name, len(k.history), result)
+		page := filepath.Join(t.ArtifactDir(), k.name+".html")
+		if err := porcupine.VisualizePath(keyModel, info, page); err == nil {
+			story += ", drawn in " + page
+		}
+		slices.SortFunc(k.history, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+		for _, op := range k.history {
+			story += fmt.Sprintf("\n%12d %12d  %d  %s", op.Call, op.Return, op.ClientId, keyModel.DescribeOperation(op.Input, op.Output))
+		}
+	}
+	return n, story
+}
+
+func proofRounds(least int) int {
+	n, err := strconv.Atoi(os.Getenv("FOB_PROOF_ROUNDS"))
+	if err != nil {
+		return least
+	}
+	return n
+}
+
+func proofSeed() uint64 {
+	n, err := strconv.ParseUint(os.Getenv("FOB_PROOF_SEED"), 10, 64)
+	if err != nil {
+		return rand.Uint64()
+	}
+	return n
+}
+
+// faulty makes calls of a store fail, hang for a moment, and lose their answers.
+func faulty(store backend.Store, seed uint64) backend.Store {
+	r := rand.New(rand.NewPCG(seed, 99))
+	fault := backendtest.NewFault(store)
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		dice := r.IntN(1000)
+		switch {
+		case c.Op == backendtest.OpBatch:
+			if dice < 20 {
+				return backendtest.Unavailable() // the feed breaks off
+			}
+			return backendtest.Injection{}
+		case dice < 20:
+			return backendtest.Unavailable()
+		case dice < 40 && c.Op == backendtest.OpPut:
+			return backendtest.LostAck()
+		case dice < 100:
+			return backendtest.Injection{Delay: time.Duration(r.IntN(300)) * time.Microsecond}
+		case dice < 160: // the answer is old before it is here
+			wait := time.Duration(r.IntN(300)) * time.Microsecond
+			return backendtest.Injection{After: func() { time.Sleep(wait) }}
+		}
+		return backendtest.Injection{}
+	})
+	return fault
+}
+
+func proofStores(t *testing.T) map[string]func(t *testing.T) backend.Store {
+	t.Helper()
+	return map[string]func(t *testing.T) backend.Store{
+		"memory": func(t *testing.T) backend.Store {
+			s := memory.New()
+			t.Cleanup(func() { _ = s.Close() })
+			return s
+		},
+		"badger": func(t *testing.T) backend.Store {
+			s, err := badger.Open(t.TempDir(), badger.Options{})
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, s.Close()) })
+			return s
+		},
+	}
+}
+
+// In one process every answer is as if the operations had been done one after the
+// other, each at some instant between its call and its return.
+func TestLinearizable(t *testing.T) {
+	seed := proofSeed()
+	for name, open := range proofStores(t) {
+		t.Run(name, func(t *testing.T) {
+			for round := range proofRounds(8) {
+				seed := seed + uint64(round)
+				store := open(t)
+				if round%2 == 1 {
+					store = faulty(store, seed)
+				}
+				cfg := fob.Config{MaxStaleness: 50 * time.Millisecond}
+				if round%4 >= 2 {
+					cfg = fob.Config{MaxStaleness: time.Hour, CacheEntries: 2}
+				}
+				p := &proof{seed: seed, managers: []*fob.Manager{newManager(t, store, cfg)}}
+				n, story := p.violations(t, 6, 300, time.Millisecond)
+				require.Zero(t, n, story)
+			}
+		})
+	}
+}
+
+// In several processes a verification may tell what was so MaxStaleness before it
+// began, and nothing older: whatever the feed does.
+func TestBoundedStaleness(t *testing.T) {
+	seed := proofSeed()
+	const staleness = 60 * time.Millisecond
+	for name, open := range proofStores(t) {
+		for feed, behaviour := range feeds {
+			t.Run(name+"/"+feed, func(t *testing.T) {
+				for round := range proofRounds(1) {
+					n, story := staleRound(t, open(t), behaviour, seed+uint64(round), staleness)
+					require.Zero(t, n, story)
+				}
+			})
+		}
+	}
+}
+
+func staleRound(t *testing.T, store backend.Store, behaviour feedBehaviour, seed uint64, staleness time.Duration) (int, string) {
+	t.Helper()
+	p := &proof{seed: seed, staleness: staleness}
+	for range 3 {
+		p.managers = append(p.managers, newManager(t, &feedStore{Store: store, behave: behaviour}, fob.Config{MaxStaleness: staleness}))
+	}
+	return p.violations(t, 6, 400, 12*time.Millisecond)
+}
