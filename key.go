@@ -43,6 +43,9 @@ type Key struct {
 	legacy   string // imported and not yet used: the hash of the other system
 	alias    recordID
 	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
+	// keptUntil is, in Unix milliseconds, when the record may be forgotten at the
+	// earliest, because another record still leads to it; zero: at any time.
+	keptUntil int64
 
 	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
@@ -222,7 +225,9 @@ type KeySpec struct {
 	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
 	// within Config.IdempotencyWindow return the same secret. It must be
 	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
-	// that the store keeps meanwhile.
+	// that the store keeps meanwhile. A repeat brings nothing back: it returns the
+	// key as it is by then, revoked or expired, and the key's record is kept for a
+	// day longer than the window, whatever Config.Retention says.
 	IdempotencyKey string
 }
 

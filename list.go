@@ -189,16 +189,21 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
-	q := query{how: fresh, now: m.moment()}
-	rec, err := m.store.Get(ctx, backend.ID(id))
-	if err != nil {
-		return nil, storeError("fob: get", err)
-	}
-	k, err := m.current(ctx, &q, &rec)
+	k, err := m.currentKey(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("fob: get: %w", err)
 	}
 	return k, nil
+}
+
+// currentKey reads a key from the store, with what its subject's record says of it.
+func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
+	q := query{how: fresh, now: m.moment()}
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, storeError("read", err)
+	}
+	return m.current(ctx, &q, &rec)
 }
 
 // KeyUpdate says what to change of a key; nil fields stay as they are.

@@ -296,7 +296,7 @@ func (m *Manager) purgeAt(k *Key) int64 {
 	if end == 0 {
 		return 0
 	}
-	return end + m.cfg.Retention.Milliseconds()
+	return max(end+m.cfg.Retention.Milliseconds(), k.keptUntil)
 }
 
 // storeError says what was being done and gives the store's sentinels their

@@ -91,6 +91,7 @@ const (
 	fieldUsed
 	fieldClaims
 	fieldEnded
+	fieldKeptUntil
 )
 
 const bodyFormat = 1
@@ -263,6 +264,7 @@ func encodeKey(k *Key, purgeAt int64) backend.Record {
 	w.id(fieldAlias, k.alias)
 	w.id(fieldSubjectRef, k.subjectRef)
 	w.number(fieldLifetime, uint64(k.lifetime))
+	w.number(fieldKeptUntil, uint64(k.keptUntil))
 	w.seal(&rec)
 	return rec
 }
@@ -338,6 +340,8 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 			k.subjectRef = r.id(v)
 		case fieldLifetime:
 			k.lifetime = r.millis(v)
+		case fieldKeptUntil:
+			k.keptUntil = r.millis(v)
 		default:
 			r.bad = true
 		}
