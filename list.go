@@ -217,7 +217,9 @@ type KeyUpdate struct {
 	Scopes    *Scopes
 	Tags      *[]string
 	NotBefore *time.Time // the zero time removes it
-	ExpiresAt *time.Time // the zero time removes it
+	// ExpiresAt is counted from now where a rotation repeats it as the successor's
+	// lifetime; the zero time removes it.
+	ExpiresAt *time.Time
 }
 
 // UpdateKey changes a key by compare-and-set and returns it as it now is. When
@@ -251,6 +253,7 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 			return nil, err
 		}
 	}
+	now := millis(m.now())
 	return m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
 		if k.status == StatusRevoked {
 			return false, ErrRevoked
@@ -268,8 +271,12 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 		if u.NotBefore != nil {
 			k.notBefore = millis(*u.NotBefore)
 		}
-		if u.ExpiresAt != nil {
+		if u.ExpiresAt != nil && k.expiresAt != millis(*u.ExpiresAt) {
 			k.expiresAt = millis(*u.ExpiresAt)
+			k.lifetime = 0
+			if k.expiresAt != 0 {
+				k.lifetime = max(k.expiresAt-now, 1)
+			}
 		}
 		if k.expiresAt != 0 && k.expiresAt <= k.notBefore {
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
