@@ -32,6 +32,7 @@ type Key struct {
 	status      Status // stored: active, disabled or revoked
 	subjectKind SubjectKind
 	foreign     bool // imported: its text is not ours, its digest is over all of it
+	retired     bool // rotated out, for good: no clock that is late or steps back revives it
 	reason      RevokeReason
 
 	successor, predecessor ID
@@ -130,6 +131,8 @@ func (k *Key) StatusAt(at time.Time) Status {
 	switch {
 	case k.status != StatusActive:
 		return k.status
+	case k.retired:
+		return StatusExpired
 	case k.notBefore != 0 && ms < k.notBefore:
 		return StatusPending
 	case k.endsAt() != 0 && ms >= k.endsAt():
@@ -173,7 +176,7 @@ func (k *Key) refusal(ms int64) error {
 	case StatusDisabled:
 		return ErrDisabled
 	case StatusExpired:
-		if k.retireAt != 0 && k.endsAt() == k.retireAt {
+		if k.retired || k.retireAt != 0 && k.endsAt() == k.retireAt {
 			return ErrRetired
 		}
 		return ErrExpired

@@ -25,10 +25,11 @@ type Manager struct {
 	peppers  map[string][]byte
 	limiter  *legacyhash.Limiter
 
-	answers *answers
-	marks   marks
-	usage   *usageLog
-	tokens  *tokens // nil without Config.Tokens
+	answers   *answers
+	marks     marks
+	rotations rotationWalk
+	usage     *usageLog
+	tokens    *tokens // nil without Config.Tokens
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc

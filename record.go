@@ -92,6 +92,7 @@ const (
 	fieldClaims
 	fieldEnded
 	fieldKeptUntil
+	fieldRetired
 )
 
 const bodyFormat = 1
@@ -265,6 +266,9 @@ func encodeKey(k *Key, purgeAt int64) backend.Record {
 	w.id(fieldSubjectRef, k.subjectRef)
 	w.number(fieldLifetime, uint64(k.lifetime))
 	w.number(fieldKeptUntil, uint64(k.keptUntil))
+	if k.retired {
+		w.text(fieldRetired, "\x01")
+	}
 	w.seal(&rec)
 	return rec
 }
@@ -342,6 +346,9 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 			k.lifetime = r.millis(v)
 		case fieldKeptUntil:
 			k.keptUntil = r.millis(v)
+		case fieldRetired:
+			k.retired = true
+			r.bad = r.bad || v != "\x01"
 		default:
 			r.bad = true
 		}

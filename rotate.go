@@ -15,7 +15,8 @@ import (
 
 // Rotation says how a key gives way to its successor.
 type Rotation struct {
-	// Overlap is how long the old key is still accepted. Zero: not at all.
+	// Overlap is how long the old key is still accepted, by the clock of whoever
+	// verifies it. Zero: not at all, whatever any clock says.
 	Overlap time.Duration
 	// QuietTime, if set, retires the old key before the end of the overlap, once
 	// the successor has been used and the old key has not been for this long. At
@@ -95,7 +96,7 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 		return Secret{}, nil, err
 	}
 	ended := named
-	ended.rotating, ended.retireAt = 0, millis(now.Add(rotation.Overlap))
+	ended.rotating, ended.retireAt, ended.retired = 0, millis(now.Add(rotation.Overlap)), rotation.Overlap == 0
 	if rotation.QuietTime > 0 && rotation.Overlap > 0 {
 		ended.quiet = rotation.QuietTime.Milliseconds()
 		if err := m.putRotation(ctx, &ended); err != nil {
@@ -151,7 +152,7 @@ func (m *Manager) stepOn(ctx context.Context, was, is *Key) error {
 // takeRotation takes over from another state of the key what a rotation changes.
 func (k *Key) takeRotation(from *Key) {
 	k.successor, k.rotating, k.quiet = from.successor, from.rotating, from.quiet
-	k.retireAt = from.retireAt
+	k.retireAt, k.retired = from.retireAt, from.retired
 }
 
 // sameButDigest reports whether two states of a key differ at most in the digest.

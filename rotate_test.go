@@ -521,3 +521,81 @@ func TestARotationStaysInItsEnvironment(t *testing.T) {
 	require.Equal(t, "acme_live", next.Prefix(), "one that is no longer issued gives way")
 	mustVerify(t, m, secret.Reveal())
 }
+
+// "Not at all" is a state, not an instant: clocks step back, and the other host's
+// is late.
+func TestARetiredKeyStaysRetiredWhateverTheClockSays(t *testing.T) {
+	rotate := func(m *fob.Manager, id fob.ID, rotation fob.Rotation) string {
+		secret, _, err := m.RotateKey(t.Context(), id, rotation)
+		require.NoError(t, err)
+		return secret.Reveal()
+	}
+	for name, retire := range map[string]func(m *fob.Manager, clock *testClock, id fob.ID){
+		"no overlap": func(m *fob.Manager, _ *testClock, id fob.ID) {
+			rotate(m, id, fob.Rotation{})
+		},
+		"early": func(m *fob.Manager, clock *testClock, id fob.ID) {
+			mustVerify(t, m, rotate(m, id, fob.Rotation{Overlap: 24 * time.Hour, QuietTime: time.Hour}))
+			clock.Add(2 * time.Hour)
+			swept, err := m.Sweep(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 1, swept.Retired)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := memory.New()
+			clock, late := newClock(), newClock()
+			clock.Add(time.Hour)
+			cfg := clocked(tokenConfig(), clock)
+			m := newManager(t, store, cfg)
+			other := newManager(t, bare{store}, clocked(cfg, late))
+			text, key := mustIssue(t, m, fob.KeySpec{TTL: 1000 * time.Hour})
+			issued, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{TTL: time.Hour})
+			require.NoError(t, err)
+			retire(m, clock, key.ID())
+			mustReject(t, m, text, fob.ErrRetired)
+			clock.Add(-3 * time.Hour)
+			for range 2 { // read, and from the cache
+				mustReject(t, m, text, fob.ErrRetired)
+				mustReject(t, other, text, fob.ErrRetired)
+			}
+			late.Add(time.Hour)
+			mustReject(t, other, issued.Access.Reveal(), fob.ErrRetired)
+
+			status, err := m.RotationStatus(t.Context(), key.ID())
+			require.NoError(t, err)
+			require.True(t, status.Retired)
+			require.Equal(t, fob.StatusExpired, status.Old.StatusAt(clock.Now()))
+			later := clock.Now().Add(10000 * time.Hour)
+			_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{ExpiresAt: &later})
+			require.NoError(t, err)
+			mustReject(t, m, text, fob.ErrRetired)
+			_, _, err = m.RotateKey(t.Context(), key.ID(), fob.Rotation{})
+			require.ErrorIs(t, err, fob.ErrConflict)
+		})
+	}
+}
+
+func TestEveryRotationIsLookedAt(t *testing.T) {
+	clock := newClock()
+	m := newManager(t, nil, fob.Config{Clock: clock.Now})
+	rotate := func() string {
+		_, key := mustIssue(t, m, fob.KeySpec{})
+		secret, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: 1000 * time.Hour, QuietTime: time.Hour})
+		require.NoError(t, err)
+		clock.Add(time.Millisecond)
+		return secret.Reveal()
+	}
+	sweep := func() int { s, err := m.Sweep(t.Context()); require.NoError(t, err); return s.Retired }
+	first := rotate()
+	for range 999 { // never used: not quiet
+		rotate()
+	}
+	mustVerify(t, m, rotate())
+	clock.Add(2 * time.Hour)
+	require.Zero(t, sweep())
+	require.Equal(t, 1, sweep(), "the next sweep goes on where this one ended")
+	mustVerify(t, m, first)
+	clock.Add(2 * time.Hour)
+	require.Equal(t, 1, sweep(), "and begins again at the end")
+}

@@ -240,6 +240,8 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 		e.refused = ErrRevoked
 	case k.status == StatusDisabled:
 		e.refused = ErrDisabled
+	case k.retired:
+		e.refused = ErrRetired
 	default:
 		e.from, e.to = k.notBefore, forever
 		if end := k.endsAt(); end != 0 {
