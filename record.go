@@ -93,6 +93,7 @@ const (
 	fieldEnded
 	fieldKeptUntil
 	fieldRetired
+	fieldPending // of an alias: its import has not finished
 )
 
 const bodyFormat = 1
