@@ -36,9 +36,14 @@ type ForeignKeys struct {
 	// MaxLength bounds a foreign key in bytes, 8 to 4,096; zero means 512.
 	MaxLength int
 	// SlowChecks bounds how many slow hashes (bcrypt, PBKDF2, argon2id) are
-	// computed at once. Some more wait for their turn, the rest get ErrBusy: a
-	// flood of wrong keys costs this many cores, never all. Zero means half of
-	// GOMAXPROCS, at least 1.
+	// computed at once: a flood of wrong keys costs this many cores, never all.
+	// Some more wait for their turn, the rest get ErrBusy; of one key one is
+	// computed at a time and none waits, so that a flood on one locator does not
+	// shut out the others. An argon2id hash counts as many times as it has lanes
+	// (p), for it runs on so many cores; with more lanes than this it is not
+	// imported (ErrInvalid), and where a Manager with a larger bound imported it, its
+	// check fails (with an error that is no rejection). Zero means half of GOMAXPROCS,
+	// at least 1.
 	SlowChecks int
 }
 
@@ -183,6 +188,10 @@ func foreignSecret(id ID, presented string) []byte {
 	return append(append([]byte{0}, id[:]...), presented...)
 }
 
+func (m *Manager) tooWide(h legacyhash.Hash) error {
+	return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", ErrInvalid, h.Lanes(), m.cfg.Foreign.SlowChecks)
+}
+
 // checkForeign checks what is imported.
 func (m *Manager) checkForeign(f ForeignKey) error {
 	given := 0
@@ -210,6 +219,9 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 		}
 		if _, plain := h.SHA256(); !plain && f.Locator == "" {
 			return fmt.Errorf("%w: a salted hash needs a Locator", ErrInvalid)
+		}
+		if h.Lanes() > m.cfg.Foreign.SlowChecks {
+			return m.tooWide(h)
 		}
 	case m.cfg.Foreign.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
 		return fmt.Errorf("%w: want Config.Foreign.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
@@ -446,9 +458,12 @@ func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, 
 	if err != nil {
 		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
 	}
-	ok, err := m.limiter.Verify(ctx, h, presented)
-	if errors.Is(err, legacyhash.ErrBusy) {
+	ok, err := m.limiter.Verify(ctx, k.id, h, presented)
+	switch {
+	case errors.Is(err, legacyhash.ErrBusy):
 		return false, ErrBusy
+	case errors.Is(err, legacyhash.ErrLanes):
+		return false, m.tooWide(h)
 	}
 	return ok, err
 }

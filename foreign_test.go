@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -392,4 +393,56 @@ func TestADigestOfNoKeyMatchesNone(t *testing.T) {
 	_, err = newManager(t, store, fob.Config{Foreign: without}).Verify(t.Context(), foreignText)
 	mustBeUnsure(t, err) // it is Config that lacks something
 	mustVerify(t, m, foreignText)
+}
+
+// A locator is public: who knows one may keep that key busy, and no other.
+func TestAFloodOnOneKeyLeavesTheOthersAlone(t *testing.T) {
+	m := newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: 1}})
+	for _, locator := range []string{"victim", "flooded"} {
+		hash, err := bcrypt.GenerateFromPassword([]byte(locator+".good-secret"), bcrypt.MinCost)
+		require.NoError(t, err)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: string(hash), Locator: locator})
+		require.NoError(t, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var busy atomic.Int64
+	for n := range 64 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if _, err := m.Verify(ctx, fmt.Sprintf("flooded.wrong-%d-%d", n, i)); errors.Is(err, fob.ErrBusy) {
+					busy.Add(1)
+				}
+			}
+		})
+	}
+	for busy.Load() < 100 {
+		runtime.Gosched()
+	}
+	mustVerify(t, m, "victim.good-secret")
+	stop()
+	wg.Wait()
+}
+
+// SlowChecks is a number of cores, and argon2id takes one for each lane.
+func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
+	store := memory.New()
+	b64 := base64.RawStdEncoding.EncodeToString
+	salt := []byte("0123456789abcdef")
+	wide := fob.ForeignKey{
+		Hash:    "$argon2id$v=19$m=64,t=1,p=4$" + b64(salt) + "$" + b64(argon2.IDKey([]byte(foreignText), salt, 1, 64, 4, 32)),
+		Locator: "ab12cd",
+	}
+	manager := func(checks int) *fob.Manager {
+		return newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: checks}})
+	}
+	_, err := manager(3).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	require.ErrorContains(t, err, "SlowChecks")
+	_, err = manager(4).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	require.NoError(t, err)
+	_, err = manager(3).Verify(t.Context(), foreignText)
+	mustBeUnsure(t, err)
+	mustVerify(t, manager(4), foreignText)
+	mustVerify(t, manager(3), foreignText) // it has a digest of ours by now
 }
