@@ -85,7 +85,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 		}
 		stored.Owner = owner(kind, q.Subject)
 	case q.ExpiringWithin > 0:
-		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin))
+		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -224,7 +224,8 @@ type KeyUpdate struct {
 
 // UpdateKey changes a key by compare-and-set and returns it as it now is. When
 // it has returned, no Verify of this Manager that starts later sees the old
-// scopes or times. A revoked key is ErrRevoked; a wrong value is ErrInvalid.
+// scopes or times. A revoked key, or one of a subject that was revoked since, is
+// ErrRevoked; a wrong value is ErrInvalid.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
 	k, err := m.updateKey(ctx, id, u)
 	if err != nil {
@@ -255,8 +256,8 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 	}
 	now := millis(m.now())
 	return m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
-		if k.status == StatusRevoked {
-			return false, ErrRevoked
+		if err := m.notRevoked(ctx, k); err != nil {
+			return false, err
 		}
 		before := encodeKey(k, 0)
 		if u.Name != nil {

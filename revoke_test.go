@@ -383,3 +383,47 @@ func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 		})
 	}
 }
+
+// RevokeSubject writes no key, and yet no call says of one that it is good.
+func TestEveryCallSeesThatTheSubjectIsRevoked(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	_, key := mustIssue(t, m, spec)
+	_, disabled := mustIssue(t, m, fob.KeySpec{Subject: "a"})
+	require.NoError(t, m.Disable(t.Context(), disabled.ID()))
+	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: time.Hour})
+	require.NoError(t, err)
+	_, err = m.RevokeSubject(t.Context(), "a", "")
+	require.NoError(t, err)
+
+	status, err := m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.True(t, status.Retired, "the old key is no longer accepted")
+	require.Equal(t, fob.StatusRevoked, status.Old.StatusAt(time.Now()))
+	require.Equal(t, fob.StatusRevoked, status.Successor.StatusAt(time.Now()))
+	_, again, err := m.IssueKey(t.Context(), spec)
+	require.NoError(t, err)
+	require.Equal(t, fob.StatusRevoked, again.StatusAt(time.Now()))
+	name := "x"
+	_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{Name: &name})
+	require.ErrorIs(t, err, fob.ErrRevoked)
+	require.ErrorIs(t, m.Enable(t.Context(), disabled.ID()), fob.ErrRevoked)
+	require.ErrorIs(t, m.Disable(t.Context(), key.ID()), fob.ErrRevoked)
+	_, err = m.Revoke(t.Context(), key.ID(), "for the record")
+	require.NoError(t, err)
+}
+
+func TestAKeyThatIsNotYetValidIsNotRetired(t *testing.T) {
+	clock := newClock()
+	m := newManager(t, nil, fob.Config{Clock: clock.Now})
+	_, key := mustIssue(t, m, fob.KeySpec{NotBefore: clock.Now().Add(time.Hour)})
+	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: 2 * time.Hour})
+	require.NoError(t, err)
+	status, err := m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.False(t, status.Retired)
+	clock.Add(2 * time.Hour)
+	status, err = m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.True(t, status.Retired)
+}

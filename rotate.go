@@ -335,13 +335,13 @@ func (m *Manager) RotationStatus(ctx context.Context, id ID) (RotationStatus, er
 }
 
 func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, err error) {
-	if s.Old, err = m.readKey(ctx, id); err != nil {
+	if s.Old, err = m.currentKey(ctx, id); err != nil {
 		return s, err
 	}
 	if s.Old.retireAt == 0 {
 		return s, fmt.Errorf("%w: not rotated", ErrNotFound)
 	}
-	if s.Successor, err = m.readKey(ctx, s.Old.successor); err != nil {
+	if s.Successor, err = m.currentKey(ctx, s.Old.successor); err != nil {
 		return s, err
 	}
 	usage, err := m.usageOf(ctx, s.Old.id, s.Successor.id)
@@ -350,7 +350,8 @@ func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, 
 	}
 	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
 	s.RetiresAt = instant(s.Old.endsAt())
-	s.Retired = s.Old.refusal(millis(m.now())) != nil
+	reason := s.Old.refusal(millis(m.now()))
+	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
 	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
 	return s, nil
 }
