@@ -599,3 +599,75 @@ func TestEveryRotationIsLookedAt(t *testing.T) {
 	clock.Add(2 * time.Hour)
 	require.Equal(t, 1, sweep(), "and begins again at the end")
 }
+
+// Whatever two things go wrong, and whoever else rotates the key meanwhile: a
+// secret that is handed out works, and some key is left that works or can be
+// rotated.
+func TestNoTwoFaultsLeaveAnApplicationWithoutAKey(t *testing.T) {
+	unknown := backendtest.LostAck().Lose
+	type mishap struct {
+		name string
+		inj  func(other func()) backendtest.Injection
+	}
+	mishaps := []mishap{
+		{"answer lost", func(func()) backendtest.Injection { return backendtest.LostAck() }},
+		{"not made, unknown", func(func()) backendtest.Injection { return backendtest.Injection{Fail: unknown} }},
+		{"unavailable", func(func()) backendtest.Injection { return backendtest.Unavailable() }},
+		{"rotated before", func(other func()) backendtest.Injection { return backendtest.Injection{Before: other} }},
+		{"rotated after", func(other func()) backendtest.Injection { return backendtest.Injection{After: other} }},
+	}
+	const calls = 9
+	clock := newClock() // stands still: nothing may be told apart by its time
+	for _, a := range mishaps {
+		for _, b := range mishaps {
+			for first := range calls {
+				for second := range calls {
+					inner := memory.New()
+					fault := backendtest.NewFault(inner)
+					m := newManager(t, fault, fob.Config{Clock: clock.Now})
+					other := newManager(t, inner, fob.Config{Clock: clock.Now})
+					old, key := mustIssue(t, m, fob.KeySpec{})
+					var secrets []string
+					rotate := func(by *fob.Manager) {
+						if secret, _, err := by.RotateKey(context.Background(), key.ID(), fob.Rotation{}); err == nil {
+							secrets = append(secrets, secret.Reveal())
+						}
+					}
+					n := -1
+					fault.Inject(func(c backendtest.Call) backendtest.Injection {
+						if c.Op != backendtest.OpGet && c.Op != backendtest.OpPut {
+							return backendtest.Injection{}
+						}
+						switch n++; n {
+						case first:
+							return a.inj(func() { rotate(other) })
+						case first + 1 + second:
+							return b.inj(func() { rotate(other) })
+						}
+						return backendtest.Injection{}
+					})
+					rotate(m)
+					fault.Inject(nil)
+					where := []any{"%s at call %d, %s %d later", a.name, first, b.name, second + 1}
+					require.LessOrEqual(t, len(secrets), 1, where...)
+					for _, secret := range secrets {
+						mustVerify(t, m, secret)
+						mustReject(t, m, old, fob.ErrRetired)
+					}
+					if len(secrets) == 0 {
+						cred, err := m.Get(t.Context(), key.ID())
+						require.NoError(t, err)
+						id := key.ID()
+						if next := cred.(*fob.Key).Successor(); !next.IsZero() {
+							id = next
+						}
+						_, _, err = m.RotateKey(t.Context(), id, fob.Rotation{})
+						require.NoError(t, err, where...)
+					}
+					require.NoError(t, m.Close())
+					require.NoError(t, other.Close())
+				}
+			}
+		}
+	}
+}
