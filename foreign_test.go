@@ -446,3 +446,80 @@ func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
 	mustVerify(t, manager(4), foreignText)
 	mustVerify(t, manager(3), foreignText) // it has a digest of ours by now
 }
+
+// twoFaults calls try with every two faults at every two of the first calls of a
+// store.
+func twoFaults(t *testing.T, calls int, try func(t *testing.T, fault *backendtest.Fault, arm func())) {
+	t.Helper()
+	faults := map[string]backendtest.Injection{
+		"answer lost":       backendtest.LostAck(),
+		"not made, unknown": {Fail: backendtest.LostAck().Lose},
+		"unavailable":       backendtest.Unavailable(),
+	}
+	for nameA, a := range faults {
+		for nameB, b := range faults {
+			t.Run(nameA+", "+nameB, func(t *testing.T) {
+				for first := range calls {
+					for second := first + 1; second <= calls; second++ {
+						fault := backendtest.NewFault(memory.New())
+						try(t, fault, func() {
+							n := -1
+							fault.Inject(func(c backendtest.Call) backendtest.Injection {
+								if c.Op != backendtest.OpGet && c.Op != backendtest.OpPut {
+									return backendtest.Injection{}
+								}
+								switch n++; n {
+								case first:
+									return a
+								case second:
+									return b
+								}
+								return backendtest.Injection{}
+							})
+						})
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
+	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
+		m := newManager(t, fault, fob.Config{Foreign: located()})
+		imported := func() error {
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+			return err
+		}
+		arm()
+		first := imported()
+		fault.Inject(nil)
+		if err := imported(); first == nil || err != nil {
+			require.ErrorIs(t, err, fob.ErrConflict, "it was imported")
+		}
+		mustVerify(t, m, foreignText)
+		page, err := m.List(t.Context(), fob.Query{})
+		require.NoError(t, err)
+		require.Len(t, page.Credentials, 1)
+		require.NoError(t, m.Close())
+	})
+}
+
+func TestAnIdempotentIssueThatFailedTwiceCanBeCalledAgain(t *testing.T) {
+	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
+		m := newManager(t, fault, fob.Config{})
+		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		arm()
+		first, _, err := m.IssueKey(t.Context(), spec)
+		fault.Inject(nil)
+		text, _ := mustIssue(t, m, spec)
+		if err == nil {
+			require.Equal(t, first.Reveal(), text)
+		}
+		mustVerify(t, m, text)
+		page, err := m.List(t.Context(), fob.Query{})
+		require.NoError(t, err)
+		require.Len(t, page.Credentials, 1)
+		require.NoError(t, m.Close())
+	})
+}
