@@ -186,7 +186,7 @@ func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
 	m := newManager(t, fault, fob.Config{})
 	calls := fault.Calls(backendtest.OpGet)
 	mustReject(t, m, foreignText, fob.ErrMalformed)
-	require.Equal(t, calls, fault.Calls(""))
+	require.Equal(t, calls, fault.Calls(backendtest.OpGet))
 }
 
 // The alias and the key are two records: a thief who may write aliases must not
