@@ -355,6 +355,7 @@ func TestUnknownKeysAreRemembered(t *testing.T) {
 		defer m.Close()
 		pass(time.Second)
 		text, key := mustIssue(t, m, fob.KeySpec{})
+		synctest.Wait() // the feed has told of the key
 		before := gets(fault)
 
 		// One ID that nobody has, under many secrets.

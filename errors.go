@@ -105,7 +105,8 @@ var (
 	// ErrIndeterminate: the change may or may not have been made, because the
 	// store could not say. Call again: all changes here can be repeated.
 	ErrIndeterminate = errors.New("fob: outcome unknown")
-	// ErrBusy: too many slow hashes of imported keys are being checked at once.
+	// ErrBusy: too many slow hashes of imported keys are being checked at once, or
+	// one of the same key.
 	ErrBusy = errors.New("fob: too many slow checks under way")
 	// ErrCorrupt: a record of the store cannot be read. Never reported as ErrUnknown.
 	ErrCorrupt = errors.New("fob: corrupt record")

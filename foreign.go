@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
@@ -28,14 +30,20 @@ type ForeignKeys struct {
 	// Digest is the other system's own digest of a presented key, for records
 	// imported by ForeignKey.Digest: keyed with a secret of its own, say. It must
 	// be deterministic and hard to invert, and is called for every foreign text
-	// that is not in the cache.
+	// that is not in the cache. Nil, or nothing, means that the text is no key of
+	// that system: it matches no imported digest.
 	Digest func(presented string) []byte
 	// MaxLength bounds a foreign key in bytes, 8 to 4,096; zero means 512.
 	MaxLength int
 	// SlowChecks bounds how many slow hashes (bcrypt, PBKDF2, argon2id) are
-	// computed at once. Some more wait for their turn, the rest get ErrBusy: a
-	// flood of wrong keys costs this many cores, never all. Zero means half of
-	// GOMAXPROCS, at least 1.
+	// computed at once: a flood of wrong keys costs this many cores, never all.
+	// Some more wait for their turn, the rest get ErrBusy; of one key one is
+	// computed at a time and none waits, so that a flood on one locator does not
+	// shut out the others. An argon2id hash counts as many times as it has lanes
+	// (p), for it runs on so many cores; with more lanes than this it is not
+	// imported (ErrInvalid), and where a Manager with a larger bound imported it, its
+	// check fails (with an error that is no rejection). Zero means half of GOMAXPROCS,
+	// at least 1.
 	SlowChecks int
 }
 
@@ -61,8 +69,14 @@ func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted))
 
 // ImportKey makes a key of another system valid here: its text stays the same,
 // everything else is as if it had been issued here. Prefix and IdempotencyKey
-// of spec must be empty. A key that was imported already is ErrConflict; an
-// import that failed or was cut off can be called again.
+// of spec must be empty.
+//
+// A key that was imported already is ErrConflict, in another form too as far as
+// that can be told (of a Hash without Locator nobody knows the locator), and for
+// good: also when it was revoked or has expired, and its record was purged. An
+// import that failed or was cut off can be called again; until one has finished,
+// the key is not accepted. What an unfinished one left for another subject, or what
+// somebody has revoked or disabled of it, is ErrConflict as well.
 func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
 	k, err := m.importKey(ctx, spec, foreign)
 	if err != nil {
@@ -88,23 +102,33 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 		return nil, err
 	}
 	k.prefix, k.foreign = "", true
-	if k.alias, err = m.foreignAlias(foreign); err != nil {
+	if err := m.checkForeign(foreign); err != nil {
 		return nil, err
 	}
+	aliases := m.aliasesOf(foreign)
+	k.alias = aliases[0]
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
 		return nil, storeError("read", err)
 	}
-	// The alias first, the key second: until the key is there the alias leads
-	// nowhere, and a repeat fills the ID that the alias names.
-	k.id = ID(keytext.NewID(now))
-	rec := backend.Record{ID: k.alias, Kind: recordAlias, Owner: owner(k.subjectKind, k.subject), Created: k.issuedAt}
-	w := newBody()
-	w.id(fieldTarget, k.id)
-	w.seal(&rec)
-	_, err = m.create(ctx, rec)
-	if errors.Is(err, ErrConflict) {
-		k.id, err = m.readAlias(ctx, k.alias)
+	for _, other := range aliases[1:] {
+		if led, err := m.readAlias(ctx, other); err == nil && !led.pending {
+			return nil, fmt.Errorf("%w: imported in another form", ErrConflict)
+		} else if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
 	}
+	// The sequence, each prefix of which is safe to stop after:
+	//  1. the alias names the key-to-be. It is pending: Verify does not follow it.
+	//  2. the key is written.
+	//  3. the alias is no longer pending. From now on the key was accepted, perhaps;
+	//     so if it is ever gone, it was purged, and is not made anew.
+	// Every attempt writes the alias in step 1, and what step 2 may overwrite was read
+	// before; so one that gets through step 3 knows that the key is as it wrote it.
+	alias, cond, err := m.placeOfImport(ctx, k, now)
+	if err != nil {
+		return nil, err
+	}
+	version, err := m.replace(ctx, alias.record(), alias.cond)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +140,43 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	default:
 		k.legacy = ownDigest + hex.EncodeToString(foreign.Digest)
 	}
-	if k.version, err = m.create(ctx, encodeKey(k, m.purgeAt(k))); err != nil {
+	if k.version, err = m.replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
+		return nil, err
+	}
+	alias.pending = false
+	if _, err := m.replace(ctx, alias.record(), backend.IfVersion(version)); err != nil {
 		return nil, err
 	}
 	return k, nil
+}
+
+// placeOfImport gives k its ID, and returns its alias, to be written first, and the
+// condition under which the key is: the place of what an unfinished import of the
+// same key left, if there is such a thing.
+func (m *Manager) placeOfImport(ctx context.Context, k *Key, now time.Time) (*alias, backend.Cond, error) {
+	left, err := m.readAlias(ctx, k.alias)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		k.id = ID(keytext.NewID(now))
+		fresh := backend.Record{ID: k.alias, Kind: recordAlias, Owner: owner(k.subjectKind, k.subject), Created: k.issuedAt}
+		return &alias{target: k.id, pending: true, rec: fresh, cond: backend.IfAbsent()}, backend.IfAbsent(), nil
+	case err != nil:
+		return nil, backend.Cond{}, err
+	case !left.pending:
+		return nil, backend.Cond{}, fmt.Errorf("%w: imported already", ErrConflict)
+	}
+	k.id = left.target
+	old, err := m.readKey(ctx, k.id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return left, backend.IfAbsent(), nil
+	case err != nil:
+		return nil, backend.Cond{}, err
+	case old.status != StatusActive || old.subjectRef != k.subjectRef:
+		return nil, backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
+	}
+	k.issuedAt = old.issuedAt // immutable
+	return left, backend.IfVersion(old.version), nil
 }
 
 // ownDigest marks a legacy hash that Config.Foreign.Digest can compute.
@@ -131,8 +188,12 @@ func foreignSecret(id ID, presented string) []byte {
 	return append(append([]byte{0}, id[:]...), presented...)
 }
 
-// foreignAlias checks what is imported and returns the record to find it by.
-func (m *Manager) foreignAlias(f ForeignKey) (recordID, error) {
+func (m *Manager) tooWide(h legacyhash.Hash) error {
+	return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", ErrInvalid, h.Lanes(), m.cfg.Foreign.SlowChecks)
+}
+
+// checkForeign checks what is imported.
+func (m *Manager) checkForeign(f ForeignKey) error {
 	given := 0
 	for _, set := range []bool{f.Secret != "", f.Hash != "", f.Digest != nil} {
 		if set {
@@ -140,73 +201,151 @@ func (m *Manager) foreignAlias(f ForeignKey) (recordID, error) {
 		}
 	}
 	if given != 1 {
-		return recordID{}, fmt.Errorf("%w: want one of Secret, Hash and Digest", ErrInvalid)
+		return fmt.Errorf("%w: want one of Secret, Hash and Digest", ErrInvalid)
 	}
 	if err := checkText("locator", f.Locator, 0, maxSubject); err != nil {
-		return recordID{}, err
+		return err
 	}
 	if f.Locator != "" && m.cfg.Foreign.Locate == nil {
-		return recordID{}, fmt.Errorf("%w: a Locator without Config.Foreign.Locate", ErrInvalid)
+		return fmt.Errorf("%w: a Locator without Config.Foreign.Locate", ErrInvalid)
 	}
 	switch {
 	case f.Secret != "":
-		if !m.foreignText(f.Secret) {
-			return recordID{}, fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minForeign, m.cfg.Foreign.MaxLength)
-		}
-		if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.known(prefix) {
-			return recordID{}, fmt.Errorf("%w: the key has the native form", ErrInvalid)
-		}
-		if f.Locator != "" {
-			if found, ok := m.cfg.Foreign.Locate(f.Secret); !ok || found != f.Locator {
-				return recordID{}, fmt.Errorf("%w: Config.Foreign.Locate does not find this Locator in the key", ErrInvalid)
-			}
-			break
-		}
-		sum := sha256.Sum256([]byte(f.Secret))
-		return aliasOfSum(sum[:]), nil
+		return m.checkForeignSecret(f)
 	case f.Hash != "":
 		h, err := legacyhash.Parse(f.Hash)
 		if err != nil {
-			return recordID{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if f.Locator != "" {
-			break
+		if _, plain := h.SHA256(); !plain && f.Locator == "" {
+			return fmt.Errorf("%w: a salted hash needs a Locator", ErrInvalid)
 		}
-		sum, ok := h.SHA256()
-		if !ok {
-			return recordID{}, fmt.Errorf("%w: a salted hash needs a Locator", ErrInvalid)
+		if h.Lanes() > m.cfg.Foreign.SlowChecks {
+			return m.tooWide(h)
 		}
-		return aliasOfSum(sum[:]), nil
-	default:
-		if m.cfg.Foreign.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64 {
-			return recordID{}, fmt.Errorf("%w: want Config.Foreign.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
-		}
-		if f.Locator == "" {
-			return aliasOfDigest(f.Digest), nil
+	case m.cfg.Foreign.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
+		return fmt.Errorf("%w: want Config.Foreign.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
+	}
+	return nil
+}
+
+func (m *Manager) checkForeignSecret(f ForeignKey) error {
+	if !m.foreignText(f.Secret) {
+		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minForeign, m.cfg.Foreign.MaxLength)
+	}
+	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.known(prefix) {
+		return fmt.Errorf("%w: the key has the native form", ErrInvalid)
+	}
+	if m.tokens != nil && isToken(f.Secret) {
+		return fmt.Errorf("%w: the key begins as a token does, and would be taken for one", ErrInvalid)
+	}
+	if f.Locator != "" {
+		if found, ok := m.cfg.Foreign.Locate(f.Secret); !ok || found != f.Locator {
+			return fmt.Errorf("%w: Config.Foreign.Locate does not find this Locator in the key", ErrInvalid)
 		}
 	}
-	return aliasOfLocator(f.Locator), nil
+	return nil
+}
+
+// aliasesOf returns the records by which a key that was checked may have been
+// imported, as far as they can be told from what is known of it: first the one by
+// which it is to be found now.
+func (m *Manager) aliasesOf(f ForeignKey) []recordID {
+	var all []recordID
+	if f.Locator != "" {
+		all = append(all, aliasOfLocator(f.Locator))
+	}
+	switch {
+	case f.Secret != "":
+		sum := sha256.Sum256([]byte(f.Secret))
+		all = append(all, aliasOfSum(sum[:]))
+		possible, _ := m.aliasesOfText(f.Secret, sum[:])
+		for _, alias := range possible {
+			if !slices.Contains(all, alias) {
+				all = append(all, alias)
+			}
+		}
+	case f.Hash != "":
+		if h, err := legacyhash.Parse(f.Hash); err == nil {
+			if sum, plain := h.SHA256(); plain {
+				all = append(all, aliasOfSum(sum[:]))
+			}
+		}
+	default:
+		all = append(all, aliasOfDigest(f.Digest))
+	}
+	return all
+}
+
+// aliasesOfText returns every record by which a presented text may be found, and
+// its digest of the other system, if there is one. sum is its SHA-256.
+func (m *Manager) aliasesOfText(presented string, sum []byte) (aliases []recordID, own []byte) {
+	if locate := m.cfg.Foreign.Locate; locate != nil {
+		if locator, ok := locate(strings.Clone(presented)); ok && locator != "" {
+			aliases = append(aliases, aliasOfLocator(locator))
+		}
+	}
+	aliases = append(aliases, aliasOfSum(sum))
+	if digest := m.cfg.Foreign.Digest; digest != nil {
+		if own = digest(strings.Clone(presented)); len(own) > 0 {
+			aliases = append(aliases, aliasOfDigest(own))
+		}
+	}
+	return aliases, own
 }
 
 func aliasOfLocator(locator string) recordID { return namedRecord(recordAlias, "locator", locator) }
 func aliasOfSum(sum []byte) recordID         { return namedRecord(recordAlias, "sha256", string(sum)) }
 func aliasOfDigest(d []byte) recordID        { return namedRecord(recordAlias, "digest", string(d)) }
 
-func (m *Manager) readAlias(ctx context.Context, ref recordID) (ID, error) {
+// alias leads from the text of an imported key to its record.
+type alias struct {
+	target  ID
+	pending bool // the import has not finished
+	rec     backend.Record
+	cond    backend.Cond // that it is still as it was read
+}
+
+func (a *alias) record() backend.Record {
+	rec := a.rec
+	w := newBody()
+	w.id(fieldTarget, a.target)
+	if a.pending {
+		w.text(fieldPending, "\x01")
+	}
+	w.seal(&rec)
+	return rec
+}
+
+func (m *Manager) readAlias(ctx context.Context, ref recordID) (*alias, error) {
 	rec, err := m.store.Get(ctx, ref)
 	if err != nil {
-		return ID{}, storeError("read", err)
+		return nil, storeError("read", err)
 	}
 	r, err := openBody(&rec, recordAlias)
 	if err != nil {
-		return ID{}, err
+		return nil, err
 	}
-	field, v, ok := r.next()
-	id := ID(r.id(v))
-	if !ok || field != fieldTarget || r.bad || r.rest != "" {
-		return ID{}, corrupt(&rec, "fields")
+	a := &alias{rec: rec, cond: backend.IfVersion(rec.Version)}
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case fieldTarget:
+			a.target = r.id(v)
+		case fieldPending:
+			a.pending = true
+			r.bad = r.bad || v != "\x01"
+		default:
+			r.bad = true
+		}
 	}
-	return id, nil
+	if r.bad || a.target.IsZero() {
+		return nil, corrupt(&rec, "fields")
+	}
+	return a, nil
 }
 
 const minForeign = 8
@@ -258,32 +397,21 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string, how deman
 func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 	// Before any store is asked: an entry put below depends on what is read after.
 	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
-	var aliases []recordID
-	var own []byte
-	if locate := m.cfg.Foreign.Locate; locate != nil {
-		if locator, ok := locate(strings.Clone(q.presented)); ok && locator != "" {
-			aliases = append(aliases, aliasOfLocator(locator))
-		}
-	}
-	aliases = append(aliases, aliasOfSum(q.seen.sum[:]))
-	if digest := m.cfg.Foreign.Digest; digest != nil {
-		own = digest(strings.Clone(q.presented))
-		aliases = append(aliases, aliasOfDigest(own))
-	}
+	aliases, own := m.aliasesOfText(q.presented, q.seen.sum[:])
 	refs := make([]cache.Ref, 0, cache.MaxRefs)
-	for _, alias := range aliases {
-		refs = append(refs, cache.Ref(alias))
-		id, err := m.readAlias(ctx, alias)
-		if errors.Is(err, ErrNotFound) {
+	for _, ref := range aliases {
+		refs = append(refs, cache.Ref(ref))
+		led, err := m.readAlias(ctx, ref)
+		if errors.Is(err, ErrNotFound) || err == nil && led.pending {
 			continue
 		}
 		if err != nil {
 			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
-		refs = append(refs, cache.Ref(id))
-		rec, err := m.store.Get(ctx, backend.ID(id))
+		refs = append(refs, cache.Ref(led.target))
+		rec, err := m.store.Get(ctx, backend.ID(led.target))
 		if errors.Is(err, backend.ErrNotFound) {
-			continue // an import that did not finish, or a purged key
+			continue // purged
 		}
 		if err != nil {
 			return found{err: checkError(err)}
@@ -296,7 +424,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 		if err != nil {
 			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
-		if !matches || !k.foreign || k.alias != alias {
+		if !matches || !k.foreign || k.alias != ref {
 			continue
 		}
 		return m.remember(ctx, q, ticket, k)
@@ -321,18 +449,21 @@ func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, 
 	}
 	if text, ok := strings.CutPrefix(k.legacy, ownDigest); ok {
 		want, err := hex.DecodeString(text)
-		if err != nil || own == nil {
+		if err != nil || m.cfg.Foreign.Digest == nil {
 			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
 		}
-		return digestOf(want).Equal(digestOf(own)), nil
+		return len(own) > 0 && digestOf(want).Equal(digestOf(own)), nil
 	}
 	h, err := legacyhash.Parse(k.legacy)
 	if err != nil {
 		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
 	}
-	ok, err := m.limiter.Verify(ctx, h, presented)
-	if errors.Is(err, legacyhash.ErrBusy) {
+	ok, err := m.limiter.Verify(ctx, k.id, h, presented)
+	switch {
+	case errors.Is(err, legacyhash.ErrBusy):
 		return false, ErrBusy
+	case errors.Is(err, legacyhash.ErrLanes):
+		return false, m.tooWide(h)
 	}
 	return ok, err
 }

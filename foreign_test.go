@@ -10,10 +10,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend"
@@ -184,7 +186,7 @@ func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
 	m := newManager(t, fault, fob.Config{})
 	calls := fault.Calls(backendtest.OpGet)
 	mustReject(t, m, foreignText, fob.ErrMalformed)
-	require.Equal(t, calls, fault.Calls(""))
+	require.Equal(t, calls, fault.Calls(backendtest.OpGet))
 }
 
 // The alias and the key are two records: a thief who may write aliases must not
@@ -239,4 +241,285 @@ func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
 		mustBeUnsure(t, err)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 	}
+}
+
+// The same key in another form is the same key: it has one record, so that revoking
+// it once is enough.
+func TestAKeyIsImportedInOneForm(t *testing.T) {
+	sum := sha256.Sum256([]byte(foreignText))
+	hash := hex.EncodeToString(sum[:])
+	text, locatedText := fob.ForeignKey{Secret: foreignText}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}
+	locatedHash, locatedDigest := fob.ForeignKey{Hash: hash, Locator: "ab12cd"}, fob.ForeignKey{Digest: otherDigest(foreignText), Locator: "ab12cd"}
+	plainHash, digest := fob.ForeignKey{Hash: hash}, fob.ForeignKey{Digest: otherDigest(foreignText)}
+	for name, forms := range map[string][2]fob.ForeignKey{
+		"text, located text":     {text, locatedText},
+		"located text, text":     {locatedText, text},
+		"text, hash":             {text, plainHash},
+		"text, located hash":     {text, locatedHash},
+		"located hash, text":     {locatedHash, text},
+		"hash, located hash":     {plainHash, locatedHash},
+		"hash, located text":     {plainHash, locatedText},
+		"digest, text":           {digest, text},
+		"digest, located text":   {digest, locatedText},
+		"digest, located digest": {digest, locatedDigest},
+		"located digest, text":   {locatedDigest, text},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, nil, fob.Config{Foreign: located()})
+			first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, forms[0])
+			require.NoError(t, err)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, forms[1])
+			require.ErrorIs(t, err, fob.ErrConflict)
+			require.Equal(t, first.ID(), mustVerify(t, m, foreignText).ID())
+			_, err = m.Revoke(t.Context(), first.ID(), "leaked")
+			require.NoError(t, err)
+			mustReject(t, m, foreignText, fob.ErrRevoked)
+		})
+	}
+}
+
+// A script that imports every night must not revive what was revoked, when its
+// record has been purged.
+func TestAnImportRevivesNothing(t *testing.T) {
+	for name, foreign := range foreignForms(t) {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock()
+			m := newManager(t, nil, fob.Config{Foreign: located(), Clock: clock.Now})
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, foreign)
+			require.NoError(t, err)
+			_, err = m.Revoke(t.Context(), key.ID(), "leaked")
+			require.NoError(t, err)
+			clock.Add(91 * 24 * time.Hour)
+			swept, err := m.Sweep(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 1, swept.Purged)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, foreign)
+			require.ErrorIs(t, err, fob.ErrConflict)
+			mustReject(t, m, foreignText, fob.ErrUnknown)
+		})
+	}
+}
+
+// Of an import that was cut off no step is live before the last one; what was
+// revoked meanwhile is not imported again.
+func TestARevokedLeftOverIsNotImported(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	m := newManager(t, fault, fob.Config{Foreign: located()})
+	fault.CrashAfter(2, backendtest.OpPut)
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	require.Error(t, err)
+	fault.Inject(nil)
+	mustReject(t, m, foreignText, fob.ErrUnknown)
+	page, err := m.List(t.Context(), fob.Query{})
+	require.NoError(t, err)
+	require.Len(t, page.Credentials, 1)
+	_, err = m.Revoke(t.Context(), page.Credentials[0].ID(), "")
+	require.NoError(t, err)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	require.ErrorIs(t, err, fob.ErrConflict)
+	mustReject(t, m, foreignText, fob.ErrUnknown)
+}
+
+func TestAnImportWhoseAnswersAreLost(t *testing.T) {
+	for n := range 3 {
+		fault := backendtest.NewFault(memory.New())
+		m := newManager(t, fault, fob.Config{Foreign: located()})
+		atPut(fault, n+1, backendtest.LostAck())
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		fault.Inject(nil)
+		require.NoError(t, err)
+		mustVerify(t, m, foreignText)
+	}
+}
+
+// Of many imports at once at most one is told that it came through, and what it
+// asked for holds.
+func TestOfManyImportsAtOnceAtMostOneWins(t *testing.T) {
+	for range 20 {
+		m := newManager(t, nil, fob.Config{Foreign: located()})
+		var mu sync.Mutex
+		var won []string
+		var wg sync.WaitGroup
+		for n := range 8 {
+			wg.Go(func() {
+				name := fmt.Sprint(n)
+				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: name}, fob.ForeignKey{Secret: foreignText})
+				if err == nil {
+					mu.Lock()
+					won = append(won, name)
+					mu.Unlock()
+				} else if !errors.Is(err, fob.ErrConflict) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(won) == 0 { // all met each other; the next one comes through
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a", Name: "last"}, fob.ForeignKey{Secret: foreignText})
+			require.NoError(t, err)
+			won = append(won, "last")
+		}
+		require.Len(t, won, 1)
+		require.Equal(t, won[0], mustVerify(t, m, foreignText).(*fob.Key).Name())
+	}
+}
+
+func TestForeignTextThatIsTakenForATokenIsNotImported(t *testing.T) {
+	cfg := tokenConfig()
+	cfg.Foreign = located()
+	m := newManager(t, nil, cfg)
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "v1.0123456789abcdef"})
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "v10.0123456789abcdef"})
+	require.NoError(t, err)
+	mustVerify(t, m, "v10.0123456789abcdef")
+}
+
+func TestADigestOfNoKeyMatchesNone(t *testing.T) {
+	foreign := located()
+	foreign.Digest = func(presented string) []byte {
+		if !strings.HasPrefix(presented, "ab12cd.s3") {
+			return nil
+		}
+		return otherDigest(presented)
+	}
+	store := memory.New()
+	m := newManager(t, store, fob.Config{Foreign: foreign})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
+	require.NoError(t, err)
+	mustReject(t, m, "ab12cd.wrong-secret", fob.ErrUnknown)
+	without := located()
+	without.Digest = nil
+	_, err = newManager(t, store, fob.Config{Foreign: without}).Verify(t.Context(), foreignText)
+	mustBeUnsure(t, err) // it is Config that lacks something
+	mustVerify(t, m, foreignText)
+}
+
+// A locator is public: who knows one may keep that key busy, and no other.
+func TestAFloodOnOneKeyLeavesTheOthersAlone(t *testing.T) {
+	m := newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: 1}})
+	for _, locator := range []string{"victim", "flooded"} {
+		hash, err := bcrypt.GenerateFromPassword([]byte(locator+".good-secret"), bcrypt.MinCost)
+		require.NoError(t, err)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: string(hash), Locator: locator})
+		require.NoError(t, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var busy atomic.Int64
+	for n := range 64 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if _, err := m.Verify(ctx, fmt.Sprintf("flooded.wrong-%d-%d", n, i)); errors.Is(err, fob.ErrBusy) {
+					busy.Add(1)
+				}
+			}
+		})
+	}
+	for busy.Load() < 100 {
+		runtime.Gosched()
+	}
+	mustVerify(t, m, "victim.good-secret")
+	stop()
+	wg.Wait()
+}
+
+// SlowChecks is a number of cores, and argon2id takes one for each lane.
+func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
+	store := memory.New()
+	b64 := base64.RawStdEncoding.EncodeToString
+	salt := []byte("0123456789abcdef")
+	wide := fob.ForeignKey{
+		Hash:    "$argon2id$v=19$m=64,t=1,p=4$" + b64(salt) + "$" + b64(argon2.IDKey([]byte(foreignText), salt, 1, 64, 4, 32)),
+		Locator: "ab12cd",
+	}
+	manager := func(checks int) *fob.Manager {
+		return newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: checks}})
+	}
+	_, err := manager(3).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	require.ErrorContains(t, err, "SlowChecks")
+	_, err = manager(4).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	require.NoError(t, err)
+	_, err = manager(3).Verify(t.Context(), foreignText)
+	mustBeUnsure(t, err)
+	mustVerify(t, manager(4), foreignText)
+	mustVerify(t, manager(3), foreignText) // it has a digest of ours by now
+}
+
+// twoFaults calls try with every two faults at every two of the first calls of a
+// store.
+func twoFaults(t *testing.T, calls int, try func(t *testing.T, fault *backendtest.Fault, arm func())) {
+	t.Helper()
+	faults := map[string]backendtest.Injection{
+		"answer lost":       backendtest.LostAck(),
+		"not made, unknown": {Fail: backendtest.LostAck().Lose},
+		"unavailable":       backendtest.Unavailable(),
+	}
+	for nameA, a := range faults {
+		for nameB, b := range faults {
+			t.Run(nameA+", "+nameB, func(t *testing.T) {
+				for first := range calls {
+					for second := first + 1; second <= calls; second++ {
+						fault := backendtest.NewFault(memory.New())
+						try(t, fault, func() {
+							n := -1
+							fault.Inject(func(c backendtest.Call) backendtest.Injection {
+								if c.Op != backendtest.OpGet && c.Op != backendtest.OpPut {
+									return backendtest.Injection{}
+								}
+								switch n++; n {
+								case first:
+									return a
+								case second:
+									return b
+								}
+								return backendtest.Injection{}
+							})
+						})
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
+	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
+		m := newManager(t, fault, fob.Config{Foreign: located()})
+		imported := func() error {
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+			return err
+		}
+		arm()
+		first := imported()
+		fault.Inject(nil)
+		if err := imported(); first == nil || err != nil {
+			require.ErrorIs(t, err, fob.ErrConflict, "it was imported")
+		}
+		mustVerify(t, m, foreignText)
+		page, err := m.List(t.Context(), fob.Query{})
+		require.NoError(t, err)
+		require.Len(t, page.Credentials, 1)
+		require.NoError(t, m.Close())
+	})
+}
+
+func TestAnIdempotentIssueThatFailedTwiceCanBeCalledAgain(t *testing.T) {
+	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
+		m := newManager(t, fault, fob.Config{})
+		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		arm()
+		first, _, err := m.IssueKey(t.Context(), spec)
+		fault.Inject(nil)
+		text, _ := mustIssue(t, m, spec)
+		if err == nil {
+			require.Equal(t, first.Reveal(), text)
+		}
+		mustVerify(t, m, text)
+		page, err := m.List(t.Context(), fob.Query{})
+		require.NoError(t, err)
+		require.Len(t, page.Credentials, 1)
+		require.NoError(t, m.Close())
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -65,6 +66,12 @@ func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
 	return nil
 }
 
+// keptBeyond is how much longer the record of a key is kept than the answer that
+// leads to it. A repeat takes an answer without a key for a call that was cut off,
+// and makes the key: so as long as anybody trusts the answer, be his clock late or
+// his call slow, what became of the key must still be there to be found.
+const keptBeyond = 24 * time.Hour
+
 // issueOnce is IssueKey with an idempotency key. The answer is sealed and
 // stored first, the key second: whichever step a crash comes after, a repeat
 // finishes the same work with the same secret.
@@ -73,7 +80,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		return Secret{}, nil, fmt.Errorf("%w: idempotency key of %d bytes, want 16 to 256", ErrInvalid, n)
 	}
 	ref := namedRecord(recordIdempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
-	request := requestDigest(spec)
+	request := requestDigest(spec, k.prefix)
 	for range writeTries {
 		old, err := m.store.Get(ctx, ref)
 		cond := backend.IfAbsent()
@@ -82,7 +89,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		case err != nil:
 			return Secret{}, nil, storeError("fob: issue key", err)
 		case now.UnixMilli() < old.PurgeAt:
-			return m.issueAgain(ctx, spec, k, &old, request)
+			return m.issueAgain(ctx, spec, k, &old)
 		default:
 			cond = backend.IfVersion(old.Version) // its window is over
 		}
@@ -94,6 +101,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 			Created: k.issuedAt,
 			PurgeAt: k.issuedAt + m.cfg.IdempotencyWindow.Milliseconds(),
 		}
+		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {
 			rec.Created = old.Created // immutable
 		}
@@ -107,8 +115,8 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		w.text(fieldRequest, string(request[:]))
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
-		if errors.Is(err, ErrConflict) {
-			continue // another call with the same key came first: its answer is ours
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+			continue // another call with the same key came first: its answer is ours; or a purge
 		}
 		if err != nil {
 			return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
@@ -127,13 +135,13 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 func (m *Manager) finishOnce(ctx context.Context, k *Key) (*Key, error) {
 	err := m.putNewKey(ctx, k)
 	if errors.Is(err, ErrConflict) {
-		return m.readKey(ctx, k.id)
+		return m.currentKey(ctx, k.id)
 	}
 	return k, err
 }
 
 // issueAgain answers a repeat from the sealed record.
-func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *backend.Record, request [sha256.Size]byte) (Secret, *Key, error) {
+func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *backend.Record) (Secret, *Key, error) {
 	r, err := openBody(rec, recordIdempotency)
 	if err != nil {
 		return Secret{}, nil, err
@@ -158,19 +166,24 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 	if r.bad || sealed == "" || k.id.IsZero() {
 		return Secret{}, nil, corrupt(rec, "fields")
 	}
-	if asked != string(request[:]) {
-		return Secret{}, nil, ErrIdempotency
-	}
 	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	if _, problem := keytext.Split(text); problem != keytext.OK || keytext.Check(text) != keytext.OK {
+	prefix, problem := keytext.Split(text)
+	if problem != keytext.OK || keytext.Check(text) != keytext.OK {
 		return Secret{}, nil, corrupt(rec, "answer")
 	}
-	issued, err := m.readKey(ctx, k.id)
+	if spec.Prefix == "" && slices.Contains(m.cfg.RetiredPrefixes, prefix) {
+		k.prefix = prefix // it was the default then
+	}
+	if request := requestDigest(spec, k.prefix); asked != string(request[:]) {
+		return Secret{}, nil, ErrIdempotency
+	}
+	issued, err := m.currentKey(ctx, k.id)
 	if errors.Is(err, ErrNotFound) {
 		// The first call ended between its two steps.
+		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		m.digestText(k, text)
 		issued, err = m.finishOnce(ctx, k)
 	}
@@ -181,7 +194,8 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 }
 
 // requestDigest tells one request from another under the same idempotency key.
-func requestDigest(spec KeySpec) [sha256.Size]byte {
+// prefix is that of the key's text, which spec may leave to Config.
+func requestDigest(spec KeySpec, prefix string) [sha256.Size]byte {
 	h := sha256.New()
 	part := func(texts ...string) {
 		var n [8]byte
@@ -194,7 +208,7 @@ func requestDigest(spec KeySpec) [sha256.Size]byte {
 		}
 	}
 	number := func(n int64) { part(string(binary.BigEndian.AppendUint64(nil, uint64(n)))) }
-	part(spec.Subject, spec.Name, spec.Prefix, spec.Scopes.String())
+	part(spec.Subject, spec.Name, prefix, spec.Scopes.String())
 	part(spec.Tags...)
 	number(int64(max(spec.SubjectKind, SubjectApplication)))
 	number(millis(spec.NotBefore))

@@ -224,3 +224,119 @@ func TestPeppersInAnotherOrder(t *testing.T) {
 	}
 	require.LessOrEqual(t, fault.Calls(backendtest.OpPut), before+2)
 }
+
+// A repeat must find what became of the key, not make it anew: its record outlives
+// the answer even where Retention is shorter than the window.
+func TestARepeatedIssueRevivesNothing(t *testing.T) {
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	limited := spec
+	limited.TTL = time.Hour
+	for name, c := range map[string]struct {
+		spec   fob.KeySpec
+		end    func(m *fob.Manager, id fob.ID) error
+		reason error
+		status fob.Status
+		purged int
+	}{
+		"revoked": {spec, func(m *fob.Manager, id fob.ID) error {
+			_, err := m.Revoke(t.Context(), id, "leaked")
+			return err
+		}, fob.ErrRevoked, fob.StatusRevoked, 2},
+		"its subject revoked": {spec, func(m *fob.Manager, _ fob.ID) error {
+			_, err := m.RevokeSubject(t.Context(), "a", "")
+			return err
+		}, fob.ErrRevoked, fob.StatusRevoked, 1}, // the answer; the key's own record has no end
+		"expired": {limited, func(*fob.Manager, fob.ID) error { return nil }, fob.ErrExpired, fob.StatusExpired, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock()
+			m := newManager(t, nil, fob.Config{Clock: clock.Now, Retention: time.Millisecond, IdempotencyWindow: 24 * time.Hour})
+			text, key := mustIssue(t, m, c.spec)
+			require.NoError(t, c.end(m, key.ID()))
+			for range 3 {
+				clock.Add(8*time.Hour - time.Millisecond)
+				_, err := m.Sweep(t.Context())
+				require.NoError(t, err)
+				again, sameKey, err := m.IssueKey(t.Context(), c.spec)
+				require.NoError(t, err)
+				require.Equal(t, text, again.Reveal())
+				require.Equal(t, c.status, sameKey.StatusAt(clock.Now()), "what is returned says what it is")
+				mustReject(t, m, text, c.reason)
+			}
+			clock.Add(48 * time.Hour)
+			swept, err := m.Sweep(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, c.purged, swept.Purged, "kept no longer than is needed")
+		})
+	}
+}
+
+// A host whose clock is late trusts an answer that is over elsewhere, and must
+// still find its key.
+func TestAnAnswerIsForgottenBeforeItsKey(t *testing.T) {
+	store := memory.New()
+	clock, late := newClock(), newClock()
+	clock.Add(time.Hour)
+	m := newManager(t, store, fob.Config{Clock: clock.Now, Retention: time.Millisecond})
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	text, key := mustIssue(t, m, spec)
+	_, err := m.Revoke(t.Context(), key.ID(), "leaked")
+	require.NoError(t, err)
+	clock.Add(24 * time.Hour)
+	late.Add(24 * time.Hour)
+	_, err = m.Sweep(t.Context())
+	require.NoError(t, err)
+	_, err = store.Get(t.Context(), idOf(key))
+	require.NoError(t, err)
+	_, _, _ = newManager(t, store, fob.Config{Clock: late.Now}).IssueKey(t.Context(), spec)
+	mustReject(t, m, text, fob.ErrRevoked)
+}
+
+func TestARepeatedIssueIsOfTheSamePrefix(t *testing.T) {
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	store := memory.New()
+	mustIssue(t, newManager(t, store, fob.Config{Prefix: "acme_live"}), spec)
+	_, _, err := newManager(t, store, fob.Config{Prefix: "acme_test"}).IssueKey(t.Context(), spec)
+	require.ErrorIs(t, err, fob.ErrIdempotency, "another environment over the same store")
+	both := newManager(t, store, fob.Config{Prefix: "acme_live", Prefixes: []string{"acme_ci"}})
+	named := spec
+	named.Prefix = "acme_ci"
+	_, _, err = both.IssueKey(t.Context(), named)
+	require.ErrorIs(t, err, fob.ErrIdempotency)
+	named.Prefix = "acme_live"
+	mustIssue(t, both, named) // the default, by its name
+}
+
+// The default prefix was retired between a call that was cut off and its repeat.
+func TestARepeatedIssueOutlivesItsPrefix(t *testing.T) {
+	for puts := 1; puts <= 2; puts++ {
+		fault := backendtest.NewFault(memory.New())
+		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		fault.CrashAfter(puts, backendtest.OpPut)
+		_, _, err := newManager(t, fault, fob.Config{Prefix: "acme_old"}).IssueKey(t.Context(), spec)
+		fault.Inject(nil)
+		require.Equal(t, puts == 2, err == nil)
+		m := newManager(t, fault, fob.Config{Prefix: "acme_new", RetiredPrefixes: []string{"acme_old"}})
+		text, key := mustIssue(t, m, spec)
+		require.Equal(t, "acme_old", key.Prefix())
+		mustVerify(t, m, text)
+	}
+}
+
+func TestAPurgeInTheMiddleOfAnIssueIsNoFailure(t *testing.T) {
+	clock := newClock()
+	inner := memory.New()
+	fault := backendtest.NewFault(inner)
+	m := newManager(t, fault, fob.Config{Clock: clock.Now, IdempotencyWindow: time.Hour})
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	first, _ := mustIssue(t, m, spec)
+	clock.Add(2 * time.Hour)
+	fault.InjectOnce(backendtest.OpPut, backendtest.Injection{Before: func() {
+		n, err := inner.Purge(context.Background(), clock.Now(), 1000)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+	}})
+	text, _ := mustIssue(t, m, spec)
+	require.NotEqual(t, first, text)
+	mustVerify(t, m, text)
+}

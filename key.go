@@ -32,6 +32,7 @@ type Key struct {
 	status      Status // stored: active, disabled or revoked
 	subjectKind SubjectKind
 	foreign     bool // imported: its text is not ours, its digest is over all of it
+	retired     bool // rotated out, for good: no clock that is late or steps back revives it
 	reason      RevokeReason
 
 	successor, predecessor ID
@@ -43,6 +44,9 @@ type Key struct {
 	legacy   string // imported and not yet used: the hash of the other system
 	alias    recordID
 	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
+	// keptUntil is, in Unix milliseconds, when the record may be forgotten at the
+	// earliest, because another record still leads to it; zero: at any time.
+	keptUntil int64
 
 	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
@@ -127,6 +131,8 @@ func (k *Key) StatusAt(at time.Time) Status {
 	switch {
 	case k.status != StatusActive:
 		return k.status
+	case k.retired:
+		return StatusExpired
 	case k.notBefore != 0 && ms < k.notBefore:
 		return StatusPending
 	case k.endsAt() != 0 && ms >= k.endsAt():
@@ -170,7 +176,7 @@ func (k *Key) refusal(ms int64) error {
 	case StatusDisabled:
 		return ErrDisabled
 	case StatusExpired:
-		if k.retireAt != 0 && k.endsAt() == k.retireAt {
+		if k.retired || k.retireAt != 0 && k.endsAt() == k.retireAt {
 			return ErrRetired
 		}
 		return ErrExpired
@@ -222,7 +228,9 @@ type KeySpec struct {
 	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
 	// within Config.IdempotencyWindow return the same secret. It must be
 	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
-	// that the store keeps meanwhile.
+	// that the store keeps meanwhile. A repeat brings nothing back: it returns the
+	// key as it is by then, revoked or expired, and the key's record is kept for a
+	// day longer than the window, whatever Config.Retention says.
 	IdempotencyKey string
 }
 

@@ -85,7 +85,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 		}
 		stored.Owner = owner(kind, q.Subject)
 	case q.ExpiringWithin > 0:
-		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin))
+		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -189,16 +189,21 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
-	q := query{how: fresh, now: m.moment()}
-	rec, err := m.store.Get(ctx, backend.ID(id))
-	if err != nil {
-		return nil, storeError("fob: get", err)
-	}
-	k, err := m.current(ctx, &q, &rec)
+	k, err := m.currentKey(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("fob: get: %w", err)
 	}
 	return k, nil
+}
+
+// currentKey reads a key from the store, with what its subject's record says of it.
+func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
+	q := query{how: fresh, now: m.moment()}
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, storeError("read", err)
+	}
+	return m.current(ctx, &q, &rec)
 }
 
 // KeyUpdate says what to change of a key; nil fields stay as they are.
@@ -212,12 +217,15 @@ type KeyUpdate struct {
 	Scopes    *Scopes
 	Tags      *[]string
 	NotBefore *time.Time // the zero time removes it
-	ExpiresAt *time.Time // the zero time removes it
+	// ExpiresAt is counted from now where a rotation repeats it as the successor's
+	// lifetime; the zero time removes it.
+	ExpiresAt *time.Time
 }
 
 // UpdateKey changes a key by compare-and-set and returns it as it now is. When
 // it has returned, no Verify of this Manager that starts later sees the old
-// scopes or times. A revoked key is ErrRevoked; a wrong value is ErrInvalid.
+// scopes or times. A revoked key, or one of a subject that was revoked since, is
+// ErrRevoked; a wrong value is ErrInvalid.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
 	k, err := m.updateKey(ctx, id, u)
 	if err != nil {
@@ -246,9 +254,10 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 			return nil, err
 		}
 	}
+	now := millis(m.now())
 	return m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
-		if k.status == StatusRevoked {
-			return false, ErrRevoked
+		if err := m.notRevoked(ctx, k); err != nil {
+			return false, err
 		}
 		before := encodeKey(k, 0)
 		if u.Name != nil {
@@ -263,8 +272,12 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 		if u.NotBefore != nil {
 			k.notBefore = millis(*u.NotBefore)
 		}
-		if u.ExpiresAt != nil {
+		if u.ExpiresAt != nil && k.expiresAt != millis(*u.ExpiresAt) {
 			k.expiresAt = millis(*u.ExpiresAt)
+			k.lifetime = 0
+			if k.expiresAt != 0 {
+				k.lifetime = max(k.expiresAt-now, 1)
+			}
 		}
 		if k.expiresAt != 0 && k.expiresAt <= k.notBefore {
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)

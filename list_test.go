@@ -142,3 +142,15 @@ func TestSweepIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fob.Swept{Purged: 500}, second)
 }
+
+// The boundary of a list does not depend on the index that it is read by.
+func TestWhatExpiresAtTheVeryInstantIsListed(t *testing.T) {
+	clock := newClock()
+	m := newManager(t, nil, fob.Config{Clock: clock.Now})
+	mustIssue(t, m, fob.KeySpec{Subject: "a", Name: "k", TTL: time.Hour})
+	mustIssue(t, m, fob.KeySpec{Subject: "a", Name: "later", TTL: time.Hour + time.Millisecond})
+	for _, subject := range []string{"", "a"} {
+		require.Equal(t, []string{"k"}, listAll(t, m, fob.Query{Subject: subject, ExpiringWithin: time.Hour}))
+		require.Empty(t, listAll(t, m, fob.Query{Subject: subject, ExpiringWithin: time.Hour - time.Millisecond}))
+	}
+}

@@ -25,10 +25,11 @@ type Manager struct {
 	peppers  map[string][]byte
 	limiter  *legacyhash.Limiter
 
-	answers *answers
-	marks   marks
-	usage   *usageLog
-	tokens  *tokens // nil without Config.Tokens
+	answers   *answers
+	marks     marks
+	rotations rotationWalk
+	usage     *usageLog
+	tokens    *tokens // nil without Config.Tokens
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -289,7 +290,7 @@ func (m *Manager) purgeAt(k *Key) int64 {
 	if end == 0 {
 		return 0
 	}
-	return end + m.cfg.Retention.Milliseconds()
+	return max(end+m.cfg.Retention.Milliseconds(), k.keptUntil)
 }
 
 // storeError says what was being done and gives the store's sentinels their

@@ -91,6 +91,9 @@ const (
 	fieldUsed
 	fieldClaims
 	fieldEnded
+	fieldKeptUntil
+	fieldRetired
+	fieldPending // of an alias: its import has not finished
 )
 
 const bodyFormat = 1
@@ -263,6 +266,10 @@ func encodeKey(k *Key, purgeAt int64) backend.Record {
 	w.id(fieldAlias, k.alias)
 	w.id(fieldSubjectRef, k.subjectRef)
 	w.number(fieldLifetime, uint64(k.lifetime))
+	w.number(fieldKeptUntil, uint64(k.keptUntil))
+	if k.retired {
+		w.text(fieldRetired, "\x01")
+	}
 	w.seal(&rec)
 	return rec
 }
@@ -338,6 +345,11 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 			k.subjectRef = r.id(v)
 		case fieldLifetime:
 			k.lifetime = r.millis(v)
+		case fieldKeptUntil:
+			k.keptUntil = r.millis(v)
+		case fieldRetired:
+			k.retired = true
+			r.bad = r.bad || v != "\x01"
 		default:
 			r.bad = true
 		}

@@ -207,11 +207,26 @@ func (m *Manager) Enable(ctx context.Context, id ID) error {
 	return m.setStatus(ctx, id, StatusActive, EventEnabled)
 }
 
+// notRevoked fails with ErrRevoked if a key was revoked, or all of its subject.
+func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
+	if k.status == StatusRevoked {
+		return ErrRevoked
+	}
+	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
+	if err != nil {
+		return storeError("read subject", err)
+	}
+	if k.epoch < epoch {
+		return ErrRevoked
+	}
+	return nil
+}
+
 func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventType) error {
 	changed := false
 	k, err := m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
-		if k.status == StatusRevoked {
-			return false, ErrRevoked
+		if err := m.notRevoked(ctx, k); err != nil {
+			return false, err
 		}
 		changed = k.status != to
 		k.status = to

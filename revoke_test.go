@@ -364,7 +364,7 @@ func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 		"revoke":  func(m *fob.Manager, k *fob.Key) error { _, err := m.Revoke(t.Context(), k.ID(), ""); return err },
 		"disable": func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID()) },
 		"subject": func(m *fob.Manager, k *fob.Key) error {
-			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject(), 2_000_000_000_000)
+			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject(), int64(2_000_000_000_000))
 			_, err := m.ApplyRevocations(t.Context(), strings.NewReader(line))
 			return err
 		},
@@ -382,4 +382,48 @@ func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 			require.ErrorIs(t, err, fob.ErrRejected)
 		})
 	}
+}
+
+// RevokeSubject writes no key, and yet no call says of one that it is good.
+func TestEveryCallSeesThatTheSubjectIsRevoked(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	_, key := mustIssue(t, m, spec)
+	_, disabled := mustIssue(t, m, fob.KeySpec{Subject: "a"})
+	require.NoError(t, m.Disable(t.Context(), disabled.ID()))
+	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: time.Hour})
+	require.NoError(t, err)
+	_, err = m.RevokeSubject(t.Context(), "a", "")
+	require.NoError(t, err)
+
+	status, err := m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.True(t, status.Retired, "the old key is no longer accepted")
+	require.Equal(t, fob.StatusRevoked, status.Old.StatusAt(time.Now()))
+	require.Equal(t, fob.StatusRevoked, status.Successor.StatusAt(time.Now()))
+	_, again, err := m.IssueKey(t.Context(), spec)
+	require.NoError(t, err)
+	require.Equal(t, fob.StatusRevoked, again.StatusAt(time.Now()))
+	name := "x"
+	_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{Name: &name})
+	require.ErrorIs(t, err, fob.ErrRevoked)
+	require.ErrorIs(t, m.Enable(t.Context(), disabled.ID()), fob.ErrRevoked)
+	require.ErrorIs(t, m.Disable(t.Context(), key.ID()), fob.ErrRevoked)
+	_, err = m.Revoke(t.Context(), key.ID(), "for the record")
+	require.NoError(t, err)
+}
+
+func TestAKeyThatIsNotYetValidIsNotRetired(t *testing.T) {
+	clock := newClock()
+	m := newManager(t, nil, fob.Config{Clock: clock.Now})
+	_, key := mustIssue(t, m, fob.KeySpec{NotBefore: clock.Now().Add(time.Hour)})
+	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: 2 * time.Hour})
+	require.NoError(t, err)
+	status, err := m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.False(t, status.Retired)
+	clock.Add(2 * time.Hour)
+	status, err = m.RotationStatus(t.Context(), key.ID())
+	require.NoError(t, err)
+	require.True(t, status.Retired)
 }

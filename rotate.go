@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -14,14 +15,16 @@ import (
 
 // Rotation says how a key gives way to its successor.
 type Rotation struct {
-	// Overlap is how long the old key is still accepted. Zero: not at all.
+	// Overlap is how long the old key is still accepted, by the clock of whoever
+	// verifies it. Zero: not at all, whatever any clock says.
 	Overlap time.Duration
 	// QuietTime, if set, retires the old key before the end of the overlap, once
 	// the successor has been used and the old key has not been for this long. At
 	// least twice Config.UsageInterval, because usage is written behind.
 	QuietTime time.Duration
 	// TTL is the lifetime of the successor; zero: the lifetime that the old key
-	// was issued with, if any.
+	// was issued with, or was given since by UpdateKey, if any. It must outlast the
+	// old key's NotBefore, else ErrInvalid.
 	TTL time.Duration
 }
 
@@ -29,11 +32,15 @@ type Rotation struct {
 // scopes and tags, and ends the old key when the overlap is over. It returns the
 // successor's secret, shown this once, and the successor.
 //
-// A rotation that failed or was cut off can be called again: the old key stays
-// valid until a rotation has returned, and the unfinished successor is taken
-// over. ErrConflict means that another rotation of this key ran meanwhile, or
-// that it has been rotated: rotate its successor. A revoked, disabled or
-// expired key is refused with that reason; an imported one gets a successor of
+// A rotation that failed or was cut off can be called again: the old key stays as
+// it is until the last step, and the unfinished successor is taken over. The old
+// key may have got its end only where the error is ErrIndeterminate, or there is no
+// answer at all; then, called again, RotateKey fails with ErrConflict, nobody has
+// the successor's secret, and the successor (Key.Successor of the old key) can be
+// rotated in its turn. ErrConflict otherwise means that the key was changed or
+// rotated by somebody else meanwhile, or has been rotated before: rotate its
+// successor. A revoked, disabled or expired key is refused with that reason, one of
+// another environment with ErrWrongEnvironment; an imported one gets a successor of
 // the native form.
 func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
 	secret, k, err := m.rotate(ctx, id, rotation)
@@ -60,7 +67,10 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	next := m.successorOf(old, rotation, epoch, now)
+	next, err := m.successorOf(old, rotation, epoch, now)
+	if err != nil {
+		return Secret{}, nil, err
+	}
 
 	// The sequence, each prefix of which is safe to stop after:
 	//  1. the old key names its successor-to-be and this attempt; it stays valid.
@@ -70,47 +80,118 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 	// once at most one gets through both 2 and 3: the other meets a version it
 	// has not read. A later attempt finds the name and takes the successor over;
 	// its old secret was never handed out, because step 3 never came.
-	cond := backend.IfAbsent()
-	next.id = ID(keytext.NewID(now))
-	if old.rotating != 0 {
-		switch left, err := m.readKey(ctx, old.successor); {
-		case err == nil && left.status == StatusRevoked:
-			// Revoked is for good: that ID is not used again.
-		case err == nil:
-			next.id, cond = left.id, backend.IfVersion(left.version)
-			next.issuedAt = left.issuedAt // immutable
-		case errors.Is(err, ErrNotFound):
-			next.id = old.successor
-		default:
-			return Secret{}, nil, err
-		}
+	cond, err := m.placeOf(ctx, old, next, now)
+	if err != nil {
+		return Secret{}, nil, err
 	}
 	text := keytext.Format(next.prefix, next.id, keytext.NewSecret())
 	m.digestText(next, text)
 
-	attempt, version := newAttempt(), old.version
-	old.successor, old.rotating = next.id, attempt
-	if version, err = m.replace(ctx, encodeKey(old, m.purgeAt(old)), backend.IfVersion(version)); err != nil {
+	named := *old
+	named.successor, named.rotating = next.id, newAttempt()
+	if err := m.stepOn(ctx, old, &named); err != nil {
 		return Secret{}, nil, err
 	}
 	if next.version, err = m.replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
 		return Secret{}, nil, err
 	}
-	retireAt := millis(now.Add(rotation.Overlap))
+	ended := named
+	ended.rotating, ended.retireAt, ended.retired = 0, millis(now.Add(rotation.Overlap)), rotation.Overlap == 0
 	if rotation.QuietTime > 0 && rotation.Overlap > 0 {
-		if err := m.putRotation(ctx, old, retireAt); err != nil {
+		ended.quiet = rotation.QuietTime.Milliseconds()
+		if err := m.putRotation(ctx, &ended); err != nil {
 			return Secret{}, nil, err
 		}
-		old.quiet = rotation.QuietTime.Milliseconds()
 	}
-	old.rotating, old.retireAt = 0, retireAt
-	if _, err = m.replace(ctx, encodeKey(old, m.purgeAt(old)), backend.IfVersion(version)); err != nil {
-		m.dropSuccessor(ctx, next)
+	if err := m.finishRotation(ctx, &named, &ended, next); err != nil {
 		return Secret{}, nil, err
 	}
 	m.observe(Event{Type: EventRotated, ID: old.id, Subject: old.subject})
 	m.observe(Event{Type: EventIssued, ID: next.id, Subject: next.subject})
 	return newSecret(text), next, nil
+}
+
+// placeOf gives next its ID, and returns the condition under which it is written:
+// the place of what an unfinished attempt left, if there is such a thing.
+func (m *Manager) placeOf(ctx context.Context, old, next *Key, now time.Time) (backend.Cond, error) {
+	next.id = ID(keytext.NewID(now))
+	if old.rotating == 0 {
+		return backend.IfAbsent(), nil
+	}
+	left, err := m.readKey(ctx, old.successor)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		next.id = old.successor
+	case err != nil:
+		return backend.Cond{}, err
+	case left.status == StatusActive:
+		next.id, next.issuedAt = left.id, left.issuedAt // both immutable
+		return backend.IfVersion(left.version), nil
+	}
+	// Somebody has revoked it, or disabled it, which this rotation may not undo:
+	// that ID is not used again.
+	return backend.IfAbsent(), nil
+}
+
+// stepOn makes of the old key's state was the state is. Any change meanwhile is
+// ErrConflict, for the successor does not have it; but a new digest is none, since
+// every Verify may write one.
+func (m *Manager) stepOn(ctx context.Context, was, is *Key) error {
+	_, err := m.editKey(ctx, was.id, func(k *Key, _ bool) (bool, error) {
+		// What has this attempt's number was written by it, and the answer lost.
+		mine := is.rotating != 0 && sameButDigest(k, is)
+		if !mine && !sameButDigest(k, was) {
+			return false, ErrConflict
+		}
+		k.takeRotation(is)
+		return true, nil
+	})
+	return err
+}
+
+// takeRotation takes over from another state of the key what a rotation changes.
+func (k *Key) takeRotation(from *Key) {
+	k.successor, k.rotating, k.quiet = from.successor, from.rotating, from.quiet
+	k.retireAt, k.retired = from.retireAt, from.retired
+}
+
+// sameButDigest reports whether two states of a key differ at most in the digest.
+func sameButDigest(a, b *Key) bool {
+	x, y := *a, *b
+	x.digest, x.pepper, x.legacy = y.digest, y.pepper, y.legacy
+	return string(encodeKey(&x, 0).Body) == string(encodeKey(&y, 0).Body)
+}
+
+// finishRotation is step 3. Whether it was made matters more than how: once the old
+// key has its end, the successor is all that its application has. So what is not
+// known is looked up, and the successor is dropped only when it surely replaces
+// nothing.
+func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) error {
+	err := m.stepOn(ctx, named, ended)
+	if err == nil {
+		return nil
+	}
+	old, lookErr := m.readKey(ctx, named.id)
+	switch {
+	case lookErr != nil || sameButDigest(old, named):
+		return err // if it is not known whether it was made, it still may be
+	case old.retireAt == 0:
+		m.dropSuccessor(ctx, next) // not made, and never will be: the key has changed
+		return ErrConflict
+	case old.successor != next.id:
+		return ErrConflict
+	}
+	// Made: by this attempt, or by another one that has taken the successor over.
+	successor, lookErr := m.readKey(ctx, next.id)
+	switch {
+	case lookErr != nil:
+		return err
+	case !successor.digest.Equal(next.digest):
+		return ErrConflict
+	}
+	// Once more, because what can be read need not be durable.
+	_, err = m.editKey(ctx, old.id, func(*Key, bool) (bool, error) { return true, nil })
+	return settle(err != nil, err)
 }
 
 // dropSuccessor revokes the successor of a rotation that did not come through,
@@ -143,13 +224,17 @@ func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64,
 	return epoch, nil
 }
 
-func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now time.Time) *Key {
+func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now time.Time) (*Key, error) {
+	prefix, err := m.successorPrefix(old)
+	if err != nil {
+		return nil, err
+	}
 	next := &Key{
 		subject:     old.subject,
 		subjectKind: old.subjectKind,
 		subjectRef:  old.subjectRef,
 		epoch:       epoch,
-		prefix:      old.prefix,
+		prefix:      prefix,
 		name:        old.name,
 		scopes:      old.scopes,
 		tags:        old.tags,
@@ -159,16 +244,30 @@ func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now tim
 		predecessor: old.id,
 		lifetime:    old.lifetime,
 	}
-	if !m.issues(next.prefix) {
-		next.prefix = m.cfg.Prefix // imported, or of a prefix retired since
-	}
 	if rotation.TTL > 0 {
 		next.lifetime = max(rotation.TTL.Milliseconds(), 1)
 	}
 	if next.lifetime > 0 {
 		next.expiresAt = next.issuedAt + next.lifetime
 	}
-	return next
+	if next.expiresAt != 0 && next.expiresAt <= next.notBefore {
+		return nil, fmt.Errorf("%w: the successor would never be valid", ErrInvalid)
+	}
+	return next, nil
+}
+
+// successorPrefix is the prefix of a key's successor: its own, if that is still
+// issued. A key of another environment is rotated there.
+func (m *Manager) successorPrefix(old *Key) (string, error) {
+	switch {
+	case !old.foreign && m.issues(old.prefix):
+		return old.prefix, nil
+	case old.foreign || slices.Contains(m.cfg.RetiredPrefixes, old.prefix):
+		return m.cfg.Prefix, nil
+	case slices.Contains(m.cfg.OtherPrefixes, old.prefix):
+		return "", ErrWrongEnvironment
+	}
+	return "", fmt.Errorf("%w: the prefix of the key is none in Config", ErrInvalid)
 }
 
 func newAttempt() uint64 {
@@ -177,21 +276,33 @@ func newAttempt() uint64 {
 	return binary.BigEndian.Uint64(b[:]) | 1
 }
 
-// putRotation lets the sweep find a key that may retire early.
-func (m *Manager) putRotation(ctx context.Context, old *Key, retireAt int64) error {
+// putRotation lets the sweep find a key that may retire early. An attempt that did
+// not finish may have left the record, with the deadline of its own.
+func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 	rec := backend.Record{
 		ID:      namedRecord(recordRotation, string(old.id[:])),
 		Kind:    recordRotation,
 		Owner:   owner(old.subjectKind, old.subject),
 		Created: old.issuedAt,
-		PurgeAt: retireAt,
+		PurgeAt: old.retireAt,
 	}
 	w := newBody()
 	w.id(fieldTarget, old.id)
 	w.seal(&rec)
-	_, err := m.create(ctx, rec)
-	if errors.Is(err, ErrConflict) {
-		return nil // left by an attempt that did not finish; it says the same
+	var err error
+	for range writeTries {
+		cond := backend.IfAbsent()
+		left, lookErr := m.store.Get(ctx, rec.ID)
+		switch {
+		case lookErr == nil:
+			cond, rec.PurgeAt = backend.IfVersion(left.Version), max(rec.PurgeAt, left.PurgeAt)
+		case !errors.Is(lookErr, backend.ErrNotFound):
+			return storeError("read", lookErr)
+		}
+		_, err = m.replace(ctx, rec, cond)
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+			break
+		}
 	}
 	return err
 }
@@ -224,13 +335,13 @@ func (m *Manager) RotationStatus(ctx context.Context, id ID) (RotationStatus, er
 }
 
 func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, err error) {
-	if s.Old, err = m.readKey(ctx, id); err != nil {
+	if s.Old, err = m.currentKey(ctx, id); err != nil {
 		return s, err
 	}
 	if s.Old.retireAt == 0 {
 		return s, fmt.Errorf("%w: not rotated", ErrNotFound)
 	}
-	if s.Successor, err = m.readKey(ctx, s.Old.successor); err != nil {
+	if s.Successor, err = m.currentKey(ctx, s.Old.successor); err != nil {
 		return s, err
 	}
 	usage, err := m.usageOf(ctx, s.Old.id, s.Successor.id)
@@ -239,7 +350,8 @@ func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, 
 	}
 	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
 	s.RetiresAt = instant(s.Old.endsAt())
-	s.Retired = s.Old.refusal(millis(m.now())) != nil
+	reason := s.Old.refusal(millis(m.now()))
+	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
 	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
 	return s, nil
 }

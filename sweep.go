@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -42,6 +43,25 @@ func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
 	return done, errors.Join(err1, err2)
 }
 
+// rotationWalk goes through all rotations, a batch at each sweep.
+type rotationWalk struct {
+	mu    sync.Mutex // guards after
+	after backend.Cursor
+}
+
+func (w *rotationWalk) next(ctx context.Context, lister backend.Lister) ([]backend.Record, error) {
+	w.mu.Lock()
+	q := backend.Query{Kind: recordRotation, Limit: sweepBatch, After: w.after}
+	w.mu.Unlock()
+	page, err := lister.List(ctx, q)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.after = page.Next; err != nil {
+		w.after = "" // the cursor may be what was wrong
+	}
+	return page.Records, err
+}
+
 // retireQuiet ends the overlap of rotated keys whose successor is in use and
 // which have not been used for their quiet time.
 func (m *Manager) retireQuiet(ctx context.Context) (retired int, err error) {
@@ -49,13 +69,13 @@ func (m *Manager) retireQuiet(ctx context.Context) (retired int, err error) {
 	if !ok {
 		return 0, nil
 	}
-	page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepBatch})
+	records, err := m.rotations.next(ctx, lister)
 	if err != nil {
 		return 0, storeError("fob: list rotations", err)
 	}
 	var problems []error
-	for i := range page.Records {
-		did, err := m.retireIfQuiet(ctx, &page.Records[i])
+	for i := range records {
+		did, err := m.retireIfQuiet(ctx, &records[i])
 		if err != nil {
 			problems = append(problems, err)
 		}
@@ -90,7 +110,7 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		// Still the rotation that was looked at?
 		retired = k.retireAt == old.retireAt && k.status == StatusActive
 		if retired {
-			k.retireAt = millis(now)
+			k.retireAt, k.retired = millis(now), true
 		}
 		return retired, nil
 	})

@@ -40,9 +40,10 @@ const (
 	open verdict = iota
 	revoked
 	disabled
+	retired
 )
 
-var verdicts = [...]error{open: nil, revoked: ErrRevoked, disabled: ErrDisabled}
+var verdicts = [...]error{open: nil, revoked: ErrRevoked, disabled: ErrDisabled, retired: ErrRetired}
 
 // subjectState is what is remembered of a subject without a feed: its epoch.
 type subjectState struct {
@@ -258,6 +259,8 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 		e.verdict = revoked
 	case k.status == StatusDisabled:
 		e.verdict = disabled
+	case k.retired:
+		e.verdict = retired
 	default:
 		e.from, e.to = k.notBefore, forever
 		if end := k.endsAt(); end != 0 {

@@ -4,10 +4,10 @@ import "testing"
 
 const QueueFactor = queueFactor
 
-// Hold takes every turn until release is called.
+// Hold takes a turn until release is called.
 func (l *Limiter) Hold(t *testing.T) (release func()) {
-	if !l.sem.TryAcquire(1) {
-		t.Fatal("a check is under way")
+	if !l.turns.TryAcquire(1) {
+		t.Fatal("all turns are taken")
 	}
-	return func() { l.sem.Release(1) }
+	return func() { l.turns.Release(1) }
 }

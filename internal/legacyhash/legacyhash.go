@@ -87,6 +87,10 @@ func (h Hash) Slow() bool {
 	return h.kind == bcryptHash || h.kind == pbkdf2Hash || h.kind == argon2idHash
 }
 
+// Lanes is on how many cores a check runs at once: those of argon2id (RFC 9106 calls
+// them the degree of parallelism), else 1.
+func (h Hash) Lanes() int { return max(int(h.threads), 1) }
+
 // SHA256 returns the digest of an unsalted SHA-256, which can be looked up by.
 func (h Hash) SHA256() (digest [sha256.Size]byte, ok bool) {
 	if h.kind != plainSHA256 {

@@ -2,6 +2,7 @@ package legacyhash_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/argon2"
 )
 
 // vector is a hash that other software made, named by Origin.
@@ -160,6 +162,9 @@ func slow(t *testing.T) (legacyhash.Hash, string) {
 	return legacyhash.Hash{}, ""
 }
 
+// record names the nth record.
+func record(n int) [16]byte { return [16]byte{1, byte(n)} }
+
 func TestLimiter(t *testing.T) {
 	h, secret := slow(t)
 	quick, err := legacyhash.Parse(vectors(t)[0].Hash)
@@ -169,9 +174,9 @@ func TestLimiter(t *testing.T) {
 		l := legacyhash.NewLimiter(1)
 		const n = 8
 		answers := make(chan error, n)
-		for range n {
+		for i := range n {
 			go func() {
-				ok, err := l.Verify(t.Context(), h, secret)
+				ok, err := l.Verify(t.Context(), record(i), h, secret)
 				if err == nil && !ok {
 					err = fmt.Errorf("the right secret was refused")
 				}
@@ -189,17 +194,17 @@ func TestLimiter(t *testing.T) {
 			release := l.Hold(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			for range legacyhash.QueueFactor {
+			for i := range legacyhash.QueueFactor {
 				go func() {
-					_, err := l.Verify(ctx, h, secret)
+					_, err := l.Verify(ctx, record(i), h, secret)
 					done <- err
 				}()
 			}
 			synctest.Wait()
-			ok, err := l.Verify(ctx, h, secret)
+			ok, err := l.Verify(ctx, record(legacyhash.QueueFactor), h, secret)
 			require.ErrorIs(t, err, legacyhash.ErrBusy)
 			require.False(t, ok)
-			ok, err = l.Verify(ctx, quick, vectors(t)[0].Secret)
+			ok, err = l.Verify(ctx, record(0), quick, vectors(t)[0].Secret)
 			require.NoError(t, err)
 			require.True(t, ok)
 
@@ -208,11 +213,63 @@ func TestLimiter(t *testing.T) {
 				require.ErrorIs(t, <-done, context.Canceled)
 			}
 			release()
-			ok, err = l.Verify(t.Context(), h, secret)
+			ok, err = l.Verify(t.Context(), record(0), h, secret)
 			require.NoError(t, err, "those that gave up left the queue")
 			require.True(t, ok)
 		})
 	})
+
+	t.Run("one record has one place in the queue", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := legacyhash.NewLimiter(1)
+			release := l.Hold(t)
+			flood, victim := make(chan error, 1), make(chan error, 1)
+			go func() { _, err := l.Verify(t.Context(), record(1), h, "wrong"); flood <- err }()
+			synctest.Wait()
+			for range 2 * legacyhash.QueueFactor {
+				_, err := l.Verify(t.Context(), record(1), h, "wrong")
+				require.ErrorIs(t, err, legacyhash.ErrBusy)
+			}
+			go func() { _, err := l.Verify(t.Context(), record(2), h, secret); victim <- err }()
+			synctest.Wait()
+			release()
+			require.NoError(t, <-flood)
+			require.NoError(t, <-victim)
+		})
+	})
+
+	t.Run("a check takes as many turns as it has lanes", func(t *testing.T) {
+		for _, lanes := range []int{1, 3} {
+			h, secret := wide(t, lanes)
+			require.Equal(t, lanes, h.Lanes())
+			synctest.Test(t, func(t *testing.T) {
+				l := legacyhash.NewLimiter(3)
+				release := l.Hold(t)
+				done := make(chan bool, 1)
+				go func() {
+					ok, err := l.Verify(t.Context(), record(1), h, secret)
+					done <- ok && err == nil
+				}()
+				synctest.Wait()
+				require.Equal(t, lanes == 1, len(done) == 1, "two turns are left")
+				release()
+				require.True(t, <-done)
+			})
+		}
+		h, secret := wide(t, 4)
+		_, err := legacyhash.NewLimiter(3).Verify(t.Context(), record(1), h, secret)
+		require.ErrorIs(t, err, legacyhash.ErrLanes, "never more than its share")
+	})
+}
+
+// wide is an argon2id hash of some lanes, and its secret.
+func wide(t *testing.T, lanes int) (legacyhash.Hash, string) {
+	b64 := base64.RawStdEncoding.EncodeToString
+	salt := []byte("0123456789abcdef")
+	digest := argon2.IDKey([]byte("secret"), salt, 1, 128, uint8(lanes), 32)
+	h, err := legacyhash.Parse(fmt.Sprintf("$argon2id$v=19$m=128,t=1,p=%d$%s$%s", lanes, b64(salt), b64(digest)))
+	require.NoError(t, err)
+	return h, "secret"
 }
 
 func FuzzParse(f *testing.F) {
