@@ -35,21 +35,22 @@ func (s *marks) get(id recordID) (mark, bool) {
 	return found, ok
 }
 
-// raise notes a mark; an older state never replaces a newer one, since epochs and
-// instants only rise.
-func (s *marks) raise(id recordID, to mark) {
+// raise notes a mark, and reports whether it is news; an older state never replaces
+// a newer one, since epochs and instants only rise.
+func (s *marks) raise(id recordID, to mark) bool {
 	if !s.follows {
-		return
+		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.all[id]; ok && old.epoch >= to.epoch && old.before >= to.before {
-		return
+		return false
 	}
 	if s.all == nil {
 		s.all = make(map[recordID]mark)
 	}
 	s.all[id] = to
+	return true
 }
 
 func (s *marks) drop(id recordID) {

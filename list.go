@@ -203,6 +203,7 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	if err != nil {
 		return nil, storeError("read", err)
 	}
+	m.forget(rec.ID) // it may be newer than what is remembered, and no Verify after this may go back
 	return m.current(ctx, &q, &rec)
 }
 

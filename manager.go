@@ -201,6 +201,8 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 		}
 		changed, err := edit(k, unsure)
 		if err != nil {
+			// What this refusal tells of the key must not be news to a Verify after it.
+			m.forget(backend.ID(id))
 			return nil, settle(unsure, err)
 		}
 		// After an unknown outcome the change is written again even if it can be
@@ -271,7 +273,7 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 			cond = backend.IfVersion(found.Version)
 		default:
 			if v, ok := cond.Version(); !ok || v != found.Version {
-				return 0, fmt.Errorf("fob: write: %w", ErrConflict)
+				return 0, settle(true, fmt.Errorf("fob: write: %w", ErrConflict)) // ours may have come before it
 			}
 		}
 		if ctx.Err() != nil {

@@ -159,7 +159,6 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 		return storeError("read", err)
 	}
 	if epoch >= rev.Epoch {
-		m.marks.raise(subjectRecord(rev.SubjectKind, rev.Subject), mark{epoch: epoch})
 		m.forget(subjectRecord(rev.SubjectKind, rev.Subject)) // the feed may not have told of it yet
 		done.Already++
 		return nil

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -102,9 +103,9 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 		}
 	}
 	reason = reason.clean()
-	for _, kind := range kinds {
+	for i, kind := range kinds {
 		if err := m.raiseEpoch(ctx, kind, subject, reason, 0); err != nil {
-			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", err)
+			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", settle(i > 0, err)) // the one before is done
 		}
 		m.observe(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Reason: reason})
 	}
@@ -125,8 +126,16 @@ func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, re
 	if err != nil {
 		return 0, backend.Record{}, err
 	}
-	epoch, _, err = decodeEpoch(&rec)
-	return epoch, rec, err
+	epoch, reason, err := decodeEpoch(&rec)
+	if err != nil {
+		return 0, rec, err
+	}
+	// Whoever is told of it must not see an older state afterwards.
+	known, ok := m.answers.subjects.Get(cache.Key(ref), 0)
+	if m.marks.raise(ref, mark{epoch: epoch, reason: reason}) || ok && known.epoch < epoch {
+		m.forget(ref)
+	}
+	return epoch, rec, nil
 }
 
 func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err error) {
@@ -158,13 +167,13 @@ func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err er
 // else to a new value.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) error {
 	ref := subjectRecord(kind, subject)
+	unsure := false
 	for range writeTries {
 		old, found, err := m.readEpoch(ctx, ref)
 		if err != nil {
-			return storeError("read", err)
+			return settle(unsure, storeError("read", err))
 		}
 		if least > 0 && old >= least {
-			m.marks.raise(ref, mark{epoch: old})
 			m.forget(ref) // the feed may not have told of it yet
 			return nil
 		}
@@ -187,11 +196,15 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 			m.marks.raise(ref, mark{epoch: epoch, reason: reason})
 			m.forget(ref) // once more: an answer may have been made from the old mark
 		}
-		if err == nil || !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return err
+		if err == nil {
+			return nil
+		}
+		unsure = unsure || errors.Is(err, ErrIndeterminate)
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return settle(unsure, err)
 		}
 	}
-	return ErrConflict
+	return settle(unsure, ErrConflict)
 }
 
 // Disable refuses a credential until Enable. When it has returned nil, the same

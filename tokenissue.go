@@ -167,6 +167,7 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 // putMark writes a mark that ends what was issued before an instant, unless one
 // stands there that ends as much.
 func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int64, reason RevokeReason) (already bool, err error) {
+	unsure := false
 	for range writeTries {
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
 		cond := backend.IfAbsent()
@@ -174,11 +175,11 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return false, storeError("read", err)
+			return false, settle(unsure, storeError("read", err))
 		default:
 			old, err := decodeMark(&found)
 			if err != nil {
-				return false, err
+				return false, settle(unsure, err)
 			}
 			if old.before >= before {
 				m.marks.raise(ref, old)
@@ -197,11 +198,12 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 			m.forget(ref)
 			return false, nil
 		}
+		unsure = unsure || errors.Is(err, ErrIndeterminate)
 		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return false, err
+			return false, settle(unsure, err)
 		}
 	}
-	return false, ErrConflict
+	return false, settle(unsure, ErrConflict)
 }
 
 // revokeToken is Revoke for an ID that is no key's: of a family, or of a token. A
