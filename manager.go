@@ -111,9 +111,11 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 }
 
 // Close stops the Manager's upkeep, waits for it, and writes the usage not yet
-// written. Every call after it fails with ErrClosed; Close itself may be called
+// written: in 10 s at most, over a store whose calls end with their context. Every call after it fails with ErrClosed; Close itself may be called
 // again. It does not close the store. Its error says that usage was lost.
 func (m *Manager) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+	defer cancel()
 	m.life.Lock()
 	first := m.closed.CompareAndSwap(false, true)
 	m.life.Unlock()
@@ -122,8 +124,6 @@ func (m *Manager) Close() error {
 	if !first {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
-	defer cancel()
 	return m.flushUsage(ctx)
 }
 
@@ -139,15 +139,17 @@ func (m *Manager) upkeep(ctx context.Context) {
 	}
 	for {
 		var task func(context.Context) error
+		within := ctx
 		select {
 		case <-ctx.Done():
 			return
 		case <-flush.C:
-			task = m.flushUsage
+			// Cut off by Close, it might be lost: Close waits for it.
+			task, within = m.flushUsage, context.WithoutCancel(ctx)
 		case <-sweep:
 			task = func(ctx context.Context) error { _, err := m.Sweep(ctx); return err }
 		}
-		bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
 		if err := task(bounded); err != nil && ctx.Err() == nil {
 			m.observe(Event{Type: EventUpkeepFailed, Err: err})
 		}
