@@ -169,6 +169,14 @@ func (m *Manager) observe(e Event) {
 	m.cfg.Observer.Observe(e)
 }
 
+// observeOutcome reports a change that was made, or that may have been.
+func (m *Manager) observeOutcome(e Event, err error) {
+	if err == nil || errors.Is(err, ErrIndeterminate) {
+		e.Err = err
+		m.observe(e)
+	}
+}
+
 // forget makes every remembered answer that depends on these records be found
 // anew: see answers.forget.
 func (m *Manager) forget(records ...backend.ID) { m.answers.forget(records...) }
