@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 
@@ -58,6 +59,12 @@ type ForeignKey struct {
 
 // Format writes nothing of the key, for every verb.
 func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// MarshalText returns a redaction; JSON uses it too.
+func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue returns a redaction.
+func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // ImportKey makes a key of another system valid here: its text stays the same,
 // everything else is as if it had been issued here. Prefix and IdempotencyKey

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type Manager struct {
 	clock clock
 
 	prefixes []acceptedPrefix
-	peppers  map[string][]byte
-	limiter  *legacyhash.Limiter
+	*pepperKeys
+	limiter *legacyhash.Limiter
 
 	answers *answers
 	marks   marks
@@ -41,6 +42,13 @@ type Manager struct {
 	detached int
 }
 
+// pepperKeys are behind a pointer of their own: of a Manager in an unexported field
+// fmt prints the fields itself, without calling Format, for a verb like %s that does
+// not fit a pointer. It follows one pointer then, and no second one.
+type pepperKeys struct {
+	peppers map[string][]byte
+}
+
 // brokenness turns off a rule, so that a test can see what it is there for.
 type brokenness struct {
 	keepOnReset bool // what was remembered before the feed lost its history
@@ -51,6 +59,16 @@ var _ Verifier = (*Manager)(nil)
 type acceptedPrefix struct {
 	text  string
 	other bool // of another environment
+}
+
+// Format writes that it is a Manager and of which prefix, for every verb: what is in
+// it are peppers, token keys and what was verified.
+func (m *Manager) Format(f fmt.State, _ rune) {
+	if m == nil {
+		_, _ = io.WriteString(f, "<nil>")
+		return
+	}
+	_, _ = fmt.Fprintf(f, "manager of %q", m.cfg.Prefix)
 }
 
 // upkeepTimeout bounds one background call of the store, and so how long Close
@@ -69,10 +87,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg:     cfg,
-		store:   store,
-		peppers: make(map[string][]byte, len(cfg.Peppers)),
-		usage:   newUsageLog(cfg.CacheEntries),
+		cfg:        cfg,
+		store:      store,
+		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
+		usage:      newUsageLog(cfg.CacheEntries),
 	}
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err
@@ -87,8 +105,8 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	for _, p := range cfg.OtherPrefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
 	}
-	for _, p := range cfg.Peppers {
-		m.peppers[p.ID] = p.Key
+	for i, p := range cfg.Peppers {
+		m.peppers[p.ID], cfg.Peppers[i].Key = p.Key, nil
 	}
 	if cfg.Foreign != nil {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
