@@ -28,11 +28,16 @@ type Config struct {
 	OtherPrefixes []string
 
 	// Peppers are secrets held outside the store, under which digests are made
-	// (HMAC-SHA-256): a thief of the store alone can check no guess and forge no
-	// record. The first is used for new digests; a key whose digest is under
-	// another one, or under none, is rehashed when it is next verified. None
-	// means plain SHA-256, which is enough for the secrets made here (190 random
-	// bits); imported ones may be weaker.
+	// (HMAC-SHA-256): whoever has a copy of the store alone can check no guess of a
+	// secret that was issued here, or imported with a Locator (see ForeignKey). They do
+	// not stop whoever can write to the store: a record under no pepper is accepted,
+	// and no digest covers what a key grants. The first is used for new digests; a key
+	// whose digest is under another one, or under none, is rehashed when it is next
+	// verified. None means plain SHA-256, which is enough for the secrets made here
+	// (190 random bits); imported ones may be weaker.
+	//
+	// With several processes on a store, a process must know a pepper before another
+	// one uses it: add the new one second everywhere, deploy, then move it to the front.
 	Peppers []Pepper
 
 	// Foreign says how keys of other systems are recognised; nil refuses them
