@@ -104,6 +104,9 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 	plainText, plainKey := mustIssue(t, plain, fob.KeySpec{})
 	block := keytext.Block(plainText)
 	digest := sha256.Sum256(block[:])
+	// fmt reads what is in them without a lock.
+	require.NoError(t, m.Close())
+	require.NoError(t, plain.Close())
 
 	for name, c := range map[string]struct {
 		values  []any
