@@ -3,6 +3,8 @@ package fob
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"runtime"
 	"slices"
 	"time"
@@ -26,11 +28,16 @@ type Config struct {
 	OtherPrefixes []string
 
 	// Peppers are secrets held outside the store, under which digests are made
-	// (HMAC-SHA-256): a thief of the store alone can check no guess and forge no
-	// record. The first is used for new digests; a key whose digest is under
-	// another one, or under none, is rehashed when it is next verified. None
-	// means plain SHA-256, which is enough for the secrets made here (190 random
-	// bits); imported ones may be weaker.
+	// (HMAC-SHA-256): whoever has a copy of the store alone can check no guess of a
+	// secret that was issued here, or imported with a Locator (see ForeignKey). They do
+	// not stop whoever can write to the store: a record under no pepper is accepted,
+	// and no digest covers what a key grants. The first is used for new digests; a key
+	// whose digest is under another one, or under none, is rehashed when it is next
+	// verified. None means plain SHA-256, which is enough for the secrets made here
+	// (190 random bits); imported ones may be weaker.
+	//
+	// With several processes on a store, a process must know a pepper before another
+	// one uses it: add the new one second everywhere, deploy, then move it to the front.
 	Peppers []Pepper
 
 	// Foreign says how keys of other systems are recognised; nil refuses them
@@ -63,8 +70,8 @@ type Config struct {
 	// crash. Default 1 minute, at least 10 ms.
 	UsageInterval time.Duration
 	// SweepInterval is how often upkeep runs: purging old records and retiring
-	// rotated keys that went quiet. Default 1 minute; negative turns it off, for
-	// all but one of the processes on a store, say.
+	// rotated keys that went quiet. Default 1 minute, at least 10 ms; negative turns
+	// it off, for all but one of the processes on a store, say.
 	SweepInterval time.Duration
 	// Retention is how long the record of a revoked or expired key is kept.
 	// Default 90 days.
@@ -79,9 +86,17 @@ type Config struct {
 	Clock func() time.Time
 }
 
+// Format writes c without the keys in it, in one form for every verb.
+func (c Config) Format(f fmt.State, _ rune) {
+	type config Config // without this method
+	_, _ = fmt.Fprintf(f, "%+v", config(c))
+}
+
 // Pepper is a secret key for digests, with the name by which records refer to
 // it. Losing a pepper makes its keys uncheckable; keep it where other service
-// secrets are kept, not beside the store.
+// secrets are kept, not beside the store. It prints, and is written as JSON and to
+// slog, without its Key. But fmt asks nobody how to print the unexported fields of a
+// struct: keep a Pepper, or a Config with one, out of those.
 type Pepper struct {
 	// ID is 1 to 32 letters, digits, '-' or '_'; it is stored and never reused.
 	ID string
@@ -90,7 +105,20 @@ type Pepper struct {
 }
 
 // Format writes only the pepper's ID, for every verb.
-func (p Pepper) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "pepper %q", p.ID) }
+func (p Pepper) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.shown()) }
+
+// MarshalText returns only the pepper's ID; JSON uses it too.
+func (p Pepper) MarshalText() ([]byte, error) { return []byte(p.shown()), nil }
+
+// LogValue returns only the pepper's ID.
+func (p Pepper) LogValue() slog.Value { return slog.StringValue(p.shown()) }
+
+func (p Pepper) shown() string {
+	if !validPepperID(p.ID) {
+		return "pepper " + redacted // the key may have got into the wrong field
+	}
+	return fmt.Sprintf("pepper %q", p.ID)
+}
 
 // The limits and defaults of Config.
 const (
@@ -103,6 +131,7 @@ const (
 	defaultUsage       = time.Minute
 	minUsage           = 10 * time.Millisecond
 	defaultSweep       = time.Minute
+	minSweep           = 10 * time.Millisecond
 	defaultRetention   = 90 * 24 * time.Hour
 	defaultIdempotency = 24 * time.Hour
 	minPepper          = 32
@@ -134,23 +163,31 @@ func (c Config) resolved() (Config, error) {
 		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...))
 	}
 	seen := map[string]bool{}
-	for _, prefix := range slices.Concat([]string{c.Prefix}, c.Prefixes, c.RetiredPrefixes, c.OtherPrefixes) {
-		if err := keytext.CheckPrefix(prefix); err != nil {
-			problem("prefix %q: %w", prefix, err)
+	// What is refused is not quoted: a secret may have got into the wrong field.
+	for _, list := range []struct {
+		name     string
+		prefixes []string
+	}{{"Prefix", []string{c.Prefix}}, {"Prefixes", c.Prefixes}, {"RetiredPrefixes", c.RetiredPrefixes}, {"OtherPrefixes", c.OtherPrefixes}} {
+		for i, prefix := range list.prefixes {
+			switch err := keytext.CheckPrefix(prefix); {
+			case err != nil:
+				problem("%s, number %d: %w", list.name, i, err)
+			case seen[prefix]:
+				problem("prefix %q is named twice", prefix)
+			case prefix == refreshPrefix:
+				problem("prefix %q is that of refresh secrets", prefix)
+			}
+			seen[prefix] = true
 		}
-		if seen[prefix] {
-			problem("prefix %q is named twice", prefix)
-		}
-		seen[prefix] = true
 	}
 	ids := map[string]bool{}
-	for _, p := range c.Peppers {
+	for i, p := range c.Peppers {
 		if !validPepperID(p.ID) || ids[p.ID] {
-			problem("pepper ID %q is not 1 to %d letters, digits, '-' or '_', or is named twice", p.ID, maxPepperID)
+			problem("Peppers[%d]: its ID is not 1 to %d letters, digits, '-' or '_', or is named twice", i, maxPepperID)
 		}
 		ids[p.ID] = true
 		if len(p.Key) < minPepper {
-			problem("pepper %q of %d bytes, at least %d", p.ID, len(p.Key), minPepper)
+			problem("Peppers[%d]: %d bytes, at least %d", i, len(p.Key), minPepper)
 		}
 	}
 	if c.Foreign != nil {
@@ -164,11 +201,6 @@ func (c Config) resolved() (Config, error) {
 			problem("Foreign.SlowChecks %d, at least 1", f.SlowChecks)
 		}
 		c.Foreign = &f
-	}
-	for _, prefix := range slices.Concat([]string{c.Prefix}, c.Prefixes, c.RetiredPrefixes, c.OtherPrefixes) {
-		if prefix == refreshPrefix {
-			problem("prefix %q is that of refresh secrets", prefix)
-		}
 	}
 	if c.Tokens != nil {
 		resolved, more := c.Tokens.resolved(c.Prefix)
@@ -189,6 +221,9 @@ func (c Config) resolved() (Config, error) {
 	}
 	if c.UsageInterval < minUsage {
 		problem("UsageInterval %v, at least %v", c.UsageInterval, minUsage)
+	}
+	if c.SweepInterval > 0 && c.SweepInterval < minSweep {
+		problem("SweepInterval %v, at least %v, or negative for none", c.SweepInterval, minSweep)
 	}
 	if c.Retention < 0 {
 		problem("Retention %v is negative", c.Retention)

@@ -207,6 +207,9 @@ func ParseScopes(text string) (Scopes, error) {
 	if text == "" {
 		return nil, nil
 	}
+	if len(text) > maxScopes*(maxScopeLen+1) {
+		return nil, fmt.Errorf("%w: scopes of %d bytes", ErrInvalid, len(text))
+	}
 	var s Scopes
 	for part := range strings.SplitSeq(text, " ") {
 		s = append(s, Scope(part))
@@ -247,7 +250,7 @@ func (s Scopes) normal() (Scopes, error) {
 	out := make(Scopes, 0, len(s))
 	for _, scope := range s {
 		if !scope.valid() {
-			return nil, fmt.Errorf("%w: scope %q", ErrInvalid, scope)
+			return nil, fmt.Errorf("%w: scope of %d bytes, want 1 to %d printable ASCII characters without space, '\"' and '\\'", ErrInvalid, len(scope), maxScopeLen)
 		}
 		if !slices.Contains(out, scope) {
 			out = append(out, Scope(strings.Clone(string(scope))))

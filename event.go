@@ -12,10 +12,16 @@ type Event struct {
 	At      time.Time
 	ID      ID     // the credential; zero where it is about a subject or upkeep
 	Subject string // "" where unknown
-	// SubjectKind is set where the event is about a whole subject.
+	// SubjectKind and Epoch are set where the event is about a whole subject; Epoch
+	// is what Revocation.Epoch is.
 	SubjectKind SubjectKind
+	Epoch       uint64
 	Reason      RevokeReason
-	Err         error // why it failed, for the Failed types; nil otherwise
+	// Err is why it failed, for the types that say so. For a revocation, Disable and
+	// Enable it is ErrIndeterminate where the store could not say what became of the
+	// change: it was made, or may have been, and a repeat that finds it made reports
+	// nothing more. Else nil.
+	Err error
 }
 
 // EventType says what happened. The zero EventType is invalid.
@@ -57,8 +63,9 @@ func (t EventType) String() string {
 }
 
 // Observer receives events. It is called from the goroutine that did the work,
-// after the change is durable, and must not block; it is safe for concurrent
-// use. Verify reports no events: it costs nothing.
+// after the change is durable (or in doubt, see Event.Err), and must not block; it
+// is safe for concurrent use. A change in doubt is reported twice rather than never.
+// Verify reports no events: it costs nothing.
 type Observer interface {
 	Observe(Event)
 }
@@ -73,12 +80,18 @@ func (f ObserverFunc) Observe(e Event) { f(e) }
 // warnings.
 func LogEvents(logger *slog.Logger) Observer {
 	return ObserverFunc(func(e Event) {
-		args := make([]any, 0, 8)
+		args := make([]any, 0, 12)
 		if !e.ID.IsZero() {
 			args = append(args, "id", e.ID.String())
 		}
 		if e.Subject != "" {
 			args = append(args, "subject", e.Subject)
+		}
+		if e.SubjectKind != 0 {
+			args = append(args, "subject_kind", e.SubjectKind.String())
+		}
+		if e.Epoch != 0 {
+			args = append(args, "epoch", e.Epoch)
 		}
 		if e.Reason != "" {
 			args = append(args, "reason", string(e.Reason))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -50,7 +51,7 @@ type ForeignKeys struct {
 // ForeignKey is what is known of a key made by another system. Set exactly one
 // of Secret, Hash and Digest.
 type ForeignKey struct {
-	// Secret is the key itself.
+	// Secret is the key itself. See Locator for what the store then keeps.
 	Secret string
 	// Hash is the other system's hash of it: SHA-256 in hex; or "$sha512$…",
 	// bcrypt, PBKDF2 or argon2id in the forms that the guide for imports lists.
@@ -60,12 +61,20 @@ type ForeignKey struct {
 	// Digest is what ForeignKeys.Digest returns for it, 16 to 64 bytes.
 	Digest []byte
 	// Locator is what ForeignKeys.Locate returns for it. Required for a Hash that
-	// is salted, else optional: without it the digest is looked up by.
+	// is salted, else optional: without it the key is found by its SHA-256 (or Digest),
+	// under no pepper. Whoever has a copy of the store can then check guesses of a weak
+	// secret: give a Locator where there is one, and rotate the others.
 	Locator string
 }
 
 // Format writes nothing of the key, for every verb.
 func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// MarshalText returns a redaction; JSON uses it too.
+func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue returns a redaction.
+func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // ImportKey makes a key of another system valid here: its text stays the same,
 // everything else is as if it had been issued here. Prefix and IdempotencyKey

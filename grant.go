@@ -129,7 +129,7 @@ func (g Grants) normal() (Grants, error) {
 	out := g.clone()
 	for i, one := range out {
 		if !validGrantText(one.Type) || one.Type == Any {
-			return nil, fmt.Errorf("%w: grant of type %q", ErrInvalid, one.Type)
+			return nil, fmt.Errorf("%w: type of grant %d, of %d bytes", ErrInvalid, i, len(one.Type))
 		}
 		out[i].Type = strings.Clone(one.Type)
 		for name, list := range map[string][]string{"actions": one.Actions, "identifiers": one.Identifiers} {
@@ -138,7 +138,7 @@ func (g Grants) normal() (Grants, error) {
 			}
 			for j, text := range list {
 				if !validGrantText(text) || slices.Contains(list[:j], text) {
-					return nil, fmt.Errorf("%w: grant with %s %q", ErrInvalid, name, text)
+					return nil, fmt.Errorf("%w: %s of grant %d: number %d, of %d bytes, is not allowed or is named twice", ErrInvalid, name, i, j, len(text))
 				}
 				list[j] = strings.Clone(text)
 			}

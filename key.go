@@ -1,7 +1,9 @@
 package fob
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -142,10 +144,10 @@ func (k *Key) StatusAt(at time.Time) Status {
 }
 
 // String returns "key" and the ID, which are safe to log.
-func (k *Key) String() string { return "key " + k.id.String() }
+func (k Key) String() string { return "key " + k.id.String() }
 
 // Format writes what String returns, for every verb.
-func (k *Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
+func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 
 // size is the memory that the key takes, in bytes.
 func (k *Key) size() int {
@@ -257,7 +259,7 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 		prefix = m.cfg.Prefix
 	}
 	if !m.issues(prefix) {
-		return nil, fmt.Errorf("%w: prefix %q is not in Config.Prefixes", ErrInvalid, spec.Prefix)
+		return nil, fmt.Errorf("%w: a prefix of %d bytes that is not in Config.Prefixes", ErrInvalid, len(spec.Prefix))
 	}
 	scopes, err := spec.Scopes.normal()
 	if err != nil {
@@ -338,4 +340,26 @@ func normalTags(tags []string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// A KeySpec prints without its IdempotencyKey, which opens the answer that the store
+// keeps.
+
+// Format writes s with the IdempotencyKey redacted, for every verb.
+func (s KeySpec) Format(f fmt.State, verb rune) {
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), s.shown())
+}
+
+// MarshalJSON returns s with the IdempotencyKey redacted.
+func (s KeySpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.shown()) }
+
+// LogValue returns s with the IdempotencyKey redacted.
+func (s KeySpec) LogValue() slog.Value { return slog.AnyValue(s.shown()) }
+
+func (s KeySpec) shown() any {
+	type keySpec KeySpec // without its methods
+	if s.IdempotencyKey != "" {
+		s.IdempotencyKey = redacted
+	}
+	return keySpec(s)
 }

@@ -18,7 +18,7 @@ import (
 
 func TestAnIssuedKeyVerifies(t *testing.T) {
 	clock := newClock()
-	m := newManager(t, nil, fob.Config{Clock: clock.Now})
+	m := newManager(t, bare{memory.New()}, fob.Config{Clock: clock.Now})
 	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{
 		Subject: "app-42",
 		Name:    "billing export",

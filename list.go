@@ -228,35 +228,40 @@ type KeyUpdate struct {
 // scopes or times. A revoked key, or one of a subject that was revoked since, is
 // ErrRevoked; a wrong value is ErrInvalid.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
-	k, err := m.updateKey(ctx, id, u)
+	event := Event{Type: EventUpdated, ID: id}
+	k, changed, err := m.updateKey(ctx, id, u)
+	if k != nil {
+		event.Subject = k.subject
+	}
+	if changed || err != nil {
+		m.observeOutcome(event, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fob: update key: %w", err)
 	}
-	m.observe(Event{Type: EventUpdated, ID: id, Subject: k.subject})
 	return k, nil
 }
 
-func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
+func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *Key, changed bool, err error) {
 	var scopes Scopes
 	var tags []string
-	var err error
 	if u.Scopes != nil {
 		if scopes, err = u.Scopes.normal(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if u.Tags != nil {
 		if tags, err = normalTags(*u.Tags); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if u.Name != nil {
 		if err := checkText("name", *u.Name, 0, maxName); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	now := millis(m.now())
-	return m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+	updated, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
 		}
@@ -283,12 +288,14 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 		if k.expiresAt != 0 && k.expiresAt <= k.notBefore {
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
-		changed := string(before.Body) != string(encodeKey(k, 0).Body)
+		differs := string(before.Body) != string(encodeKey(k, 0).Body)
+		changed = differs || unsure // after an unknown outcome it is this call's own
 		// After an unknown outcome the version may have moved by this very call: then
 		// nothing is left to change.
-		if u.IfVersion != 0 && k.version != u.IfVersion && (changed || !unsure) {
+		if u.IfVersion != 0 && k.version != u.IfVersion && (differs || !unsure) {
 			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.version)
 		}
-		return changed, nil
+		return differs, nil
 	})
+	return updated, changed, err
 }

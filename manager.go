@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type Manager struct {
 	clock clock
 
 	prefixes []acceptedPrefix
-	peppers  map[string][]byte
-	limiter  *legacyhash.Limiter
+	*pepperKeys
+	limiter *legacyhash.Limiter
 
 	answers   *answers
 	marks     marks
@@ -40,11 +41,28 @@ type Manager struct {
 	detached int
 }
 
+// pepperKeys are behind a pointer of their own: of a Manager in an unexported field
+// fmt prints the fields itself, without calling Format, for a verb like %s that does
+// not fit a pointer. It follows one pointer then, and no second one.
+type pepperKeys struct {
+	peppers map[string][]byte
+}
+
 var _ Verifier = (*Manager)(nil)
 
 type acceptedPrefix struct {
 	text  string
 	other bool // of another environment
+}
+
+// Format writes that it is a Manager and of which prefix, for every verb: what is in
+// it are peppers, token keys and what was verified.
+func (m *Manager) Format(f fmt.State, _ rune) {
+	if m == nil {
+		_, _ = io.WriteString(f, "<nil>")
+		return
+	}
+	_, _ = fmt.Fprintf(f, "manager of %q", m.cfg.Prefix)
 }
 
 // upkeepTimeout bounds one background call of the store, and so how long Close
@@ -63,10 +81,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg:     cfg,
-		store:   store,
-		peppers: make(map[string][]byte, len(cfg.Peppers)),
-		usage:   newUsageLog(cfg.CacheEntries),
+		cfg:        cfg,
+		store:      store,
+		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
+		usage:      newUsageLog(cfg.CacheEntries),
 	}
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err
@@ -81,8 +99,8 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	for _, p := range cfg.OtherPrefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
 	}
-	for _, p := range cfg.Peppers {
-		m.peppers[p.ID] = p.Key
+	for i, p := range cfg.Peppers {
+		m.peppers[p.ID], cfg.Peppers[i].Key = p.Key, nil
 	}
 	if cfg.Foreign != nil {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
@@ -105,9 +123,11 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 }
 
 // Close stops the Manager's upkeep, waits for it, and writes the usage not yet
-// written. Every call after it fails with ErrClosed; Close itself may be called
+// written: in 10 s at most, over a store whose calls end with their context. Every call after it fails with ErrClosed; Close itself may be called
 // again. It does not close the store. Its error says that usage was lost.
 func (m *Manager) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+	defer cancel()
 	m.life.Lock()
 	first := m.closed.CompareAndSwap(false, true)
 	m.life.Unlock()
@@ -116,8 +136,6 @@ func (m *Manager) Close() error {
 	if !first {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
-	defer cancel()
 	return m.flushUsage(ctx)
 }
 
@@ -133,15 +151,17 @@ func (m *Manager) upkeep(ctx context.Context) {
 	}
 	for {
 		var task func(context.Context) error
+		within := ctx
 		select {
 		case <-ctx.Done():
 			return
 		case <-flush.C:
-			task = m.flushUsage
+			// Cut off by Close, it might be lost: Close waits for it.
+			task, within = m.flushUsage, context.WithoutCancel(ctx)
 		case <-sweep:
 			task = func(ctx context.Context) error { _, err := m.Sweep(ctx); return err }
 		}
-		bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
 		if err := task(bounded); err != nil && ctx.Err() == nil {
 			m.observe(Event{Type: EventUpkeepFailed, Err: err})
 		}
@@ -159,6 +179,14 @@ func (m *Manager) observe(e Event) {
 		e.At = m.now().UTC()
 	}
 	m.cfg.Observer.Observe(e)
+}
+
+// observeOutcome reports a change that was made, or that may have been.
+func (m *Manager) observeOutcome(e Event, err error) {
+	if err == nil || errors.Is(err, ErrIndeterminate) {
+		e.Err = err
+		m.observe(e)
+	}
 }
 
 // forget makes every remembered answer that depends on these records be found

@@ -273,7 +273,11 @@ func (f *family) lastUsed(d Digest) bool {
 // endFamily revokes a family: first the mark that ends its access tokens, then the
 // chain itself. After a crash between the two the family is dead all the same,
 // because Refresh looks at the mark as well.
+//
+// It had been revoked already only if both were there before: else the call that
+// wrote the first did not come through, and has reported nothing.
 func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
+	already = true
 	for range writeTries {
 		rec, err := m.store.Get(ctx, familyRecord(id))
 		if err != nil {
@@ -286,10 +290,11 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
 		end := max(m.markEnd(now), f.ends+time.Minute.Milliseconds())
-		if already, err = m.putMark(ctx, markOf("family", id), forever, end, reason); err != nil {
+		marked, err := m.putMark(ctx, markOf("family", id), forever, end, reason)
+		if err != nil {
 			return false, err
 		}
-		if f.ended {
+		if already = already && marked; f.ended {
 			return already, nil
 		}
 		f.ended, f.reason, f.answer, f.answerUntil = true, reason, "", 0
@@ -300,7 +305,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		updated.Created = rec.Created
 		_, err = m.replace(ctx, updated, backend.IfVersion(f.version))
 		if err == nil {
-			return already, nil
+			return false, nil
 		}
 		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
 			return false, err

@@ -12,27 +12,45 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// Revocation is one revocation as it is exported: of one credential (ID) or of
-// a whole subject (Subject, SubjectKind, Epoch). It grants nothing and holds no
-// secret.
+// Revocation is one line of an export: that one credential (ID), or a whole subject
+// (Subject, SubjectKind, Epoch), was revoked, or that one key was disabled. It
+// grants nothing and holds no secret.
 type Revocation struct {
-	ID          ID           `json:"id,omitzero"`
-	Subject     string       `json:"subject,omitempty"`
-	SubjectKind SubjectKind  `json:"subject_kind,omitempty"`
-	Epoch       uint64       `json:"epoch,omitempty"` // credentials stamped lower are revoked
-	At          time.Time    `json:"at"`
-	Reason      RevokeReason `json:"reason,omitempty"`
+	ID          ID          `json:"id,omitzero"`
+	Subject     string      `json:"subject,omitempty"`
+	SubjectKind SubjectKind `json:"subject_kind,omitempty"`
+	Epoch       uint64      `json:"epoch,omitempty"` // credentials stamped lower are revoked
+	// Disabled: until Enable; otherwise it is for good.
+	Disabled bool         `json:"disabled,omitempty"`
+	At       time.Time    `json:"at"`
+	Reason   RevokeReason `json:"reason,omitempty"`
 }
+
+// reasonRotated is why a key is exported whose rotation is over.
+const reasonRotated RevokeReason = "rotated out"
+
+// maxEpoch is the last epoch whose time can be written: the end of the year 9999.
+const maxEpoch = 253402300799999
+
+// maxExportErrors bounds how many unreadable records an export names.
+const maxExportErrors = 16
 
 // ExportRevocations writes every revocation made at since or later, one JSON
 // object (Revocation) on each line, and returns how many. The zero time exports
-// all that the store still knows.
+// all that the store still knows. A rotated key whose overlap ended at since or
+// later is exported as revoked; a key that is disabled now always is, because
+// nothing tells since when.
 //
 // It is one half of coming back from a backup, which brings revoked credentials
 // back to life: what was exported after the backup was taken is applied to the
 // restored store with ApplyRevocations, before that is put to use. Export often,
 // to another place than the store's, or write the same lines as they happen
-// with an Observer.
+// with an Observer (EventRevoked, EventSubjectRevoked, EventDisabled; the end of a
+// rotation is no event). The threat model lists what a backup brings back that no
+// export ends.
+//
+// A record that cannot be read does not keep the others from being exported: it is
+// named in the error (ErrCorrupt), and the lines are good.
 func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time.Time) (int, error) {
 	if m.closed.Load() {
 		return 0, ErrClosed
@@ -41,25 +59,32 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	if !ok {
 		return 0, fmt.Errorf("fob: export revocations: the store keeps no lists: %w", errors.ErrUnsupported)
 	}
-	n := 0
+	n, unreadable := 0, 0
+	var problems []error
+	now := millis(m.now())
 	out := json.NewEncoder(w)
 	for _, kind := range []backend.Kind{recordSubject, recordKey} {
 		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
 		for {
 			page, err := lister.List(ctx, q)
 			if err != nil {
-				return n, storeError("fob: export revocations", err)
+				return n, errors.Join(append(problems, storeError("fob: export revocations", err))...)
 			}
 			for i := range page.Records {
-				r, ok, err := revocationOf(&page.Records[i])
+				rec := &page.Records[i]
+				r, ok, err := revocationOf(rec, now)
 				if err != nil {
-					return n, fmt.Errorf("fob: export revocations: %w", err)
+					if unreadable++; unreadable <= maxExportErrors {
+						problems = append(problems, fmt.Errorf("fob: export revocations: record %x: %w", rec.ID, err))
+					}
+					continue
 				}
-				if !ok || r.At.Before(since) {
+				// What the store keeps are whole milliseconds.
+				if !ok || r.At.UnixMilli() < since.UnixMilli() {
 					continue
 				}
 				if err := out.Encode(r); err != nil {
-					return n, fmt.Errorf("fob: export revocations: %w", err)
+					return n, errors.Join(append(problems, fmt.Errorf("fob: export revocations: %w", err))...)
 				}
 				n++
 			}
@@ -68,11 +93,14 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 			}
 		}
 	}
-	return n, nil
+	if more := unreadable - len(problems); more > 0 {
+		problems = append(problems, fmt.Errorf("fob: export revocations: %d records more: %w", more, ErrCorrupt))
+	}
+	return n, errors.Join(problems...)
 }
 
-// revocationOf is the revocation that a record says, if it says one.
-func revocationOf(rec *backend.Record) (Revocation, bool, error) {
+// revocationOf is the revocation that a record says at an instant, if it says one.
+func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	if rec.Kind == recordSubject {
 		epoch, reason, err := decodeEpoch(rec)
 		if err != nil {
@@ -82,20 +110,27 @@ func revocationOf(rec *backend.Record) (Revocation, bool, error) {
 			Subject:     rec.Owner[1:],
 			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
 			Epoch:       epoch,
-			At:          instant(int64(epoch)), // a lower bound of it, in milliseconds
+			At:          instant(int64(min(epoch, maxEpoch))), // that instant, or a little later
 			Reason:      reason,
 		}, true, nil
 	}
 	k, err := decodeKey(rec)
-	if err != nil || k.status != StatusRevoked {
+	switch {
+	case err != nil:
 		return Revocation{}, false, err
+	case k.status == StatusRevoked:
+		return Revocation{ID: k.id, At: instant(k.revokedAt), Reason: k.reason}, true, nil
+	case k.retireAt != 0 && k.retireAt <= now:
+		return Revocation{ID: k.id, At: instant(k.retireAt), Reason: reasonRotated}, true, nil
+	case k.status == StatusDisabled:
+		return Revocation{ID: k.id, At: instant(now), Disabled: true}, true, nil
 	}
-	return Revocation{ID: k.id, At: instant(k.revokedAt), Reason: k.reason}, true, nil
+	return Revocation{}, false, nil
 }
 
 // Applied is what ApplyRevocations did.
 type Applied struct {
-	Revoked int // credentials and subjects that were not revoked before
+	Revoked int // credentials and subjects that were not revoked, or disabled, before
 	Already int // those that were
 	Unknown int // credentials that the store does not have
 }
@@ -111,7 +146,8 @@ func (m *Manager) ApplyRevocations(ctx context.Context, r io.Reader) (Applied, e
 	var done Applied
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxRevocation)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		var rev Revocation
 		if err := json.Unmarshal(lines.Bytes(), &rev); err != nil {
 			return done, fmt.Errorf("fob: apply revocations: line %d: %w", n, ErrInvalid)
@@ -120,7 +156,10 @@ func (m *Manager) ApplyRevocations(ctx context.Context, r io.Reader) (Applied, e
 			return done, fmt.Errorf("fob: apply revocations: line %d: %w", n, err)
 		}
 	}
-	if err := lines.Err(); err != nil {
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return done, fmt.Errorf("fob: apply revocations: line %d: %w: longer than %d bytes", n, ErrInvalid, maxRevocation)
+	case err != nil:
 		return done, fmt.Errorf("fob: apply revocations: %w", err)
 	}
 	return done, nil
@@ -129,6 +168,12 @@ func (m *Manager) ApplyRevocations(ctx context.Context, r io.Reader) (Applied, e
 func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *Applied) error {
 	if !rev.ID.IsZero() == (rev.Subject != "") {
 		return fmt.Errorf("%w: want a credential or a subject", ErrInvalid)
+	}
+	if rev.Disabled {
+		if rev.ID.IsZero() {
+			return fmt.Errorf("%w: only keys are disabled", ErrInvalid)
+		}
+		return m.applyDisabled(ctx, rev.ID, done)
 	}
 	if !rev.ID.IsZero() {
 		receipt, err := m.Revoke(ctx, rev.ID, rev.Reason)
@@ -151,22 +196,48 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 	if err := checkSubject(rev.Subject, rev.SubjectKind); err != nil {
 		return err
 	}
-	if rev.Epoch == 0 || rev.Epoch > 1<<62 {
+	if rev.Epoch == 0 || rev.Epoch > maxEpoch {
 		return fmt.Errorf("%w: epoch %d", ErrInvalid, rev.Epoch)
 	}
-	epoch, _, err := m.readEpoch(ctx, subjectRecord(rev.SubjectKind, rev.Subject))
+	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
+	epoch, _, err := m.readEpoch(ctx, ref)
 	if err != nil {
 		return storeError("read", err)
 	}
 	if epoch >= rev.Epoch {
-		m.forget(subjectRecord(rev.SubjectKind, rev.Subject)) // the feed may not have told of it yet
+		m.forget(ref) // the feed may not have told of it yet
 		done.Already++
 		return nil
 	}
-	if err := m.raiseEpoch(ctx, rev.SubjectKind, rev.Subject, rev.Reason.clean(), rev.Epoch); err != nil {
+	epoch, err = m.raiseEpoch(ctx, rev.SubjectKind, rev.Subject, reason, rev.Epoch)
+	m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: rev.Subject, SubjectKind: rev.SubjectKind, Epoch: epoch, Reason: reason}, err)
+	if err != nil {
 		return err
 	}
 	done.Revoked++
-	m.observe(Event{Type: EventSubjectRevoked, Subject: rev.Subject, SubjectKind: rev.SubjectKind, Reason: rev.Reason})
+	return nil
+}
+
+func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error {
+	k, err := m.readKey(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		done.Unknown++
+		return nil
+	case err != nil:
+		return err
+	}
+	err = m.Disable(ctx, id)
+	switch {
+	case errors.Is(err, ErrRevoked):
+		done.Already++ // and for good
+		return nil
+	case err != nil:
+		return err
+	case k.status != StatusActive:
+		done.Already++
+	default:
+		done.Revoked++
+	}
 	return nil
 }

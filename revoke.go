@@ -57,30 +57,25 @@ func (m *Manager) receipt(already bool) Receipt {
 // Revoke again until it returns nil.
 func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
 	reason = reason.clean()
-	already := false
-	k, err := m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+	already, subject := false, ""
+	_, err := m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+		subject = k.subject
 		if k.status == StatusRevoked {
-			// Also after an unknown outcome of this very call: already may then
-			// be true of what it did itself, which is no harm.
-			already = true
+			already = !unsure // after an unknown outcome it is this call's own
 			return false, nil
 		}
 		already = false
 		k.status, k.reason, k.revokedAt = StatusRevoked, reason, millis(m.now())
 		return true, nil
 	})
-	var subject string
-	if k != nil {
-		subject = k.subject
-	}
 	if errors.Is(err, ErrNotFound) && m.tokens != nil {
 		already, err = m.revokeToken(ctx, id, reason)
 	}
+	if !already || err != nil {
+		m.observeOutcome(Event{Type: EventRevoked, ID: id, Subject: subject, Reason: reason}, err)
+	}
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
-	}
-	if !already {
-		m.observe(Event{Type: EventRevoked, ID: id, Subject: subject, Reason: reason})
 	}
 	return m.receipt(already), nil
 }
@@ -104,10 +99,11 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 	}
 	reason = reason.clean()
 	for i, kind := range kinds {
-		if err := m.raiseEpoch(ctx, kind, subject, reason, 0); err != nil {
+		epoch, err := m.raiseEpoch(ctx, kind, subject, reason, 0)
+		m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Epoch: epoch, Reason: reason}, err)
+		if err != nil {
 			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", settle(i > 0, err)) // the one before is done
 		}
-		m.observe(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Reason: reason})
 	}
 	return m.receipt(false), nil
 }
@@ -163,19 +159,19 @@ func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err er
 	return epoch, reason, nil
 }
 
-// raiseEpoch raises the epoch of a subject: to least if that is set and higher,
-// else to a new value.
-func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) error {
+// raiseEpoch raises the epoch of a subject, to least if that is set and higher,
+// else to a new value. It returns the one that it wrote, or may have written.
+func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) (epoch uint64, err error) {
 	ref := subjectRecord(kind, subject)
 	unsure := false
 	for range writeTries {
 		old, found, err := m.readEpoch(ctx, ref)
 		if err != nil {
-			return settle(unsure, storeError("read", err))
+			return epoch, settle(unsure, storeError("read", err))
 		}
 		if least > 0 && old >= least {
 			m.forget(ref) // the feed may not have told of it yet
-			return nil
+			return old, nil
 		}
 		now := millis(m.now())
 		rec := backend.Record{ID: ref, Kind: recordSubject, Owner: owner(kind, subject), Created: now}
@@ -183,8 +179,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		if old > 0 {
 			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
 		}
-		epoch := least
-		if epoch == 0 {
+		if epoch = least; epoch == 0 {
 			epoch = max(old+1, uint64(now))
 		}
 		w := newBody()
@@ -197,14 +192,14 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 			m.forget(ref) // once more: an answer may have been made from the old mark
 		}
 		if err == nil {
-			return nil
+			return epoch, nil
 		}
 		unsure = unsure || errors.Is(err, ErrIndeterminate)
 		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return settle(unsure, err)
+			return epoch, settle(unsure, err)
 		}
 	}
-	return settle(unsure, ErrConflict)
+	return epoch, settle(unsure, ErrConflict)
 }
 
 // Disable refuses a credential until Enable. When it has returned nil, the same
@@ -236,20 +231,22 @@ func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
 }
 
 func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventType) error {
-	changed := false
-	k, err := m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+	changed, subject := false, ""
+	_, err := m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+		subject = k.subject
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
 		}
-		changed = k.status != to
+		differs := k.status != to
+		changed = differs || unsure // after an unknown outcome it is this call's own
 		k.status = to
-		return changed, nil
+		return differs, nil
 	})
+	if changed || err != nil {
+		m.observeOutcome(Event{Type: event, ID: id, Subject: subject}, err)
+	}
 	if err != nil {
 		return fmt.Errorf("fob: %s: %w", to, err)
-	}
-	if changed {
-		m.observe(Event{Type: event, ID: id, Subject: k.subject})
 	}
 	return nil
 }

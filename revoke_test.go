@@ -427,3 +427,86 @@ func TestAKeyThatIsNotYetValidIsNotRetired(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, status.Retired)
 }
+
+// What may have been revoked is in the audit trail, whether the call that did it
+// could make sure of it or not.
+func TestNoChangeWithoutAnEvent(t *testing.T) {
+	for _, c := range []struct {
+		event  fob.EventType
+		change func(ctx context.Context, m *fob.Manager, k *fob.Key) error
+	}{
+		{fob.EventRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
+			_, err := m.Revoke(ctx, k.ID(), "leaked")
+			return err
+		}},
+		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
+			_, err := m.RevokeSubject(ctx, k.Subject(), "leaked", fob.SubjectApplication)
+			return err
+		}},
+		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
+			_, err := m.ApplyRevocations(ctx, strings.NewReader(`{"subject":"app-42","subject_kind":1,"epoch":2000000000000}`))
+			return err
+		}},
+		{fob.EventDisabled, func(ctx context.Context, m *fob.Manager, k *fob.Key) error { return m.Disable(ctx, k.ID()) }},
+		{fob.EventTokensRevoked, func(ctx context.Context, m *fob.Manager, _ *fob.Key) error {
+			_, err := m.RevokeTokens(ctx, time.Time{}, "leaked")
+			return err
+		}},
+	} {
+		t.Run(c.event.String(), func(t *testing.T) {
+			fault, seen := backendtest.NewFault(memory.New()), &observed{}
+			m := newManager(t, fault, fob.Config{Observer: seen, Tokens: &fob.TokenConfig{}})
+			reported := func() (errs []error) {
+				for _, e := range seen.events {
+					if e.Type == c.event {
+						errs = append(errs, e.Err)
+					}
+				}
+				seen.events = nil
+				return errs
+			}
+			_, key := mustIssue(t, m, fob.KeySpec{})
+			fault.InjectOnce(backendtest.OpPut, backendtest.LostAck())
+			require.NoError(t, c.change(t.Context(), m, key))
+			require.Equal(t, []error{nil}, reported(), "its own, though it found it in place")
+
+			fault, seen = backendtest.NewFault(memory.New()), &observed{}
+			m = newManager(t, fault, fob.Config{Observer: seen, Tokens: &fob.TokenConfig{}})
+			_, key = mustIssue(t, m, fob.KeySpec{})
+			fault.Inject(func(call backendtest.Call) backendtest.Injection {
+				if call.Op == backendtest.OpPut {
+					return backendtest.LostAck()
+				}
+				return backendtest.Injection{}
+			})
+			require.ErrorIs(t, c.change(t.Context(), m, key), fob.ErrIndeterminate)
+			errs := reported()
+			require.Len(t, errs, 1, "the process may end before it calls again")
+			require.ErrorIs(t, errs[0], fob.ErrIndeterminate)
+			fault.InjectOnce("", backendtest.Unavailable())
+			require.NotErrorIs(t, c.change(t.Context(), m, key), fob.ErrIndeterminate)
+			require.Empty(t, reported(), "what surely failed is no event")
+		})
+	}
+}
+
+// A family ends in two writes: the call that finishes what another one began is the
+// one that reports it.
+func TestTheEndOfAFamilyThatWasCutOffIsReported(t *testing.T) {
+	fault, seen := backendtest.NewFault(memory.New()), &observed{}
+	m := newManager(t, fault, fob.Config{Observer: seen, Tokens: &fob.TokenConfig{}})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", Refreshable: true})
+	require.NoError(t, err)
+	fault.CrashAfter(1, backendtest.OpPut)
+	_, err = m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	require.Error(t, err)
+	fault.Inject(nil)
+	require.NotContains(t, seen.types(), fob.EventRevoked)
+	receipt, err := m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	require.NoError(t, err)
+	require.False(t, receipt.Already)
+	require.Contains(t, seen.types(), fob.EventRevoked)
+	receipt, err = m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	require.NoError(t, err)
+	require.True(t, receipt.Already)
+}

@@ -2,6 +2,8 @@ package fob_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/keytext"
 	"github.com/stretchr/testify/require"
 )
 
@@ -52,6 +55,142 @@ func TestASecretNeverPrints(t *testing.T) {
 	require.Contains(t, out.String(), "[redacted]")
 	require.Equal(t, "[redacted]", secret.String())
 	require.Empty(t, fob.Secret{}.Reveal())
+}
+
+// shown are the ways in which a program may hold what it prints.
+func shown[T any](v T) []any {
+	return []any{v, &v, struct{ V T }{v}, struct{ V *T }{&v}, []T{v}, map[string]T{"k": v}}
+}
+
+// hidden are these, and unexported fields, where fmt calls no methods: what has plain
+// exported fields cannot redact itself there.
+func hidden[T any](v T) []any { return append(shown(v), struct{ v T }{v}, struct{ v *T }{&v}) }
+
+// spellings are how a secret shows in what is printed.
+func spellings(secret string) []string {
+	b := []byte(secret)
+	list := func(format, sep string) string {
+		var parts []string
+		for _, c := range b {
+			parts = append(parts, fmt.Sprintf(format, c))
+		}
+		return strings.Join(parts, sep)
+	}
+	return []string{secret, fmt.Sprintf("%x", b), fmt.Sprintf("%X", b), list("%d", " "), list("%#x", ", "), list("0x%02x", ", "),
+		base64.StdEncoding.EncodeToString(b)}
+}
+
+// Every exported type that holds a secret redacts it, however it is printed. (That
+// leaves %w and %p of something that is neither error nor pointer: go vet finds them.)
+func TestNothingPrintsItsSecrets(t *testing.T) {
+	const (
+		word     = "SECRETWORDSECRETWORDSECRETWORDSE" // 32 bytes
+		oldHash  = "$2a$04$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+		tokenKey = "TOKENKEYSEALTOKENKEYSEALTOKENKEY"
+	)
+	pepper := fob.Pepper{ID: "p1", Key: []byte(word)}
+	tokens := fob.TokenConfig{Issuer: "i", SealKey: []byte(tokenKey)}
+	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, Foreign: located()}
+	m := newManager(t, nil, cfg)
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
+	require.NoError(t, err)
+	old, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Hash: oldHash, Locator: "ab12cd"})
+	require.NoError(t, err)
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", Refreshable: true})
+	require.NoError(t, err)
+	keys, err := m.TokenKeys(t.Context())
+	require.NoError(t, err)
+	plain := newManager(t, nil, fob.Config{})
+	plainText, plainKey := mustIssue(t, plain, fob.KeySpec{})
+	block := keytext.Block(plainText)
+	digest := sha256.Sum256(block[:])
+	// fmt reads what is in them without a lock.
+	require.NoError(t, m.Close())
+	require.NoError(t, plain.Close())
+
+	for name, c := range map[string]struct {
+		values  []any
+		secrets []string
+	}{
+		"Secret":      {hidden(secret), []string{secret.Reveal()}},
+		"Issued":      {hidden(issued), []string{issued.Access.Reveal(), issued.Refresh.Reveal()}},
+		"Pepper":      {shown(pepper), []string{word}},
+		"swapped":     {shown(fob.Pepper{ID: word + "=", Key: []byte("p1")}), []string{word}},
+		"TokenConfig": {shown(tokens), []string{tokenKey}},
+		"TokenKey":    {hidden(keys[0]), []string{tokenKey}},
+		"Config":      {shown(cfg), []string{word, tokenKey}},
+		"ForeignKey":  {shown(fob.ForeignKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}},
+		"KeySpec":     {shown(fob.KeySpec{Subject: "app-42", IdempotencyKey: word}), []string{word}},
+		"Key":         {shown(*plainKey), []string{string(digest[:])}},
+		"imported":    {shown(*old), []string{oldHash}},
+		"Token":       {shown(*issued.Token), []string{issued.Access.Reveal()}},
+		"Manager":     {hidden(m), []string{word, tokenKey, string(digest[:])}},
+		"plain":       {hidden(plain), []string{string(digest[:])}},
+		"Credential":  {shown(fob.Credential(plainKey)), []string{string(digest[:])}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, v := range c.values {
+				var out bytes.Buffer
+				for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+					fmt.Fprintf(&out, verb+"\n", v)
+				}
+				js, _ := json.Marshal(v) // a func in a Config makes it fail, which is fine
+				out.Write(js)
+				slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+				slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+				for _, s := range c.secrets {
+					for _, spelled := range spellings(s) {
+						require.NotContains(t, out.String(), spelled, "%T", v)
+					}
+				}
+			}
+		})
+	}
+	require.Equal(t, key.String(), fmt.Sprint(*key))
+	require.Equal(t, `manager of "acme_live"`, fmt.Sprintf("%+v", m))
+	require.Equal(t, "<nil> <nil>", fmt.Sprint((*fob.Manager)(nil), (*fob.Key)(nil)))
+	js, err := json.Marshal(fob.KeySpec{Subject: "app-42", IdempotencyKey: word})
+	require.NoError(t, err)
+	require.Contains(t, string(js), `"Subject":"app-42"`)
+	require.Contains(t, string(js), `"IdempotencyKey":"[redacted]"`)
+}
+
+// A secret that got into the wrong field does not come back in the error.
+func TestNoErrorQuotesWhatItRefuses(t *testing.T) {
+	m := newManager(t, nil, fob.Config{Tokens: &fob.TokenConfig{}})
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	text = "Bearer " + text + "\x00" // refused in every field
+	issue := func(spec fob.KeySpec) error {
+		spec.Subject = "a"
+		_, _, err := m.IssueKey(t.Context(), spec)
+		return err
+	}
+	token := func(spec fob.TokenSpec) error {
+		spec.Subject = "a"
+		_, err := m.IssueToken(t.Context(), spec)
+		return err
+	}
+	configured := func(cfg fob.Config) error { _, err := fob.New(memory.New(), cfg); return err }
+	pepper := make([]byte, 32)
+	_, scopes := fob.ParseScopes("ok " + text)
+	_, long := fob.ParseScopes(strings.Repeat(text[:60]+" ", 1<<10))
+	for name, err := range map[string]error{
+		"scope":       issue(fob.KeySpec{Scopes: fob.Scopes{fob.Scope(text)}}),
+		"prefix":      issue(fob.KeySpec{Prefix: text}),
+		"scopes":      scopes,
+		"long scopes": long,
+		"audience":    token(fob.TokenSpec{Audience: text}),
+		"grant type":  token(fob.TokenSpec{Grants: fob.Grants{{Type: text, Actions: []string{"a"}, Identifiers: []string{"1"}}}}),
+		"grant":       token(fob.TokenSpec{Grants: fob.Grants{{Type: "t", Actions: []string{text}, Identifiers: []string{"1"}}}}),
+		"pepper ID":   configured(fob.Config{Peppers: []fob.Pepper{{ID: text, Key: pepper}}}),
+		"short":       configured(fob.Config{Peppers: []fob.Pepper{{ID: text}}}),
+		"prefixes":    configured(fob.Config{Prefix: text, Prefixes: []string{text}, RetiredPrefixes: []string{text}, OtherPrefixes: []string{text}}),
+		"issuer":      configured(fob.Config{Tokens: &fob.TokenConfig{Issuer: text, Audiences: []string{text}}}),
+	} {
+		require.ErrorIs(t, err, fob.ErrInvalid, name)
+		require.NotContains(t, err.Error(), text[20:40], name)
+		require.Less(t, len(err.Error()), 1000, name)
+	}
 }
 
 func TestNoErrorOrEventTellsASecret(t *testing.T) {
@@ -169,10 +308,11 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 		CacheEntries:    -1,
 		MaxStaleness:    time.Millisecond,
 		UsageInterval:   time.Nanosecond,
+		SweepInterval:   time.Nanosecond,
 		Retention:       -1,
 	})
 	require.ErrorIs(t, err, fob.ErrInvalid)
-	for _, part := range []string{"Acme", `"x" is named twice`, "pepper ID", "31 bytes", "MaxLength", "SlowChecks", "CacheEntries", "MaxStaleness", "UsageInterval", "Retention"} {
+	for _, part := range []string{"Prefix, number 0", `"x" is named twice`, "Peppers[0]: its ID", "31 bytes", "MaxLength", "SlowChecks", "CacheEntries", "MaxStaleness", "UsageInterval", "SweepInterval", "Retention"} {
 		require.ErrorContains(t, err, part)
 	}
 }
@@ -201,6 +341,9 @@ func TestEventsAreLogged(t *testing.T) {
 	require.Contains(t, out.String(), `msg="fob: issued" id=`+key.ID().String()+" subject=app-42")
 	require.Contains(t, out.String(), `msg="fob: revoked"`)
 	require.Contains(t, out.String(), "reason=leaked")
+	_, err = m.RevokeSubject(t.Context(), "7", "", fob.SubjectUser)
+	require.NoError(t, err)
+	require.Contains(t, out.String(), `msg="fob: subject_revoked" subject=7 subject_kind=user epoch=`)
 }
 
 func TestChain(t *testing.T) {

@@ -119,10 +119,10 @@ func (t *Token) StatusAt(at time.Time) Status {
 }
 
 // String returns "token" and the ID, which are safe to log.
-func (t *Token) String() string { return "token " + t.id.String() }
+func (t Token) String() string { return "token " + t.id.String() }
 
 // Format writes what String returns, for every verb.
-func (t *Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
+func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
 
 // TokenSpec says what token to issue. Subject is required (for ExchangeKey and
 // Refresh it is that of what is exchanged); every other field has a documented
@@ -189,7 +189,7 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 		audience = cfg.Audiences[0]
 	}
 	if !validAudience(audience) {
-		return nil, fmt.Errorf("%w: audience %q", ErrInvalid, audience)
+		return nil, fmt.Errorf("%w: audience of %d bytes", ErrInvalid, len(audience))
 	}
 	ttl := spec.TTL
 	if ttl == 0 {

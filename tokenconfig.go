@@ -2,6 +2,8 @@ package fob
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -85,8 +87,16 @@ const (
 
 // Format shows no key, for every verb.
 func (c TokenConfig) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "token config of issuer %q", c.Issuer)
+	_, _ = io.WriteString(f, c.shown())
 }
+
+func (c TokenConfig) shown() string { return fmt.Sprintf("token config of issuer %q", c.Issuer) }
+
+// MarshalText shows no key; JSON uses it too.
+func (c TokenConfig) MarshalText() ([]byte, error) { return []byte(c.shown()), nil }
+
+// LogValue shows no key.
+func (c TokenConfig) LogValue() slog.Value { return slog.StringValue(c.shown()) }
 
 // resolved returns c with its defaults filled in and its own memory, and every
 // problem.
@@ -109,11 +119,11 @@ func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 	orDefault(&c.RefreshGrace, defaultRefreshGrace)
 	c.RefreshGrace = max(c.RefreshGrace, 0)
 	if !validAudience(c.Issuer) {
-		problem("Issuer %q", c.Issuer)
+		problem("Issuer of %d bytes, want 1 to %d of UTF-8 without control characters", len(c.Issuer), maxAudience)
 	}
-	for _, a := range c.Audiences {
+	for i, a := range c.Audiences {
 		if !validAudience(a) {
-			problem("Audiences: %q", a)
+			problem("Audiences[%d] of %d bytes, want 1 to %d of UTF-8 without control characters", i, len(a), maxAudience)
 		}
 	}
 	if !paseto.Protocol(c.Protocol).Valid() {

@@ -157,10 +157,10 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	}
 	before := millis(issuedBefore.Add(time.Second - 1).Truncate(time.Second))
 	already, err := m.putMark(ctx, m.issuerMark(), before, 0, reason.clean())
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: reason.clean()}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	m.observe(Event{Type: EventTokensRevoked, Reason: reason.clean()})
 	return m.receipt(already), nil
 }
 

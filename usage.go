@@ -89,7 +89,7 @@ type usageLog struct {
 	older []*keyEntry // empty again by the time that dirty is full
 	sums  map[ID]tally
 
-	flush sync.Mutex // one write at a time; held before mu
+	flush turn // one write at a time, and none while usage is read; taken before mu
 }
 
 // tally is a number of uses and the last of them.
@@ -99,7 +99,7 @@ type tally struct {
 }
 
 func newUsageLog(limit int) *usageLog {
-	return &usageLog{limit: limit, sums: make(map[ID]tally)}
+	return &usageLog{limit: limit, sums: make(map[ID]tally), flush: newTurn()}
 }
 
 // count counts one use of a credential that was not in the cache: its cell may
@@ -201,8 +201,10 @@ func (l *usageLog) pending(ids map[ID]bool) map[ID]tally {
 // for the next time; what may have been is dropped, because counting too little
 // is promised and counting twice is not.
 func (m *Manager) flushUsage(ctx context.Context) error {
-	m.usage.flush.Lock()
-	defer m.usage.flush.Unlock()
+	if err := m.usage.flush.take(ctx); err != nil {
+		return fmt.Errorf("fob: add usage: %w", err)
+	}
+	defer m.usage.flush.free()
 	recorder, ok := backend.As[backend.UsageRecorder](m.store)
 	taken := m.usage.take()
 	if !ok || len(taken) == 0 {
@@ -214,10 +216,12 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 	}
 	for len(all) > 0 {
 		n := min(len(all), backend.MaxLimit)
-		err := recorder.AddUsage(ctx, all[:n])
-		if errors.Is(err, backend.ErrIndeterminate) {
-			m.observe(Event{Type: EventUsageLost, Err: storeError("fob: add usage", err)})
-			all = all[n:]
+		err := ctx.Err() // before the call: nothing was written
+		if err == nil {
+			if err = recorder.AddUsage(ctx, all[:n]); mayHaveAdded(err) {
+				m.observe(Event{Type: EventUsageLost, Err: storeError("fob: add usage", err)})
+				all = all[n:]
+			}
 		}
 		if err != nil {
 			m.usage.giveBack(all)
@@ -226,6 +230,14 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 		all = all[n:]
 	}
 	return nil
+}
+
+// mayHaveAdded reports whether an error of AddUsage leaves its outcome open. The
+// error of a context alone should mean that nothing was added (rule R4 of package
+// backend), but is what a store says that never thought of it.
+func mayHaveAdded(err error) bool {
+	return errors.Is(err, backend.ErrIndeterminate) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Usage returns how a credential was used: what the store holds and what this
@@ -248,8 +260,10 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
 	}
 	// No write may move counts from here to there while both are read.
-	m.usage.flush.Lock()
-	defer m.usage.flush.Unlock()
+	if err := m.usage.flush.take(ctx); err != nil {
+		return nil, fmt.Errorf("fob: read usage: %w", err)
+	}
+	defer m.usage.flush.free()
 	asked := make([]backend.ID, len(ids))
 	wanted := make(map[ID]bool, len(ids))
 	for i, id := range ids {

@@ -3,6 +3,7 @@ package fob_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,4 +175,97 @@ func TestAStoreWithoutCapabilities(t *testing.T) {
 	require.NoError(t, err)
 	mustReject(t, m, text, fob.ErrRevoked)
 	require.NoError(t, m.Close())
+}
+
+// slowUsage is a store whose usage can be made to hang, and whose AddUsage to fail
+// with its context's error alone after it has added.
+type slowUsage struct {
+	backend.Store
+	backend.UsageRecorder
+	backend.Lister
+	entered, release chan struct{}
+	late             atomic.Bool
+}
+
+func newSlowUsage() *slowUsage {
+	mem := memory.New()
+	return &slowUsage{Store: mem, UsageRecorder: mem, Lister: mem, entered: make(chan struct{}, 1), release: make(chan struct{})}
+}
+
+func (s *slowUsage) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
+	s.entered <- struct{}{}
+	<-s.release // whatever ctx says
+	return s.UsageRecorder.Usage(ctx, ids)
+}
+
+func (s *slowUsage) AddUsage(ctx context.Context, batch []backend.Usage) error {
+	err := s.UsageRecorder.AddUsage(ctx, batch)
+	if s.late.Swap(false) {
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+func TestNobodyWaitsForUsagePastTheirDeadlineAndCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlowUsage()
+		m, err := fob.New(s, fob.Config{})
+		require.NoError(t, err)
+		text, key := mustIssue(t, m, fob.KeySpec{})
+		mustVerify(t, m, text)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = m.Usage(context.Background(), key.ID()) // a patient caller, a store that hangs
+		}()
+		<-s.entered
+		for name, call := range map[string]func(ctx context.Context) error{
+			"usage": func(ctx context.Context) error { _, err := m.Usage(ctx, key.ID()); return err },
+			"list": func(ctx context.Context) error {
+				_, err := m.List(ctx, fob.Query{UnusedSince: time.Now().Add(time.Hour)})
+				return err
+			},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			begun := time.Now()
+			require.ErrorIs(t, call(ctx), context.DeadlineExceeded, name)
+			require.Equal(t, 100*time.Millisecond, time.Since(begun), name)
+			cancel()
+		}
+		begun := time.Now()
+		require.ErrorIs(t, m.Close(), context.DeadlineExceeded, "it says that usage was lost")
+		require.Equal(t, 10*time.Second, time.Since(begun))
+		close(s.release)
+		<-done
+	})
+}
+
+func TestCloseWaitsForTheWriteOfUsageThatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		fault := backendtest.NewFault(store)
+		m := newManager(t, fault, fob.Config{})
+		text, key := mustIssue(t, m, fob.KeySpec{})
+		mustVerify(t, m, text)
+		fault.InjectOnce(backendtest.OpAddUsage, backendtest.Injection{Delay: 3 * time.Second})
+		time.Sleep(time.Minute + time.Second)
+		require.NoError(t, m.Close())
+		require.Equal(t, uint64(1), usageIn(t, store, key)[0].N)
+	})
+}
+
+// Rule R4 says when a store may answer with the context's error alone; one that
+// does so after it has added must not make uses count twice.
+func TestABareContextErrorIsNoProofThatUsageWasNotAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, seen := newSlowUsage(), &observed{}
+		m := newManager(t, s, fob.Config{Observer: seen})
+		text, key := mustIssue(t, m, fob.KeySpec{})
+		mustVerify(t, m, text)
+		s.late.Store(true)
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		require.Equal(t, uint64(1), usageIn(t, s.Store, key)[0].N, "never twice")
+		require.Contains(t, seen.types(), fob.EventUsageLost)
+	})
 }

@@ -72,8 +72,8 @@ var (
 
 // Store is what every engine provides. R3: all methods are safe for
 // concurrent use. R4: a context already done makes a call fail with its error
-// and change nothing; one that ends later makes a Put fail with
-// ErrIndeterminate unless its outcome is known.
+// and change nothing; one that ends later makes a Put or an AddUsage fail with
+// ErrIndeterminate unless its outcome is known (its error alone: surely not).
 type Store interface {
 	// Get is linearizable. R5: it sees every Put that returned before it
 	// began, whoever made it. R6: the store shares no memory with its caller,
@@ -166,8 +166,8 @@ type Usage struct {
 }
 
 // UsageRecorder keeps usage apart from records. R16: AddUsage adds N and moves
-// Last forward only, the whole batch or none of it; IDs may repeat in a batch
-// and need no record. Usage answers in the order asked, zeros for the unknown.
+// Last forward only, the whole batch or none of it (see R4); IDs may repeat in a
+// batch and need no record. Usage answers in the order asked, zeros for the unknown.
 type UsageRecorder interface {
 	AddUsage(ctx context.Context, batch []Usage) error
 	Usage(ctx context.Context, ids []ID) ([]Usage, error)

@@ -100,14 +100,21 @@ func Require(v fob.Verifier, opts Options) (func(http.Handler) http.Handler, err
 	if isNil(v) {
 		return nil, errors.New("httpauth: no verifier")
 	}
-	scopes, err := fob.ParseScopes(opts.Scopes.String())
+	// One by one: an empty scope, from a variable that is not set, say, would fall out
+	// of their text, and take what was asked for along.
+	for i, scope := range opts.Scopes {
+		if one, err := fob.ParseScopes(string(scope)); err != nil || len(one) != 1 {
+			return nil, fmt.Errorf("httpauth: Options.Scopes[%d]: %w: no scope", i, fob.ErrInvalid)
+		}
+	}
+	scopes, err := fob.ParseScopes(opts.Scopes.String()) // each once
 	if err != nil {
 		return nil, fmt.Errorf("httpauth: %w", err)
 	}
 	if (opts.Action == "") != (opts.Resource == nil) {
 		return nil, errors.New("httpauth: Options.Action and Resource go together")
 	}
-	if opts.AnyCredential == (len(scopes) > 0 || opts.Resource != nil) {
+	if opts.AnyCredential == (len(opts.Scopes) > 0 || opts.Resource != nil) {
 		return nil, errors.New("httpauth: want Options.Scopes or Resource, or AnyCredential where nothing is needed")
 	}
 	realm := opts.Realm
@@ -122,7 +129,7 @@ func Require(v fob.Verifier, opts Options) (func(http.Handler) http.Handler, err
 		header = defaultKeyHeader
 	}
 	if !isToken(header) || strings.EqualFold(header, "Authorization") || strings.EqualFold(header, "Cookie") {
-		return nil, fmt.Errorf("httpauth: Options.KeyHeader: %q cannot carry keys", header)
+		return nil, errors.New("httpauth: Options.KeyHeader cannot carry keys")
 	}
 	challenge := fmt.Sprintf(`Bearer realm="%s"`, realm)
 	g := &guard{

@@ -246,22 +246,27 @@ func TestAGuardThatWouldNotProtectIsNotBuilt(t *testing.T) {
 	s := newSite(t, httpauth.Options{})
 	var none *fob.Manager
 	scopes := fob.Scopes{"a"}
+	resource := func(*http.Request) fob.Resource { return fob.Resource{Type: "orders", ID: "1"} }
 	for name, c := range map[string]struct {
 		v    fob.Verifier
 		opts httpauth.Options
 	}{
-		"no verifier":        {nil, httpauth.Options{Scopes: scopes}},
-		"nil Manager":        {none, httpauth.Options{Scopes: scopes}},
-		"nil func":           {fob.VerifierFunc(nil), httpauth.Options{Scopes: scopes}},
-		"no scopes":          {s.manager, httpauth.Options{}},
-		"empty scopes":       {s.manager, httpauth.Options{Scopes: fob.Scopes{}}},
-		"empty scope":        {s.manager, httpauth.Options{Scopes: fob.Scopes{""}}},
-		"both":               {s.manager, httpauth.Options{Scopes: scopes, AnyCredential: true}},
-		"scope with a quote": {s.manager, httpauth.Options{Scopes: fob.Scopes{`a"b`}}},
-		"realm with a quote": {s.manager, httpauth.Options{Scopes: scopes, Realm: `a"b`}},
-		"realm with newline": {s.manager, httpauth.Options{Scopes: scopes, Realm: "a\r\nb"}},
-		"header with colon":  {s.manager, httpauth.Options{Scopes: scopes, KeyHeader: "a:b"}},
-		"Authorization":      {s.manager, httpauth.Options{Scopes: scopes, KeyHeader: "authorization"}},
+		"no verifier":                      {nil, httpauth.Options{Scopes: scopes}},
+		"nil Manager":                      {none, httpauth.Options{Scopes: scopes}},
+		"nil func":                         {fob.VerifierFunc(nil), httpauth.Options{Scopes: scopes}},
+		"no scopes":                        {s.manager, httpauth.Options{}},
+		"empty scopes":                     {s.manager, httpauth.Options{Scopes: fob.Scopes{}}},
+		"empty scope":                      {s.manager, httpauth.Options{Scopes: fob.Scopes{""}}},
+		"an empty scope among others":      {s.manager, httpauth.Options{Scopes: fob.Scopes{"a", ""}}},
+		"two scopes in one":                {s.manager, httpauth.Options{Scopes: fob.Scopes{"a b"}}},
+		"an empty scope beside a resource": {s.manager, httpauth.Options{Scopes: fob.Scopes{""}, Action: "read", Resource: resource}},
+		"an empty scope and any":           {s.manager, httpauth.Options{Scopes: fob.Scopes{""}, AnyCredential: true}},
+		"both":                             {s.manager, httpauth.Options{Scopes: scopes, AnyCredential: true}},
+		"scope with a quote":               {s.manager, httpauth.Options{Scopes: fob.Scopes{`a"b`}}},
+		"realm with a quote":               {s.manager, httpauth.Options{Scopes: scopes, Realm: `a"b`}},
+		"realm with newline":               {s.manager, httpauth.Options{Scopes: scopes, Realm: "a\r\nb"}},
+		"header with colon":                {s.manager, httpauth.Options{Scopes: scopes, KeyHeader: "a:b"}},
+		"Authorization":                    {s.manager, httpauth.Options{Scopes: scopes, KeyHeader: "authorization"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			guard, err := httpauth.Require(c.v, c.opts)

@@ -315,6 +315,7 @@ func flaws() []flaw {
 				return err
 			}
 		}},
+		{"usage is added and the context's error answered", []string{"usage"}, lateUsage},
 		{"what is purged when it expires is in no list by expiry", []string{"model"}, func(_ *testing.T, f *flawed) {
 			f.list = func(ctx context.Context, q backend.Query) (backend.Page, error) {
 				page, err := f.Store.List(ctx, q)

@@ -27,7 +27,7 @@ var duties = [...]string{
 	1:  "arguments past a limit are ErrInvalid, and nothing is written",
 	2:  "what Get and List return equals what was Put",
 	3:  "all methods are safe for concurrent use",
-	4:  "a context that is done makes a call fail with its error and change nothing, and one that ends later makes a Put fail with ErrIndeterminate unless its outcome is known",
+	4:  "a context that is done makes a call fail with its error and change nothing, and one that ends later makes a Put or an AddUsage fail with ErrIndeterminate unless its outcome is known",
 	5:  "Get sees every Put that returned before it began",
 	6:  "the store shares no memory with its caller",
 	7:  "of n concurrent Puts with the same condition exactly one returns nil",

@@ -1,6 +1,7 @@
 package backendtest_test
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"testing"
@@ -116,5 +117,17 @@ func TestLinearizable(t *testing.T) {
 			continue
 		}
 		require.ErrorContains(t, err, test.wrong, test.name)
+	}
+}
+
+// lateUsage adds, and answers as if it had not.
+func lateUsage(_ *testing.T, f *flawed) {
+	f.addUsage = func(ctx context.Context, batch []backend.Usage) error {
+		err := f.Store.AddUsage(ctx, batch)
+		if _, bounded := ctx.Deadline(); bounded && err == nil {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return err
 	}
 }

@@ -96,6 +96,7 @@ func open(dir string, opts Options) (*Store, error) {
 		}
 		return nil, fmt.Errorf("badger: open %s: %w", dir, err)
 	}
+	opts.EncryptionKey = nil // it has served, and is not to be printed with s
 	s := &Store{
 		opts:  opts,
 		dir:   dir,

@@ -316,6 +316,10 @@ func TestEncryptionAtRest(t *testing.T) {
 	require.NoError(t, s.Maintain(t.Context()))
 	require.ErrorIs(t, badger.RotateEncryptionKey(dir, key, next), backend.ErrUnavailable, "not while it is open")
 	require.NoError(t, s.Close())
+	bytesOfKey := strings.Trim(fmt.Sprint([]byte(key)), "[]")
+	for _, verb := range []string{"%v", "%+v", "%s"} {
+		require.NotContains(t, fmt.Sprintf(verb, struct{ s *badger.Store }{s})+fmt.Sprintf(verb, s), bytesOfKey, verb)
+	}
 	files, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, f := range files {

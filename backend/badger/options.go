@@ -46,6 +46,16 @@ func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText returns a redaction; JSON uses it too.
 func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
+// Format writes the directory, for every verb: BadgerDB's options, which s points to,
+// hold the encryption key.
+func (s *Store) Format(f fmt.State, _ rune) {
+	if s == nil {
+		_, _ = f.Write([]byte("<nil>"))
+		return
+	}
+	_, _ = fmt.Fprintf(f, "badger store in %q", s.dir)
+}
+
 const (
 	memTable       = 16 << 20
 	defaultMinFree = 256 << 20
