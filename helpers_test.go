@@ -74,6 +74,15 @@ func newManager(t testing.TB, store backend.Store, cfg fob.Config) *fob.Manager 
 	m, err := fob.New(store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
+	// When the feed begins, it reads, and what was remembered before is forgotten.
+	if _, follows := backend.As[backend.Watcher](store); follows {
+		for range 1000 {
+			if m.CacheStats().FeedAge >= 0 {
+				break
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
 	return m
 }
 
