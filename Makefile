@@ -28,9 +28,8 @@ cover: ## coverage of the root module, as cover.html
 	go tool cover -func=cover.out | tail -1
 	go tool cover -html=cover.out -o cover.html
 
-bench: ## the benchmarks, COUNT times each, summed up by benchstat
-	go test -run '^$$' -bench . -benchmem -count $(COUNT) ./bench/... | tee bench.out
-	$(TOOL) benchstat bench.out
+bench: ## the benchmarks, with a table, a page and charts in bench/out
+	go run ./bench/report -count $(COUNT)
 
 fuzz: ## every fuzz target for FUZZTIME
 	FUZZTIME=$(FUZZTIME) .ci/fuzz

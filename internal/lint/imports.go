@@ -46,6 +46,8 @@ var layers = []layer{
 	// Measures other libraries, whichever they are; its own module, so that
 	// none of them reaches a user.
 	{"bench/peers", []string{".", "backend/...", "cache"}, []string{""}},
+	// Runs go test and draws; its own module too.
+	{"bench/report", nil, []string{"golang.org/x/perf", "gonum.org/v1/plot"}},
 	{"tools", nil, []string{"golang.org/x/mod"}},
 }
 
