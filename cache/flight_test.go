@@ -1,0 +1,130 @@
+package cache_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fobkit/fob/cache"
+	"github.com/stretchr/testify/require"
+)
+
+func TestACounterCountsEachOnce(t *testing.T) {
+	c := cache.NewCounter()
+	copied := c
+	var wg sync.WaitGroup
+	var taken uint64
+	for range 8 {
+		wg.Go(func() {
+			for range 10_000 {
+				c.Add(1)
+			}
+		})
+	}
+	for range 100 {
+		taken += copied.Take()
+	}
+	wg.Wait()
+	require.Equal(t, uint64(80_000), taken+c.Load(), "what was taken is not there any more, and the rest is")
+	require.Equal(t, c.Load(), copied.Take())
+	require.Zero(t, c.Load())
+	require.Zero(t, testing.AllocsPerRun(100, func() { c.Add(1) }))
+}
+
+func TestOneOfManyFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := cache.NewFlights[string, int]()
+		first, leads := f.Join("a")
+		require.True(t, leads)
+		_, leads = f.Join("b")
+		require.True(t, leads, "another answer is another flight")
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				fl, leads := f.Join("a")
+				require.False(t, leads)
+				v, err := fl.Wait(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, 7, v)
+			})
+		}
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wg.Go(func() {
+			fl, _ := f.Join("a")
+			_, err := fl.Wait(impatient)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+		time.Sleep(2 * time.Second)
+		f.Land("a", first, 7)
+		wg.Wait()
+		require.EqualValues(t, 11, f.Collapsed())
+		_, leads = f.Join("a")
+		require.True(t, leads, "who comes later begins anew")
+	})
+}
+
+func TestAFlightThatNobodyJoinedLeavesNothingBehind(t *testing.T) {
+	f := cache.NewFlights[int, string]()
+	for i := range 1000 { // every shard has its spare then
+		fl, _ := f.Join(i)
+		f.Land(i, fl, "")
+	}
+	require.Less(t, testing.AllocsPerRun(1000, func() {
+		fl, leads := f.Join(1)
+		if !leads {
+			t.Error("somebody else leads")
+		}
+		f.Land(1, fl, "x")
+	}), 1.0)
+	fl, _ := f.Join(1)
+	joined, leads := f.Join(1)
+	require.False(t, leads)
+	f.Land(1, fl, "y")
+	v, err := joined.Wait(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "y", v, "not what was left of an earlier one")
+}
+
+func TestTheBoundInBytes(t *testing.T) {
+	c, err := cache.New(cache.Config[string]{Entries: 1000, Bytes: 20_000, Size: func(s *string) int { return len(*s) }})
+	require.NoError(t, err)
+	big := make([]byte, 700)
+	for i := range 100 {
+		mustPut(t, c, key(i), string(big), c.Begin(), always)
+		require.LessOrEqual(t, c.Stats().Bytes, int64(20_000))
+	}
+	st := c.Stats()
+	require.NotZero(t, st.Entries)
+	require.Equal(t, uint64(100-st.Entries), st.Evicted)
+	_, ok := c.Get(key(99), 0)
+	require.True(t, ok)
+	mustRefuse(t, c, key(1000), string(make([]byte, 30_000)), c.Begin(), always)
+	require.Equal(t, st.Entries, c.Stats().Entries, "what is too large alone throws nothing out")
+	mustPut(t, c, key(99), "small", c.Begin(), always)
+	require.Less(t, c.Stats().Bytes, st.Bytes, "what is replaced counts no more")
+	c.Clear()
+	require.Zero(t, c.Stats().Bytes)
+	_, err = cache.New(cache.Config[int]{Bytes: -1})
+	require.Error(t, err)
+}
+
+func TestStatsCountWhatHappened(t *testing.T) {
+	c := newCache[int](t, 10)
+	ticket := c.Begin()
+	mustPut(t, c, key(1), 1, c.Begin(), always, ref(1))
+	for range 3 {
+		c.Get(key(1), 0)
+	}
+	c.Get(key(2), 0)
+	c.Invalidate(ref(1))
+	c.Get(key(1), 0)
+	mustRefuse(t, c, key(1), 1, ticket, always, ref(1))
+	st := c.Stats()
+	require.EqualValues(t, 3, st.Hits)
+	require.EqualValues(t, 2, st.Misses, "an entry that is no longer good is a miss")
+	require.EqualValues(t, 1, st.Refused)
+	require.EqualValues(t, 1, st.Invalidations)
+}
