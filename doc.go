@@ -55,7 +55,10 @@
 // lookup, allocates nothing and takes no lock. In one process a change is
 // linearizable: once Revoke, Disable, RevokeSubject, UpdateKey or the end of a
 // rotation has returned, no Verify that starts later uses the old state. A
-// change made by another process is seen within Config.MaxStaleness.
+// change made by another process is seen when the store's feed tells of it, and
+// within Config.MaxStaleness whatever becomes of the feed. Credential.AsOf says how
+// current an answer is, and Manager.Fresh is a Verifier that reads the store in each
+// call.
 //
 // # What a failure means
 //

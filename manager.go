@@ -70,8 +70,9 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 const upkeepTimeout = 10 * time.Second
 
 // New makes a Manager over store. It reads nothing from the store, so it is as
-// quick on a million records as on none. It starts two goroutines at most (upkeep, and the store's feed), which
-// Close ends. A Config that cannot work is ErrInvalid, with every problem named.
+// quick on a million records as on none. It starts two goroutines at most (upkeep,
+// and the store's feed, which reads what was revoked), which Close ends. A Config
+// that cannot work is ErrInvalid, with every problem named.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if store == nil {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)
