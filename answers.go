@@ -56,7 +56,7 @@ const (
 
 	// absentEntries bounds what is remembered of credentials that do not exist.
 	absentEntries = 1024
-	glimpsedBits  = 10
+	glimpsedBits  = 13
 	// detachedMax bounds how many loads go on although their caller has left.
 	detachedMax = 64
 	// loadTimeout bounds such a load.

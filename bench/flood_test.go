@@ -51,9 +51,10 @@ func BenchmarkVerifyUnknown(b *testing.B) {
 	})
 	b.Run("again", func(b *testing.B) {
 		m := newManager(b, memory.New(), fob.Config{MaxStaleness: time.Hour})
-		texts := garbage(1000)
+		texts := garbage(100)
 		refuse(b, m, texts)
-		if st := m.CacheStats(); b.N > 2*len(texts) && st.NegativeHits < uint64(b.N-len(texts)-1) {
+		// Two that fall on one place of what was glimpsed push each other out.
+		if st := m.CacheStats(); b.N > 100*len(texts) && st.NegativeHits < uint64(b.N)*9/10 {
 			b.Fatalf("%d of %d from memory", st.NegativeHits, b.N)
 		}
 	})
