@@ -124,6 +124,10 @@ func newFob(tb testing.TB, store backend.Store, cfg fob.Config) *fob.Manager {
 	m, err := fob.New(store, cfg)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, m.Close()) })
+	// When the store's feed begins, what was remembered before is forgotten.
+	if _, follows := backend.As[backend.Watcher](store); follows {
+		require.Eventually(tb, func() bool { return m.CacheStats().FeedAge >= 0 }, 10*time.Second, time.Millisecond)
+	}
 	return m
 }
 
