@@ -57,6 +57,15 @@ func (o *observed) types() []fob.EventType {
 	return types
 }
 
+// take returns the events so far and forgets them.
+func (o *observed) take() []fob.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	taken := o.events
+	o.events = nil
+	return taken
+}
+
 // newManager makes a Manager over store (a new memory store if nil) that is
 // closed with the test.
 func newManager(t testing.TB, store backend.Store, cfg fob.Config) *fob.Manager {
