@@ -38,7 +38,10 @@ type answers struct {
 	// synced is the instant (monotonic) of which the feed last proved that every
 	// change before it is known here; never while it has proved nothing.
 	synced atomic.Int64
-	outage atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
+	// staleness and patience are Config.MaxStaleness and that with StaleIfError, or
+	// less while the fleet does not know of them: see keepTo.
+	staleness, patience atomic.Int64
+	outage              atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
 
 	// glimpsed has a part of the digest of texts that were lately found to be no
 	// credential: only one that comes again is worth an entry, so that a flood of
@@ -131,7 +134,7 @@ func (m *Manager) moment() moment {
 
 // believed reports whether what held at asOf (monotonic) may be an answer now.
 func (m *Manager) believed(asOf int64, now moment) bool {
-	return now.mono-max(asOf, now.synced) < int64(m.cfg.MaxStaleness)
+	return now.mono-max(asOf, now.synced) < m.answers.staleness.Load()
 }
 
 // live reports whether the feed is: then what it keeps (marks) is complete.
@@ -262,7 +265,7 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 		e.confirm(now)
 		f.token, asOf = e, atomic.LoadInt64(&e.asOf)
 	}
-	if now.mono-asOf >= int64(m.cfg.MaxStaleness+m.cfg.StaleIfError) {
+	if now.mono-asOf >= m.answers.patience.Load() {
 		return found{}, false
 	}
 	m.answers.stale.Add(1)

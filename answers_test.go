@@ -38,10 +38,16 @@ func cut(f *backendtest.Fault) {
 // behind a Fault.
 func bubble(t *testing.T, test func(t *testing.T, fault *backendtest.Fault)) {
 	t.Helper()
+	bubbleOver(t, func(t *testing.T, _ backend.Store, fault *backendtest.Fault) { test(t, fault) })
+}
+
+// bubbleOver gives the test the store itself too, as another process sees it.
+func bubbleOver(t *testing.T, test func(t *testing.T, store backend.Store, fault *backendtest.Fault)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer func() { require.NoError(t, store.Close()) }()
-		test(t, backendtest.NewFault(store))
+		test(t, store, backendtest.NewFault(store))
 	})
 }
 

@@ -56,7 +56,9 @@ type Config struct {
 	// MaxStaleness bounds how long a change made by another process can go
 	// unseen here, whatever happens to the store's feed: an answer of which it is
 	// not known that it still held so long ago is read again. A change made through
-	// this Manager is seen at once. Default 2 s, 50 ms to 24 h.
+	// this Manager is seen at once. Default 2 s, 50 ms to 24 h. More than 2 s, together
+	// with StaleIfError, is written into the store before it is made use of, so that the
+	// receipts of other processes are right (see Manager.FleetStaleness).
 	MaxStaleness time.Duration
 	// StaleIfError lets an answer be given for so much longer than MaxStaleness, while
 	// the store cannot be asked: availability at the price of accepting, for that

@@ -46,12 +46,16 @@ const (
 	EventUsageLost
 	EventTokenKeyRotated
 	EventTokensRevoked // all of the issuer, before an instant
+	// EventFeedLost: the store's feed broke off, or could not be followed; it is tried
+	// again. See Manager.Health.
+	EventFeedLost
+	EventFeedResumed // the feed that was lost is followed again
 )
 
 var eventNames = [...]string{
 	"invalid", "issued", "imported", "updated", "rotated", "retired", "rehashed",
 	"revoked", "subject_revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
-	"token_key_rotated", "tokens_revoked",
+	"token_key_rotated", "tokens_revoked", "feed_lost", "feed_resumed",
 }
 
 // String returns the type in lower snake case.

@@ -28,3 +28,6 @@ func BreakTickets(m *Manager) {
 	field := reflect.ValueOf(m.answers.keys).Elem().FieldByName("broken").FieldByName("ignoreTicket")
 	*(*bool)(unsafe.Pointer(field.UnsafeAddr())) = true
 }
+
+// RecordFleet is the kind of the record that says how patient the fleet is.
+const RecordFleet = recordFleet

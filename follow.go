@@ -107,7 +107,8 @@ func (m *Manager) readMark(ctx context.Context, id recordID) (mark, error) {
 	return decodeMark(&rec)
 }
 
-// Pauses between two tries to follow a feed that failed.
+// Pauses between two tries to follow a feed that failed. Each is up to half as long
+// again, so that many processes do not come back at the same instant.
 const (
 	followPause    = 50 * time.Millisecond
 	followPauseMax = 2 * time.Second
@@ -118,6 +119,7 @@ const (
 // asked for.
 func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
 	pause := followPause
+	m.tryJoin(ctx)
 	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
 	for ctx.Err() == nil {
 		err := feed.Watch(ctx, token, func(b backend.Batch) error {
@@ -134,6 +136,9 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			}
 			pause = followPause
 			m.proven(b.AsOf)
+			if m.health.follows() {
+				m.observe(Event{Type: EventFeedResumed})
+			}
 			return nil
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
@@ -145,10 +150,12 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		case errors.Is(err, backend.ErrInvalid):
 			token = nil // not one that this store can go on from
 		}
-		m.observe(Event{Type: EventUpkeepFailed, Err: storeError("fob: follow the feed", err)})
+		err = storeError("fob: follow the feed", err)
+		m.health.lost(err, m.now())
+		m.observe(Event{Type: EventFeedLost, Err: err})
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(pause + jitter(pause/2)):
 		}
 		pause = min(2*pause, followPauseMax)
 	}
@@ -170,6 +177,14 @@ func (m *Manager) proven(at time.Time) {
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.answers.synced.Store(never)
+	if again := m.health.begun(); again {
+		// History was lost, and writes with it perhaps: after a failover, say.
+		m.keepTo(fleetDefault)
+		m.tryJoin(ctx)
+		if err := m.reapply(ctx); err != nil {
+			return err
+		}
+	}
 	if err := m.loadMarks(ctx, lister); err != nil {
 		return err
 	}

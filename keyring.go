@@ -229,12 +229,30 @@ func (s *sealKeys) decodeLine(parts []string) (ringKey, error) {
 }
 
 // loadRing reads the ring, or makes it with its first key.
-func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
+func (m *Manager) loadRing(ctx context.Context) (*ring, error) { return m.ringSince(ctx, forever) }
+
+// ringSince returns the ring as it was read at an instant (monotonic) or later; it is
+// read unless it was. Whoever reads it is waited for.
+func (m *Manager) ringSince(ctx context.Context, since int64) (*ring, error) {
 	t := m.tokens
 	if err := t.ringTurn.take(ctx); err != nil {
 		return nil, fmt.Errorf("fob: token keys: %w", err)
 	}
 	defer t.ringTurn.free()
+	if r := t.ring.Load(); r != nil && t.readAt > since {
+		return r, nil
+	}
+	began := m.clock.now().mono
+	r, err := m.readRing(ctx)
+	if err == nil {
+		t.readAt = began
+	}
+	return r, err
+}
+
+// readRing is for whoever has ringTurn.
+func (m *Manager) readRing(ctx context.Context) (*ring, error) {
+	t := m.tokens
 	if t.seal == nil {
 		if r := t.ring.Load(); r != nil {
 			return r, nil
@@ -425,17 +443,7 @@ func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey,
 	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
 		return k, nil
 	}
-	last := m.tokens.reloaded.Load()
-	if last != 0 && now.mono-last < int64(reloadEvery) || !m.tokens.reloaded.CompareAndSwap(last, max(now.mono, 1)) {
-		// It was read a moment ago, or is being read: that one will do.
-		if err := m.tokens.ringTurn.take(ctx); err != nil {
-			return nil, fmt.Errorf("fob: token keys: %w", err)
-		}
-		r = m.tokens.ring.Load()
-		m.tokens.ringTurn.free()
-		return r.find(id, now.ms), nil
-	}
-	if r, err = m.loadRing(ctx); err != nil {
+	if r, err = m.ringSince(ctx, now.mono-int64(reloadEvery)); err != nil {
 		return nil, err
 	}
 	return r.find(id, now.ms), nil

@@ -28,6 +28,8 @@ type Manager struct {
 
 	answers   *answers
 	marks     marks
+	recent    recent
+	health    health
 	rotations rotationWalk
 	usage     *usageLog
 	tokens    *tokens // nil without Config.Tokens
@@ -69,9 +71,10 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 // can wait for one that hangs.
 const upkeepTimeout = 10 * time.Second
 
-// New makes a Manager over store. It reads nothing from the store, so it is as
-// quick on a million records as on none. It starts two goroutines at most (upkeep,
-// and the store's feed, which reads what was revoked), which Close ends. A Config
+// New makes a Manager over store. It asks nothing of the store, so it is as quick on
+// a million records as on none, and works while the store is down. It starts two
+// goroutines at most (upkeep, and the store's feed, which reads what was revoked), which
+// Close ends. A Config
 // that cannot work is ErrInvalid, with every problem named.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if store == nil {
@@ -112,12 +115,13 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		}
 	}
 	m.clock.start(cfg.Clock)
+	m.keepTo(fleetDefault)
 	m.running, m.stop = context.WithCancel(context.Background())
-	m.done.Go(func() { m.upkeep(m.running) })
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	if follows && lists {
-		m.marks.follows = true
+	m.marks.follows = follows && lists
+	m.done.Go(func() { m.upkeep(m.running) })
+	if m.marks.follows {
 		m.done.Go(func() { m.followFeed(m.running, feed, lister) })
 	}
 	return m, nil
@@ -144,7 +148,15 @@ func (m *Manager) Close() error {
 func (m *Manager) upkeep(ctx context.Context) {
 	flush := time.NewTicker(m.cfg.UsageInterval)
 	defer flush.Stop()
-	var sweep <-chan time.Time
+	var join, sweep <-chan time.Time
+	if m.cfg.patience() > fleetDefault {
+		if !m.marks.follows { // else followFeed does, before the feed begins
+			m.tryJoin(ctx)
+		}
+		t := time.NewTicker(followPauseMax)
+		defer t.Stop()
+		join = t.C
+	}
 	if m.cfg.SweepInterval > 0 {
 		t := time.NewTicker(m.cfg.SweepInterval)
 		defer t.Stop()
@@ -159,6 +171,9 @@ func (m *Manager) upkeep(ctx context.Context) {
 		case <-flush.C:
 			// Cut off by Close, it might be lost: Close waits for it.
 			task, within = m.flushUsage, context.WithoutCancel(ctx)
+		case <-join:
+			m.tryJoin(ctx)
+			continue
 		case <-sweep:
 			task = func(ctx context.Context) error { _, err := m.Sweep(ctx); return err }
 		}

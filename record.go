@@ -22,6 +22,7 @@ const (
 	recordMark                                // what ended a token, a family, or all before an instant
 	recordRing                                // the token keys, sealed
 	recordFamily                              // what Refresh continues
+	recordFleet                               // how old an answer may be in any process
 )
 
 // recordID is the ID of a record that is not a credential: its kind, then 15
@@ -94,6 +95,7 @@ const (
 	fieldKeptUntil
 	fieldRetired
 	fieldPending // of an alias: its import has not finished
+	fieldStaleness
 )
 
 const bodyFormat = 1

@@ -199,23 +199,32 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 	if rev.Epoch == 0 || rev.Epoch > maxEpoch {
 		return fmt.Errorf("%w: epoch %d", ErrInvalid, rev.Epoch)
 	}
+	already, err := m.applyEpoch(ctx, rev)
+	switch {
+	case err != nil:
+		return err
+	case already:
+		done.Already++
+	default:
+		done.Revoked++
+	}
+	return nil
+}
+
+// applyEpoch revokes a subject up to the epoch of rev, unless that is done.
+func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool, err error) {
 	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
 	epoch, _, err := m.readEpoch(ctx, ref)
 	if err != nil {
-		return storeError("read", err)
+		return false, storeError("read", err)
 	}
 	if epoch >= rev.Epoch {
 		m.forget(ref) // the feed may not have told of it yet
-		done.Already++
-		return nil
+		return true, nil
 	}
 	epoch, err = m.raiseEpoch(ctx, rev.SubjectKind, rev.Subject, reason, rev.Epoch)
 	m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: rev.Subject, SubjectKind: rev.SubjectKind, Epoch: epoch, Reason: reason}, err)
-	if err != nil {
-		return err
-	}
-	done.Revoked++
-	return nil
+	return false, err
 }
 
 func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error {

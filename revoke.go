@@ -35,17 +35,25 @@ type Receipt struct {
 	// At is when it returned here: no Verify of this Manager that starts later
 	// accepts what was revoked.
 	At time.Time
-	// EverywhereBy is when the same holds for every other process that uses the
-	// store with a Config.MaxStaleness and StaleIfError no larger than this one's.
+	// EverywhereBy is when the same holds for every other process on the store,
+	// whatever happens to its connection: FleetStaleness after At. Where that could not
+	// be read, it is the most that any Config allows, two days. The clocks of machines
+	// are not compared: it is this one's.
 	EverywhereBy time.Time
 	// Already reports that it had been revoked before; the first revocation's
 	// time and reason stay.
 	Already bool
 }
 
-func (m *Manager) receipt(already bool) Receipt {
+// receipt is made after the change: only then is it known who could hold an older
+// answer (see fleetDefault).
+func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 	now := m.now().UTC()
-	return Receipt{At: now, EverywhereBy: now.Add(m.cfg.MaxStaleness + m.cfg.StaleIfError), Already: already}
+	bound, _, err := m.readFleet(ctx)
+	if err != nil {
+		bound = worst
+	}
+	return Receipt{At: now, EverywhereBy: now.Add(bound), Already: already}
 }
 
 // Revoke ends a credential for good. When it has returned nil, the revocation
@@ -57,8 +65,18 @@ func (m *Manager) receipt(already bool) Receipt {
 // Revoke again until it returns nil.
 func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
 	reason = reason.clean()
-	already, subject := false, ""
-	_, err := m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+	already, err := m.revokeID(ctx, id, reason)
+	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: reason}}, err)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
+	}
+	return m.receipt(ctx, already), nil
+}
+
+// revokeID ends a key, a family or a token, and reports it.
+func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
+	subject := ""
+	_, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
 		subject = k.subject
 		if k.status == StatusRevoked {
 			already = !unsure // after an unknown outcome it is this call's own
@@ -74,10 +92,7 @@ func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Recei
 	if !already || err != nil {
 		m.observeOutcome(Event{Type: EventRevoked, ID: id, Subject: subject, Reason: reason}, err)
 	}
-	if err != nil {
-		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
-	}
-	return m.receipt(already), nil
+	return already, err
 }
 
 // RevokeSubject ends every credential that a subject has now, in one write
@@ -101,11 +116,12 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 	for i, kind := range kinds {
 		epoch, err := m.raiseEpoch(ctx, kind, subject, reason, 0)
 		m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Epoch: epoch, Reason: reason}, err)
+		m.noteRevoked(recentRevocation{rev: Revocation{Subject: subject, SubjectKind: kind, Epoch: epoch, Reason: reason}}, err)
 		if err != nil {
 			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", settle(i > 0, err)) // the one before is done
 		}
 	}
-	return m.receipt(false), nil
+	return m.receipt(ctx, false), nil
 }
 
 // The epoch of a subject is a number that only rises; a credential is stamped

@@ -593,3 +593,27 @@ func TestAStoreThatHangsHoldsNobodyPastTheirDeadline(t *testing.T) {
 	close(release)
 	require.NoError(t, <-first)
 }
+
+// A ring that could not be read says nothing of a token whose key is not in the last
+// one, not even to those who come a moment after the failure.
+func TestATokenKeyThatCouldNotBeLookedForIsNotUnknown(t *testing.T) {
+	store := memory.New()
+	cfg := tokenConfig(func(c *fob.TokenConfig) { c.KeyLead = 50 * time.Millisecond })
+	fault := backendtest.NewFault(bare{store})
+	here, there := newManager(t, store, cfg), newManager(t, fault, cfg)
+	mustVerify(t, there, mustToken(t, here, fob.TokenSpec{}).Access.Reveal())
+	key, err := here.RotateTokenKey(t.Context())
+	require.NoError(t, err)
+	var issued fob.Issued
+	require.Eventually(t, func() bool {
+		issued = mustToken(t, here, fob.TokenSpec{})
+		return issued.Token.KeyID() == key.ID
+	}, 5*time.Second, time.Millisecond)
+	fault.Inject(func(backendtest.Call) backendtest.Injection { return backendtest.Unavailable() })
+	for range 3 {
+		_, err := there.Verify(t.Context(), issued.Access.Reveal())
+		mustBeUnsure(t, err)
+	}
+	fault.Inject(nil)
+	mustVerify(t, there, issued.Access.Reveal())
+}

@@ -156,12 +156,14 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 		issuedBefore = now.Add(1) // this very instant included
 	}
 	before := millis(issuedBefore.Add(time.Second - 1).Truncate(time.Second))
-	already, err := m.putMark(ctx, m.issuerMark(), before, 0, reason.clean())
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: reason.clean()}, err)
+	reason = reason.clean()
+	already, err := m.putMark(ctx, m.issuerMark(), before, 0, reason)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: reason}, err)
+	m.noteRevoked(recentRevocation{before: before, rev: Revocation{Reason: reason}}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	return m.receipt(already), nil
+	return m.receipt(ctx, already), nil
 }
 
 // putMark writes a mark that ends what was issued before an instant, unless one

@@ -17,8 +17,8 @@ import (
 type tokens struct {
 	seal     *sealKeys // nil: the ring is in memory only
 	ring     atomic.Pointer[ring]
-	ringTurn turn         // taken while the ring is read or made
-	reloaded atomic.Int64 // when an unknown key last made it be read
+	ringTurn turn  // taken while the ring is read or made
+	readAt   int64 // monotonic: before it was last read; guarded by ringTurn
 }
 
 func newTokens(cfg Config) (*tokens, error) {

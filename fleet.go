@@ -1,0 +1,205 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// The fleet is every process on one store. How old an answer may be in the most
+// patient of them decides when a revocation holds everywhere. A process that stays
+// within fleetDefault need not say so. One whose settings allow more writes that into
+// the store first, and until that is done it keeps to the default. So a revocation that
+// reads the bound after its own write knows the bound of everybody who could hold an
+// older answer: who raised it later began to read later, and found the revocation.
+const fleetDefault = defaultStaleness
+
+// worst is more than any Config allows: the bound while nobody can be asked.
+const worst = maxStaleness + maxStaleIfError
+
+func fleetRecord() recordID { return namedRecord(recordFleet, "staleness") }
+
+// patience is how old an answer of this Manager may be while its store fails.
+func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfError }
+
+// keepTo makes bound what no answer is older than.
+func (m *Manager) keepTo(bound time.Duration) {
+	m.answers.patience.Store(int64(min(m.cfg.patience(), bound)))
+	m.answers.staleness.Store(int64(min(m.cfg.MaxStaleness, bound)))
+}
+
+// joined reports whether this Manager may be as patient as it is configured.
+func (m *Manager) joined() bool { return m.answers.patience.Load() == int64(m.cfg.patience()) }
+
+// joinFleet raises the fleet's bound to this Manager's, if that is higher.
+func (m *Manager) joinFleet(ctx context.Context) error {
+	want := m.cfg.patience()
+	for range writeTries {
+		have, rec, err := m.readFleet(ctx)
+		if err != nil {
+			return err
+		}
+		if have >= want {
+			m.keepTo(want)
+			return nil
+		}
+		err = m.writeFleet(ctx, rec, want)
+		if err == nil {
+			continue // reads it again: it has to stand there
+		}
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	return ErrConflict
+}
+
+// tryJoin joins the fleet if that is still to be done. Until it is, nothing here is
+// believed for longer than everybody expects.
+func (m *Manager) tryJoin(ctx context.Context) {
+	if m.joined() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	if err := m.joinFleet(ctx); err != nil && m.running.Err() == nil {
+		m.observe(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: join the fleet: %w", err)})
+	}
+}
+
+// writeFleet writes the bound over rec, which is what readFleet found.
+func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, bound time.Duration) error {
+	cond := backend.IfAbsent()
+	if rec.Version > 0 {
+		cond = backend.IfVersion(rec.Version)
+	} else {
+		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: millis(m.now())}
+	}
+	w := newBody()
+	w.number(fieldStaleness, uint64(bound.Milliseconds()))
+	w.seal(&rec)
+	_, err := m.replace(ctx, rec, cond)
+	return err
+}
+
+// readFleet returns the fleet's bound and its record, which is empty where nobody has
+// raised it.
+func (m *Manager) readFleet(ctx context.Context) (time.Duration, backend.Record, error) {
+	rec, err := m.store.Get(ctx, fleetRecord())
+	if errors.Is(err, backend.ErrNotFound) {
+		return fleetDefault, backend.Record{}, nil
+	}
+	if err != nil {
+		return 0, rec, storeError("read the fleet's bound", err)
+	}
+	r, err := openBody(&rec, recordFleet)
+	if err != nil {
+		return 0, rec, err
+	}
+	var ms int64
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			break
+		}
+		if field != fieldStaleness {
+			r.bad = true
+			break
+		}
+		ms = r.millis(v)
+	}
+	if bound := time.Duration(ms) * time.Millisecond; !r.bad && bound > 0 && bound <= worst {
+		return max(bound, fleetDefault), rec, nil
+	}
+	return 0, rec, corrupt(&rec, "bound")
+}
+
+// FleetStaleness returns how old an answer may be in any process on this store: the
+// largest sum of MaxStaleness and StaleIfError that any of them was configured with
+// since LowerFleetStaleness, and 2 s at least.
+func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
+	if m.closed.Load() {
+		return 0, ErrClosed
+	}
+	bound, _, err := m.readFleet(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("fob: fleet staleness: %w", err)
+	}
+	return bound, nil
+}
+
+// LowerFleetStaleness takes back what processes with larger settings have raised
+// FleetStaleness to, once none of them runs any more: nothing here can know that, and
+// while one does, receipts and RevokeEverywhere promise too much. A bound below this
+// Manager's own settings is ErrInvalid; below 2 s it means 2 s.
+func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) error {
+	if m.closed.Load() {
+		return ErrClosed
+	}
+	if bound = max(bound, fleetDefault); bound < m.cfg.patience() || bound > worst {
+		return fmt.Errorf("%w: fleet staleness %v, want %v to %v", ErrInvalid, bound, m.cfg.patience(), worst)
+	}
+	have, rec, err := m.readFleet(ctx)
+	if err == nil && bound < have {
+		err = m.writeFleet(ctx, rec, bound)
+	}
+	if err != nil {
+		return fmt.Errorf("fob: lower fleet staleness: %w", err)
+	}
+	return nil
+}
+
+// RevokeEverywhere is Revoke that returns only when no process on this store accepts
+// the credential any more, whatever happens to their connections: it waits until the
+// receipt's EverywhereBy, 2 s as a rule. If ctx ends before that, the credential
+// is revoked all the same and the receipt says so; the error is the context's.
+func (m *Manager) RevokeEverywhere(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
+	receipt, err := m.Revoke(ctx, id, reason)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return m.WaitEverywhere(ctx, receipt)
+}
+
+// WaitEverywhere waits until what a receipt is about holds in every process, and
+// returns the receipt with the instant at which it did. It is for receipts that this
+// Manager has just given. If the fleet's bound could not be read then, it is read now.
+func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt, error) {
+	if receipt.At.IsZero() {
+		return receipt, fmt.Errorf("fob: wait everywhere: %w: not a receipt", ErrInvalid)
+	}
+	for pause := followPause; receipt.EverywhereBy.Sub(receipt.At) >= worst; pause = min(2*pause, followPauseMax) {
+		bound, err := m.FleetStaleness(ctx)
+		if err == nil {
+			receipt.EverywhereBy = receipt.At.Add(bound)
+			break
+		}
+		if errors.Is(err, ErrClosed) || errors.Is(err, ErrCorrupt) {
+			return receipt, err
+		}
+		if err := m.sleep(ctx, pause); err != nil {
+			return receipt, err
+		}
+	}
+	if err := m.sleep(ctx, receipt.EverywhereBy.Sub(m.now())); err != nil {
+		return receipt, err
+	}
+	return receipt, nil
+}
+
+// sleep waits for d, and no longer than ctx or the Manager last.
+func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(max(0, d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("fob: wait everywhere: %w", ctx.Err())
+	case <-m.running.Done():
+		return ErrClosed
+	}
+}

@@ -1,0 +1,362 @@
+package fob_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// within is how long after its return here a receipt says that it holds everywhere.
+func within(r fob.Receipt) time.Duration { return r.EverywhereBy.Sub(r.At) }
+
+// A receipt is right about processes of which the one that gives it knows nothing.
+func TestAReceiptKnowsTheMostPatientProcess(t *testing.T) {
+	store := memory.New()
+	here := newManager(t, store, fob.Config{MaxStaleness: 100 * time.Millisecond})
+	_, key := mustIssue(t, here, fob.KeySpec{})
+	receipt, err := here.Revoke(t.Context(), key.ID(), "")
+	require.NoError(t, err)
+	require.Equal(t, 2*time.Second, within(receipt), "what every process may do without asking")
+
+	there := newManager(t, store, fob.Config{MaxStaleness: 5 * time.Second, StaleIfError: time.Minute})
+	require.Equal(t, 5*time.Second, there.Health().Staleness)
+	receipt, err = here.Revoke(t.Context(), key.ID(), "")
+	require.NoError(t, err)
+	require.Equal(t, 65*time.Second, within(receipt))
+	receipt, err = here.RevokeSubject(t.Context(), "app-42", "")
+	require.NoError(t, err)
+	require.Equal(t, 65*time.Second, within(receipt))
+
+	// It stays so when that process ends, until somebody says that it has.
+	require.ErrorIs(t, there.LowerFleetStaleness(t.Context(), 10*time.Second), fob.ErrInvalid)
+	require.NoError(t, there.Close())
+	require.ErrorIs(t, there.LowerFleetStaleness(t.Context(), 0), fob.ErrClosed)
+	_, err = there.FleetStaleness(t.Context())
+	require.ErrorIs(t, err, fob.ErrClosed)
+	bound, err := here.FleetStaleness(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 65*time.Second, bound)
+	require.ErrorIs(t, here.LowerFleetStaleness(t.Context(), 1000*time.Hour), fob.ErrInvalid)
+	require.NoError(t, here.LowerFleetStaleness(t.Context(), time.Hour), "which it is already")
+	require.NoError(t, here.LowerFleetStaleness(t.Context(), 0))
+	bound, err = here.FleetStaleness(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 2*time.Second, bound)
+}
+
+// Before the others know of it, nobody believes anything for longer than they expect:
+// no receipt can have missed it.
+func TestNobodyIsPatientBeforeTheOthersKnow(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		noPuts := func(c backendtest.Call) backendtest.Injection {
+			if c.Op == backendtest.OpPut {
+				return backendtest.Unavailable()
+			}
+			return backendtest.Injection{}
+		}
+		issuer := newManager(t, store, fob.Config{})
+		text, _ := mustIssue(t, issuer, fob.KeySpec{})
+		require.NoError(t, issuer.Close())
+
+		seen := &observed{}
+		fault.Inject(noPuts)
+		m := newManager(t, bare{fault}, fob.Config{MaxStaleness: time.Hour, StaleIfError: time.Hour, UsageInterval: time.Hour, Observer: seen})
+		defer m.Close()
+		require.Equal(t, 2*time.Second, m.Health().Staleness)
+		require.Contains(t, seen.types(), fob.EventUpkeepFailed)
+		mustVerify(t, m, text)
+		pass(1900 * time.Millisecond)
+		before := gets(fault)
+		mustVerify(t, m, text)
+		require.Equal(t, before, gets(fault), "so much needs no permission")
+		cut(fault)
+		pass(200 * time.Millisecond)
+		_, err := m.Verify(t.Context(), text)
+		mustBeUnsure(t, err)
+
+		fault.Inject(nil)
+		pass(10 * time.Second)
+		require.Equal(t, time.Hour, m.Health().Staleness)
+		mustVerify(t, m, text)
+		cut(fault)
+		pass(59 * time.Minute)
+		mustVerify(t, m, text)
+		pass(50 * time.Minute)
+		mustVerify(t, m, text)
+		pass(12 * time.Minute)
+		_, err = m.Verify(t.Context(), text)
+		mustBeUnsure(t, err)
+	})
+}
+
+// RevokeEverywhere returns when the last process that could accept cannot any more: one
+// that has lost the store and whose settings let it go on for a while.
+func TestRevokeEverywhere(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		here := newManager(t, store, fob.Config{Tokens: tokenConfig().Tokens})
+		defer here.Close()
+		there := newManager(t, fault, fob.Config{MaxStaleness: 10 * time.Second, UsageInterval: time.Hour})
+		defer there.Close()
+		text, key := mustIssue(t, here, fob.KeySpec{})
+		pass(time.Second)
+		mustVerify(t, there, text)
+		cut(fault)
+		began := time.Now()
+		done := make(chan fob.Receipt)
+		go func() {
+			receipt, err := here.RevokeEverywhere(context.Background(), key.ID(), "leaked")
+			if err != nil {
+				t.Error(err)
+			}
+			done <- receipt
+		}()
+		pass(9 * time.Second)
+		mustReject(t, here, text, fob.ErrRevoked)
+		mustVerify(t, there, text) // cut off, and patient: this is what is waited for
+		receipt := <-done
+		require.Equal(t, 10*time.Second, time.Since(began))
+		require.False(t, time.Now().Before(receipt.EverywhereBy))
+		_, err := there.Verify(t.Context(), text)
+		require.Error(t, err)
+
+		// Whoever cannot wait knows at least that it is revoked here, and when it will be
+		// everywhere.
+		_, key = mustIssue(t, here, fob.KeySpec{})
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		receipt, err = here.RevokeEverywhere(short, key.ID(), "")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 10*time.Second, within(receipt))
+		receipt, err = here.RevokeTokens(t.Context(), time.Time{}, "")
+		require.NoError(t, err)
+		began = time.Now()
+		_, err = here.WaitEverywhere(t.Context(), receipt)
+		require.NoError(t, err)
+		require.Equal(t, 10*time.Second, time.Since(began))
+
+		_, err = here.WaitEverywhere(t.Context(), fob.Receipt{})
+		require.ErrorIs(t, err, fob.ErrInvalid)
+		_, err = here.RevokeEverywhere(t.Context(), fob.ID{}, "")
+		require.ErrorIs(t, err, fob.ErrNotFound)
+		go func() {
+			time.Sleep(time.Second)
+			_ = here.Close()
+		}()
+		_, err = here.WaitEverywhere(t.Context(), receipt)
+		require.NoError(t, err, "that time has come already")
+		receipt.At, receipt.EverywhereBy = time.Now(), time.Now().Add(time.Minute)
+		_, err = here.WaitEverywhere(t.Context(), receipt)
+		require.ErrorIs(t, err, fob.ErrClosed)
+	})
+}
+
+// If nobody can be asked how patient the others are, the receipt says the worst that a
+// Config allows rather than something that could be wrong.
+func TestAReceiptOfAStoreThatFailsIsNotTooEarly(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		m := newManager(t, fault, fob.Config{})
+		defer m.Close()
+		_, key := mustIssue(t, m, fob.KeySpec{})
+		rec := fleetRecord(t, store)
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			if c.ID == rec.ID {
+				return backendtest.Unavailable()
+			}
+			return backendtest.Injection{}
+		})
+		receipt, err := m.Revoke(t.Context(), key.ID(), "")
+		require.NoError(t, err)
+		require.Equal(t, 48*time.Hour, within(receipt))
+		began := time.Now()
+		go func() {
+			time.Sleep(5 * time.Second)
+			fault.Inject(nil)
+		}()
+		receipt, err = m.WaitEverywhere(t.Context(), receipt)
+		require.NoError(t, err)
+		require.Equal(t, 3*time.Second, within(receipt), "as was found out meanwhile")
+		require.Less(t, time.Since(began), 10*time.Second)
+
+		// What stands there for the bound cannot be read: that is no bound.
+		rec.Body[3] ^= 1
+		_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+		require.NoError(t, err)
+		_, err = m.FleetStaleness(t.Context())
+		require.ErrorIs(t, err, fob.ErrCorrupt)
+		receipt, err = m.Revoke(t.Context(), key.ID(), "")
+		require.NoError(t, err)
+		require.Equal(t, 48*time.Hour, within(receipt))
+		_, err = m.WaitEverywhere(t.Context(), receipt)
+		require.ErrorIs(t, err, fob.ErrCorrupt)
+	})
+}
+
+// fleetRecord finds the record of the bound, which a patient process writes.
+func fleetRecord(t *testing.T, store backend.Store) backend.Record {
+	t.Helper()
+	patient := newManager(t, store, fob.Config{MaxStaleness: 3 * time.Second})
+	require.NoError(t, patient.Close())
+	lister, _ := backend.As[backend.Lister](store)
+	page, err := lister.List(t.Context(), backend.Query{Kind: fob.RecordFleet})
+	require.NoError(t, err)
+	require.Len(t, page.Records, 1)
+	return page.Records[0]
+}
+
+// Health tells what the Manager does about a feed that is lost, and its events tell
+// the log.
+func TestHealth(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		seen := &observed{}
+		m := newManager(t, fault, fob.Config{MaxStaleness: time.Second, Observer: seen})
+		defer m.Close()
+		pass(time.Second)
+		h := m.Health()
+		require.True(t, h.Following)
+		require.Less(t, h.FeedAge, 2*backend.HeartbeatEvery)
+		require.NoError(t, h.Err)
+		require.Zero(t, h.LostAt)
+
+		lost := time.Now()
+		cut(fault)
+		pass(30 * time.Second)
+		h = m.Health()
+		require.False(t, h.Following)
+		require.Greater(t, h.FeedAge, 29*time.Second)
+		require.ErrorIs(t, h.Err, backend.ErrUnavailable)
+		require.WithinDuration(t, lost, h.LostAt, 2*backend.HeartbeatEvery)
+		require.Greater(t, h.Failures, 8)
+		require.Less(t, h.Failures, 40, "it waits longer each time")
+		require.Contains(t, seen.types(), fob.EventFeedLost)
+		require.NotContains(t, seen.types(), fob.EventFeedResumed)
+
+		fault.Inject(nil)
+		pass(4 * time.Second)
+		h = m.Health()
+		require.True(t, h.Following)
+		require.NoError(t, h.Err)
+		require.Zero(t, h.Failures)
+		require.Equal(t, fob.EventFeedResumed, seen.types()[len(seen.types())-1])
+		pass(time.Minute)
+		require.Equal(t, fob.EventFeedResumed, seen.types()[len(seen.types())-1], "once")
+	})
+}
+
+func TestHealthWithoutAFeed(t *testing.T) {
+	m := newManager(t, bare{memory.New()}, fob.Config{})
+	h := m.Health()
+	require.False(t, h.Following)
+	require.Negative(t, h.FeedAge)
+	require.NoError(t, h.Err)
+}
+
+// A server that takes over from another one may have forgotten what that one had
+// acknowledged. What was lately revoked here is revoked again.
+func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer func() { require.NoError(t, store.Close()) }()
+		var failover atomic.Bool
+		seen := &observed{}
+		cfg := tokenConfig()
+		cfg.Observer = seen
+		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				b.Reset = b.Reset || failover.Swap(false)
+				return fn(b)
+			})
+		}}, cfg)
+		defer m.Close()
+		before := snapshot{} // of what the new server has
+		text, key := mustIssue(t, m, fob.KeySpec{Subject: "app-1"})
+		bySubject, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-2"})
+		disabled, disabledKey := mustIssue(t, m, fob.KeySpec{Subject: "app-3"})
+		old, oldKey := mustIssue(t, m, fob.KeySpec{Subject: "app-4"})
+		token := mustToken(t, m, fob.TokenSpec{})
+		family := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+		before.take(t, store)
+
+		_, err := m.Revoke(t.Context(), oldKey.ID(), "")
+		require.NoError(t, err)
+		pass(11 * time.Minute) // that one reached every server long ago
+		before.take(t, store)
+		_, err = m.Revoke(t.Context(), key.ID(), "leaked")
+		require.NoError(t, err)
+		_, err = m.RevokeSubject(t.Context(), "app-2", "")
+		require.NoError(t, err)
+		require.NoError(t, m.Disable(t.Context(), disabledKey.ID()))
+		_, err = m.Revoke(t.Context(), token.Token.ID(), "")
+		require.NoError(t, err)
+		_, err = m.Revoke(t.Context(), family.Token.Family(), "")
+		require.NoError(t, err)
+		pass(time.Minute)
+		before.restore(t, store)
+		seen.take()
+		failover.Store(true)
+		pass(time.Second)
+
+		mustReject(t, m, text, fob.ErrRevoked)
+		mustReject(t, m, bySubject, fob.ErrRevoked)
+		mustReject(t, m, old, fob.ErrRevoked)
+		mustReject(t, m, family.Access.Reveal(), fob.ErrRevoked)
+		mustReject(t, m, token.Access.Reveal(), fob.ErrRevoked)
+		mustVerify(t, m, disabled) // only what is for good can be made so again
+		_, err = m.Refresh(t.Context(), family.Refresh.Reveal())
+		require.ErrorIs(t, err, fob.ErrRevoked)
+		var types []fob.EventType
+		for _, e := range seen.take() {
+			types = append(types, e.Type)
+		}
+		require.ElementsMatch(t, []fob.EventType{fob.EventRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventRevoked, fob.EventRevoked}, types)
+
+		// In another process it is so too.
+		other := newManager(t, store, tokenConfig())
+		defer other.Close()
+		mustReject(t, other, text, fob.ErrRevoked)
+		mustReject(t, other, bySubject, fob.ErrRevoked)
+	})
+}
+
+// snapshot is the records of a store as they once were.
+type snapshot map[backend.ID]backend.Record
+
+func (s snapshot) take(t *testing.T, store backend.Store) {
+	t.Helper()
+	clear(s)
+	for _, rec := range everything(t, store) {
+		s[rec.ID] = rec
+	}
+}
+
+// restore brings back how the records were.
+func (s snapshot) restore(t *testing.T, store backend.Store) {
+	t.Helper()
+	for _, rec := range everything(t, store) {
+		old, had := s[rec.ID]
+		if !had {
+			require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
+			continue
+		}
+		_, err := store.Put(t.Context(), old, backend.IfVersion(rec.Version))
+		require.NoError(t, err)
+	}
+}
+
+func everything(t *testing.T, store backend.Store) (all []backend.Record) {
+	t.Helper()
+	lister, _ := backend.As[backend.Lister](store)
+	for kind := backend.Kind(1); kind < 20; kind++ {
+		page, err := lister.List(t.Context(), backend.Query{Kind: kind, Limit: backend.MaxLimit})
+		require.NoError(t, err)
+		all = append(all, page.Records...)
+	}
+	return all
+}

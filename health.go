@@ -1,0 +1,87 @@
+package fob
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// Health is how a Manager stands with its store's feed, for a page or a probe. A
+// Manager whose feed is lost still verifies, and no less safely: it reads the store
+// more often. So this is a reason to look, and none to stop serving.
+type Health struct {
+	// Following reports that the feed is connected and has proved within
+	// MaxStaleness that it has told everything.
+	Following bool
+	// FeedAge is how long ago it last proved so; negative if it never has, or the
+	// store has no feed.
+	FeedAge time.Duration
+	// Err is why the feed was lost, and LostAt when; nil and zero while it is followed.
+	Err    error
+	LostAt time.Time
+	// Failures is how many tries to follow it again have failed since.
+	Failures int
+	// Staleness is how old an answer given now may be: MaxStaleness, or less until the
+	// other processes know that it is more than theirs (see FleetStaleness).
+	Staleness time.Duration
+}
+
+// Health returns how the Manager stands. It reads nothing from the store.
+func (m *Manager) Health() Health {
+	now := m.moment()
+	m.health.mu.Lock()
+	defer m.health.mu.Unlock()
+	h := Health{FeedAge: -1, Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: time.Duration(m.answers.staleness.Load())}
+	if now.synced != never {
+		h.FeedAge = time.Duration(max(0, now.mono-now.synced))
+	}
+	h.Following = m.health.following && m.live(now)
+	return h
+}
+
+// health is what Health tells, as followFeed learns it.
+type health struct {
+	mu        sync.Mutex // guards all
+	following bool
+	started   bool // marks were read once
+	err       error
+	lostAt    time.Time
+	failures  int
+}
+
+// follows notes a batch of the feed, and reports whether it is the first since the
+// feed was lost.
+func (h *health) follows() (resumed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	resumed = h.err != nil
+	h.following, h.err, h.lostAt, h.failures = true, nil, time.Time{}, 0
+	return resumed
+}
+
+func (h *health) lost(err error, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err == nil {
+		h.lostAt = now.UTC()
+	} else {
+		h.failures++
+	}
+	h.following, h.err = false, err
+}
+
+// begun notes that everything is read anew, and reports whether it was before.
+func (h *health) begun() (again bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	again, h.started = h.started, true
+	return again
+}
+
+// jitter is a random part of d.
+func jitter(d time.Duration) time.Duration {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never returns an error
+	return time.Duration(binary.LittleEndian.Uint64(b[:]) % uint64(max(1, d)))
+}

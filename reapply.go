@@ -1,0 +1,95 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// What is revoked here is remembered for a while and revoked once more when the feed
+// says that history was lost: a server that took over from another one may have
+// forgotten writes which that one had acknowledged.
+const (
+	recentFor = 10 * time.Minute
+	recentMax = 1024 // revocations; of more the latest
+)
+
+// recent is what was lately revoked by this Manager.
+type recent struct {
+	mu  sync.Mutex // guards all
+	all []recentRevocation
+}
+
+// recentRevocation is one revocation: of an ID, of a subject, or of all tokens before
+// an instant.
+type recentRevocation struct {
+	at     int64 // monotonic
+	rev    Revocation
+	before int64
+}
+
+func (r *recent) note(now moment, made recentRevocation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	made.at = now.mono
+	r.forgetOld(now)
+	if len(r.all) == recentMax {
+		r.all = slices.Delete(r.all, 0, 1)
+	}
+	r.all = append(r.all, made)
+}
+
+func (r *recent) forgetOld(now moment) {
+	old := 0
+	for old < len(r.all) && now.mono-r.all[old].at > int64(recentFor) {
+		old++
+	}
+	r.all = slices.Delete(r.all, 0, old)
+}
+
+func (r *recent) list(now moment) []recentRevocation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetOld(now)
+	return slices.Clone(r.all)
+}
+
+// noteRevoked remembers a revocation that was made, or may have been.
+func (m *Manager) noteRevoked(made recentRevocation, err error) {
+	if made.rev.Subject != "" && made.rev.Epoch == 0 {
+		return // nothing was written yet
+	}
+	if err == nil || errors.Is(err, ErrIndeterminate) {
+		m.recent.note(m.clock.now(), made)
+	}
+}
+
+// reapply revokes once more what was lately revoked here. What cannot be asked now is
+// an error, and the feed begins again; what is wrong for another reason is reported,
+// and does not keep the feed from being followed.
+func (m *Manager) reapply(ctx context.Context) error {
+	for _, made := range m.recent.list(m.clock.now()) {
+		var err error
+		switch rev := made.rev; {
+		case made.before != 0:
+			var already bool
+			if already, err = m.putMark(ctx, m.issuerMark(), made.before, 0, rev.Reason); !already {
+				m.observeOutcome(Event{Type: EventTokensRevoked, Reason: rev.Reason}, err)
+			}
+		case rev.Subject != "":
+			_, err = m.applyEpoch(ctx, rev)
+		default:
+			_, err = m.revokeID(ctx, rev.ID, rev.Reason)
+		}
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound):
+		case isOutage(err):
+			return err
+		default:
+			m.observe(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
+		}
+	}
+	return nil
+}
