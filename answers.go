@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -189,16 +190,19 @@ type flightKey struct {
 	form int
 }
 
-// answer is what was found, as of now: it may have expired while it was waited for.
-func (m *Manager) answer(f *found) (Credential, error) {
+// answer is what was found, as of now: it may have expired while it was waited for. ms
+// is when that began, which does for what has no time.
+func (m *Manager) answer(f *found, ms int64) (Credential, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	ms := m.clock.now().ms
-	switch {
-	case f.token != nil:
-		return f.token.answer(ms)
-	case ms < f.key.from || ms >= f.key.to:
+	if f.token != nil {
+		return f.token.answer(m.clock.now().ms)
+	}
+	if f.key.from != 0 || f.key.to != forever {
+		ms = m.clock.now().ms
+	}
+	if ms < f.key.from || ms >= f.key.to {
 		return nil, f.key.refusal(ms)
 	}
 	m.usage.count(f.key.key.id, ms)
@@ -209,7 +213,7 @@ func (m *Manager) answer(f *found) (Credential, error) {
 func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	if q.how == fresh {
 		f := m.load(ctx, q)
-		return m.answer(&f)
+		return m.answer(&f, q.now.ms)
 	}
 	if err := m.knownAbsent(q); err != nil {
 		m.answers.refusedAbsent.Add(1)
@@ -221,11 +225,11 @@ func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	}
 	if !stale {
 		f := m.collapse(ctx, q)
-		return m.answer(&f)
+		return m.answer(&f, q.now.ms)
 	}
 	if q.now.mono-m.answers.outage.Load() < int64(staleRetry) {
 		if f, ok := m.lastResort(q); ok {
-			return m.answer(&f)
+			return m.answer(&f, q.now.ms)
 		}
 	}
 	short, cancel := context.WithTimeout(ctx, staleWait)
@@ -234,13 +238,13 @@ func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	if f.err != nil && ctx.Err() == nil && isOutage(f.err) {
 		m.answers.outage.Store(q.now.mono)
 		if old, ok := m.lastResort(q); ok {
-			return m.answer(&old)
+			return m.answer(&old, q.now.ms)
 		}
 		if short.Err() != nil { // it was only waited for too shortly
 			f = m.collapse(ctx, q)
 		}
 	}
-	return m.answer(&f)
+	return m.answer(&f, q.now.ms)
 }
 
 // lastResort is the answer in memory, if Config.StaleIfError lets it be given
@@ -300,11 +304,10 @@ const joinTries = 3
 
 // collapse loads, or waits for the same load of another caller.
 func (m *Manager) collapse(ctx context.Context, q *query) found {
-	at := flightKey{q.seen, q.form}
 	for range joinTries {
-		flight, leads := m.answers.flights.Join(at)
+		flight, leads := m.answers.flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
 		if leads {
-			return m.lead(ctx, q, at, flight)
+			return m.lead(ctx, q, flight)
 		}
 		outage, err := flight.Wait(ctx)
 		if err != nil {
@@ -345,11 +348,11 @@ var errAbandoned = errors.New("fob: verify: the load was abandoned")
 // goroutine, which costs nothing; when that caller leaves before its end, it goes
 // on in one of its own, so that nobody suffers from somebody else's deadline, and
 // a store that is slower than all deadlines still fills the cache.
-func (m *Manager) lead(ctx context.Context, q *query, at flightKey, flight *cache.Flight[error]) found {
+func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) found {
 	outage, handedOver := errAbandoned, false
 	defer func() {
 		if !handedOver {
-			m.answers.flights.Land(at, flight, outage)
+			m.answers.flights.Land(flight, outage)
 		}
 	}()
 	f := m.load(ctx, q)
@@ -360,7 +363,7 @@ func (m *Manager) lead(ctx context.Context, q *query, at flightKey, flight *cach
 		rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
 		handedOver = m.detach(ctx, func(ctx context.Context) {
 			outage := errAbandoned
-			defer func() { m.answers.flights.Land(at, flight, outage) }()
+			defer func() { m.answers.flights.Land(flight, outage) }()
 			rest.now = m.moment()
 			late := m.load(ctx, &rest)
 			outage = late.outage()

@@ -151,7 +151,7 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 
 // size is the memory that the key takes, in bytes.
 func (k *Key) size() int {
-	n := int(unsafe.Sizeof(*k)) + 8 + len(k.subject) + len(k.prefix) + len(k.name) + len(k.reason) + len(k.pepper) + len(k.legacy)
+	n := int(unsafe.Sizeof(decodedKey{})) + len(k.subject) + len(k.prefix) + len(k.name) + len(k.reason) + len(k.pepper) + len(k.legacy)
 	for _, s := range k.scopes {
 		n += 16 + len(s)
 	}

@@ -87,7 +87,7 @@ type usageLog struct {
 	mu    sync.Mutex
 	dirty []*keyEntry
 	older []*keyEntry // empty again by the time that dirty is full
-	sums  map[ID]tally
+	sums  map[ID]*tally
 
 	flush turn // one write at a time, and none while usage is read; taken before mu
 }
@@ -99,7 +99,7 @@ type tally struct {
 }
 
 func newUsageLog(limit int) *usageLog {
-	return &usageLog{limit: limit, sums: make(map[ID]tally), flush: newTurn()}
+	return &usageLog{limit: limit, sums: make(map[ID]*tally), flush: newTurn()}
 }
 
 // count counts one use of a credential that was not in the cache: its cell may
@@ -140,7 +140,7 @@ func (l *usageLog) add(e *keyEntry) {
 }
 
 // sum moves the count of a cell out of the log.
-func sum(into map[ID]tally, e *keyEntry) {
+func sum(into map[ID]*tally, e *keyEntry) {
 	// Before the counter is read: a use that comes after puts it back in the log.
 	atomic.StoreUint32(&e.use.queued, 0)
 	if n := e.use.take(); n > 0 {
@@ -149,10 +149,10 @@ func sum(into map[ID]tally, e *keyEntry) {
 }
 
 // take empties the log into one Usage per credential.
-func (l *usageLog) take() map[ID]tally {
+func (l *usageLog) take() map[ID]*tally {
 	l.mu.Lock()
 	cells, taken := [][]*keyEntry{l.dirty, l.older}, l.sums
-	l.dirty, l.older, l.sums = nil, nil, make(map[ID]tally)
+	l.dirty, l.older, l.sums = nil, nil, make(map[ID]*tally)
 	l.mu.Unlock()
 	for _, cells := range cells {
 		for _, c := range cells {
@@ -162,9 +162,13 @@ func (l *usageLog) take() map[ID]tally {
 	return taken
 }
 
-func merge(into map[ID]tally, id ID, n uint64, last int64) {
+func merge(into map[ID]*tally, id ID, n uint64, last int64) {
 	t := into[id]
-	into[id] = tally{n: t.n + n, last: max(t.last, last)}
+	if t == nil {
+		t = new(tally)
+		into[id] = t
+	}
+	t.n, t.last = t.n+n, max(t.last, last)
 }
 
 // giveBack returns what could not be written.
@@ -177,13 +181,13 @@ func (l *usageLog) giveBack(batch []backend.Usage) {
 }
 
 // pending is what is not yet written of some credentials.
-func (l *usageLog) pending(ids map[ID]bool) map[ID]tally {
+func (l *usageLog) pending(ids map[ID]bool) map[ID]*tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := make(map[ID]tally)
+	found := make(map[ID]*tally)
 	for id := range ids {
-		if t, ok := l.sums[id]; ok {
-			found[id] = t
+		if t := l.sums[id]; t != nil {
+			merge(found, id, t.n, t.last)
 		}
 	}
 	for _, cells := range [][]*keyEntry{l.dirty, l.older} {
@@ -276,7 +280,10 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 	pending := m.usage.pending(wanted)
 	out := make([]Usage, len(ids))
 	for i, id := range ids {
-		p := pending[id]
+		var p tally
+		if t := pending[id]; t != nil {
+			p = *t
+		}
 		out[i] = Usage{Count: stored[i].N + p.n, LastUsedAt: instant(max(stored[i].Last, p.last))}
 	}
 	return out, nil

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
-	"hash/maphash"
+	"crypto/rand"
+	"encoding/binary"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -13,63 +15,71 @@ import (
 // answer that can change takes it from the Cache afterwards, which knows. Make one
 // with NewFlights. It is safe for concurrent use.
 type Flights[K comparable, V any] struct {
-	seed   maphash.Seed
+	seed   [2]uint64
 	joined atomic.Uint64
 	shards [64]flightShard[K, V]
 }
 
 type flightShard[K comparable, V any] struct {
 	mu    sync.Mutex
-	all   map[K]*Flight[V]
-	spare *Flight[V] // one that nobody joined, to be used again
+	first *Flight[K, V] // of a chain: seldom more than one is under way in a shard
+	spare *Flight[K, V] // one that nobody joined, to be used again
 	_     [40]byte
 }
 
 // Flight is one answer on its way.
-type Flight[V any] struct {
+type Flight[K comparable, V any] struct {
+	key    K
+	shard  *flightShard[K, V]
+	next   *Flight[K, V] // guarded by the shard's lock
 	landed chan struct{} // made by the first who waits; guarded by the shard's lock
 	value  V             // written before landed is closed
 }
 
 // NewFlights makes an empty Flights.
 func NewFlights[K comparable, V any]() *Flights[K, V] {
-	return &Flights[K, V]{seed: maphash.MakeSeed()}
-}
-
-func (f *Flights[K, V]) shard(k K) *flightShard[K, V] {
-	return &f.shards[maphash.Comparable(f.seed, k)%uint64(len(f.shards))]
+	var seed [16]byte
+	_, _ = rand.Read(seed[:]) // never returns an error
+	return &Flights[K, V]{seed: [2]uint64{binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:]) | 1}}
 }
 
 // Join returns the flight for k. leads tells the caller that there was none: it
 // must fetch the answer and call Land, whatever happens. The others call Wait.
-func (f *Flights[K, V]) Join(k K) (fl *Flight[V], leads bool) {
-	s := f.shard(k)
+// hash is the same for equal keys and mostly another for others; outsiders may know it,
+// or choose it, for it is mixed with a secret.
+func (f *Flights[K, V]) Join(k K, hash uint64) (fl *Flight[K, V], leads bool) {
+	hi, lo := bits.Mul64(hash^f.seed[0], f.seed[1])
+	s := &f.shards[(hi^lo)%uint64(len(f.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if fl, ok := s.all[k]; ok {
+	for fl := s.first; fl != nil; fl = fl.next {
+		if fl.key != k {
+			continue
+		}
 		if fl.landed == nil {
 			fl.landed = make(chan struct{})
 		}
 		f.joined.Add(1)
 		return fl, false
 	}
-	if s.all == nil {
-		s.all = make(map[K]*Flight[V])
-	}
 	if fl, s.spare = s.spare, nil; fl == nil {
-		fl = new(Flight[V])
+		fl = &Flight[K, V]{shard: s}
 	}
-	s.all[k] = fl
+	fl.key, fl.next, s.first = k, s.first, fl
 	return fl, true
 }
 
-// Land ends the flight that Join returned for k, and hands v to those who wait.
+// Land ends a flight that Join told its caller to lead, and hands v to those who wait.
 // Who joins later begins a new one. Call it once, and leave the flight alone then.
-func (f *Flights[K, V]) Land(k K, fl *Flight[V], v V) {
-	s := f.shard(k)
+func (f *Flights[K, V]) Land(fl *Flight[K, V], v V) {
+	s := fl.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, k)
+	at := &s.first
+	for *at != fl {
+		at = &(*at).next
+	}
+	*at, fl.next = fl.next, nil
 	if fl.landed == nil {
 		s.spare = fl // only its leader has seen it
 		return
@@ -79,7 +89,7 @@ func (f *Flights[K, V]) Land(k K, fl *Flight[V], v V) {
 }
 
 // Wait returns what Land was given, or the error of ctx when that ends first.
-func (fl *Flight[V]) Wait(ctx context.Context) (v V, err error) {
+func (fl *Flight[K, V]) Wait(ctx context.Context) (v V, err error) {
 	select {
 	case <-fl.landed:
 		return fl.value, nil

@@ -36,14 +36,14 @@ func TestACounterCountsEachOnce(t *testing.T) {
 func TestOneOfManyFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := cache.NewFlights[string, int]()
-		first, leads := f.Join("a")
+		first, leads := f.Join("a", 1)
 		require.True(t, leads)
-		_, leads = f.Join("b")
+		_, leads = f.Join("b", 1)
 		require.True(t, leads, "another answer is another flight")
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				fl, leads := f.Join("a")
+				fl, leads := f.Join("a", 1)
 				require.False(t, leads)
 				v, err := fl.Wait(t.Context())
 				require.NoError(t, err)
@@ -53,15 +53,15 @@ func TestOneOfManyFetches(t *testing.T) {
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		wg.Go(func() {
-			fl, _ := f.Join("a")
+			fl, _ := f.Join("a", 1)
 			_, err := fl.Wait(impatient)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		})
 		time.Sleep(2 * time.Second)
-		f.Land("a", first, 7)
+		f.Land(first, 7)
 		wg.Wait()
 		require.EqualValues(t, 11, f.Collapsed())
-		_, leads = f.Join("a")
+		_, leads = f.Join("a", 1)
 		require.True(t, leads, "who comes later begins anew")
 	})
 }
@@ -69,20 +69,20 @@ func TestOneOfManyFetches(t *testing.T) {
 func TestAFlightThatNobodyJoinedLeavesNothingBehind(t *testing.T) {
 	f := cache.NewFlights[int, string]()
 	for i := range 1000 { // every shard has its spare then
-		fl, _ := f.Join(i)
-		f.Land(i, fl, "")
+		fl, _ := f.Join(i, uint64(i))
+		f.Land(fl, "")
 	}
 	require.Less(t, testing.AllocsPerRun(1000, func() {
-		fl, leads := f.Join(1)
+		fl, leads := f.Join(1, 1)
 		if !leads {
 			t.Error("somebody else leads")
 		}
-		f.Land(1, fl, "x")
+		f.Land(fl, "x")
 	}), 1.0)
-	fl, _ := f.Join(1)
-	joined, leads := f.Join(1)
+	fl, _ := f.Join(1, 1)
+	joined, leads := f.Join(1, 1)
 	require.False(t, leads)
-	f.Land(1, fl, "y")
+	f.Land(fl, "y")
 	v, err := joined.Wait(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "y", v, "not what was left of an earlier one")
