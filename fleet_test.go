@@ -250,6 +250,40 @@ func TestHealth(t *testing.T) {
 	})
 }
 
+// A feed that has not ended and says nothing any more is lost as well.
+func TestHealthOfAFeedThatFallsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer func() { require.NoError(t, store.Close()) }()
+		var silent atomic.Bool
+		seen := &observed{}
+		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				for silent.Load() && ctx.Err() == nil {
+					time.Sleep(time.Second)
+				}
+				return fn(b)
+			})
+		}}, fob.Config{Observer: seen})
+		defer m.Close()
+		pass(10 * time.Second)
+		require.True(t, m.Health().Following)
+		require.Empty(t, seen.types())
+		silent.Store(true)
+		pass(4 * time.Second)
+		h := m.Health()
+		require.False(t, h.Following)
+		require.ErrorContains(t, h.Err, "proved nothing")
+		require.WithinDuration(t, time.Now(), h.LostAt, 3*time.Second)
+		pass(time.Minute)
+		require.Equal(t, []fob.EventType{fob.EventFeedLost}, seen.types(), "once")
+		silent.Store(false)
+		pass(2 * time.Second)
+		require.True(t, m.Health().Following)
+		require.Equal(t, []fob.EventType{fob.EventFeedLost, fob.EventFeedResumed}, seen.types())
+	})
+}
+
 func TestHealthWithoutAFeed(t *testing.T) {
 	m := newManager(t, bare{memory.New()}, fob.Config{})
 	h := m.Health()

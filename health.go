@@ -3,6 +3,7 @@ package fob
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"sync"
 	"time"
 )
@@ -69,6 +70,29 @@ func (h *health) lost(err error, now time.Time) {
 		h.failures++
 	}
 	h.following, h.err = false, err
+}
+
+// errSilent is why a feed counts as lost that has not ended.
+var errSilent = errors.New("fob: follow the feed: it has proved nothing for MaxStaleness")
+
+// noticeSilence counts a feed as lost that has not ended and says nothing: a connection
+// that is half open, or a store that is looking for its server.
+func (m *Manager) noticeSilence() {
+	if m.live(m.moment()) || !m.health.silent(m.now()) {
+		return
+	}
+	m.observe(Event{Type: EventFeedLost, Err: errSilent})
+}
+
+// silent notes that the feed is, and reports whether it was followed until now.
+func (h *health) silent(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.following {
+		return false
+	}
+	h.following, h.err, h.lostAt = false, errSilent, now.UTC()
+	return true
 }
 
 // begun notes that everything is read anew, and reports whether it was before.

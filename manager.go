@@ -148,7 +148,12 @@ func (m *Manager) Close() error {
 func (m *Manager) upkeep(ctx context.Context) {
 	flush := time.NewTicker(m.cfg.UsageInterval)
 	defer flush.Stop()
-	var join, sweep <-chan time.Time
+	var silence, join, sweep <-chan time.Time
+	if m.marks.follows {
+		t := time.NewTicker(max(m.cfg.MaxStaleness/2, followPauseMax/2))
+		defer t.Stop()
+		silence = t.C
+	}
 	if m.cfg.patience() > fleetDefault {
 		if !m.marks.follows { // else followFeed does, before the feed begins
 			m.tryJoin(ctx)
@@ -171,6 +176,9 @@ func (m *Manager) upkeep(ctx context.Context) {
 		case <-flush.C:
 			// Cut off by Close, it might be lost: Close waits for it.
 			task, within = m.flushUsage, context.WithoutCancel(ctx)
+		case <-silence:
+			m.noticeSilence()
+			continue
 		case <-join:
 			m.tryJoin(ctx)
 			continue
