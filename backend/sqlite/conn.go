@@ -1,0 +1,213 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// conn is a connection that the store has for itself, with the settings that it
+// needs, whatever those of the pool are that it was taken from. One goroutine
+// uses it at a time.
+//
+// What runs on it runs with a context that never ends: the driver answers the end
+// of a context by interrupting whatever the connection does, which would end a
+// transaction that others share. Statements are short; waiting is done here, in
+// Go, and ends with the caller's context.
+type conn struct {
+	c     *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+// use says what a connection is for.
+type use int
+
+const (
+	forReading use = iota
+	forWriting
+)
+
+// dial takes a connection out of the pool and sets it up.
+func dial(ctx context.Context, db *sql.DB, u use) (*conn, error) {
+	raw, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{c: raw, stmts: make(map[string]*sql.Stmt)}
+	if err := c.setUp(u); err != nil {
+		c.discard()
+		return nil, err
+	}
+	return c, nil
+}
+
+// setUp checks the settings that belong to the file or to everybody's
+// connections, and makes those that belong to this connection.
+func (c *conn) setUp(u use) error {
+	if err := c.exec(`PRAGMA busy_timeout = 0`); err != nil { // see wait
+		return err
+	}
+	var file, journal, locking string
+	var synchronous int
+	if err := errors.Join(
+		c.row(`SELECT file FROM pragma_database_list WHERE name = 'main'`, nil, &file),
+		c.row(`PRAGMA journal_mode`, nil, &journal),
+		c.row(`PRAGMA locking_mode`, nil, &locking),
+		c.row(`PRAGMA synchronous`, nil, &synchronous),
+	); err != nil {
+		return err
+	}
+	switch {
+	case file == "":
+		return fmt.Errorf("%w: the database is in memory; use backend/memory for that", ErrSettings)
+	case !strings.EqualFold(journal, "wal"):
+		return fmt.Errorf("%w: journal_mode is %s, want WAL: Migrate sets it", ErrSettings, journal)
+	case !strings.EqualFold(locking, "normal"):
+		return fmt.Errorf("%w: locking_mode is %s, want NORMAL: other connections must get in", ErrSettings, locking)
+	case synchronous == 0:
+		// Ours could be raised. But any connection may move commits from the log into
+		// the database, and one that never syncs loses them there.
+		return fmt.Errorf("%w: synchronous is OFF on a connection of the pool, want NORMAL at least, on every connection to the file", ErrSettings)
+	}
+	// fullfsync matters on macOS, where fsync alone leaves data in the drive.
+	set := []string{`PRAGMA query_only = ON`}
+	if u == forWriting {
+		set = []string{`PRAGMA query_only = OFF`, `PRAGMA fullfsync = ON`, `PRAGMA checkpoint_fullfsync = ON`}
+		if synchronous < syncFull {
+			set = append(set, `PRAGMA synchronous = FULL`)
+		}
+	}
+	for _, pragma := range set {
+		if err := c.exec(pragma); err != nil {
+			return err
+		}
+	}
+	if err := c.row(`PRAGMA synchronous`, nil, &synchronous); err != nil {
+		return err
+	}
+	if u == forWriting && synchronous < syncFull {
+		return fmt.Errorf("%w: synchronous stays at %d", ErrSettings, synchronous)
+	}
+	return nil
+}
+
+// syncFull is PRAGMA synchronous = FULL: each commit is synced. EXTRA is 3.
+const syncFull = 2
+
+// stmt is a prepared statement of this connection.
+func (c *conn) stmt(text string) (*sql.Stmt, error) {
+	if s := c.stmts[text]; s != nil {
+		return s, nil
+	}
+	s, err := c.c.PrepareContext(context.Background(), text)
+	if err == nil {
+		c.stmts[text] = s
+	}
+	return s, err
+}
+
+// exec runs a statement that is not worth preparing, or must not be.
+func (c *conn) exec(text string) error {
+	_, err := c.c.ExecContext(context.Background(), text)
+	return err
+}
+
+// run runs a prepared statement and says how many rows it changed.
+func (c *conn) run(text string, args ...any) (rows int64, err error) {
+	s, err := c.stmt(text)
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.ExecContext(context.Background(), args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// row runs a prepared statement that answers one row, or sql.ErrNoRows.
+func (c *conn) row(text string, args []any, into ...any) error {
+	s, err := c.stmt(text)
+	if err != nil {
+		return err
+	}
+	return s.QueryRowContext(context.Background(), args...).Scan(into...)
+}
+
+// rows runs a prepared statement and calls each for each row.
+func (c *conn) rows(text string, args []any, each func(*sql.Rows) error) error {
+	s, err := c.stmt(text)
+	if err != nil {
+		return err
+	}
+	rows, err := s.QueryContext(context.Background(), args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// discard closes the connection, which undoes a transaction that is open. It does
+// not go back to the pool: there it would surprise others with our settings.
+func (c *conn) discard() {
+	_ = c.c.Raw(func(any) error { return driver.ErrBadConn }) // which makes the pool close it
+	_ = c.c.Close()                                           // answers that it is closed
+}
+
+// The pauses between two tries to get a lock. SQLite's own busy handler comes to
+// 100 ms, in which a busy process has taken the lock a dozen times again.
+const (
+	firstPause = 100 * time.Microsecond
+	lastPause  = 2 * time.Millisecond
+)
+
+// wait tries until nothing is in the way, for as long as patience says, or until
+// ctx or stop ends.
+func wait(ctx context.Context, stop <-chan struct{}, until time.Time, try func() error) error {
+	pause := firstPause
+	var t *time.Timer
+	for {
+		err := try()
+		if err == nil || !busy(err) {
+			return err
+		}
+		if !time.Now().Before(until) {
+			return err
+		}
+		d := pause/2 + jitter(pause)
+		if t == nil {
+			t = time.NewTimer(d)
+			defer t.Stop()
+		} else {
+			t.Reset(d)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stop:
+			return backend.ErrClosed
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// jitter is a random duration below d, so that processes do not try in step.
+func jitter(d time.Duration) time.Duration {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never returns an error
+	return d * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16
+}

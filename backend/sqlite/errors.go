@@ -1,0 +1,100 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/fobkit/fob/backend"
+	engine "modernc.org/sqlite"
+	code "modernc.org/sqlite/lib"
+)
+
+// Errors of New and Open, beside those of package backend.
+var (
+	// ErrSettings: the database is not set up so that a commit is durable and other
+	// processes can work beside it. The text names the setting.
+	ErrSettings = errors.New("sqlite: unfit database settings")
+	// ErrNotMigrated: the database lacks the tables, or has those of an earlier
+	// version of this package. Call Migrate.
+	ErrNotMigrated = errors.New("sqlite: database is not migrated")
+	// ErrNewerSchema: a later version of this package has migrated the database.
+	ErrNewerSchema = errors.New("sqlite: database is of a newer version")
+)
+
+// phase is what was being done when the engine failed: it decides what a failure
+// says about the outcome.
+type phase int
+
+const (
+	reading    phase = iota // nothing can have changed
+	writing                 // in a transaction that is rolled back: nothing has changed
+	committing              // nobody knows
+)
+
+// primary is SQLite's result code without its extension, 0 where err has none.
+func primary(err error) int {
+	if e, ok := errors.AsType[*engine.Error](err); ok {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+// busy reports whether another connection is in the way for a moment.
+func busy(err error) bool {
+	switch primary(err) {
+	case code.SQLITE_BUSY, code.SQLITE_LOCKED:
+		return true
+	}
+	return false
+}
+
+// classified wraps an error of the engine with the sentinel that is true of it.
+func classified(what string, ph phase, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, backend.ErrCorrupt), errors.Is(err, backend.ErrClosed), errors.Is(err, backend.ErrUnavailable):
+		return err
+	case ph == reading && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		return fmt.Errorf("sqlite: %s: %w", what, err)
+	}
+	return fmt.Errorf("sqlite: %s: %w: %w", what, sentinel(ph, err), err)
+}
+
+func sentinel(ph phase, err error) error {
+	c := primary(err)
+	switch ph {
+	case reading:
+		// What is damaged will not be better at the next try: not "unavailable".
+		if c == code.SQLITE_CORRUPT || c == code.SQLITE_NOTADB {
+			return backend.ErrCorrupt
+		}
+	case committing:
+		// The frame that makes a transaction valid is the last thing that is written
+		// before the sync. A disk that was full before that has no transaction on it;
+		// BUSY is answered before anything is written. Whatever else fails may have
+		// failed after it.
+		if c != code.SQLITE_FULL && c != code.SQLITE_BUSY {
+			return backend.ErrIndeterminate
+		}
+	}
+	return backend.ErrUnavailable
+}
+
+// broken reports whether a connection may not be used any further after err.
+func broken(err error) bool {
+	switch primary(err) {
+	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_CONSTRAINT:
+		return false
+	}
+	return err != nil && !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, backend.ErrCorrupt)
+}
+
+// gone reports whether the pool that was lent has been closed, or cannot give us
+// a connection.
+func gone(err error) bool {
+	return errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn)
+}

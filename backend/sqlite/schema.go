@@ -1,0 +1,160 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// applicationID marks a file that Open has made as one of ours: "fob1".
+const applicationID = 0x666f6231
+
+// latest is the number of the last migration.
+func latest() (int, error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	return len(names), err
+}
+
+// migration is number n, from 1.
+func migration(n int) (string, error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql") // in order
+	if err != nil {
+		return "", err
+	}
+	number, _, _ := strings.Cut(path.Base(names[n-1]), "_")
+	if i, err := strconv.Atoi(number); err != nil || i != n {
+		return "", fmt.Errorf("sqlite: migration %s is not number %d", names[n-1], n)
+	}
+	text, err := migrations.ReadFile(names[n-1])
+	return string(text), err
+}
+
+// Migrate brings the database to the version that New wants: it makes the tables,
+// whose names begin with fob_, beside others that may be there, and sets
+// journal_mode=WAL, which the file keeps. It does nothing where nothing is to be
+// done, and several processes may call it at the same time. A database that a later
+// version of this package has migrated is refused with ErrNewerSchema.
+func Migrate(ctx context.Context, db *sql.DB) error {
+	return migrate(ctx, db, false)
+}
+
+// migrate is Migrate; own says that the whole file is to be ours.
+func migrate(ctx context.Context, db *sql.DB, own bool) error {
+	raw, err := db.Conn(ctx)
+	if err != nil {
+		return classified("migrate", writing, err)
+	}
+	c := &conn{c: raw, stmts: make(map[string]*sql.Stmt)}
+	defer c.discard()
+	until := time.Now().Add(defaultBusyTimeout)
+	attempt := func(try func() error) error { return wait(ctx, nil, until, try) }
+	err = errors.Join(c.exec(`PRAGMA busy_timeout = 0`), c.exec(`PRAGMA synchronous = FULL`))
+	if err == nil {
+		err = attempt(func() error { return c.exec(`PRAGMA journal_mode = WAL`) })
+	}
+	if err == nil {
+		err = attempt(func() error { return c.exec(sqlBegin) })
+	}
+	if err == nil {
+		if err = c.migrate(own); err == nil {
+			err = c.exec(sqlCommit)
+		}
+	}
+	if errors.Is(err, ErrNewerSchema) || errors.Is(err, ErrSettings) {
+		return err
+	}
+	return classified("migrate", writing, err)
+}
+
+// migrate runs in a transaction.
+func (c *conn) migrate(own bool) error {
+	var tables, ours, app int
+	if err := errors.Join(c.row(sqlTables, nil, &tables, &ours), c.row(`PRAGMA application_id`, nil, &app)); err != nil {
+		return err
+	}
+	if own && ours == 0 {
+		if tables > 0 || app != 0 {
+			return fmt.Errorf("%w: the file is another application's database (application_id %#x, %d tables); to share one, use Migrate and New",
+				ErrSettings, app, tables)
+		}
+		if err := c.exec(fmt.Sprint(`PRAGMA application_id = `, applicationID)); err != nil {
+			return err
+		}
+	}
+	if err := c.exec(sqlCreateMeta); err != nil {
+		return err
+	}
+	have, err := c.schemaVersion()
+	if err != nil {
+		return err
+	}
+	want, err := latest()
+	if err != nil {
+		return err
+	}
+	if have > want {
+		return newer(have, want)
+	}
+	for n := have + 1; n <= want; n++ {
+		text, err := migration(n)
+		if err != nil {
+			return err
+		}
+		if err := c.exec(text); err != nil {
+			return fmt.Errorf("migration %d: %w", n, err)
+		}
+	}
+	if have == want {
+		return nil
+	}
+	_, err = c.run(sqlSetSchemaVersion, want)
+	return err
+}
+
+func newer(have, want int) error {
+	return fmt.Errorf("%w: it has version %d of the tables, this program knows %d", ErrNewerSchema, have, want)
+}
+
+// schemaVersion is 0 where there is none.
+func (c *conn) schemaVersion() (v int, err error) {
+	err = c.row(sqlSchemaVersion, nil, &v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return v, err
+}
+
+// checkSchema refuses a database that this program does not know.
+func (c *conn) checkSchema() error {
+	var tables, ours int
+	if err := c.row(sqlTables, nil, &tables, &ours); err != nil {
+		return err
+	}
+	want, err := latest()
+	if err != nil {
+		return err
+	}
+	have := 0
+	if ours > 0 {
+		if have, err = c.schemaVersion(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case have < want:
+		return fmt.Errorf("%w: it has version %d of the tables, this program wants %d; call Migrate", ErrNotMigrated, have, want)
+	case have > want:
+		return newer(have, want)
+	}
+	return nil
+}

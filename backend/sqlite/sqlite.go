@@ -1,0 +1,278 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	engine "modernc.org/sqlite"
+)
+
+// Store is a store in a database file. Make one with Open or New. It is safe for
+// concurrent use, and so are several Stores on one file, in one process or in
+// several. It runs two goroutines of its own, which Close ends.
+type Store struct {
+	opts  Options
+	db    *sql.DB
+	owned bool // Open made db, and Close closes it
+
+	queue chan *op      // to the writer
+	stop  chan struct{} // closed by Close
+	done  sync.WaitGroup
+
+	mu     sync.RWMutex // held for reading by every call; by Close for writing
+	closed bool
+
+	readers readers
+
+	newsMu sync.Mutex // guards news
+	news   chan struct{}
+
+	watchers atomic.Int64
+	watched  chan struct{} // tells the poller that there are some
+
+	commits, writes atomic.Uint64
+	hooks           hooks
+}
+
+// hooks are for tests.
+type hooks struct {
+	commitError func() error         // in place of a commit's own answer
+	batched     func(operations int) // before a batch is evaluated
+	committing  func()               // after it, before it is committed
+	keep        uint64               // in place of keepChanges
+}
+
+var (
+	_ backend.Store         = (*Store)(nil)
+	_ backend.Watcher       = (*Store)(nil)
+	_ backend.Lister        = (*Store)(nil)
+	_ backend.UsageRecorder = (*Store)(nil)
+	_ backend.Purger        = (*Store)(nil)
+	_ backend.Maintainer    = (*Store)(nil)
+)
+
+// Open opens the database file at path, which is made with mode 0600 if it is not
+// there, and migrates it (see Migrate). The file is the store's alone: one that
+// holds something else is refused with ErrSettings. path is a file name, in which
+// no character is special; it is neither a URI nor ":memory:".
+func Open(path string, opts Options) (*Store, error) {
+	opts, err := opts.resolved()
+	if err != nil {
+		return nil, err
+	}
+	dsn, err := prepareFile(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	connector, err := engine.NewConnector(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: open: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	ctx := context.Background()
+	err = migrate(ctx, db, true)
+	if err == nil {
+		var s *Store
+		if s, err = start(ctx, db, opts, true); err == nil {
+			return s, nil
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), db.Close())
+}
+
+// prepareFile makes the file, so that nobody else can read it, and returns how the
+// driver names it.
+func prepareFile(path string, opts Options) (dsn string, err error) {
+	switch {
+	case path == "" || strings.HasPrefix(path, ":memory:"):
+		return "", fmt.Errorf("%w: a database in memory has no file; use backend/memory for that", ErrSettings)
+	case strings.HasPrefix(path, "file:"):
+		return "", fmt.Errorf("%w: Open takes a file name, not a URI; for a connection string, use sql.Open, Migrate and New", ErrSettings)
+	case strings.ContainsRune(path, 0):
+		return "", fmt.Errorf("%w: a file name with a NUL in it", ErrSettings)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", fmt.Errorf("sqlite: open: %w", err)
+	}
+	// With O_EXCL a file that is there is not opened: closing it again would drop the
+	// locks that another Store in this process has on it (POSIX, fcntl).
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	switch {
+	case err == nil:
+		err = f.Close()
+	case errors.Is(err, os.ErrExist):
+		var info os.FileInfo
+		if info, err = os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			opts.Logger.Warn("sqlite: the database file can be read by others; make it 0600", "mode", info.Mode().String())
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("sqlite: open: %w: %w", backend.ErrUnavailable, err)
+	}
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") { // a drive letter
+		slashed = "/" + slashed
+	}
+	return (&url.URL{Scheme: "file", Path: slashed}).String(), nil
+}
+
+// New makes a store of a database that the caller has opened, with the driver
+// modernc.org/sqlite, and closes after the store. It may hold other tables. New
+// refuses a database that is not migrated (ErrNotMigrated), that a later version
+// has migrated (ErrNewerSchema), that is not in WAL mode, in memory, or whose
+// connections do not sync (ErrSettings).
+//
+// The store takes connections out of the pool for itself, up to Options.Readers
+// and 3 more, sets on them what it needs (synchronous=FULL above all), and closes
+// them when it is done: no setting of the pool makes its commits less durable, and
+// none of its settings reaches others. SetMaxOpenConns must leave it that many.
+func New(ctx context.Context, db *sql.DB, opts Options) (*Store, error) {
+	opts, err := opts.resolved()
+	if err != nil {
+		return nil, err
+	}
+	if most := db.Stats().MaxOpenConnections; most > 0 && most < opts.Readers+ownConns {
+		return nil, fmt.Errorf("%w: the pool is limited to %d connections and the store takes up to %d; raise SetMaxOpenConns, or lower Options.Readers",
+			ErrSettings, most, opts.Readers+ownConns)
+	}
+	return start(ctx, db, opts, false)
+}
+
+func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, error) {
+	s := &Store{
+		opts:    opts,
+		db:      db,
+		owned:   owned,
+		queue:   make(chan *op, maxBatch),
+		stop:    make(chan struct{}),
+		news:    make(chan struct{}),
+		watched: make(chan struct{}, 1),
+		readers: readers{tokens: make(chan struct{}, opts.Readers)},
+	}
+	// One of each is opened now: what is wrong with them is better known now.
+	w, err := s.dial(ctx, forWriting)
+	if err != nil {
+		return nil, err
+	}
+	err = w.checkSchema()
+	var p *conn
+	if err == nil {
+		p, err = s.dial(ctx, forReading)
+	}
+	if err != nil {
+		w.discard()
+		return nil, startError(err)
+	}
+	s.done.Go(func() { s.write(w) })
+	s.done.Go(func() { s.poll(p) })
+	return s, nil
+}
+
+func startError(err error) error {
+	for _, known := range []error{ErrSettings, ErrNotMigrated, ErrNewerSchema} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	return classified("open", reading, err)
+}
+
+// dial takes a connection, waiting for what may be in the way for a moment.
+func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
+	err = wait(ctx, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
+		c, err = dial(ctx, s.db, u)
+		return err
+	})
+	if err != nil {
+		return nil, startError(err)
+	}
+	return c, nil
+}
+
+// ready is the start of every call; leave ends it.
+func (s *Store) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	// Only Close ever asks for the write lock: while it waits for calls under way,
+	// it must not hold up others.
+	if !s.mu.TryRLock() {
+		return backend.ErrClosed
+	}
+	if s.closed {
+		s.mu.RUnlock()
+		return backend.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.mu.RUnlock() }
+
+// Close implements backend.Store. It waits for the calls under way: writes that
+// were accepted are committed, unless another process has the lock just then.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.stop)
+	s.mu.Unlock()
+	s.done.Wait()
+	s.readers.discard()
+	if s.owned {
+		if err := s.db.Close(); err != nil {
+			return fmt.Errorf("sqlite: close: %w", err)
+		}
+	}
+	return nil
+}
+
+// Stats is what a Store has done since it was opened.
+type Stats struct {
+	Writes  uint64 // operations that changed something, each durable
+	Commits uint64 // synced commits that they took
+}
+
+// Stats returns the counts so far, of this Store alone.
+func (s *Store) Stats() Stats {
+	return Stats{Writes: s.writes.Load(), Commits: s.commits.Load()}
+}
+
+// Maintain implements backend.Maintainer: it lets SQLite refresh its statistics
+// where it finds that worthwhile, and moves the write-ahead log into the database,
+// so that the log's file becomes short again. What others are in the way of is
+// left to the next time.
+func (s *Store) Maintain(ctx context.Context) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	c, err := s.dial(ctx, forWriting)
+	if err != nil {
+		return err
+	}
+	defer c.discard()
+	// PASSIVE does the work and blocks nobody. TRUNCATE then has little to do; it
+	// does not wait for readers, for that would be with the write lock in its hand.
+	for _, pragma := range []string{`PRAGMA optimize`, `PRAGMA wal_checkpoint(PASSIVE)`, `PRAGMA wal_checkpoint(TRUNCATE)`} {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("sqlite: maintain: %w", err)
+		}
+		if err := c.exec(pragma); err != nil && !busy(err) {
+			return classified("maintain", writing, err)
+		}
+	}
+	return nil
+}
