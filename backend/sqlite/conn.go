@@ -58,10 +58,10 @@ func (c *conn) setUp(u use) error {
 	var file, journal, locking string
 	var synchronous int
 	if err := errors.Join(
-		c.row(`SELECT file FROM pragma_database_list WHERE name = 'main'`, nil, &file),
-		c.row(`PRAGMA journal_mode`, nil, &journal),
-		c.row(`PRAGMA locking_mode`, nil, &locking),
-		c.row(`PRAGMA synchronous`, nil, &synchronous),
+		c.ask(`SELECT file FROM pragma_database_list WHERE name = 'main'`, &file),
+		c.ask(`PRAGMA journal_mode`, &journal),
+		c.ask(`PRAGMA locking_mode`, &locking),
+		c.ask(`PRAGMA synchronous`, &synchronous),
 	); err != nil {
 		return err
 	}
@@ -77,23 +77,24 @@ func (c *conn) setUp(u use) error {
 		// the database, and one that never syncs loses them there.
 		return fmt.Errorf("%w: synchronous is OFF on a connection of the pool, want NORMAL at least, on every connection to the file", ErrSettings)
 	}
-	// fullfsync matters on macOS, where fsync alone leaves data in the drive.
-	set := []string{`PRAGMA query_only = ON`}
-	if u == forWriting {
-		set = []string{`PRAGMA query_only = OFF`, `PRAGMA fullfsync = ON`, `PRAGMA checkpoint_fullfsync = ON`}
-		if synchronous < syncFull {
-			set = append(set, `PRAGMA synchronous = FULL`)
-		}
+	// fullfsync matters on macOS, where fsync alone leaves data in the drive. Those
+	// that read are given it too: whichever connection is closed last empties the log.
+	set := []string{`PRAGMA fullfsync = ON`, `PRAGMA checkpoint_fullfsync = ON`, `PRAGMA query_only = OFF`}
+	if synchronous < syncFull {
+		set = append(set, `PRAGMA synchronous = FULL`)
+	}
+	if u == forReading {
+		set = append(set, `PRAGMA query_only = ON`)
 	}
 	for _, pragma := range set {
 		if err := c.exec(pragma); err != nil {
 			return err
 		}
 	}
-	if err := c.row(`PRAGMA synchronous`, nil, &synchronous); err != nil {
+	if err := c.ask(`PRAGMA synchronous`, &synchronous); err != nil {
 		return err
 	}
-	if u == forWriting && synchronous < syncFull {
+	if synchronous < syncFull {
 		return fmt.Errorf("%w: synchronous stays at %d", ErrSettings, synchronous)
 	}
 	return nil
@@ -114,10 +115,15 @@ func (c *conn) stmt(text string) (*sql.Stmt, error) {
 	return s, err
 }
 
-// exec runs a statement that is not worth preparing, or must not be.
+// exec runs a statement that is not worth preparing.
 func (c *conn) exec(text string) error {
 	_, err := c.c.ExecContext(context.Background(), text)
 	return err
+}
+
+// ask is exec for a statement that answers one row.
+func (c *conn) ask(text string, into ...any) error {
+	return c.c.QueryRowContext(context.Background(), text).Scan(into...)
 }
 
 // run runs a prepared statement and says how many rows it changed.
@@ -163,6 +169,11 @@ func (c *conn) rows(text string, args []any, each func(*sql.Rows) error) error {
 // discard closes the connection, which undoes a transaction that is open. It does
 // not go back to the pool: there it would surprise others with our settings.
 func (c *conn) discard() {
+	// database/sql leaves the statements of a Conn to who prepared them, and SQLite
+	// keeps a connection open that has statements.
+	for _, s := range c.stmts {
+		_ = s.Close()
+	}
 	_ = c.c.Raw(func(any) error { return driver.ErrBadConn }) // which makes the pool close it
 	_ = c.c.Close()                                           // answers that it is closed
 }

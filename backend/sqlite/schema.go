@@ -79,7 +79,7 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 // migrate runs in a transaction.
 func (c *conn) migrate(own bool) error {
 	var tables, ours, app int
-	if err := errors.Join(c.row(sqlTables, nil, &tables, &ours), c.row(`PRAGMA application_id`, nil, &app)); err != nil {
+	if err := errors.Join(c.ask(sqlTables, &tables, &ours), c.ask(`PRAGMA application_id`, &app)); err != nil {
 		return err
 	}
 	if own && ours == 0 {
@@ -127,7 +127,7 @@ func newer(have, want int) error {
 
 // schemaVersion is 0 where there is none.
 func (c *conn) schemaVersion() (v int, err error) {
-	err = c.row(sqlSchemaVersion, nil, &v)
+	err = c.ask(sqlSchemaVersion, &v)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -137,7 +137,7 @@ func (c *conn) schemaVersion() (v int, err error) {
 // checkSchema refuses a database that this program does not know.
 func (c *conn) checkSchema() error {
 	var tables, ours int
-	if err := c.row(sqlTables, nil, &tables, &ours); err != nil {
+	if err := c.ask(sqlTables, &tables, &ours); err != nil {
 		return err
 	}
 	want, err := latest()

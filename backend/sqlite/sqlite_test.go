@@ -38,6 +38,14 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(childDoes) {
 	case "kill":
 		backendtest.KillWriter(store, os.Stdout, arg)
+	case "power":
+		powerWriter(store, uint64(arg))
+	case "contend":
+		contend(store)
+		os.Exit(0)
+	case "tell":
+		tell(store, arg)
+		os.Exit(0)
 	}
 	os.Exit(1)
 }

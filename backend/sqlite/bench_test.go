@@ -1,0 +1,178 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/stretchr/testify/require"
+)
+
+func openBench(b *testing.B) (*sqlite.Store, string) {
+	file := filepath.Join(b.TempDir(), "fob.db")
+	s, err := sqlite.Open(file, sqlite.Options{})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, s.Close()) })
+	return s, file
+}
+
+// bare is what database/sql and the driver do by themselves on the same file.
+func bare(b *testing.B, file string) *sql.DB {
+	db, err := sql.Open("sqlite", "file:"+file)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, db.Close()) })
+	return db
+}
+
+// load fills a file with n records past the store, in one transaction.
+func load(b *testing.B, db *sql.DB, n int) {
+	tx, err := db.Begin()
+	require.NoError(b, err)
+	put, err := tx.Prepare(`INSERT INTO fob_record VALUES (?, 1, ?, NULL, ?, 0, 0, ?, ?)`)
+	require.NoError(b, err)
+	for i := range uint64(n) {
+		r := record(i)
+		// IDs that rise with time, as the Manager makes them.
+		binary.BigEndian.PutUint64(r.ID[:], i)
+		r.Owner = fmt.Sprintf("app-%d", i%(uint64(n)/200+1))
+		_, err := put.Exec(r.ID[:], []byte(r.Owner), r.Created, int64(i+1), r.Body)
+		require.NoError(b, err)
+	}
+	require.NoError(b, tx.Commit())
+}
+
+// A point read of this store against a bare prepared statement for the same row,
+// both among 10,000.
+func BenchmarkGet(b *testing.B) {
+	const n = 10_000
+	s, file := openBench(b)
+	db := bare(b, file)
+	load(b, db, n)
+	id := func(i uint64) backend.ID {
+		r := record(i % n)
+		binary.BigEndian.PutUint64(r.ID[:], i%n)
+		return r.ID
+	}
+	b.Run("bare", func(b *testing.B) {
+		get, err := db.Prepare(`SELECT kind, owner, parent, created, expires, purge_at, version, body FROM fob_record WHERE id = ?`)
+		require.NoError(b, err)
+		b.ReportAllocs()
+		i := uint64(0)
+		for b.Loop() {
+			i++
+			id := id(i)
+			var kind, created, expires, purgeAt, version int64
+			var owner, parent, body []byte
+			err := get.QueryRow(id[:]).Scan(&kind, &owner, &parent, &created, &expires, &purgeAt, &version, &body)
+			if err != nil || len(body) != 200 {
+				b.Fatal("wrong row", err)
+			}
+		}
+	})
+	for name, ctx := range map[string]func() (context.Context, context.CancelFunc){
+		"store": func() (context.Context, context.CancelFunc) { return context.Background(), func() {} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			ctx, cancel := ctx()
+			defer cancel()
+			b.ReportAllocs()
+			i := uint64(0)
+			for b.Loop() {
+				i++
+				id := id(i)
+				got, err := s.Get(ctx, id)
+				if err != nil || got.ID != id || len(got.Body) != 200 {
+					b.Fatal("wrong record", err)
+				}
+			}
+		})
+	}
+}
+
+// Durable writes of new records: how much more many writers do than one.
+func BenchmarkPutDurable(b *testing.B) {
+	for _, writers := range []int{1, 8, 64, 512} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			s, _ := openBench(b)
+			var next atomic.Uint64
+			var wg sync.WaitGroup
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range writers {
+				wg.Go(func() {
+					for i := next.Add(1); i <= uint64(b.N); i = next.Add(1) {
+						if _, err := s.Put(context.Background(), record(i), backend.IfAbsent()); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+			st := s.Stats()
+			if st.Writes != uint64(b.N) {
+				b.Fatalf("%d writes, want %d", st.Writes, b.N)
+			}
+			b.ReportMetric(float64(st.Writes)/float64(st.Commits), "writes/commit")
+		})
+	}
+}
+
+// A page of 100 by owner among many, against a bare query by index for the same
+// rows. FOB_SQLITE_RECORDS sets how many there are.
+func BenchmarkListByOwner(b *testing.B) {
+	n := 100_000
+	if v, err := strconv.Atoi(os.Getenv("FOB_SQLITE_RECORDS")); err == nil {
+		n = v
+	}
+	s, file := openBench(b)
+	db := bare(b, file)
+	load(b, db, n)
+	owners := n/200 + 1
+	b.Run("bare", func(b *testing.B) {
+		list, err := db.Prepare(`SELECT id, kind, owner, parent, created, expires, purge_at, version, body FROM fob_record
+WHERE kind = 1 AND owner = ? ORDER BY created, id LIMIT 100`)
+		require.NoError(b, err)
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			i++
+			rows, err := list.Query(fmt.Appendf(nil, "app-%d", i*7919%owners))
+			require.NoError(b, err)
+			got := 0
+			for rows.Next() {
+				var kind, created, expires, purgeAt, version int64
+				var id, owner, parent, body []byte
+				if err := rows.Scan(&id, &kind, &owner, &parent, &created, &expires, &purgeAt, &version, &body); err != nil {
+					b.Fatal(err)
+				}
+				got++
+			}
+			if rows.Err() != nil || got != 100 {
+				b.Fatal("wrong rows", got, rows.Err())
+			}
+		}
+	})
+	b.Run("store", func(b *testing.B) {
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			i++
+			page, err := s.List(context.Background(), backend.Query{Kind: 1, Owner: fmt.Sprintf("app-%d", i*7919%owners), Limit: 100})
+			if err != nil || len(page.Records) != 100 || page.Next == "" {
+				b.Fatal("wrong page", len(page.Records), err)
+			}
+		}
+	})
+}
