@@ -37,7 +37,7 @@ func bare(b *testing.B, file string) *sql.DB {
 func load(b *testing.B, db *sql.DB, n int) {
 	tx, err := db.Begin()
 	require.NoError(b, err)
-	put, err := tx.Prepare(`INSERT INTO fob_record VALUES (?, 1, ?, NULL, ?, 0, 0, ?, ?)`)
+	put, err := tx.Prepare(`INSERT INTO fob_record VALUES (?, 1, ?, NULL, ?, NULL, 0, ?, ?)`)
 	require.NoError(b, err)
 	for i := range uint64(n) {
 		r := record(i)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,8 +135,7 @@ func TestPowerLoss(t *testing.T) {
 		remount()
 
 		for file, acked := range acked {
-			s, err := sqlite.Open(file, sqlite.Options{})
-			require.NoError(t, err, "round %d", round)
+			s := open(t, file, sqlite.Options{})
 			for n, v := range acked {
 				rec, err := s.Get(t.Context(), record(n).ID)
 				require.NoError(t, err, "round %d: an acknowledged write is lost", round)
@@ -216,4 +216,53 @@ func TestADiskThatFillsUp(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Put(t.Context(), record(0), backend.IfVersion(first))
 	require.NoError(t, err)
+}
+
+// A write whose commit met an I/O error has an unknown outcome; nothing is
+// answered as written that is not.
+func TestADiskThatFails(t *testing.T) {
+	dir, _ := image(t, 24)
+	s := open(t, filepath.Join(dir, "fob.db"), sqlite.Options{BusyTimeout: 100 * time.Millisecond})
+	_, err := s.Put(t.Context(), record(0), backend.IfAbsent())
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), record(0).ID)
+	require.NoError(t, err)
+	shutDown(t, dir)
+	_, err = s.Put(t.Context(), record(1), backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrIndeterminate)
+	t.Log(err)
+	for range 3 {
+		_, err = s.Put(t.Context(), record(2), backend.IfAbsent())
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+	t.Log(err)
+	require.NoError(t, s.Close())
+}
+
+// Close gives back every file.
+func TestCloseLeavesNoFileOpen(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "fob.db"), sqlite.Options{})
+	_, err := s.Put(t.Context(), record(0), backend.IfAbsent())
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), record(0).ID)
+	require.NoError(t, err)
+	require.NoError(t, s.Maintain(t.Context()))
+	s.FailCommits(errors.New("input/output error"))
+	_, err = s.Put(t.Context(), record(1), backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrIndeterminate)
+	require.NotEmpty(t, openFiles(t, dir))
+	require.NoError(t, s.Close())
+	require.Empty(t, openFiles(t, dir))
+}
+
+func openFiles(t *testing.T, dir string) (names []string) {
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, fd := range fds {
+		if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(name, dir) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

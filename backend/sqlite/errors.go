@@ -3,12 +3,10 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 
 	"github.com/fobkit/fob/backend"
-	engine "modernc.org/sqlite"
 	code "modernc.org/sqlite/lib"
 )
 
@@ -34,9 +32,15 @@ const (
 	committing              // nobody knows
 )
 
+// coded is an error of the driver, which may come wrapped by another driver.
+type coded interface {
+	error
+	Code() int
+}
+
 // primary is SQLite's result code without its extension, 0 where err has none.
 func primary(err error) int {
-	if e, ok := errors.AsType[*engine.Error](err); ok {
+	if e, ok := errors.AsType[coded](err); ok {
 		return e.Code() & 0xff
 	}
 	return 0
@@ -45,7 +49,7 @@ func primary(err error) int {
 // busy reports whether another connection is in the way for a moment.
 func busy(err error) bool {
 	switch primary(err) {
-	case code.SQLITE_BUSY, code.SQLITE_LOCKED:
+	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_PROTOCOL: // the last is a race for the log's index
 		return true
 	}
 	return false
@@ -86,15 +90,5 @@ func sentinel(ph phase, err error) error {
 
 // broken reports whether a connection may not be used any further after err.
 func broken(err error) bool {
-	switch primary(err) {
-	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_CONSTRAINT:
-		return false
-	}
-	return err != nil && !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, backend.ErrCorrupt)
-}
-
-// gone reports whether the pool that was lent has been closed, or cannot give us
-// a connection.
-func gone(err error) bool {
-	return errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn)
+	return err != nil && !busy(err) && primary(err) != code.SQLITE_CONSTRAINT && !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, backend.ErrCorrupt)
 }

@@ -1,5 +1,7 @@
 package sqlite
 
+import "context"
+
 // FailCommits makes commits answer err after they were made; nil ends it.
 func (s *Store) FailCommits(err error) { s.hooks.commitError = func() error { return err } }
 
@@ -12,3 +14,45 @@ func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 
 // Keep is how many changes the feed remembers from now on.
 func (s *Store) Keep(n uint64) { s.hooks.keep = n }
+
+// WriterPragma is a setting of the connection that writes.
+func (s *Store) WriterPragma(name string) (value string, err error) {
+	err = s.submit(context.Background(), &op{apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})
+	return value, err
+}
+
+// ReaderPragma is a setting of a connection that reads.
+func (s *Store) ReaderPragma(name string) (value string, err error) {
+	err = s.read(context.Background(), "pragma", func(c *conn) error { return c.ask("PRAGMA "+name, &value) })
+	return value, err
+}
+
+// The phases in which an engine fails.
+const (
+	Reading    = reading
+	Writing    = writing
+	Committing = committing
+)
+
+// Classified is what an error of the engine becomes.
+func Classified(ph phase, err error) error { return classified("test", ph, err) }
+
+// Broken reports whether a connection is given up for an error.
+func Broken(err error) bool { return broken(err) }
+
+// Statements are those that must be a search in an index, by its name.
+func Statements() map[string]string {
+	return map[string]string{
+		"sqlite_autoindex_fob_record_1 (id=?)":                             sqlGet,
+		"fob_record_kind (kind=? AND (created,id)>(?,?))":                  sqlListKind,
+		"fob_record_owner (kind=? AND owner=? AND (created,id)>(?,?))":     sqlListOwner,
+		"fob_record_parent (kind=? AND parent=? AND (created,id)>(?,?))":   sqlListParent,
+		"fob_record_expires (kind=? AND (expires,id)>(?,?) AND expires<?)": sqlListExpires,
+		"fob_record_purge (purge_at>? AND purge_at<?)":                     sqlDue,
+		"fob_change USING INTEGER PRIMARY KEY (rowid>?)":                   sqlChanges,
+		"fob_change USING INTEGER PRIMARY KEY (rowid<?)":                   sqlTrimChanges,
+		"fob_usage USING PRIMARY KEY (id=?)":                               sqlUsage,
+		"sqlite_autoindex_fob_record_1 (id=?) ":                            sqlUpdate,
+		"sqlite_autoindex_fob_record_1 (id=?)  ":                           sqlDelete,
+	}
+}

@@ -56,20 +56,23 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 	}
 	c := &conn{c: raw, stmts: make(map[string]*sql.Stmt)}
 	defer c.discard()
-	until := time.Now().Add(defaultBusyTimeout)
-	attempt := func(try func() error) error { return wait(ctx, nil, until, try) }
-	err = errors.Join(c.exec(`PRAGMA busy_timeout = 0`), c.exec(`PRAGMA synchronous = FULL`))
-	if err == nil {
-		err = attempt(func() error { return c.exec(`PRAGMA journal_mode = WAL`) })
-	}
-	if err == nil {
-		err = attempt(func() error { return c.exec(sqlBegin) })
-	}
-	if err == nil {
-		if err = c.migrate(own); err == nil {
+	// As a whole, for whoever makes the file, recovers it or changes its journal mode
+	// can be in the way of any step.
+	err = wait(ctx, nil, time.Now().Add(defaultBusyTimeout), func() error {
+		for _, text := range []string{`PRAGMA busy_timeout = 0`, `PRAGMA synchronous = FULL`, `PRAGMA journal_mode = WAL`, sqlBegin} {
+			if err := c.exec(text); err != nil {
+				return err
+			}
+		}
+		err := c.migrate(own)
+		if err == nil {
 			err = c.exec(sqlCommit)
 		}
-	}
+		if err != nil {
+			_ = c.exec(sqlRollback) // whether it succeeds shows at the next BEGIN
+		}
+		return err
+	})
 	if errors.Is(err, ErrNewerSchema) || errors.Is(err, ErrSettings) {
 		return err
 	}

@@ -4,25 +4,26 @@ package sqlite
 // $n parameters, standard operators and upserts, as PostgreSQL takes them too;
 // what only SQLite understands says so.
 const (
-	columns = `id, kind, owner, parent, created, expires, purge_at, version, body`
+	columns  = `id, kind, owner, parent, created, expires, purge_at, version, body`
+	selected = `id, kind, owner, parent, created, coalesce(expires, 0), purge_at, version, body`
 
-	sqlGet = `SELECT ` + columns + ` FROM fob_record WHERE id = $1`
+	sqlGet = `SELECT ` + selected + ` FROM fob_record WHERE id = $1`
 
 	// A list is a range of one index, continued after (created, id) or (expires, id).
-	sqlListKind = `SELECT ` + columns + ` FROM fob_record
+	sqlListKind = `SELECT ` + selected + ` FROM fob_record
 WHERE kind = $1 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListOwner = `SELECT ` + columns + ` FROM fob_record
+	sqlListOwner = `SELECT ` + selected + ` FROM fob_record
 WHERE kind = $1 AND owner = $5 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListParent = `SELECT ` + columns + ` FROM fob_record
+	sqlListParent = `SELECT ` + selected + ` FROM fob_record
 WHERE kind = $1 AND parent = $5 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListExpires = `SELECT ` + columns + ` FROM fob_record
-WHERE kind = $1 AND expires > 0 AND expires < $5 AND (expires, id) > ($2, $3) ORDER BY expires, id LIMIT $4`
+	sqlListExpires = `SELECT ` + selected + ` FROM fob_record
+WHERE kind = $1 AND expires < $5 AND (expires, id) > ($2, $3) ORDER BY expires, id LIMIT $4`
 
-	sqlInsert = `INSERT INTO fob_record (` + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+	sqlInsert = `INSERT INTO fob_record (` + columns + `) VALUES ($1, $2, $3, $4, $5, nullif($6, 0), $7, $8, $9)
 ON CONFLICT (id) DO NOTHING`
 	// What may not change is part of the condition, so that a Put is one statement
 	// where it succeeds.
-	sqlUpdate = `UPDATE fob_record SET expires = $6, purge_at = $7, version = $8, body = $9
+	sqlUpdate = `UPDATE fob_record SET expires = nullif($6, 0), purge_at = $7, version = $8, body = $9
 WHERE id = $1 AND version = $10 AND kind = $2 AND owner = $3 AND parent IS NOT DISTINCT FROM $4 AND created = $5`
 	sqlDelete       = `DELETE FROM fob_record WHERE id = $1 AND version = $2`
 	sqlVersion      = `SELECT version FROM fob_record WHERE id = $1`

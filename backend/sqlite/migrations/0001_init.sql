@@ -1,5 +1,7 @@
 -- Names and columns are those of the other SQL store where the engines agree.
--- Times are Unix milliseconds; 0 is "not set".
+-- Times are Unix milliseconds. A parent or an expiry that is not set is NULL: a
+-- partial index leaves it out, and a continued list still begins where it says, not
+-- at a bound like expires > 0.
 
 CREATE TABLE fob_record (
   id       BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
@@ -7,7 +9,7 @@ CREATE TABLE fob_record (
   owner    BLOB    NOT NULL,
   parent   BLOB    CHECK (length(parent) = 16),
   created  INTEGER NOT NULL,
-  expires  INTEGER NOT NULL,
+  expires  INTEGER CHECK (expires > 0),
   purge_at INTEGER NOT NULL,
   version  INTEGER NOT NULL CHECK (version > 0),
   body     BLOB    NOT NULL
@@ -17,7 +19,7 @@ CREATE TABLE fob_record (
 CREATE INDEX fob_record_kind    ON fob_record (kind, created, id);
 CREATE INDEX fob_record_owner   ON fob_record (kind, owner, created, id);
 CREATE INDEX fob_record_parent  ON fob_record (kind, parent, created, id) WHERE parent IS NOT NULL;
-CREATE INDEX fob_record_expires ON fob_record (kind, expires, id) WHERE expires > 0;
+CREATE INDEX fob_record_expires ON fob_record (kind, expires, id) WHERE expires IS NOT NULL;
 CREATE INDEX fob_record_purge   ON fob_record (purge_at) WHERE purge_at > 0;
 
 -- The feed. seq is the version that the change gave to the record. AUTOINCREMENT
