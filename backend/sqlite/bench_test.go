@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/sqlite"
@@ -62,28 +63,27 @@ func BenchmarkGet(b *testing.B) {
 		binary.BigEndian.PutUint64(r.ID[:], i%n)
 		return r.ID
 	}
-	b.Run("bare", func(b *testing.B) {
-		get, err := db.Prepare(`SELECT kind, owner, parent, created, expires, purge_at, version, body FROM fob_record WHERE id = ?`)
-		require.NoError(b, err)
-		b.ReportAllocs()
-		i := uint64(0)
-		for b.Loop() {
-			i++
-			id := id(i)
-			var kind, created, expires, purgeAt, version int64
-			var owner, parent, body []byte
-			err := get.QueryRow(id[:]).Scan(&kind, &owner, &parent, &created, &expires, &purgeAt, &version, &body)
-			if err != nil || len(body) != 200 {
-				b.Fatal("wrong row", err)
+	cancellable, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	contexts := map[string]context.Context{"background": context.Background(), "cancellable": cancellable}
+	for name, ctx := range contexts {
+		b.Run("bare/"+name, func(b *testing.B) {
+			get, err := db.Prepare(`SELECT kind, owner, parent, created, expires, purge_at, version, body FROM fob_record WHERE id = ?`)
+			require.NoError(b, err)
+			b.ReportAllocs()
+			i := uint64(0)
+			for b.Loop() {
+				i++
+				id := id(i)
+				var kind, created, expires, purgeAt, version int64
+				var owner, parent, body []byte
+				err := get.QueryRowContext(ctx, id[:]).Scan(&kind, &owner, &parent, &created, &expires, &purgeAt, &version, &body)
+				if err != nil || len(body) != 200 {
+					b.Fatal("wrong row", err)
+				}
 			}
-		}
-	})
-	for name, ctx := range map[string]func() (context.Context, context.CancelFunc){
-		"store": func() (context.Context, context.CancelFunc) { return context.Background(), func() {} },
-	} {
-		b.Run(name, func(b *testing.B) {
-			ctx, cancel := ctx()
-			defer cancel()
+		})
+		b.Run("store/"+name, func(b *testing.B) {
 			b.ReportAllocs()
 			i := uint64(0)
 			for b.Loop() {
@@ -175,4 +175,16 @@ WHERE kind = 1 AND owner = ? ORDER BY created, id LIMIT 100`)
 			}
 		}
 	})
+}
+
+// How long after a Put in another process has returned the feed tells of it.
+func BenchmarkFeedAcrossProcesses(b *testing.B) {
+	for _, every := range []time.Duration{5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond} {
+		b.Run(every.String(), func(b *testing.B) {
+			all := latencies(b, max(b.N, 100), sqlite.Options{PollEvery: every})
+			b.ReportMetric(float64(all[len(all)/2])/1e6, "p50-ms")
+			b.ReportMetric(float64(all[len(all)*99/100])/1e6, "p99-ms")
+			b.ReportMetric(0, "ns/op") // what a child takes to write says nothing
+		})
+	}
 }

@@ -95,7 +95,7 @@ func powerWriter(s *sqlite.Store, base uint64) {
 // own at some turns, so that the first commits of a file are among what is cut.
 func TestPowerLoss(t *testing.T) {
 	rounds := 6
-	if testing.Short() {
+	if slow || testing.Short() {
 		rounds = 2
 	}
 	dir, remount := image(t, 256)

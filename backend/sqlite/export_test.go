@@ -15,6 +15,9 @@ func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 // Keep is how many changes the feed remembers from now on.
 func (s *Store) Keep(n uint64) { s.hooks.keep = n }
 
+// AtMost is how many changes a Batch has at most, from now on.
+func (s *Store) AtMost(n int) { s.hooks.batch = n }
+
 // WriterPragma is a setting of the connection that writes.
 func (s *Store) WriterPragma(name string) (value string, err error) {
 	err = s.submit(context.Background(), &op{apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})

@@ -69,90 +69,50 @@ func (s *Store) nextNews() <-chan struct{} {
 	return s.news
 }
 
-// poll is the goroutine that notices what other connections have committed, while
-// somebody watches. It only makes watchers look sooner: what they deliver, and
-// what it proves, is what they read themselves.
-func (s *Store) poll(c *conn) {
-	defer func() {
-		if c != nil {
-			c.discard()
-		}
-	}()
-	tick := time.NewTicker(s.opts.PollEvery)
-	defer tick.Stop()
-	var last int64
-	for {
-		if s.watchers.Load() == 0 {
-			tick.Stop()
-			select {
-			case <-s.watched:
-				tick.Reset(s.opts.PollEvery)
-			case <-s.stop:
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-s.stop:
-			return
-		}
-		var err error
-		if c == nil {
-			c, err = dial(context.Background(), s.db, forReading)
-		}
-		var version int64
-		if err == nil {
-			err = c.row(sqlDataVersion, nil, &version)
-		}
-		switch {
-		case err == nil && version != last:
-			last = version
-			s.announce()
-		case broken(err): // the watchers' own clock goes on
-			if c != nil {
-				c.discard()
-				c = nil
-			}
-		}
-	}
-}
-
 // maxChanges bounds one Batch of the feed.
 const maxChanges = 10_000
 
-// Watch implements backend.Watcher. It runs in its caller's goroutine and reads
-// the changes from the file, so that a slow fn holds up nobody and a token outlives
-// a restart. A token of another file, of one that was since restored from an older
-// copy, or too old, gets a Reset; so does a Watch under which that happens.
+func (s *Store) atMost() int {
+	if s.hooks.batch != 0 {
+		return s.hooks.batch
+	}
+	return maxChanges
+}
+
+// heartbeat is how long a Watch goes without a Batch: well below HeartbeatEvery,
+// for a machine that is busy.
+const heartbeat = backend.HeartbeatEvery / 2
+
+// Watch implements backend.Watcher. It runs in its caller's goroutine, on a
+// connection of its own, and reads the changes from the file, so that a slow fn
+// holds up nobody and a token outlives a restart. A token of another file, of one
+// that was since restored from an older copy, or too old, gets a Reset; so does a
+// Watch under which that happens. An error of the database ends it.
+//
+// It looks every Options.PollEvery, and at once after a commit of this Store.
+// There is no goroutine that looks for all watches: waking a process that sleeps,
+// and one goroutine from another, costs several times what looking does.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	at := parse(from)
-	if from == nil {
-		if err := s.newest(ctx, &at); err != nil {
-			return err
-		}
+	f := &follower{s: s, at: parse(from)}
+	if err := f.open(ctx, from == nil); err != nil {
+		return err
 	}
-	s.watchers.Add(1)
-	defer s.watchers.Add(-1)
-	select {
-	case s.watched <- struct{}{}:
-	default:
-	}
-	var proven time.Time
-	tick := time.NewTicker(backend.HeartbeatEvery / 2)
+	defer func() { f.c.discard() }()
+	tick := time.NewTicker(s.opts.PollEvery)
 	defer tick.Stop()
 	for {
-		news := s.nextNews() // before the file is read: nothing falls between
-		b, next, err := s.since(ctx, at, proven)
+		news := s.nextNews() // before the file is looked at: nothing falls between
+		b, due, err := f.next(ctx)
 		if err != nil {
 			return err
 		}
-		more := b.AsOf.Equal(proven)
-		at, proven = next, b.AsOf
-		if err := fn(b); err != nil {
-			return err
-		}
-		if more {
-			continue
+		if due {
+			if err := fn(b); err != nil {
+				return err
+			}
+			if f.more {
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -165,79 +125,139 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	}
 }
 
-// newest finds the end of the feed.
-func (s *Store) newest(ctx context.Context, at *place) error {
-	return s.read(ctx, "watch", func(c *conn) error {
-		var seq int64
-		err := c.row(sqlNewest, nil, &seq, &at.nonce)
-		if errors.Is(err, sql.ErrNoRows) { // somebody emptied it: any change is a Reset
-			*at = place{}
-			return nil
-		}
-		at.seq = uint64(seq)
-		return err
-	})
+// follower is the state of one Watch.
+type follower struct {
+	s       *Store
+	c       *conn
+	at      place     // everything up to here was delivered
+	version int64     // of the data, on this connection, before at was read; 0 before the first time
+	proven  time.Time // AsOf of the last Batch
+	more    bool      // the last Batch did not hold everything
 }
 
-// since makes the Batch of what comes after a place. Where the place itself is not
-// in the feed any more, or not any longer the same, history is lost.
-func (s *Store) since(ctx context.Context, at place, proven time.Time) (backend.Batch, place, error) {
-	b := backend.Batch{AsOf: time.Now()} // before the file is read: a proof must not claim more than it saw
-	next := place{}
-	full := false
-	err := s.read(ctx, "watch", func(c *conn) error {
-		b.Changes, b.Reset, next, full = nil, false, place{}, false
-		latest := make(map[backend.ID]int)
-		n := 0
-		err := c.rows(sqlChanges, []any{int64(at.seq), maxChanges + 1}, func(rows *sql.Rows) error {
-			var seq, nonce int64
-			var raw sql.RawBytes
-			if err := rows.Scan(&seq, &raw, &nonce); err != nil {
-				return err
-			}
-			if len(raw) != len(backend.ID{}) {
-				return fmt.Errorf("%w: change %d", backend.ErrCorrupt, seq)
-			}
-			p := place{uint64(seq), nonce}
-			if n++; n == 1 {
-				if p != at {
-					return errLost
-				}
-				next = p
-				return nil
-			}
-			if n > maxChanges {
-				full = true
-				return nil
-			}
-			next = p
-			id := backend.ID(raw)
-			if i, seen := latest[id]; seen {
-				b.Changes[i].Version = p.seq
-			} else {
-				latest[id] = len(b.Changes)
-				b.Changes = append(b.Changes, backend.Change{ID: id, Version: p.seq})
-			}
-			return nil
-		})
-		if err == nil && n == 0 || errors.Is(err, errLost) {
-			b.Changes, b.Reset = nil, true
+// open takes the connection, and finds the end of the feed if that is where to
+// begin.
+func (f *follower) open(ctx context.Context, newest bool) error {
+	if err := f.s.ready(ctx); err != nil {
+		return err
+	}
+	defer f.s.leave()
+	var err error
+	if f.c, err = f.s.dial(ctx, forReading); err != nil {
+		return classified("watch", reading, err)
+	}
+	if !newest {
+		return nil
+	}
+	if err = f.try(ctx, func() error { return f.newest(&f.at) }); err != nil {
+		f.c.discard()
+	}
+	return err
+}
+
+// try runs do, again while another connection is in the way.
+func (f *follower) try(ctx context.Context, do func() error) error {
+	return classified("watch", reading, wait(ctx, nil, time.Now().Add(f.s.opts.BusyTimeout), do))
+}
+
+// newest finds the end of the feed.
+func (f *follower) newest(at *place) error {
+	var seq int64
+	err := f.c.row(sqlNewest, nil, &seq, &at.nonce)
+	if errors.Is(err, sql.ErrNoRows) { // somebody emptied it: any change is a Reset
+		*at = place{}
+		return nil
+	}
+	at.seq = uint64(seq)
+	return err
+}
+
+// next looks at the file. What it finds is due if there is something new, or if the
+// last Batch is a while ago.
+func (f *follower) next(ctx context.Context) (b backend.Batch, due bool, err error) {
+	if err := f.s.ready(ctx); err != nil {
+		return b, false, err
+	}
+	defer f.s.leave()
+	err = f.try(ctx, func() error {
+		b = backend.Batch{AsOf: time.Now()} // before the file is looked at: a proof must not claim more than it saw
+		var version int64
+		if err := f.c.row(sqlDataVersion, nil, &version); err != nil {
+			return err
+		}
+		if version == f.version && !f.more { // nobody has committed anything since at was read
+			due = b.AsOf.Sub(f.proven) >= heartbeat-f.s.opts.PollEvery/2
 			return nil
 		}
-		return err
+		if err := f.since(&b); err != nil {
+			return err
+		}
+		f.version, due = version, true
+		return nil
 	})
-	if err == nil && b.Reset {
-		err = s.newest(ctx, &next)
-		// What it then goes on from is later than what was read: it proves nothing less.
-	}
 	if err != nil {
-		return backend.Batch{}, at, err
+		return b, false, err
 	}
-	if full {
-		b.AsOf = proven // more is to come: this batch proves no more than the last
+	if f.more {
+		b.AsOf = f.proven // more is to come: this batch proves no more than the last
 	}
-	b.Token = next.token()
-	return b, next, nil
+	if due {
+		f.proven = b.AsOf
+		b.Token = f.at.token()
+	}
+	return b, due, nil
+}
+
+// since reads what comes after the place where the feed is. Where the place itself
+// is not there any more, or is not any longer the same, history is lost.
+func (f *follower) since(b *backend.Batch) error {
+	next, most := place{}, f.s.atMost()
+	latest := make(map[backend.ID]int)
+	n := 0
+	err := f.c.rows(sqlChanges, []any{int64(f.at.seq), most + 2}, func(rows *sql.Rows) error {
+		var seq, nonce int64
+		var raw sql.RawBytes
+		if err := rows.Scan(&seq, &raw, &nonce); err != nil {
+			return err
+		}
+		if len(raw) != len(backend.ID{}) {
+			return fmt.Errorf("%w: change %d", backend.ErrCorrupt, seq)
+		}
+		p := place{uint64(seq), nonce}
+		if n++; n == 1 && p != f.at {
+			return errLost
+		}
+		if n > most+1 { // there are more
+			return nil
+		}
+		next = p
+		if n == 1 {
+			return nil
+		}
+		id := backend.ID(raw)
+		if i, seen := latest[id]; seen {
+			b.Changes[i].Version = p.seq
+		} else {
+			latest[id] = len(b.Changes)
+			b.Changes = append(b.Changes, backend.Change{ID: id, Version: p.seq})
+		}
+		return nil
+	})
+	f.more = false
+	switch {
+	case err == nil && n == 0, errors.Is(err, errLost):
+		// What is read now is later than what AsOf claims.
+		b.Changes, b.Reset = nil, true
+		if err := f.newest(&next); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		f.more = n > most+1
+	}
+	f.at = next
+	return nil
 }
 
 // errLost ends the reading of a feed that does not go on from where we were.

@@ -12,13 +12,13 @@ type Options struct {
 	// BusyTimeout is how long a call waits for another process's transaction before
 	// it fails with backend.ErrUnavailable. Default 5 seconds.
 	BusyTimeout time.Duration
-	// PollEvery is how often the file is looked at for what other processes have
-	// committed, while somebody watches: about how late their changes are at most.
-	// Default 10 ms, which costs about a thousandth of a core; at most 50 ms.
+	// PollEvery is how often a Watch looks at the file for what other processes have
+	// committed: about how late their changes are at most.
+	// Default 20 ms, at most 50 ms.
 	PollEvery time.Duration
 	// Readers is how many connections read at the same time. Default is the number of
-	// processors that Go uses, at least 4. A Store takes up to 3 more: to write, to poll,
-	// and for Maintain.
+	// processors that Go uses, at least 4. A Store takes more: one to write, one for
+	// Maintain, and one for each Watch.
 	Readers int
 	// Logger gets warnings. Nil discards them.
 	Logger *slog.Logger
@@ -26,10 +26,10 @@ type Options struct {
 
 const (
 	defaultBusyTimeout = 5 * time.Second
-	defaultPollEvery   = 10 * time.Millisecond
+	defaultPollEvery   = 20 * time.Millisecond
 	maxPollEvery       = 50 * time.Millisecond
 	minReaders         = 4
-	ownConns           = 3 // beside the readers: writer, poller, upkeep
+	ownConns           = 3 // beside the readers: writer, upkeep, one Watch
 )
 
 // resolved fills in defaults and reports all problems together.

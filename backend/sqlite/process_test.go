@@ -223,3 +223,59 @@ func TestTheFeedTellsOfOtherProcesses(t *testing.T) {
 	require.Less(t, p50, 40*time.Millisecond, "the clock of the feed alone would be as quick")
 	require.Less(t, p99, 100*time.Millisecond)
 }
+
+// flood is a child that writes from 64 goroutines until it is killed.
+func flood(s *sqlite.Store, p int) {
+	var wg sync.WaitGroup
+	for w := range uint64(64) {
+		wg.Go(func() {
+			for i := w; ; i += 64 {
+				if _, err := s.Put(context.Background(), record(uint64(1+p)*1_000_000_000+i), backend.IfAbsent()); err != nil {
+					fmt.Println("error", err)
+					return
+				}
+				if i == 64 {
+					fmt.Println("flooding")
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// waits are how long each of n Puts takes here while other processes write
+// as much as they can, in order.
+func waits(t testing.TB, processes, n int) []time.Duration {
+	file := filepath.Join(t.TempDir(), "fob.db")
+	s := open(t, file, sqlite.Options{})
+	for p := range processes {
+		cmd := child(file, "flood", p)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+		said := bufio.NewScanner(out)
+		require.True(t, said.Scan())
+		require.Equal(t, "flooding", said.Text())
+	}
+	var all []time.Duration
+	for i := range uint64(n) {
+		time.Sleep(5 * time.Millisecond) // one that writes all the time would have the lock to itself
+		start := time.Now()
+		_, err := s.Put(t.Context(), record(i), backend.IfAbsent())
+		require.NoError(t, err)
+		all = append(all, time.Since(start))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// A process that writes now and then gets its turn beside one that always does.
+func TestABusyProcessStarvesNobody(t *testing.T) {
+	for _, processes := range []int{1, 3} {
+		all := waits(t, processes, 100)
+		p50, p99 := all[len(all)/2], all[len(all)*99/100]
+		t.Logf("a write beside %d busy processes took %v (median), %v (99 of 100), %v at most", processes, p50, p99, all[len(all)-1])
+		require.Less(t, p99, 2*time.Second)
+	}
+}

@@ -19,7 +19,7 @@ import (
 
 // Store is a store in a database file. Make one with Open or New. It is safe for
 // concurrent use, and so are several Stores on one file, in one process or in
-// several. It runs two goroutines of its own, which Close ends.
+// several. It runs one goroutine of its own, which Close ends.
 type Store struct {
 	opts  Options
 	db    *sql.DB
@@ -37,9 +37,6 @@ type Store struct {
 	newsMu sync.Mutex // guards news
 	news   chan struct{}
 
-	watchers atomic.Int64
-	watched  chan struct{} // tells the poller that there are some
-
 	commits, writes atomic.Uint64
 	hooks           hooks
 }
@@ -50,6 +47,7 @@ type hooks struct {
 	batched     func(operations int) // before a batch is evaluated
 	committing  func()               // after it, before it is committed
 	keep        uint64               // in place of keepChanges
+	batch       int                  // in place of maxChanges
 }
 
 var (
@@ -132,10 +130,11 @@ func prepareFile(path string, opts Options) (dsn string, err error) {
 // has migrated (ErrNewerSchema), that is not in WAL mode, in memory, or whose
 // connections do not sync (ErrSettings).
 //
-// The store takes connections out of the pool for itself, up to Options.Readers
-// and 3 more, sets on them what it needs (synchronous=FULL above all), and closes
-// them when it is done: no setting of the pool makes its commits less durable, and
-// none of its settings reaches others. SetMaxOpenConns must leave it that many.
+// The store takes connections out of the pool for itself, up to Options.Readers, one
+// for each Watch, and 2 more, sets on them what it needs (synchronous=FULL above
+// all), and closes them when it is done: no setting of the pool makes its commits
+// less durable, and none of its settings reaches others. SetMaxOpenConns must leave
+// it that many.
 func New(ctx context.Context, db *sql.DB, opts Options) (*Store, error) {
 	opts, err := opts.resolved()
 	if err != nil {
@@ -156,7 +155,6 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		queue:   make(chan *op, maxBatch),
 		stop:    make(chan struct{}),
 		news:    make(chan struct{}),
-		watched: make(chan struct{}, 1),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
 	}
 	// One of each is opened now: what is wrong with them is better known now.
@@ -165,16 +163,16 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		return nil, err
 	}
 	err = w.checkSchema()
-	var p *conn
+	var r *conn
 	if err == nil {
-		p, err = s.dial(ctx, forReading)
+		r, err = s.dial(ctx, forReading)
 	}
 	if err != nil {
 		w.discard()
 		return nil, startError(err)
 	}
+	s.readers.push(r)
 	s.done.Go(func() { s.write(w) })
-	s.done.Go(func() { s.poll(p) })
 	return s, nil
 }
 

@@ -43,6 +43,8 @@ func TestMain(m *testing.M) {
 	case "contend":
 		contend(store)
 		os.Exit(0)
+	case "flood":
+		flood(store, arg)
 	case "tell":
 		tell(store, arg)
 		os.Exit(0)
@@ -92,7 +94,11 @@ func TestContract(t *testing.T) {
 		},
 		Kill: func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "fob.db")
-			backendtest.KillLoop(t, 5, func(round int) *exec.Cmd { return child(file, "kill", round) },
+			rounds := 8
+			if slow || testing.Short() {
+				rounds = 2
+			}
+			backendtest.KillLoop(t, rounds, func(round int) *exec.Cmd { return child(file, "kill", round) },
 				func(t *testing.T) backend.Store { return open(t, file, sqlite.Options{}) })
 		},
 	})
