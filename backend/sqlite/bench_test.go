@@ -68,7 +68,7 @@ func BenchmarkGet(b *testing.B) {
 	contexts := map[string]context.Context{"background": context.Background(), "cancellable": cancellable}
 	for name, ctx := range contexts {
 		b.Run("bare/"+name, func(b *testing.B) {
-			get, err := db.Prepare(`SELECT kind, owner, parent, created, expires, purge_at, version, body FROM fob_record WHERE id = ?`)
+			get, err := db.Prepare(`SELECT kind, owner, parent, created, coalesce(expires, 0), purge_at, version, body FROM fob_record WHERE id = ?`)
 			require.NoError(b, err)
 			b.ReportAllocs()
 			i := uint64(0)
@@ -141,7 +141,7 @@ func BenchmarkListByOwner(b *testing.B) {
 	load(b, db, n)
 	owners := n/200 + 1
 	b.Run("bare", func(b *testing.B) {
-		list, err := db.Prepare(`SELECT id, kind, owner, parent, created, expires, purge_at, version, body FROM fob_record
+		list, err := db.Prepare(`SELECT id, kind, owner, parent, created, coalesce(expires, 0), purge_at, version, body FROM fob_record
 WHERE kind = 1 AND owner = ? ORDER BY created, id LIMIT 100`)
 		require.NoError(b, err)
 		b.ReportAllocs()
