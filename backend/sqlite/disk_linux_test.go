@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,32 +61,6 @@ func shutDown(t *testing.T, dir string) {
 	require.NoError(t, err)
 	defer func() { _ = d.Close() }()
 	require.NoError(t, unix.IoctlSetPointerInt(int(d.Fd()), fsIocShutdown, noLogFlush))
-}
-
-// powerWriter is the child of TestPowerLoss: it writes from 16 goroutines until
-// that fails, and says on standard output what was acknowledged.
-func powerWriter(s *sqlite.Store, base uint64) {
-	var mu sync.Mutex
-	var n atomic.Uint64
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for {
-				i := base + n.Add(1)
-				v, err := s.Put(context.Background(), record(i), backend.IfAbsent())
-				if err == nil && i%2 == 0 { // a revocation is an overwrite
-					v, err = s.Put(context.Background(), record(i), backend.IfVersion(v))
-				}
-				if err != nil {
-					return // the power is gone
-				}
-				mu.Lock()
-				fmt.Println("ack", i, v)
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // Nothing acknowledged is lost when the power goes. Each round makes a file of its

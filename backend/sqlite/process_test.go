@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -282,4 +283,30 @@ func TestABusyProcessStarvesNobody(t *testing.T) {
 		t.Logf("a write beside %d busy processes took %v (median), %v (99 of 100), %v at most", processes, p50, p99, all[len(all)-1])
 		require.Less(t, p99, 2*time.Second)
 	}
+}
+
+// powerWriter is the child of TestPowerLoss: it writes from 16 goroutines until
+// that fails, and says on standard output what was acknowledged.
+func powerWriter(s *sqlite.Store, base uint64) {
+	var mu sync.Mutex
+	var n atomic.Uint64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for {
+				i := base + n.Add(1)
+				v, err := s.Put(context.Background(), record(i), backend.IfAbsent())
+				if err == nil && i%2 == 0 { // a revocation is an overwrite
+					v, err = s.Put(context.Background(), record(i), backend.IfVersion(v))
+				}
+				if err != nil {
+					return // the power is gone
+				}
+				mu.Lock()
+				fmt.Println("ack", i, v)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
 }
