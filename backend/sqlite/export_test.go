@@ -12,6 +12,9 @@ func (s *Store) OnBatch(f func(int)) { s.hooks.batched = f }
 // OnCommit is called before each commit.
 func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 
+// OnLook is called when a Watch has read the changes, before it delivers them.
+func (s *Store) OnLook(f func()) { s.hooks.looked = f }
+
 // Keep is how many changes the feed remembers from now on.
 func (s *Store) Keep(n uint64) { s.hooks.keep = n }
 

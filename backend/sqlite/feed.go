@@ -257,6 +257,9 @@ func (f *follower) since(b *backend.Batch) error {
 		f.more = n > most+1
 	}
 	f.at = next
+	if f.s.hooks.looked != nil {
+		f.s.hooks.looked()
+	}
 	return nil
 }
 

@@ -145,3 +145,29 @@ func TestALongHistoryComesInParts(t *testing.T) {
 	require.ErrorIs(t, err, errEnough)
 	require.Equal(t, 3, parts)
 }
+
+// What another process commits just after a look is not claimed by that look, and
+// is not overlooked by the next.
+func TestACommitJustAfterALook(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "fob.db")
+	s, other := open(t, file, sqlite.Options{}), open(t, file, sqlite.Options{})
+	var committed time.Time
+	looks := 0
+	s.OnLook(func() {
+		if looks++; looks == 1 {
+			create(t, other, 0, 1)
+			committed = time.Now()
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := s.Watch(ctx, nil, func(b backend.Batch) error {
+		if len(b.Changes) > 0 {
+			require.Equal(t, record(0).ID, b.Changes[0].ID)
+			return errEnough
+		}
+		require.True(t, b.AsOf.Before(committed), "a Batch claims what it did not see")
+		return nil
+	})
+	require.ErrorIs(t, err, errEnough)
+}

@@ -46,6 +46,7 @@ type hooks struct {
 	commitError func() error         // in place of a commit's own answer
 	batched     func(operations int) // before a batch is evaluated
 	committing  func()               // after it, before it is committed
+	looked      func()               // after a Watch has read the changes
 	keep        uint64               // in place of keepChanges
 	batch       int                  // in place of maxChanges
 }
