@@ -28,6 +28,8 @@ type Store struct {
 	queue chan *op      // to the writer
 	stop  chan struct{} // closed by Close
 	done  sync.WaitGroup
+	life  context.Context // ends when stop is closed, for what takes a context
+	end   context.CancelFunc
 
 	mu     sync.RWMutex // held for reading by every call; by Close for writing
 	closed bool
@@ -158,9 +160,11 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		news:    make(chan struct{}),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
 	}
+	s.life, s.end = context.WithCancel(context.Background())
 	// One of each is opened now: what is wrong with them is better known now.
 	w, err := s.dial(ctx, forWriting)
 	if err != nil {
+		s.end()
 		return nil, err
 	}
 	err = w.checkSchema()
@@ -170,6 +174,7 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 	}
 	if err != nil {
 		w.discard()
+		s.end()
 		return nil, startError(err)
 	}
 	s.readers.push(r)
@@ -186,16 +191,28 @@ func startError(err error) error {
 	return classified("open", reading, err)
 }
 
-// dial takes a connection, waiting for what may be in the way for a moment.
+// dial takes a connection, waiting for what may be in the way for a moment, and for
+// a pool whose connections are all in use.
 func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
-	err = wait(ctx, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
-		c, err = dial(ctx, s.db, u)
+	bounded, cancel := context.WithTimeout(ctx, s.opts.BusyTimeout)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	err = wait(bounded, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
+		c, err = dial(bounded, s.db, u)
 		return err
 	})
-	if err != nil {
-		return nil, startError(err)
+	switch {
+	case err == nil:
+		return c, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("sqlite: open a connection: %w", ctx.Err())
+	case s.life.Err() != nil:
+		return nil, backend.ErrClosed
+	case bounded.Err() != nil && errors.Is(err, bounded.Err()):
+		// Not the caller's context: its error must not look as if it were.
+		return nil, fmt.Errorf("sqlite: open a connection: %w: the pool has none to spare", backend.ErrUnavailable)
 	}
-	return c, nil
+	return nil, startError(err)
 }
 
 // ready is the start of every call; leave ends it.
@@ -227,6 +244,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	close(s.stop)
+	s.end()
 	s.mu.Unlock()
 	s.done.Wait()
 	s.readers.discard()

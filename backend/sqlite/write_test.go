@@ -353,3 +353,38 @@ func TestTwoStoresInOneProcess(t *testing.T) {
 	require.NoError(t, a.Close())
 	create(t, b, 100, 101)
 }
+
+// An application that uses up its own pool gets an answer, and can close.
+func TestAPoolWithNothingToSpare(t *testing.T) {
+	db := pool(t, "file:"+filepath.Join(t.TempDir(), "app.db"))
+	require.NoError(t, sqlite.Migrate(t.Context(), db))
+	db.SetMaxOpenConns(5)
+	s, err := sqlite.New(t.Context(), db, sqlite.Options{Readers: 2, BusyTimeout: 50 * time.Millisecond})
+	require.NoError(t, err)
+	create(t, s, 0, 1)
+	take := func() {
+		for db.Stats().InUse < 5 {
+			c, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, c.Close()) })
+		}
+	}
+	take()
+	_, err = s.Get(t.Context(), record(0).ID)
+	require.NoError(t, err, "it has a connection for that")
+	check := func(err error) {
+		t.Helper()
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+		require.NotErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "pool")
+	}
+	check(s.Watch(t.Context(), nil, func(backend.Batch) error { return errEnough }))
+	s.FailCommits(errors.New("input/output error"))
+	_, err = s.Put(t.Context(), record(1), backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrIndeterminate)
+	s.FailCommits(nil)
+	take()
+	_, err = s.Put(t.Context(), record(2), backend.IfAbsent())
+	check(err)
+	require.NoError(t, s.Close())
+}
