@@ -78,7 +78,8 @@ func sentinel(ph phase, err error) error {
 		}
 	case committing:
 		// The frame that makes a transaction valid is the last thing that is written
-		// before the sync. A disk that was full before that has no transaction on it;
+		// before the sync (SQLite pads nothing after it unless told psow=0). A disk that
+		// was full before that has no transaction on it;
 		// BUSY is answered before anything is written. Whatever else fails may have
 		// failed after it.
 		if c != code.SQLITE_FULL && c != code.SQLITE_BUSY {

@@ -14,7 +14,8 @@ type Options struct {
 	BusyTimeout time.Duration
 	// PollEvery is how often a Watch looks at the file for what other processes have
 	// committed: about how late their changes are at most.
-	// Default 20 ms, at most 50 ms.
+	// Default 20 ms, at most 50 ms. It costs what waking so often costs: with the
+	// default about a hundredth of a core.
 	PollEvery time.Duration
 	// Readers is how many connections read at the same time. Default is the number of
 	// processors that Go uses, at least 4. A Store takes more: one to write, one for
