@@ -1,0 +1,261 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// maxChanges bounds one Batch of the feed.
+	maxChanges = 10_000
+	// wakeEvery is the shortest time between two polls, however often a Watch is
+	// woken.
+	wakeEvery = 5 * time.Millisecond
+	// pollPatience bounds one poll: a server that hangs is asked again on another
+	// connection.
+	pollPatience = 2 * time.Second
+	// outage is how long a Watch goes on when polls fail. It proves nothing
+	// meanwhile, so that its consumer trusts nothing either.
+	outage      = 10 * time.Second
+	outagePause = 200 * time.Millisecond
+)
+
+// snapshot is what a statement saw: of the transactions, all below xmin had
+// ended, none from xmax on had, and of those between, the running ones had not.
+type snapshot struct {
+	xmin, xmax int64
+	running    []int64
+}
+
+// nowhere is a snapshot that everything is in.
+func nowhere() snapshot { return snapshot{math.MaxInt64, math.MaxInt64, nil} }
+
+// parseSnapshot reads PostgreSQL's "xmin:xmax:running,running".
+func parseSnapshot(text string) (snapshot, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return snapshot{}, fmt.Errorf("%w: snapshot %q", backend.ErrCorrupt, text)
+	}
+	numbers := parts[:2]
+	if parts[2] != "" {
+		numbers = append(numbers, strings.Split(parts[2], ",")...)
+	}
+	parsed := make([]int64, len(numbers))
+	for i, n := range numbers {
+		var err error
+		if parsed[i], err = strconv.ParseInt(n, 10, 64); err != nil {
+			return snapshot{}, fmt.Errorf("%w: snapshot %q", backend.ErrCorrupt, text)
+		}
+	}
+	return snapshot{parsed[0], parsed[1], parsed[2:]}, nil
+}
+
+// place is where a Watch stands: it has delivered what is in the snapshot since,
+// and of the rest, in the order of (txid, version), what is not after these two.
+type place struct {
+	since         snapshot
+	txid, version int64
+}
+
+// answer of one poll.
+type polled struct {
+	snapshot snapshot
+	floor    int64
+	identity [16]byte
+	changes  []backend.Change // the latest of each ID
+	full     bool             // there may be more: last says where
+	last     place
+}
+
+// poll asks for the changes behind a place: one statement.
+func (s *Store) poll(ctx context.Context, at place) (polled, error) {
+	var p polled
+	var text, identity string
+	var txids, versions []int64
+	var ids [][]byte
+	running := at.since.running
+	if running == nil {
+		running = []int64{}
+	}
+	err := s.run(ctx, "watch", reading, min(pollPatience, s.opts.StatementTimeout), func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, s.sql.poll, running, at.since.xmax, at.txid, at.version, maxChanges).
+			Scan(&text, &p.floor, &identity, &txids, &versions, &ids)
+	})
+	if err != nil {
+		return p, err
+	}
+	if p.snapshot, err = parseSnapshot(text); err != nil {
+		return p, err
+	}
+	sum := sha256.Sum256([]byte(identity))
+	copy(p.identity[:], sum[:])
+	seen := make(map[backend.ID]int, len(ids))
+	for n, b := range ids {
+		if len(b) != len(backend.ID{}) || versions[n] < 1 {
+			return p, fmt.Errorf("postgres: watch: %w: change of %x", backend.ErrCorrupt, b)
+		}
+		id := backend.ID(b)
+		if i, again := seen[id]; again {
+			p.changes[i].Version = max(p.changes[i].Version, uint64(versions[n]))
+			continue
+		}
+		seen[id] = len(p.changes)
+		p.changes = append(p.changes, backend.Change{ID: id, Version: uint64(versions[n])})
+	}
+	if n := len(ids); n == maxChanges {
+		p.full, p.last = true, place{at.since, txids[n-1], versions[n-1]}
+	}
+	return p, nil
+}
+
+// follower is one Watch.
+type follower struct {
+	store    *Store
+	at       place
+	known    bool     // at.since is a place in this feed, and identity is the feed's
+	identity [16]byte // of the feed that at is a place in
+
+	// A pass reads, in pages, all that its first poll saw.
+	inPass bool
+	began  time.Time // before that poll
+	first  snapshot  // of it
+
+	proven time.Time // every change before it was delivered
+}
+
+// Watch implements backend.Watcher. It polls in its caller's goroutine, at once
+// when a change is announced and every Options.PollInterval otherwise; for the
+// announcements it takes one connection out of the pool. It goes on through an
+// outage of up to ten seconds, without a Batch, and returns the error of a longer
+// one.
+func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	within, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	wake, deaf := make(chan struct{}, 1), make(chan struct{})
+	s.done.Go(func() {
+		defer close(deaf)
+		s.listen(within, wake)
+	})
+	s.leave()
+	defer func() {
+		stop()
+		cancel()
+		<-deaf
+	}()
+
+	f := &follower{store: s, at: place{since: nowhere()}}
+	if from != nil {
+		f.resume(from)
+	} else {
+		f.known = true
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var good time.Time // the last poll that succeeded
+	for {
+		news := s.nextNews() // before the poll: nothing falls between
+		asked := time.Now()
+		b, more, err := f.next(within, from == nil && good.IsZero())
+		pause := s.opts.PollInterval
+		switch {
+		case s.life.Err() != nil:
+			return backend.ErrClosed
+		case ctx.Err() != nil:
+			return fmt.Errorf("postgres: watch: %w", ctx.Err())
+		case err == nil:
+			good = time.Now()
+			if err := fn(b); err != nil {
+				return err
+			}
+		case good.IsZero() || lasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > outage:
+			return err
+		default:
+			s.opts.Logger.Debug("postgres: a poll of the feed failed", "error", err)
+			pause = outagePause
+		}
+		if more {
+			continue
+		}
+		timer.Reset(time.Until(asked.Add(pause)))
+		woken := true
+		select {
+		case <-within.Done():
+		case <-timer.C:
+			woken = false
+		case <-news:
+		case <-wake:
+		}
+		if early := time.Until(asked.Add(wakeEvery)); woken && early > 0 {
+			timer.Reset(early)
+			select {
+			case <-within.Done():
+			case <-timer.C:
+			}
+		}
+	}
+}
+
+// next makes one Batch, and says whether the next one is to be asked for at once.
+func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more bool, err error) {
+	asked := time.Now() // before the request: a proof must not claim more than it saw
+	p, err := f.store.poll(ctx, f.at)
+	if err != nil {
+		return b, false, err
+	}
+	if !f.inPass {
+		f.began, f.first = asked, p.snapshot
+	}
+	// Below the floor something may be missing, and a place ahead of the server is
+	// of another history.
+	lost := !fresh && (!f.known || p.identity != f.identity || p.floor > f.at.since.xmin || f.at.since.xmin > p.snapshot.xmax)
+	if lost {
+		p.changes, p.full = nil, false
+		f.began, f.first = asked, p.snapshot
+	}
+	f.known, f.identity = true, p.identity
+	b = backend.Batch{Changes: p.changes, Reset: lost}
+	if p.full {
+		f.inPass, f.at = true, p.last
+		b.AsOf = f.proven // more is to come: this one proves no more than the last
+		b.Token = token(f.identity, min(p.last.txid, f.first.xmin))
+		return b, true, nil
+	}
+	f.inPass, f.at, f.proven = false, place{since: f.first}, f.began
+	b.AsOf = f.began
+	b.Token = token(f.identity, f.first.xmin)
+	return b, false, nil
+}
+
+// tokenFormat is the first byte of a token.
+const tokenFormat = 1
+
+// token is the feed's identity and a transaction: all before it were delivered.
+func token(identity [16]byte, xmin int64) backend.Token {
+	return binary.BigEndian.AppendUint64(append(backend.Token{tokenFormat}, identity[:]...), uint64(xmin))
+}
+
+// resume takes up a token; one that is none leaves the follower nowhere.
+func (f *follower) resume(t backend.Token) {
+	if len(t) != 1+len(f.identity)+8 || t[0] != tokenFormat {
+		return
+	}
+	copy(f.identity[:], t[1:])
+	xmin := int64(binary.BigEndian.Uint64(t[1+len(f.identity):]))
+	if xmin < 0 {
+		return
+	}
+	f.at, f.known = place{since: snapshot{xmin: xmin, xmax: xmin}}, true
+}

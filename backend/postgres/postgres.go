@@ -1,0 +1,191 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Store is a store in a PostgreSQL database. Make one with New. It is safe for
+// concurrent use, and runs one goroutine of its own and one for each Watch, which
+// Close ends.
+type Store struct {
+	opts Options
+	pool *pgxpool.Pool // the caller's
+	sql  statements
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+	done sync.WaitGroup
+
+	mu     sync.RWMutex // held for reading by every call; by Close for writing
+	closed bool
+
+	changed  chan struct{} // to the goroutine that notifies: something is new
+	newsMu   sync.Mutex    // guards news
+	news     chan struct{} // closed when this process has changed something
+	nextTrim atomic.Int64  // Unix nanoseconds
+	deaf     sync.Once     // the warning that LISTEN does not work
+}
+
+var (
+	_ backend.Store         = (*Store)(nil)
+	_ backend.Watcher       = (*Store)(nil)
+	_ backend.Lister        = (*Store)(nil)
+	_ backend.UsageRecorder = (*Store)(nil)
+	_ backend.Purger        = (*Store)(nil)
+	_ backend.Maintainer    = (*Store)(nil)
+)
+
+// oldestServer is the first version with 64-bit transaction numbers in SQL.
+const oldestServer = 130000
+
+// New makes a store on a pool, which stays the caller's: close the store first
+// and the pool then. The schema must have been made by Migrate, or by the
+// text that Script returns; if not, or if it is of a newer version, the error
+// is a *SchemaError. A standby is refused with ErrStandby.
+func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) {
+	opts, err := opts.resolved()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		opts:    opts,
+		pool:    pool,
+		sql:     opts.statements(),
+		changed: make(chan struct{}, 1),
+		news:    make(chan struct{}),
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	if err := s.check(ctx); err != nil {
+		s.end()
+		return nil, err
+	}
+	s.done.Go(s.notify)
+	return s, nil
+}
+
+// check looks at the server and the schema, and chooses what identifies them.
+func (s *Store) check(ctx context.Context) error {
+	var server, at int
+	var standby, migrated bool
+	var commit, sync string
+	err := s.run(ctx, "open", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync); err != nil || standby || !migrated {
+			return err
+		}
+		return conn.QueryRow(ctx, s.sql.migrations).Scan(&at)
+	})
+	switch {
+	case err != nil:
+		return err
+	case server < oldestServer:
+		return fmt.Errorf("postgres: open: the server is of version %d, and 13 is the first that will do", server/10000)
+	case standby:
+		return fmt.Errorf("postgres: open: %w: %w", backend.ErrUnavailable, ErrStandby)
+	case at != SchemaVersion:
+		return &SchemaError{Schema: s.opts.Schema, Have: at, Want: SchemaVersion}
+	}
+	if commit == "off" || sync == "off" {
+		s.opts.Logger.Warn("postgres: a crash of the server will lose writes that it has acknowledged",
+			"synchronous_commit", commit, "fsync", sync)
+	}
+	poll := s.sql.poll
+	for i, identity := range identities {
+		s.sql.poll = s.opts.fill(replaceOnce(poll, "{identity}", identity))
+		_, err = s.poll(ctx, place{since: nowhere()})
+		var refused bool
+		if pg := serverError(err); pg != nil {
+			refused = severity(pg) == "ERROR" && !errors.Is(err, ErrStandby)
+		}
+		if err == nil || !refused || i == len(identities)-1 {
+			return err
+		}
+		s.opts.Logger.Debug("postgres: the server does not tell its identity in full", "error", err)
+	}
+	return nil
+}
+
+// tries is how often a statement is sent that surely changed nothing.
+const tries = 3
+
+// run makes one call: it waits for a connection and lets do use it. What do
+// returns is turned into an error of the contract.
+func (s *Store) run(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
+	if err := s.ready(caller); err != nil {
+		return err
+	}
+	defer s.leave()
+	ctx := caller
+	if _, bounded := caller.Deadline(); !bounded || limit < s.opts.StatementTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(caller, limit)
+		defer cancel()
+	}
+	for n := 1; ; n++ {
+		at, err := s.once(ctx, kind, do)
+		if err == nil {
+			return nil
+		}
+		mapped, again := verdict(caller, doing, at, err)
+		if !again || n == tries || ctx.Err() != nil {
+			return mapped
+		}
+		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
+	}
+}
+
+func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *pgx.Conn) error) (stage, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return acquiring, err
+	}
+	defer conn.Release()
+	if kind != writing {
+		return kind, do(ctx, conn.Conn())
+	}
+	heard := conn.Conn().PgConn().CustomData()
+	delete(heard, unreplicated)
+	err = do(ctx, conn.Conn())
+	if err == nil && heard[unreplicated] != nil {
+		err = fmt.Errorf("%w: committed, but the wait for a synchronous standby was cancelled", backend.ErrIndeterminate)
+	}
+	return kind, err
+}
+
+// ready is the start of every call; leave ends it.
+func (s *Store) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	// Only Close ever asks for the write lock: while it waits for calls under way,
+	// others must not wait behind it.
+	if !s.mu.TryRLock() {
+		return backend.ErrClosed
+	}
+	if s.closed || s.life.Err() != nil {
+		s.mu.RUnlock()
+		return backend.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.mu.RUnlock() }
+
+// Close implements backend.Store. It waits for the calls under way, at most as
+// long as these may take, and leaves the pool open.
+func (s *Store) Close() error {
+	s.end()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.done.Wait()
+	return nil
+}

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/jackc/pgx/v5"
+)
+
+// Get implements backend.Store. It reads from the primary alone: on a standby the
+// statement fails.
+func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
+	err = s.run(ctx, "get", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+		rec, err = scan(conn.QueryRow(ctx, s.sql.get, id[:]))
+		return none(err, backend.ErrNotFound)
+	})
+	if err != nil {
+		return backend.Record{}, err
+	}
+	return rec, nil
+}
+
+// scan reads one record. What it returns shares no memory with the connection.
+func scan(row pgx.Row) (backend.Record, error) {
+	var rec backend.Record
+	var id, owner, parent []byte
+	var kind int16
+	var version int64
+	err := row.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &rec.Body)
+	if err != nil {
+		return backend.Record{}, err
+	}
+	// The table's constraints rule this out; who drops them shall not find zeros.
+	if copy(rec.ID[:], id) != len(id) || len(id) != len(rec.ID) || kind < 1 || kind > 255 || version < 1 ||
+		len(parent) != 0 && copy(rec.Parent[:], parent) != len(rec.Parent) {
+		return backend.Record{}, fmt.Errorf("%w: record %x", backend.ErrCorrupt, id)
+	}
+	rec.Kind, rec.Owner, rec.Version = backend.Kind(kind), string(owner), uint64(version)
+	return rec, nil
+}
+
+// List implements backend.Lister.
+func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	limit, err := backend.CheckQuery(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	at, id, err := q.After.Place(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	if q.After == "" {
+		at = -1 // before the records of the epoch itself
+	}
+	statement := s.sql.listKind
+	args := []any{int16(q.Kind), limit + 1, at, id[:]} // one more tells whether there is a next page
+	switch {
+	case q.Owner != "":
+		statement = s.sql.listOwner
+		args = append(args, []byte(q.Owner))
+	case q.Parent != backend.ID{}:
+		statement = s.sql.listParent
+		args = append(args, q.Parent[:])
+	case q.ExpiresBefore != 0:
+		statement = s.sql.listDue
+		args = append(args, q.ExpiresBefore)
+	}
+	var records []backend.Record
+	err = s.run(ctx, "list", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, statement, args...)
+		if err != nil {
+			return err
+		}
+		records, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (backend.Record, error) { return scan(row) })
+		return err
+	})
+	if err != nil {
+		return backend.Page{}, err
+	}
+	if len(records) <= limit {
+		return backend.Page{Records: records}, nil
+	}
+	last := &records[limit-1]
+	after := last.Created
+	if q.ExpiresBefore != 0 {
+		after = last.Expires
+	}
+	return backend.Page{Records: records[:limit:limit], Next: backend.NewCursor(q, after, last.ID)}, nil
+}

@@ -1,0 +1,156 @@
+package postgres
+
+// statements are the SQL of a Store, with its schema filled in. Parameters are
+// cast wherever they stand, so that each statement means the same in every
+// protocol mode of pgx, the simple one included.
+type statements struct {
+	get, exists          string
+	insert, update       string
+	remove               string
+	listKind, listOwner  string
+	listParent, listDue  string
+	addUsage, usage      string
+	purge, trim          string
+	poll                 string
+	migrated, migrations string
+}
+
+const columns = "id, kind, owner, parent, created, expires, purge_at, version, body"
+
+func (o Options) statements() statements {
+	list := func(filter, order string) string {
+		return o.fill(`
+SELECT * FROM (
+  SELECT ` + columns + ` FROM {schema}.record
+  WHERE ` + filter + `
+  ORDER BY ` + order + ` LIMIT $2::int
+) page ORDER BY ` + order + ` {primary}`)
+	}
+	return statements{
+		get:    o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
+		exists: o.fill(`SELECT true FROM {schema}.record WHERE id = $1::bytea`),
+
+		insert: o.fill(`
+WITH turn AS MATERIALIZED (
+  SELECT {turn}
+), put AS (
+  INSERT INTO {schema}.record (` + columns + `)
+  SELECT $1::bytea, $2::smallint, $3::bytea, $4::bytea, $5::bigint, $6::bigint, $7::bigint, {version}, $8::bytea FROM turn
+  ON CONFLICT (id) DO NOTHING
+  RETURNING id, version
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
+)
+SELECT version FROM put`),
+
+		// The last SELECT tells why nothing was updated, from the same snapshot.
+		update: o.fill(`
+WITH put AS (
+  UPDATE {schema}.record SET expires = $6::bigint, purge_at = $7::bigint, body = $8::bytea, version = {version}
+  WHERE id = $1::bytea AND version = $9::bigint
+    AND kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint
+  RETURNING id, version
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
+)
+SELECT version, true, true FROM put
+UNION ALL
+SELECT version, false,
+  kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint
+FROM {schema}.record WHERE id = $1::bytea AND NOT EXISTS (SELECT FROM put)`),
+
+		remove: o.fill(`
+WITH turn AS MATERIALIZED (
+  SELECT {turn}
+), gone AS (
+  DELETE FROM {schema}.record WHERE id = $1::bytea AND version = $2::bigint AND EXISTS (SELECT FROM turn)
+  RETURNING id
+), unused AS (
+  DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT {version}, id FROM gone
+)
+SELECT 0::bigint, true FROM gone
+UNION ALL
+SELECT version, false FROM {schema}.record WHERE id = $1::bytea AND NOT EXISTS (SELECT FROM gone)`),
+
+		listKind:   list(`kind = $1::smallint AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
+		listOwner:  list(`kind = $1::smallint AND owner = $5::bytea AND owner <> '' AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
+		listParent: list(`kind = $1::smallint AND parent = $5::bytea AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
+		listDue:    list(`kind = $1::smallint AND expires > 0 AND expires < $5::bigint AND (expires, id) > ($3::bigint, $4::bytea)`, `expires, id`),
+
+		addUsage: o.fill(`
+INSERT INTO {schema}.usage AS u (id, n, last)
+SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[])
+ON CONFLICT (id) DO UPDATE SET n = u.n + excluded.n, last = greatest(u.last, excluded.last)`),
+		usage: o.fill(`SELECT id, n, last FROM {schema}.usage WHERE id = ANY ($1::bytea[]) {primary}`),
+
+		// What is due is locked before it is deleted, so that a purge_at that moves is
+		// seen; what another purge or a write has locked is left for the next time.
+		purge: o.fill(`
+WITH due AS MATERIALIZED (
+  SELECT id FROM {schema}.record WHERE purge_at > 0 AND purge_at <= $1::bigint
+  ORDER BY purge_at LIMIT $2::int FOR UPDATE SKIP LOCKED
+), gone AS (
+  DELETE FROM {schema}.record r WHERE r.id = ANY (ARRAY(SELECT id FROM due))
+    AND r.purge_at > 0 AND r.purge_at <= $1::bigint AND {tryturn}
+  RETURNING r.id
+), unused AS (
+  DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT {version}, id FROM gone
+)
+SELECT count(*) FROM gone`),
+
+		// Only what every running transaction is later than: a floor never passes a
+		// transaction that may still commit.
+		trim: o.fill(`
+WITH oldest AS (
+  SELECT txid, version, at FROM {schema}.change
+  WHERE txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+  ORDER BY txid, version LIMIT $2::int
+), gone AS (
+  DELETE FROM {schema}.change c USING oldest o
+  WHERE c.txid = o.txid AND c.version = o.version AND o.at < now() - make_interval(secs => $1::double precision)
+  RETURNING c.txid
+), raised AS (
+  UPDATE {schema}.meta SET floor = greatest(floor, (SELECT max(txid) + 1 FROM gone))
+  WHERE EXISTS (SELECT FROM gone)
+)
+SELECT count(*) FROM gone`),
+
+		// One statement, so one snapshot: what it finds and what it says of itself
+		// belong together. Transactions that were running at the snapshot before, and
+		// those since. The upper end leaves out rows that a restore has brought from
+		// a server that was further on.
+		poll: `
+SELECT pg_current_snapshot()::text, m.floor, concat_ws('/', m.instance, {change}, {identity}), page.txids, page.versions, page.ids
+FROM {schema}.meta m CROSS JOIN LATERAL (
+  SELECT array_agg(txid ORDER BY txid, version) AS txids, array_agg(version ORDER BY txid, version) AS versions,
+    array_agg(id ORDER BY txid, version) AS ids
+  FROM (
+    (SELECT txid, version, id FROM {schema}.change
+     WHERE txid = ANY ($1::bigint[]) AND (txid, version) > ($3::bigint, $4::bigint) ORDER BY txid, version LIMIT $5::int)
+    UNION ALL
+    (SELECT txid, version, id FROM {schema}.change
+     WHERE txid >= $2::bigint AND (txid, version) > ($3::bigint, $4::bigint)
+       AND txid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint ORDER BY txid, version LIMIT $5::int)
+    ORDER BY txid, version LIMIT $5::int
+  ) fresh
+) page {primary}`,
+
+		migrated: o.fill(`
+SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass(` + literal(quoted(o.Schema)+".migration") + `) IS NOT NULL,
+  current_setting('synchronous_commit'), current_setting('fsync')`),
+		migrations: o.fill(`SELECT coalesce(max(number), 0) FROM {schema}.migration`),
+	}
+}
+
+// identities say on which history a statement ran: the cluster, its timeline,
+// which a failover moves, and the database. The first that the server, and the
+// role, allow is used; a service may forbid some of it.
+var identities = []string{
+	`(SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8), (SELECT oid FROM pg_database WHERE datname = current_database())`,
+	`(SELECT system_identifier FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint()), (SELECT oid FROM pg_database WHERE datname = current_database())`,
+	`(SELECT oid FROM pg_database WHERE datname = current_database())`,
+}

@@ -1,0 +1,102 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/jackc/pgx/v5"
+)
+
+// Put implements backend.Store: one statement, one round trip. Where a Put
+// IfVersion has lost a race, a second one tells whether the record is still there.
+//
+// Versions come from one sequence. For an update, the number is drawn after the
+// version that it replaces was seen, so it is higher. An insert has nothing to
+// see: between its number and its check for a conflict, another session could
+// create and delete the same ID with higher numbers. So inserts and deletes of one
+// ID take turns, by an advisory lock until the end of the transaction, and draw
+// their number within it.
+func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if err := backend.CheckPut(rec, cond); err != nil {
+		return 0, err
+	}
+	args := []any{rec.ID[:], int16(rec.Kind), []byte(rec.Owner), parentOf(&rec), rec.Created, rec.Expires, rec.PurgeAt, present(rec.Body)}
+	var version int64
+	put := func(ctx context.Context, conn *pgx.Conn) error {
+		return none(conn.QueryRow(ctx, s.sql.insert, args...).Scan(&version), backend.ErrConflict)
+	}
+	if v, ok := cond.Version(); ok {
+		args = append(args, int64(v)) // one beyond int64 is below zero, and no record's
+		put = func(ctx context.Context, conn *pgx.Conn) error {
+			var done, same bool
+			err := conn.QueryRow(ctx, s.sql.update, args...).Scan(&version, &done, &same)
+			switch {
+			case err != nil:
+				return none(err, backend.ErrNotFound)
+			case done:
+				return nil
+			case version != int64(v):
+				return backend.ErrConflict
+			case !same:
+				return backend.CheckUpdate(backend.Record{}, backend.Record{Kind: 1}) // its words
+			}
+			return s.lost(ctx, conn, rec.ID)
+		}
+	}
+	if err := s.run(ctx, "put", writing, s.opts.StatementTimeout, put); err != nil {
+		return 0, err
+	}
+	s.announce()
+	return uint64(version), nil
+}
+
+// lost says why a write changed nothing whose condition held in its snapshot:
+// another one came first, and changed the record or removed it.
+func (s *Store) lost(ctx context.Context, conn *pgx.Conn, id backend.ID) error {
+	var there bool
+	err := conn.QueryRow(ctx, s.sql.exists, id[:]).Scan(&there)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return backend.ErrNotFound
+	}
+	return backend.ErrConflict // also if that could not be read: it is true in any case
+}
+
+// parentOf is NULL for none.
+func parentOf(rec *backend.Record) []byte {
+	if rec.Parent == (backend.ID{}) {
+		return nil
+	}
+	return rec.Parent[:]
+}
+
+// present is never NULL.
+func present(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// Delete implements backend.Store.
+func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	err := s.run(ctx, "delete", writing, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+		var current int64
+		var done bool
+		err := conn.QueryRow(ctx, s.sql.remove, id[:], int64(version)).Scan(&current, &done)
+		switch {
+		case err != nil:
+			return none(err, backend.ErrNotFound)
+		case done:
+			return nil
+		case current != int64(version):
+			return backend.ErrConflict
+		}
+		return s.lost(ctx, conn, id)
+	})
+	if err != nil {
+		return err
+	}
+	s.announce()
+	return nil
+}
