@@ -62,19 +62,19 @@ func (o Options) resolved() (Options, error) {
 		o.PollInterval = defaultPollInterval
 	}
 	if o.PollInterval < minPollInterval || o.PollInterval > backend.HeartbeatEvery {
-		errs = append(errs, fmt.Errorf("PollInterval is %v, want %v to %v", o.PollInterval, minPollInterval, backend.HeartbeatEvery))
+		errs = append(errs, fmt.Errorf("the PollInterval is %v, want %v to %v", o.PollInterval, minPollInterval, backend.HeartbeatEvery))
 	}
 	if o.StatementTimeout == 0 {
 		o.StatementTimeout = defaultStatementTimeout
 	}
 	if o.StatementTimeout < time.Millisecond {
-		errs = append(errs, fmt.Errorf("StatementTimeout is %v, want at least 1ms", o.StatementTimeout))
+		errs = append(errs, fmt.Errorf("the StatementTimeout is %v, want at least 1ms", o.StatementTimeout))
 	}
 	if o.Retention == 0 {
 		o.Retention = defaultRetention
 	}
 	if o.Retention < time.Minute {
-		errs = append(errs, fmt.Errorf("Retention is %v, want at least 1m", o.Retention))
+		errs = append(errs, fmt.Errorf("the Retention is %v, want at least 1m", o.Retention))
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

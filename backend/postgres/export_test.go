@@ -1,0 +1,46 @@
+package postgres
+
+import (
+	"context"
+	"time"
+)
+
+// SQL gives tests the statements that a Store sends.
+func (s *Store) SQL() map[string]string {
+	q := s.sql
+	return map[string]string{
+		"get": q.get, "insert": q.insert, "update": q.update, "remove": q.remove,
+		"kind": q.listKind, "owner": q.listOwner, "parent": q.listParent, "due": q.listDue,
+		"purge": q.purge, "trim": q.trim, "poll": q.poll, "usage": q.usage, "addUsage": q.addUsage,
+	}
+}
+
+// Fill is Options.fill.
+func (o Options) Fill(sql string) string { return o.fill(sql) }
+
+// Channel is where a Store sends NOTIFY.
+func (s *Store) Channel() string { return s.opts.channel() }
+
+// The stages of a call, for Verdict.
+const (
+	Acquiring = acquiring
+	Reading   = reading
+	Writing   = writing
+)
+
+// Verdict is what a Store makes of an error.
+func Verdict(caller context.Context, at stage, err error) (error, bool) {
+	return verdict(caller, "test", at, err)
+}
+
+// TrimOlder trims the feed of what is older, whatever Options.Retention allows.
+func (s *Store) TrimOlder(ctx context.Context, than time.Duration) error {
+	s.opts.Retention = than
+	return s.Maintain(ctx)
+}
+
+// MaxChanges bounds a Batch.
+const MaxChanges = maxChanges
+
+// Outage is how long a Watch goes on without an answer.
+const Outage = outage

@@ -1,0 +1,369 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+func record(n uint64) backend.Record {
+	r := backend.Record{Kind: 1, Owner: fmt.Sprintf("app-%d", n%100), Created: 1_700_000_000_000 + int64(n), Body: make([]byte, 200)}
+	binary.BigEndian.PutUint64(r.ID[:], n*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint64(r.ID[8:], n+1)
+	return r
+}
+
+// create puts a new record and returns its version.
+func create(t testing.TB, s backend.Store, n uint64) uint64 {
+	t.Helper()
+	v, err := s.Put(context.Background(), record(n), backend.IfAbsent())
+	require.NoError(t, err)
+	return v
+}
+
+// watch is a Watch in a goroutine, and what it delivered.
+type watch struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // after done
+
+	mu      sync.Mutex // guards what is below
+	seen    map[backend.ID]uint64
+	changes int
+	batches int
+	resets  int
+	largest int
+	last    backend.Batch
+}
+
+func follow(t testing.TB, s backend.Watcher, from backend.Token) *watch {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watch{cancel: cancel, done: make(chan struct{}), seen: make(map[backend.ID]uint64)}
+	go func() {
+		defer close(w.done)
+		w.err = s.Watch(ctx, from, func(b backend.Batch) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, c := range b.Changes {
+				w.seen[c.ID] = max(w.seen[c.ID], c.Version)
+			}
+			w.changes += len(b.Changes)
+			w.largest = max(w.largest, len(b.Changes))
+			w.batches++
+			if b.Reset {
+				w.resets++
+			}
+			b.Token = slices.Clone(b.Token)
+			w.last = b
+			return nil
+		})
+	}()
+	t.Cleanup(w.stop)
+	w.until(t, "the first batch", func() bool { return w.batches > 0 })
+	return w
+}
+
+func (w *watch) stop() {
+	w.cancel()
+	<-w.done
+}
+
+// until waits for something in what was delivered.
+func (w *watch) until(t testing.TB, what string, there func() bool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return there()
+	}, 20*time.Second, time.Millisecond, what)
+}
+
+func (w *watch) sees(t testing.TB, n, version uint64) {
+	t.Helper()
+	w.until(t, fmt.Sprint("record ", n), func() bool { return w.seen[record(n).ID] >= version })
+}
+
+// look reads something of it.
+func look[T any](w *watch, read func() T) T {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return read()
+}
+
+func (w *watch) token() backend.Token {
+	return look(w, func() backend.Token { return w.last.Token })
+}
+
+// begin opens a transaction that has a number, so that it holds the horizon of
+// every snapshot until it ends.
+func begin(t testing.TB, url string) pgx.Tx {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), url)
+	require.NoError(t, err)
+	tx, err := conn.Begin(context.Background())
+	require.NoError(t, err)
+	_, err = tx.Exec(context.Background(), "SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return tx
+}
+
+// A transaction that stays open, here or in another database of the server, holds
+// nothing back; what it commits late is delivered, though others with higher
+// numbers were before it; and nothing is delivered twice meanwhile.
+func TestAnOpenTransactionHoldsNothingBack(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	other := fmt.Sprint("other_", time.Now().UnixNano())
+	_, err := p.pool.Exec(t.Context(), "CREATE DATABASE "+other)
+	require.NoError(t, err)
+	create(t, s, 0)
+	w := follow(t, s, nil)
+	begun := w.token()
+
+	here, there := begin(t, p.url), begin(t, server(t).URL(other))
+	late := record(1_000_000)
+	_, err = here.Exec(t.Context(), s.SQL()["insert"], late.ID[:], 1, []byte("late"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+	require.NoError(t, err)
+	const n = 200
+	for i := range uint64(n) {
+		w.sees(t, i+1, create(t, s, i+1))
+	}
+	resumed := follow(t, s, w.token())
+	require.Zero(t, look(resumed, func() uint64 { return resumed.seen[late.ID] }), "not yet committed")
+	require.NoError(t, here.Commit(t.Context()))
+	for _, w := range []*watch{w, resumed} {
+		w.until(t, "what was committed late", func() bool { return w.seen[late.ID] > 0 })
+	}
+
+	create(t, s, n+1)
+	w.sees(t, n+1, 1)
+	require.NoError(t, there.Commit(t.Context()))
+	create(t, s, n+2)
+	w.sees(t, n+2, 1)
+	last := look(w, func() int { return w.batches })
+	w.until(t, "some more polls", func() bool { return w.batches > last+3 })
+	require.Equal(t, n+3, look(w, func() int { return w.changes }), "each change once")
+	require.Zero(t, look(w, func() int { return w.resets + resumed.resets }))
+
+	all := follow(t, s, begun)
+	for i := range uint64(n + 2) {
+		all.sees(t, i+1, 1)
+	}
+	all.until(t, "what was committed late", func() bool { return all.seen[late.ID] > 0 })
+}
+
+// Many writers whose transactions stay open for a while, in an order of their
+// own: a cursor by sequence number misses most of them.
+func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	const writers, each = 12, 25
+	var wg sync.WaitGroup
+	errs := make([]error, writers)
+	for i := range writers {
+		wg.Go(func() {
+			for n := range each {
+				rec := record(uint64(i*each + n))
+				errs[i] = errors.Join(errs[i], pgx.BeginFunc(context.Background(), p.pool, func(tx pgx.Tx) error {
+					_, err := tx.Exec(context.Background(), s.SQL()["insert"], rec.ID[:], 1, []byte("x"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+					time.Sleep(time.Duration((i*7+n*13)%20) * time.Millisecond) // the order of commits is not that of numbers
+					return err
+				}))
+			}
+		})
+	}
+	// A consumer that resumes from a token all the time, beside the one that stays.
+	got, token, stop := map[backend.ID]bool{}, w.token(), errors.New("stop")
+	resume := func() {
+		err := s.Watch(t.Context(), token, func(b backend.Batch) error {
+			for _, c := range b.Changes {
+				got[c.ID] = true
+			}
+			token = b.Token
+			return stop
+		})
+		require.ErrorIs(t, err, stop)
+	}
+	written := make(chan struct{})
+	go func() { defer close(written); wg.Wait() }()
+	for writing := true; writing; {
+		select {
+		case <-written:
+			writing = false
+		default:
+		}
+		resume()
+	}
+	require.NoError(t, errors.Join(errs...))
+	resume()
+	for n := range uint64(writers * each) {
+		w.sees(t, n, 1)
+		require.True(t, got[record(n).ID], "record %d was missed by resuming", n)
+	}
+}
+
+// A prepared transaction is open too, and outlives its session.
+func TestAPreparedTransaction(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	rec := record(7)
+	tx := begin(t, p.url)
+	_, err := tx.Exec(t.Context(), s.SQL()["insert"], rec.ID[:], 1, []byte("x"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+	require.NoError(t, err)
+	name := fmt.Sprint("'t", time.Now().UnixNano(), "'")
+	_, err = tx.Exec(t.Context(), "PREPARE TRANSACTION "+name)
+	require.NoError(t, err)
+	w.sees(t, 8, create(t, s, 8))
+	require.Zero(t, look(w, func() uint64 { return w.seen[rec.ID] }))
+	_, err = p.pool.Exec(t.Context(), "COMMIT PREPARED "+name)
+	require.NoError(t, err)
+	w.sees(t, 7, 1)
+}
+
+// What was trimmed is never passed over in silence: a token from before it gets a
+// Reset, one from after it goes on.
+func TestResumeAcrossRetention(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	create(t, s, 0)
+	w := follow(t, s, nil)
+	old := w.token()
+	w.sees(t, 1, create(t, s, 1))
+	fresh := w.token()
+	require.NotEqual(t, old, fresh)
+
+	count := func() (n int) {
+		require.NoError(t, p.pool.QueryRow(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT count(*) FROM {schema}.change")).Scan(&n))
+		return n
+	}
+	require.NoError(t, s.Maintain(t.Context()), "nothing is old enough")
+	require.Equal(t, 2, count())
+	follow(t, s, old).sees(t, 1, 1)
+
+	// An open transaction may still write what nobody has seen.
+	open := begin(t, p.url)
+	w.sees(t, 2, create(t, s, 2))
+	require.NoError(t, s.TrimOlder(t.Context(), -time.Hour))
+	require.Equal(t, 1, count(), "what is later than a running transaction stays")
+	require.NoError(t, open.Rollback(t.Context()))
+	require.NoError(t, s.TrimOlder(t.Context(), -time.Hour))
+	require.Zero(t, count())
+
+	for name, c := range map[string]struct {
+		token  backend.Token
+		resets int
+	}{"old": {old, 1}, "fresh": {w.token(), 0}} {
+		w := follow(t, s, c.token)
+		require.Equal(t, c.resets, look(w, func() int { return w.resets }), name)
+		n := uint64(100 + c.resets)
+		w.sees(t, n, create(t, s, n))
+	}
+	last := look(w, func() int { return w.batches })
+	w.until(t, "some more polls", func() bool { return w.batches > last+3 })
+	require.Zero(t, look(w, func() int { return w.resets }), "who keeps up never loses anything")
+}
+
+// A backlog comes in bounded batches, none of which claims more than it proves.
+func TestABacklogComesInPages(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	token := w.token()
+	// More than two pages, in transactions of one and of very many changes.
+	const n = 2*postgres.MaxChanges + 500
+	fill := func(from, to int) {
+		_, err := p.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(
+			`INSERT INTO {schema}.change (version, id) SELECT {version}, decode(md5(i::text), 'hex') FROM generate_series($1::int, $2::int) i`), from, to)
+		require.NoError(t, err)
+	}
+	fill(1, 10)
+	fill(11, n)
+	for name, from := range map[string]backend.Token{"live": nil, "resumed": token} {
+		one := w
+		if from != nil {
+			one = follow(t, s, from)
+		}
+		one.until(t, name, func() bool { return len(one.seen) == n })
+		one.until(t, name, func() bool { return !one.last.AsOf.IsZero() })
+		require.LessOrEqual(t, look(one, func() int { return one.largest }), postgres.MaxChanges, name)
+	}
+	// From every token on the way the rest is delivered.
+	seen, stop := map[backend.ID]bool{}, errors.New("stop")
+	var proven time.Time
+	for len(seen) < n {
+		before := time.Now()
+		err := s.Watch(t.Context(), token, func(b backend.Batch) error {
+			for _, c := range b.Changes {
+				seen[c.ID] = true
+			}
+			if len(seen) < n && b.AsOf.After(before) {
+				t.Errorf("a batch claims to be complete, with %d of %d changes delivered", len(seen), n)
+			}
+			proven, token = b.AsOf, b.Token
+			if len(b.Changes) == postgres.MaxChanges && len(seen) < n {
+				return nil // a page within one transaction cannot be resumed behind it
+			}
+			return stop
+		})
+		require.ErrorIs(t, err, stop)
+	}
+	require.False(t, proven.IsZero())
+}
+
+// Another process hears of a change by NOTIFY, long before it would poll.
+func TestNotifyWakes(t *testing.T) {
+	s, p := open(t, postgres.Options{PollInterval: 100 * time.Millisecond})
+	q := *p
+	q.pool, _ = newPool(t, p.url, nil)
+	writer := q.open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	require.Eventually(t, func() bool {
+		var n int
+		err := p.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE query = $1::text", "LISTEN "+pgx.Identifier{s.Channel()}.Sanitize()).Scan(&n)
+		return err == nil && n == 1
+	}, 10*time.Second, time.Millisecond, "it listens")
+	quickest := time.Hour
+	for n := range uint64(20) {
+		v := create(t, writer, n)
+		start := time.Now()
+		w.sees(t, n, v)
+		quickest = min(quickest, time.Since(start))
+	}
+	require.Less(t, quickest, 40*time.Millisecond)
+}
+
+// Without a connection to listen on a Watch polls, and says so once.
+func TestWatchPollsWhereItCannotListen(t *testing.T) {
+	p := newPlace(t, server(t).URL("postgres"), nil)
+	var logged bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&logged, nil))
+	pooler, err := server(t).Pooler(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pooler.Close()) }()
+	p.pool, p.link = newPool(t, pooler.URL("postgres"), simple)
+	s := p.open(t, postgres.Options{Logger: logger})
+	a, b := follow(t, s, nil), follow(t, s, nil)
+	for _, w := range []*watch{a, b} {
+		w.sees(t, 1, max(1, create1(s)))
+	}
+	a.stop()
+	b.stop()
+	require.NoError(t, s.Close())
+	require.Equal(t, 1, bytes.Count(logged.Bytes(), []byte("polling instead")), logged.String())
+}
+
+func create1(s backend.Store) uint64 {
+	v, _ := s.Put(context.Background(), record(1), backend.IfAbsent()) // the second finds it there
+	return v
+}

@@ -1,0 +1,83 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// fill writes n records in one statement: of kind 1, each owner and each parent
+// with a hundred, all with an expiry and one in ten to be purged.
+func fill(t testing.TB, p *place, n int) {
+	t.Helper()
+	opts := postgres.Options{Schema: p.schema}
+	for _, sql := range []string{
+		`INSERT INTO {schema}.record (id, kind, owner, parent, created, expires, purge_at, version, body)
+		 SELECT decode(md5(i::text), 'hex'), 1 + i % 2, convert_to('app-' || i / 200, 'UTF8'), decode(md5((i / 200)::text), 'hex'),
+		   1700000000000 + i, 1800000000000 + i, CASE WHEN i % 10 = 0 THEN 1900000000000 + i ELSE 0 END, {version}, decode(repeat('5a', 200), 'hex')
+		 FROM generate_series(1, $1::int) i`,
+		`INSERT INTO {schema}.usage SELECT decode(md5(i::text), 'hex'), 1, 1 FROM generate_series(1, $1::int / 10) i`,
+		`INSERT INTO {schema}.change (txid, version, id) SELECT i, i, decode(md5(i::text), 'hex') FROM generate_series(1, $1::int) i`,
+	} {
+		_, err := p.pool.Exec(context.Background(), opts.Fill(sql), n)
+		require.NoError(t, err)
+	}
+	for _, table := range []string{"record", "usage", "change"} {
+		_, err := p.pool.Exec(context.Background(), opts.Fill("VACUUM ANALYZE {schema}."+table))
+		require.NoError(t, err)
+	}
+}
+
+// Every statement finds what it wants by an index, whatever plan the server
+// makes: for the parameters at hand, or once for all.
+func TestEveryStatementUsesAnIndex(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	fill(t, p, 50_000)
+	conn, err := p.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	id, none := `'\x`+strings.Repeat("07", 16)+`'`, `'\x'`
+	for name, c := range map[string]struct{ args, index string }{
+		"get":    {id, "record_pkey"},
+		"kind":   {"1, 101, 1700000000500, " + id, "record_kind"},
+		"owner":  {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
+		"parent": {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},
+		"due":    {"1, 101, -1, " + none + `, 1800000049000`, "record_expires"},
+		"insert": {id + `, 1, '', NULL, 1, 1, 1, ''`, ""},
+		"update": {id + `, 1, '', NULL, 1, 1, 1, '', 7`, "record_pkey"},
+		"remove": {id + `, 7`, "record_pkey"},
+		"purge":  {`1900000050000, 1000`, "record_purge"},
+		"usage":  {`ARRAY[` + id + `]::bytea[]`, "usage_pkey"},
+		"trim":   {`86400, 5000`, "change_pkey"},
+		"poll":   {`'{7,9}', 49000, 0, 0, 10000`, "change_pkey"},
+	} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				exec := func(sql string) {
+					_, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
+					require.NoError(t, err)
+				}
+				exec("SET plan_cache_mode = " + mode)
+				exec("PREPARE probe AS " + s.SQL()[name])
+				defer exec("DEALLOCATE probe")
+				rows, err := conn.Query(t.Context(), fmt.Sprintf("EXPLAIN EXECUTE probe (%s)", c.args), pgx.QueryExecModeSimpleProtocol)
+				require.NoError(t, err)
+				lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				require.NoError(t, err)
+				plan := strings.Join(lines, "\n")
+				require.Contains(t, plan, c.index, plan)
+				for _, table := range []string{"record", "usage", "change"} {
+					require.NotContains(t, plan, "Seq Scan on "+table, plan)
+				}
+				if c.index != "record_pkey" && strings.HasPrefix(c.index, "record_") && name != "purge" {
+					require.NotContains(t, plan, "Sort", plan)
+				}
+			})
+		}
+	}
+}
