@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"math"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // SQL gives tests the statements that a Store sends.
@@ -35,8 +38,7 @@ func Verdict(caller context.Context, at stage, err error) (error, bool) {
 
 // TrimOlder trims the feed of what is older, whatever Options.Retention allows.
 func (s *Store) TrimOlder(ctx context.Context, than time.Duration) error {
-	s.opts.Retention = than
-	return s.Maintain(ctx)
+	return s.trim(ctx, than, math.MaxInt)
 }
 
 // MaxChanges bounds a Batch.
@@ -44,3 +46,6 @@ const MaxChanges = maxChanges
 
 // Outage is how long a Watch goes on without an answer.
 const Outage = outage
+
+// Pool is the caller's.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }

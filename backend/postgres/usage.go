@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5"
@@ -72,59 +71,4 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 		out[i].ID = id
 	}
 	return out, nil
-}
-
-// How much of the feed one statement trims, and how many of them one Purge makes;
-// and how often a Purge trims at all.
-const (
-	trimAtOnce  = 5000
-	trimsAPurge = 10
-	trimEvery   = time.Minute
-)
-
-// Purge implements backend.Purger: one statement, in which records that others
-// hold locked are left for the next time. Once a minute it also removes changes
-// older than Options.Retention from the feed.
-func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
-	if err := backend.CheckPurge(limit); err != nil {
-		return 0, err
-	}
-	var n int
-	err := s.run(ctx, "purge", writing, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, s.sql.purge, before.UnixMilli(), limit).Scan(&n)
-	})
-	if err != nil {
-		return 0, err
-	}
-	if n > 0 {
-		s.announce()
-	}
-	now := time.Now().UnixNano()
-	if next := s.nextTrim.Load(); now >= next && s.nextTrim.CompareAndSwap(next, now+int64(trimEvery)) {
-		if err := s.trim(ctx, trimsAPurge); err != nil {
-			// The purge itself is done; the next one trims again.
-			s.opts.Logger.Warn("postgres: the feed could not be trimmed", "error", err)
-		}
-	}
-	return n, nil
-}
-
-// Maintain implements backend.Maintainer: it removes all changes older than
-// Options.Retention from the feed, a few thousand at a time. Vacuuming is the
-// server's.
-func (s *Store) Maintain(ctx context.Context) error { return s.trim(ctx, math.MaxInt) }
-
-// trim removes old changes and, in the same statement, raises the floor below
-// which a resuming Watch gets a Reset.
-func (s *Store) trim(ctx context.Context, most int) error {
-	for range most {
-		var n int
-		err := s.run(ctx, "trim the feed", writing, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, s.sql.trim, s.opts.Retention.Seconds(), trimAtOnce).Scan(&n)
-		})
-		if err != nil || n == 0 {
-			return err
-		}
-	}
-	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -292,8 +293,9 @@ func (s *Server) Close() error {
 }
 
 // Standby makes a copy of a running server and starts it as a hot standby that
-// follows it. Close it as well.
+// follows it, with the server's settings and then its own. Close it as well.
 func (s *Server) Standby(ctx context.Context, config Config) (*Server, error) {
+	config.Settings = slices.Concat(s.config.Settings, config.Settings)
 	standby, err := create(s.bin, config)
 	if err != nil {
 		return nil, err
