@@ -129,6 +129,11 @@ func refusal(doing string, pg *pgconn.PgError) (err error, again bool) {
 	switch pg.Code {
 	case "40001", "40P01": // serialization failure, deadlock: another try may pass
 		again = true
+	case "0A000": // a prepared statement's result has changed with a migration; it is prepared anew
+		again = true
+	case "26000", "42P05": // a prepared statement that the session does not have, or has already
+		again = true
+		hint = ": behind a pooler in transaction mode set default_query_exec_mode=exec"
 	case "XX001", "XX002": // data or index corrupted
 		kind = backend.ErrCorrupt
 	case "2201W", "55000": // the statement's own guard; recovery is in progress

@@ -40,6 +40,8 @@ func TestVerdicts(t *testing.T) {
 		{"our own time limit", context.DeadlineExceeded, unavailable, unknown, true, false},
 		{"serialization failure", pg("ERROR", "40001"), unavailable, unavailable, true, true},
 		{"deadlock", pg("ERROR", "40P01"), unavailable, unavailable, true, true},
+		{"changed result", pg("ERROR", "0A000"), unavailable, unavailable, true, true},
+		{"lost prepared statement", pg("ERROR", "26000"), unavailable, unavailable, true, true},
 		{"disk full", pg("ERROR", "53100"), unavailable, unavailable, false, false},
 		{"out of memory", pg("ERROR", "53200"), unavailable, unavailable, false, false},
 		{"lock timeout", pg("ERROR", "55P03"), unavailable, unavailable, false, false},

@@ -44,8 +44,9 @@ func (s *Store) TrimOlder(ctx context.Context, than time.Duration) error {
 // MaxChanges bounds a Batch.
 const MaxChanges = maxChanges
 
-// Outage is how long a Watch goes on without an answer.
-const Outage = outage
+// SetOutage makes a Watch give up after a shorter time without an answer. Call
+// it before the first Watch.
+func (s *Store) SetOutage(d time.Duration) { s.outage = d }
 
 // Pool is the caller's.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }

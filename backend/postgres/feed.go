@@ -87,8 +87,12 @@ func (s *Store) poll(ctx context.Context, at place) (polled, error) {
 	if running == nil {
 		running = []int64{}
 	}
-	err := s.run(ctx, "watch", reading, min(pollPatience, s.opts.StatementTimeout), func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, s.sql.poll, running, at.since.xmax, at.txid, at.version, maxChanges).
+	txid, version := at.since.xmax, int64(0) // versions are above it
+	if at.txid >= txid {
+		txid, version = at.txid, at.version
+	}
+	err := s.run(ctx, "watch", reading, pollPatience, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, s.sql.poll, running, at.txid, at.version, txid, version, maxChanges).
 			Scan(&text, &p.floor, &identity, &txids, &versions, &ids)
 	})
 	if err != nil {
@@ -180,7 +184,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 			if err := fn(b); err != nil {
 				return err
 			}
-		case good.IsZero() || lasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > outage:
+		case good.IsZero() || lasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > s.outage:
 			return err
 		default:
 			s.opts.Logger.Debug("postgres: a poll of the feed failed", "error", err)

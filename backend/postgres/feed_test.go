@@ -258,6 +258,8 @@ func TestResumeAcrossRetention(t *testing.T) {
 	require.NoError(t, s.TrimOlder(t.Context(), -time.Hour))
 	require.Equal(t, 1, count(), "what is later than a running transaction stays")
 	require.NoError(t, open.Rollback(t.Context()))
+	polls := look(w, func() int { return w.batches })
+	w.until(t, "a snapshot without that transaction", func() bool { return w.batches > polls+2 })
 	require.NoError(t, s.TrimOlder(t.Context(), -time.Hour))
 	require.Zero(t, count())
 
@@ -341,6 +343,37 @@ func TestNotifyWakes(t *testing.T) {
 		quickest = min(quickest, time.Since(start))
 	}
 	require.Less(t, quickest, 40*time.Millisecond)
+}
+
+// A Watch goes on through a short outage, without a claim about it, and ends with
+// the error of a long one.
+func TestWatchInAnOutage(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	s.SetOutage(500 * time.Millisecond)
+	w := follow(t, s, nil)
+	heal := p.link.sever()
+	time.Sleep(100 * time.Millisecond)
+	heal()
+	w.sees(t, 1, create(t, s, 1))
+	defer p.link.sever()()
+	<-w.done
+	require.ErrorIs(t, w.err, backend.ErrUnavailable)
+	require.ErrorIs(t, s.Watch(t.Context(), w.token(), func(backend.Batch) error { return nil }), backend.ErrUnavailable, "and does not begin in one")
+}
+
+// A server that does not answer holds a poll up for a while only, and proves
+// nothing meanwhile.
+func TestAPollThatHangs(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	tx := begin(t, p.url)
+	_, err := tx.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill("LOCK TABLE {schema}.change IN ACCESS EXCLUSIVE MODE"))
+	require.NoError(t, err)
+	locked := time.Now()
+	time.Sleep(2500 * time.Millisecond) // more than one poll may take
+	require.False(t, look(w, func() bool { return w.last.AsOf.After(locked) }))
+	require.NoError(t, tx.Rollback(t.Context()))
+	w.sees(t, 1, create(t, s, 1))
 }
 
 // Without a connection to listen on a Watch polls, and says so once.

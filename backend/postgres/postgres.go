@@ -33,6 +33,8 @@ type Store struct {
 	news     chan struct{} // closed when this process has changed something
 	nextTrim atomic.Int64  // Unix nanoseconds
 	deaf     sync.Once     // the warning that LISTEN does not work
+
+	outage time.Duration // how long a Watch goes on when polls fail
 }
 
 var (
@@ -62,6 +64,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		sql:     opts.statements(),
 		changed: make(chan struct{}, 1),
 		news:    make(chan struct{}),
+		outage:  outage,
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if err := s.check(ctx); err != nil {
@@ -77,7 +80,7 @@ func (s *Store) check(ctx context.Context) error {
 	var server, at int
 	var standby, migrated bool
 	var commit, sync string
-	err := s.run(ctx, "open", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "open", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync); err != nil || standby || !migrated {
 			return err
 		}
@@ -117,14 +120,18 @@ func (s *Store) check(ctx context.Context) error {
 const tries = 3
 
 // run makes one call: it waits for a connection and lets do use it. What do
-// returns is turned into an error of the contract.
+// returns is turned into an error of the contract. A limit of 0 is that of
+// Options, where the caller has none.
 func (s *Store) run(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
 	if err := s.ready(caller); err != nil {
 		return err
 	}
 	defer s.leave()
 	ctx := caller
-	if _, bounded := caller.Deadline(); !bounded || limit < s.opts.StatementTimeout {
+	if _, bounded := caller.Deadline(); !bounded && limit == 0 {
+		limit = s.opts.StatementTimeout
+	}
+	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(caller, limit)
 		defer cancel()

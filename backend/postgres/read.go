@@ -11,7 +11,7 @@ import (
 // Get implements backend.Store. It reads from the primary alone: on a standby the
 // statement fails.
 func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
-	err = s.run(ctx, "get", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.run(ctx, "get", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rec, err = scan(conn.QueryRow(ctx, s.sql.get, id[:]))
 		return none(err, backend.ErrNotFound)
 	})
@@ -67,7 +67,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		args = append(args, q.ExpiresBefore)
 	}
 	var records []backend.Record
-	err = s.run(ctx, "list", reading, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.run(ctx, "list", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
 		if err != nil {
 			return err

@@ -121,9 +121,10 @@ WITH oldest AS (
 SELECT count(*) FROM gone`),
 
 		// One statement, so one snapshot: what it finds and what it says of itself
-		// belong together. Transactions that were running at the snapshot before, and
-		// those since. The upper end leaves out rows that a restore has brought from
-		// a server that was further on.
+		// belong together. First the transactions that were running at the snapshot
+		// before, then those since. The upper end leaves out rows that a restore has
+		// brought from a server that was further on. The second part has no other lower
+		// bound than the pair: with two an index scan may begin at the lesser one.
 		poll: `
 SELECT pg_current_snapshot()::text, m.floor, concat_ws('/', m.instance, {change}, {identity}), page.txids, page.versions, page.ids
 FROM {schema}.meta m CROSS JOIN LATERAL (
@@ -131,12 +132,12 @@ FROM {schema}.meta m CROSS JOIN LATERAL (
     array_agg(id ORDER BY txid, version) AS ids
   FROM (
     (SELECT txid, version, id FROM {schema}.change
-     WHERE txid = ANY ($1::bigint[]) AND (txid, version) > ($3::bigint, $4::bigint) ORDER BY txid, version LIMIT $5::int)
+     WHERE txid = ANY ($1::bigint[]) AND (txid, version) > ($2::bigint, $3::bigint) ORDER BY txid, version LIMIT $6::int)
     UNION ALL
     (SELECT txid, version, id FROM {schema}.change
-     WHERE txid >= $2::bigint AND (txid, version) > ($3::bigint, $4::bigint)
-       AND txid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint ORDER BY txid, version LIMIT $5::int)
-    ORDER BY txid, version LIMIT $5::int
+     WHERE (txid, version) > ($4::bigint, $5::bigint) AND txid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+     ORDER BY txid, version LIMIT $6::int)
+    ORDER BY txid, version LIMIT $6::int
   ) fresh
 ) page {primary}`,
 

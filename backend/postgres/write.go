@@ -44,7 +44,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 			return s.lost(ctx, conn, rec.ID)
 		}
 	}
-	if err := s.run(ctx, "put", writing, s.opts.StatementTimeout, put); err != nil {
+	if err := s.run(ctx, "put", writing, 0, put); err != nil {
 		return 0, err
 	}
 	s.announce()
@@ -80,7 +80,7 @@ func present(b []byte) []byte {
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	err := s.run(ctx, "delete", writing, s.opts.StatementTimeout, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "delete", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		var current int64
 		var done bool
 		err := conn.QueryRow(ctx, s.sql.remove, id[:], int64(version)).Scan(&current, &done)
