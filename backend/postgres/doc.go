@@ -1,2 +1,107 @@
-// Package postgres is a store in a PostgreSQL database.
+// Package postgres is a store in a PostgreSQL database, for applications of many
+// processes that have one anyway. It needs PostgreSQL 13 or later.
+//
+//	pool, err := pgxpool.New(ctx, url) // yours: you open and close it
+//	err = postgres.Migrate(ctx, pool, postgres.Options{})   // when deploying, as the owner
+//	store, err := postgres.New(ctx, pool, postgres.Options{})
+//
+// A Store borrows the pool; close the store first. Every method is one statement
+// in a transaction of its own, and one round trip.
+//
+// # Durability
+//
+// A write that returned nil is as durable as a commit of this server: it survives
+// kill -9 and power loss with synchronous_commit and fsync on, which is the
+// default and which New warns about if it is not so. So is a revocation.
+//
+// # Replicas and failover
+//
+// A Store reads and writes on the primary alone. New refuses a standby, and so
+// does every later statement that reads, should the pool come to one: a replica
+// answers from the past, in which a revoked credential is still good. Give
+// target_session_attrs=primary in a connection string of several hosts.
+//
+// The durability of Revoke equals the cluster's. With asynchronous standbys, one
+// that is promoted may miss the last commits, and a revocation that had returned
+// is undone. For one that survives a failover:
+//
+//	synchronous_commit = on                            -- remote_apply is not needed
+//	synchronous_standby_names = 'ANY 1 (a, b)'         -- a quorum, so that one may fail
+//
+// and ready the pool with Configure, so that a commit whose wait for a standby was
+// cancelled is not taken for acknowledged. After a failover, and after a restore
+// from a base backup, the feed tells every process to forget what it knows: the
+// cluster's timeline has moved. A disk snapshot that is put back has no timeline
+// of its own; after it run
+//
+//	UPDATE fob.meta SET instance = gen_random_uuid();
+//
+// and after any restore apply the revocations again that came after the backup.
+//
+// # Migrations
+//
+// The tables are in one schema, "fob" or any other that Options names. Migrate
+// makes them and brings them up to date: one transaction, under a lock, nothing to
+// do the second time. Nothing migrates by itself; New fails with a *SchemaError
+// that says what to do. Script returns the same as text for a migration tool.
+//
+// # Roles
+//
+// Three roles are enough, and Grants returns the SQL for the last two:
+//
+//   - The owner runs Migrate. It needs CREATE on the schema, and on the database
+//     if the schema is not there.
+//   - The application reads and writes rows (ReadWrite): SELECT, INSERT, UPDATE
+//     and DELETE on record and usage, SELECT, INSERT and DELETE on change, SELECT
+//     on migration and on meta with UPDATE of meta's floor, and USAGE of the schema
+//     and of the sequence version. It cannot change a table, or what is in the feed.
+//   - A process that only verifies reads (ReadOnly): SELECT on the five tables.
+//
+// LISTEN and NOTIFY need no grant. Whoever may connect to the database can send
+// a NOTIFY; it makes a Watch look, and carries nothing.
+//
+// # The feed
+//
+// Each write adds a row to the table change in its own transaction. A Watch asks
+// for new rows every 50 milliseconds, and at once when a NOTIFY says that there
+// are some. Its place in the feed is no row number: numbers are given out in one
+// order and committed in another, and who follows them misses rows. It is the
+// snapshot of the last look, which says exactly which transactions were still
+// running; those, and the ones begun since, are what the next look is for. A
+// transaction that stays open for hours holds nothing back, in this database or
+// another one of the server. A token keeps the snapshot's oldest transaction.
+//
+// NOTIFY is sent after the commit, once for all writes of some milliseconds: in
+// the transaction it would make all commits of the database take turns. It is a
+// hint, and the look is the proof. To hear it, each Watch takes one connection out
+// of the pool for good, beyond the pool's limit.
+//
+// Changes older than Options.Retention are removed by Purge and Maintain; who
+// resumes from further back is told to forget what it knows (Reset), never nothing.
+//
+// # Poolers
+//
+// Behind a pooler in transaction mode (PgBouncer and its kin) everything works
+// but the hearing of NOTIFY; a Watch notices, logs it once, and polls: a
+// revocation then arrives within Options.PollInterval. No statement relies on the
+// session. The pool must not either: unless the pooler knows prepared statements,
+// set default_query_exec_mode=exec (or cache_describe, or simple_protocol).
+//
+// # Time limits
+//
+// A call ends with its context; one without a deadline is given
+// Options.StatementTimeout. When a limit strikes while a write is under way, the
+// connection is closed, the server is asked to cancel, and the write answers
+// backend.ErrIndeterminate. A statement_timeout on the role bounds what the server
+// does beyond that, and an error by it is sure: backend.ErrUnavailable.
+//
+// # Other notes
+//
+// Inserts and deletes of one ID take turns by a transaction's advisory lock, whose
+// number is a hash of the ID. An application that uses advisory locks with 64-bit
+// numbers of its own meets one by chance alone, and then waits a moment.
+//
+// The table change grows by one row for each write within Options.Retention, and
+// relies on autovacuum as every table does. A transaction that stays open for
+// long, anywhere on the server, keeps rows from being removed, here as elsewhere.
 package postgres

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/fobkit/fob/backend/backendtest"
@@ -17,21 +18,28 @@ func mode(m pgx.QueryExecMode) func(*pgxpool.Config) {
 
 func simple(c *pgxpool.Config) { mode(pgx.QueryExecModeSimpleProtocol)(c) }
 
-// The whole contract behind a PgBouncer in transaction mode, with the pool's
-// statements as such a pooler needs them.
-func TestContractBehindAPooler(t *testing.T) {
+// Behind a PgBouncer in transaction mode everything works, in each mode of pgx that
+// needs no session. With FOB_POSTGRES_POOLER=full that is the whole contract, for
+// another minute or two.
+func TestBehindAPooler(t *testing.T) {
 	pooler, err := server(t).Pooler(t.Context())
 	if errors.Is(err, pgtest.ErrNoPooler) {
-		t.Skip("the contract behind a pooler: ", err)
+		t.Skip("everything behind a pooler: ", err)
 	}
 	require.NoError(t, err)
 	defer func() { require.NoError(t, pooler.Close()) }()
-	modes := map[string]pgx.QueryExecMode{"exec": pgx.QueryExecModeExec, "simple": pgx.QueryExecModeSimpleProtocol}
-	if testing.Short() {
-		delete(modes, "exec")
-	}
-	for name, m := range modes {
-		t.Run(name, func(t *testing.T) { contract(t, pooler.URL("postgres"), mode(m), backendtest.Options{}) })
+	for name, m := range map[string]pgx.QueryExecMode{
+		"exec": pgx.QueryExecModeExec, "simple protocol": pgx.QueryExecModeSimpleProtocol, "cache describe": pgx.QueryExecModeCacheDescribe,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if os.Getenv("FOB_POSTGRES_POOLER") == "full" {
+				contract(t, pooler.URL("postgres"), mode(m), backendtest.Options{})
+				return
+			}
+			for range 3 { // on sessions that others have used
+				everything(t, newPlace(t, pooler.URL("postgres"), mode(m)))
+			}
+		})
 	}
 }
 
