@@ -104,16 +104,17 @@ WITH due AS MATERIALIZED (
 SELECT count(*) FROM gone`),
 
 		// Only what every running transaction is later than: a floor never passes a
-		// transaction that may still commit.
+		// transaction that may still commit. A row of the feed is never updated, so its
+		// address is good for as long as the statement sees it.
 		trim: o.fill(`
 WITH oldest AS (
-  SELECT txid, version, at FROM {schema}.change
+  SELECT ctid, at FROM {schema}.change
   WHERE txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   ORDER BY txid, version LIMIT $2::int
 ), gone AS (
-  DELETE FROM {schema}.change c USING oldest o
-  WHERE c.txid = o.txid AND c.version = o.version AND o.at < now() - make_interval(secs => $1::double precision)
-  RETURNING c.txid
+  DELETE FROM {schema}.change
+  WHERE ctid = ANY (ARRAY(SELECT ctid FROM oldest WHERE at < now() - make_interval(secs => $1::double precision)))
+  RETURNING txid
 ), raised AS (
   UPDATE {schema}.meta SET floor = greatest(floor, (SELECT max(txid) + 1 FROM gone))
   WHERE EXISTS (SELECT FROM gone)
