@@ -251,6 +251,31 @@ func TestVersionsRiseAcrossADeleteUnderWay(t *testing.T) {
 	require.Greater(t, <-created, uint64(deleted))
 }
 
+// Deletes take their turn as well, and a purge leaves what is not its turn.
+func TestDeletesTakeTurnsWithInserts(t *testing.T) {
+	s, p := open(t, postgres.Options{})
+	rec := record(1)
+	rec.PurgeAt = 1
+	v, err := s.Put(t.Context(), rec, backend.IfAbsent())
+	require.NoError(t, err)
+	tx := begin(t, p.url)
+	_, err = tx.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT {turn}"), rec.ID[:])
+	require.NoError(t, err)
+	n, err := s.Purge(t.Context(), time.UnixMilli(1), 10)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Delete(ctx, rec.ID, v), backend.ErrIndeterminate)
+	_, err = s.Put(t.Context(), rec, backend.IfVersion(v))
+	require.NoError(t, err, "an update needs no turn")
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Eventually(t, func() bool {
+		n, err := s.Purge(t.Context(), time.UnixMilli(1), 10)
+		return err == nil && n == 1
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
 // A Put takes one write to the server and one answer from it.
 func TestOneRoundTrip(t *testing.T) {
 	p := newPlace(t, server(t).URL("postgres"), nil)

@@ -39,7 +39,7 @@ func TestServerEndsWithItsParent(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	// What a killed process cannot remove goes with the test's folder. That must be
 	// open to the server's user, unlike t.TempDir.
-	dir, err := os.MkdirTemp("", "fob-pgtest-")
+	dir, err := os.MkdirTemp("/var/tmp", "fob-pgtest-")
 	require.NoError(t, err)
 	defer func() {
 		// The server's other processes end after it has let go of its port.
