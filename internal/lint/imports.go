@@ -30,7 +30,10 @@ var layers = []layer{
 	{"backend/memory", []string{"backend"}, nil},
 	{"backend/badger", []string{"backend", "backend/internal/..."}, []string{libBadger, "golang.org/x/crypto", "golang.org/x/sys"}},
 	{"backend/postgres", []string{"backend", "backend/internal/..."}, []string{"github.com/jackc/pgx/v5"}},
-	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{"go.etcd.io/etcd"}},
+	// google.golang.org/grpc: an error of its client may be a status of gRPC.
+	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{"go.etcd.io/etcd", "google.golang.org/grpc"}},
+	// Runs servers for tests; its own module, so that none of that reaches a user.
+	{"backend/etcd/etcdtest", nil, []string{"go.etcd.io/etcd", "go.uber.org/zap"}},
 	{"backend/sqlite", []string{"backend", "backend/internal/..."}, []string{"modernc.org/sqlite"}},
 	{"backend/internal", []string{"backend"}, nil},
 	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},

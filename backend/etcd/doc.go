@@ -1,0 +1,2 @@
+// Package etcd is a store in an etcd cluster.
+package etcd

@@ -1,0 +1,181 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
+)
+
+// Options is the settings of a Store. The zero Options is the recommended one.
+type Options struct {
+	// Prefix begins every key of the store. Stores of one cluster need different
+	// ones, none of them the start of another: end it with a separator. At most 256
+	// bytes. Default "fob/".
+	Prefix string
+	// Timeout bounds each call whose context does not end sooner, so that a network
+	// that swallows everything hangs nobody. Default 5 s, longer than an election
+	// takes with etcd's own defaults.
+	Timeout time.Duration
+	// Logger gets a warning when the feed is interrupted, or when something in etcd
+	// is damaged. Nil discards it all.
+	Logger *slog.Logger
+}
+
+const (
+	defaultPrefix  = "fob/"
+	maxPrefix      = 256
+	defaultTimeout = 5 * time.Second
+)
+
+func (o Options) resolved() (Options, error) {
+	if o.Prefix == "" {
+		o.Prefix = defaultPrefix
+	}
+	if len(o.Prefix) > maxPrefix {
+		return o, fmt.Errorf("etcd: prefix of %d bytes, at most %d", len(o.Prefix), maxPrefix)
+	}
+	if o.Timeout < 0 {
+		return o, fmt.Errorf("etcd: Timeout %v is negative", o.Timeout)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// Store is a store in an etcd cluster. Make one with New. It is safe for
+// concurrent use, by any number of processes at the same cluster, and runs one
+// goroutine for each Watch.
+type Store struct {
+	opts   Options
+	client *clientv3.Client
+	kv     clientv3.KV
+	keys   keys
+
+	marker  atomic.Pointer[marker] // of this layout, once it was seen
+	folding chan struct{}          // a place for the one call that folds usage
+
+	mu        sync.RWMutex // held for reading by every call; by Close for writing
+	closed    bool
+	life      context.Context // ends with Close
+	end       context.CancelFunc
+	followers sync.WaitGroup // the goroutines of the feeds
+}
+
+var (
+	_ backend.Store         = (*Store)(nil)
+	_ backend.Watcher       = (*Store)(nil)
+	_ backend.Lister        = (*Store)(nil)
+	_ backend.UsageRecorder = (*Store)(nil)
+	_ backend.Purger        = (*Store)(nil)
+	_ backend.Maintainer    = (*Store)(nil)
+)
+
+// New returns a store that uses client, which the caller opens, with its
+// endpoints, TLS and user, and closes after the store. It does no I/O: a cluster
+// that cannot be reached shows in the first call.
+//
+// Wrappers that the caller put into the client's KV or Watcher fields (such as
+// those of clientv3/namespace) are not used: what writes and what watches must
+// agree on the keys. Options.Prefix does their work.
+func New(client *clientv3.Client, opts Options) (*Store, error) {
+	if client == nil {
+		return nil, errors.New("etcd: no client")
+	}
+	opts, err := opts.resolved()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: opts, client: client, kv: clientv3.NewKV(client), keys: keys{opts.Prefix}, folding: make(chan struct{}, 1)}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Close implements backend.Store. It waits for the calls under way, which
+// Options.Timeout bounds, and leaves the client open: it is the caller's.
+func (s *Store) Close() error {
+	s.end()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.followers.Wait()
+	return nil
+}
+
+// enter is the start of every call; leave ends it.
+func (s *Store) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	// Only Close ever asks for the write lock: one that waits for calls under way
+	// must not hold up others past their deadline.
+	if !s.mu.TryRLock() {
+		return backend.ErrClosed
+	}
+	if s.closed {
+		s.mu.RUnlock()
+		return backend.ErrClosed
+	}
+	if s.client.Ctx().Err() != nil {
+		s.mu.RUnlock()
+		return errClientClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.mu.RUnlock() }
+
+var errClientClosed = fmt.Errorf("etcd: the client was closed: %w", backend.ErrUnavailable)
+
+// bounded is ctx with the end that Options.Timeout gives it.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(clientv3.WithRequireLeader(ctx), s.opts.Timeout)
+}
+
+// connected waits until there is a connection to some member. The client would
+// wait as well, but would not tell a request that was never sent from one whose
+// answer was lost.
+func (s *Store) connected(ctx context.Context) error {
+	conn := s.client.ActiveConnection()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.Shutdown:
+			return errClientClosed
+		case connectivity.Idle:
+			conn.Connect()
+		case connectivity.Connecting, connectivity.TransientFailure:
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return fmt.Errorf("no connection to a member: %w", ctx.Err())
+		}
+	}
+}
+
+// retryPause is how long a refusal that will pass is waited out before the next
+// try.
+const retryPause = 50 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,170 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fobkit/fob/backend"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+)
+
+// Get implements backend.Store: one linearizable read.
+func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	if err := s.enter(ctx); err != nil {
+		return backend.Record{}, err
+	}
+	defer s.leave()
+	within, cancel := s.bounded(ctx)
+	defer cancel()
+	rec, err := s.get(within, id)
+	return rec, readFailure(ctx, "get", err)
+}
+
+func (s *Store) get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	resp, err := s.kv.Get(ctx, s.keys.record(id))
+	if err != nil {
+		return backend.Record{}, err
+	}
+	return only(id, resp.Kvs)
+}
+
+// only is the record that a read of its key has found.
+func only(id backend.ID, kvs []*mvccpb.KeyValue) (backend.Record, error) {
+	if len(kvs) == 0 {
+		return backend.Record{}, backend.ErrNotFound
+	}
+	return decode(id, kvs[0].Value, kvs[0].ModRevision)
+}
+
+// readsAtOnce is how many keys one transaction reads, below the 128 operations
+// that a server allows by default.
+const readsAtOnce = 100
+
+// fetch reads keys as they were at a revision, in their order; nil for one that
+// was not there. Revision 0 is now, for at most readsAtOnce keys.
+func (s *Store) fetch(ctx context.Context, all []string, revision int64) ([]*mvccpb.KeyValue, error) {
+	out := make([]*mvccpb.KeyValue, 0, len(all))
+	for len(all) > 0 {
+		n := min(len(all), readsAtOnce)
+		ops := make([]clientv3.Op, n)
+		for i, key := range all[:n] {
+			ops[i] = clientv3.OpGet(key, clientv3.WithRev(revision))
+		}
+		resp, err := s.kv.Txn(ctx).Then(ops...).Commit()
+		// The client tries a Get again at another member, but no transaction, not
+		// even one that only reads.
+		for err != nil && code(err) == codes.Unavailable && pause(ctx, retryPause) == nil {
+			resp, err = s.kv.Txn(ctx).Then(ops...).Commit()
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range resp.Responses {
+			out = append(out, first(r.GetResponseRange().GetKvs()))
+		}
+		all = all[n:]
+	}
+	return out, nil
+}
+
+func first(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
+}
+
+// compactionTries is how often a read of one revision begins again when that
+// revision is compacted under it.
+const compactionTries = 4
+
+// List implements backend.Lister. A page is read as of one revision.
+func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	limit, err := backend.CheckQuery(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	at, id, err := q.After.Place(q)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	if err := s.enter(ctx); err != nil {
+		return backend.Page{}, err
+	}
+	defer s.leave()
+	within, cancel := s.bounded(ctx)
+	defer cancel()
+	if err := s.check(within); err != nil {
+		return backend.Page{}, readFailure(ctx, "list", err)
+	}
+	var page backend.Page
+	for try := range compactionTries {
+		page, err = s.page(within, q, limit, at, id)
+		if !compacted(err) || try == compactionTries-1 {
+			break
+		}
+	}
+	return page, readFailure(ctx, "list", err)
+}
+
+// page reads the keys of the list and then their records, both at the revision
+// of the first read.
+func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, id backend.ID) (backend.Page, error) {
+	var list []byte
+	switch {
+	case q.Owner != "":
+		list = s.keys.ownerList(q.Kind, q.Owner)
+	case q.Parent != backend.ID{}:
+		list = s.keys.parentList(q.Kind, q.Parent)
+	case q.ExpiresBefore != 0:
+		list = s.keys.expiryList(q.Kind)
+	default:
+		list = s.keys.kindList(q.Kind)
+	}
+	start, end := placed(list, at, id), after(list)
+	if q.After != "" {
+		start += "\x00" // just after it
+	}
+	if q.ExpiresBefore != 0 {
+		end = placed(list, q.ExpiresBefore, backend.ID{})
+	}
+	if start >= end {
+		return backend.Page{}, nil // a cursor past an edge that has moved back
+	}
+	index, err := s.kv.Get(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)+1), clientv3.WithKeysOnly())
+	if err != nil {
+		return backend.Page{}, err
+	}
+	more := len(index.Kvs) > limit
+	if more {
+		index.Kvs = index.Kvs[:limit]
+	}
+	ids, names := make([]backend.ID, len(index.Kvs)), make([]string, len(index.Kvs))
+	for i, kv := range index.Kvs {
+		if at, ids[i], err = place(list, kv.Key); err != nil {
+			return backend.Page{}, err
+		}
+		names[i] = s.keys.record(ids[i])
+	}
+	kvs, err := s.fetch(ctx, names, index.Header.Revision)
+	if err != nil {
+		return backend.Page{}, err
+	}
+	var page backend.Page
+	for i, kv := range kvs {
+		if kv == nil { // written together, so never without
+			return backend.Page{}, fmt.Errorf("etcd: record %x is listed and not there: %w", ids[i], backend.ErrCorrupt)
+		}
+		rec, err := decode(ids[i], kv.Value, kv.ModRevision)
+		if err != nil {
+			return backend.Page{}, err
+		}
+		page.Records = append(page.Records, rec)
+	}
+	if more {
+		page.Next = backend.NewCursor(q, at, ids[len(ids)-1])
+	}
+	return page, nil
+}

@@ -1,0 +1,158 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fobkit/fob/backend"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Put implements backend.Store. A new record is one transaction, and one round
+// trip. An update reads the record first: what it may not change is compared, and
+// the places in the lists that it gives up are named by what it was.
+func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if err := backend.CheckPut(rec, cond); err != nil {
+		return 0, err
+	}
+	if err := s.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	within, cancel := s.bounded(ctx)
+	defer cancel()
+	version, err := s.put(within, &rec, cond)
+	return version, writeFailure(ctx, "put", err)
+}
+
+func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond) (uint64, error) {
+	key, mine := s.keys.record(rec.ID), newNonce()
+	fixed, moving := s.keys.indexes(rec)
+	then := []clientv3.Op{clientv3.OpPut(key, encode(rec, mine))}
+	var holds clientv3.Cmp
+	if cond.Absent() {
+		holds = clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+		for _, k := range append(fixed, moving...) {
+			then = append(then, clientv3.OpPut(k, ""))
+		}
+	} else {
+		v, _ := cond.Version()
+		old, err := s.expect(ctx, rec.ID, v)
+		if err != nil {
+			return 0, err
+		}
+		if err := backend.CheckUpdate(old, *rec); err != nil {
+			return 0, err
+		}
+		holds = clientv3.Compare(clientv3.ModRevision(key), "=", int64(v))
+		_, before := s.keys.indexes(&old)
+		then = append(then, moves(before, moving)...)
+	}
+	resp, err := s.commit(ctx, []clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)})
+	if err != nil {
+		return 0, err
+	}
+	if resp.Succeeded {
+		return uint64(resp.Header.Revision), nil
+	}
+	now := first(resp.Responses[0].GetResponseRange().GetKvs())
+	switch {
+	case now != nil && written(now.Value, mine):
+		return uint64(now.ModRevision), nil // sent twice by the client, and applied the first time
+	case now == nil && !cond.Absent():
+		return 0, backend.ErrNotFound
+	}
+	return 0, backend.ErrConflict
+}
+
+// moves changes the keys in the lists from before to now. etcd refuses a
+// transaction that names one key twice.
+func moves(before, now []string) []clientv3.Op {
+	var ops []clientv3.Op
+	stays := make(map[string]bool, len(now))
+	for _, k := range now {
+		stays[k] = true
+	}
+	for _, k := range before {
+		if stays[k] {
+			delete(stays, k)
+			continue
+		}
+		ops = append(ops, clientv3.OpDelete(k))
+	}
+	for _, k := range now {
+		if stays[k] {
+			ops = append(ops, clientv3.OpPut(k, ""))
+		}
+	}
+	return ops
+}
+
+// expect reads the record that a write is about, in the version that it must
+// have. Its errors are from before the write.
+func (s *Store) expect(ctx context.Context, id backend.ID, version uint64) (backend.Record, error) {
+	rec, err := s.get(ctx, id)
+	switch {
+	case err != nil:
+		return rec, unsent{err}
+	case rec.Version != version:
+		return rec, backend.ErrConflict
+	}
+	return rec, nil
+}
+
+// Delete implements backend.Store.
+func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	within, cancel := s.bounded(ctx)
+	defer cancel()
+	return writeFailure(ctx, "delete", s.remove(within, id, version))
+}
+
+func (s *Store) remove(ctx context.Context, id backend.ID, version uint64) error {
+	old, err := s.expect(ctx, id, version)
+	if err != nil {
+		return err
+	}
+	if err := s.settle(ctx); err != nil {
+		return unsent{err}
+	}
+	err = s.erase(ctx, []backend.Record{old})
+	if !errors.Is(err, backend.ErrConflict) {
+		return err
+	}
+	if _, err := s.get(ctx, id); errors.Is(err, backend.ErrNotFound) {
+		return err
+	}
+	return backend.ErrConflict
+}
+
+// maxErased is how many records one transaction removes: up to 7 operations each,
+// and a server allows 128 by default.
+const maxErased = 18
+
+// erase removes records, with all that belongs to them, if each still has its
+// version, or none.
+func (s *Store) erase(ctx context.Context, recs []backend.Record) error {
+	var conds []clientv3.Cmp
+	var then []clientv3.Op
+	for i := range recs {
+		key := s.keys.record(recs[i].ID)
+		conds = append(conds, clientv3.Compare(clientv3.ModRevision(key), "=", int64(recs[i].Version)))
+		fixed, moving := s.keys.indexes(&recs[i])
+		for _, k := range append(append(fixed, moving...), key, s.keys.usage(recs[i].ID)) {
+			then = append(then, clientv3.OpDelete(k))
+		}
+	}
+	resp, err := s.commit(ctx, conds, then, nil)
+	if err != nil {
+		return err
+	}
+	if !resp.Succeeded {
+		return backend.ErrConflict
+	}
+	return nil
+}
