@@ -1,0 +1,147 @@
+package etcdtest_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/etcd"
+	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// With writerAt set the test binary is a child that writes until it is killed.
+const (
+	writerAt     = "FOB_ETCD_WRITER"
+	writerPrefix = "FOB_ETCD_PREFIX"
+	writerRound  = "FOB_ETCD_ROUND"
+)
+
+func TestMain(m *testing.M) {
+	etcdtest.Main()
+	if at := os.Getenv(writerAt); at != "" {
+		client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(at, ","), Logger: zap.NewNop()})
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		store, err := etcd.New(client, etcd.Options{Prefix: os.Getenv(writerPrefix)})
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		round, _ := strconv.Atoi(os.Getenv(writerRound))
+		backendtest.KillWriter(store, os.Stdout, round)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// cluster starts one that ends with the test.
+func cluster(t testing.TB, members int, opts etcdtest.Options) *etcdtest.Cluster {
+	t.Helper()
+	c, err := etcdtest.Start(members, opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+func client(t testing.TB, cfg clientv3.Config) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
+	t.Helper()
+	s, err := etcd.New(c, opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestContract(t *testing.T) {
+	for _, members := range []int{1, 3} {
+		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			if members == 3 && testing.Short() {
+				t.Skip("the whole suite once more")
+			}
+			contract(t, members)
+		})
+	}
+}
+
+// contract runs the suite, with a prefix for each store.
+func contract(t *testing.T, members int) {
+	c := cluster(t, members, etcdtest.Options{NoSync: true})
+	shared := client(t, c.Config())
+	var stores atomic.Int64
+	var mu sync.Mutex // guards at
+	type place struct {
+		prefix string
+		proxy  *etcdtest.Proxy
+	}
+	at := map[backend.Store]place{}
+	fresh := func(t *testing.T, client *clientv3.Client, p place) backend.Store {
+		s, err := etcd.New(client, etcd.Options{Prefix: p.prefix})
+		require.NoError(t, err)
+		mu.Lock()
+		defer mu.Unlock()
+		at[s] = p
+		return s
+	}
+	placeOf := func(s backend.Store) place {
+		mu.Lock()
+		defer mu.Unlock()
+		return at[s]
+	}
+	suite := backendtest.Options{
+		Reopen: func(t *testing.T, s backend.Store) backend.Store {
+			require.NoError(t, s.Close())
+			return fresh(t, client(t, c.Config()), placeOf(s))
+		},
+		Kill: func(t *testing.T) {
+			prefix := fmt.Sprintf("kill%d/", stores.Add(1))
+			rounds := 3
+			if testing.Short() {
+				rounds = 1
+			}
+			backendtest.KillLoop(t, rounds, func(round int) *exec.Cmd {
+				cmd := exec.Command(os.Args[0])
+				cmd.Env = append(os.Environ(), writerAt+"="+strings.Join(c.Config().Endpoints, ","), writerPrefix+"="+prefix, fmt.Sprint(writerRound, "=", round))
+				return cmd
+			}, func(t *testing.T) backend.Store { return fresh(t, shared, place{prefix: prefix}) })
+		},
+		Cut: func(t *testing.T, s backend.Store) func() {
+			p := placeOf(s).proxy
+			p.Cut()
+			return p.Heal
+		},
+	}
+	backendtest.Run(t, func(t *testing.T) backend.Store {
+		p := place{prefix: fmt.Sprintf("store%d/", stores.Add(1))}
+		if !strings.Contains(t.Name(), "cut_off") {
+			return fresh(t, shared, p)
+		}
+		proxy, err := etcdtest.NewProxy(c.Addr(0))
+		require.NoError(t, err)
+		p.proxy = proxy
+		t.Cleanup(proxy.Close)
+		cfg := c.Config()
+		cfg.Endpoints = []string{"http://" + proxy.Addr()}
+		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = time.Second, time.Second
+		return fresh(t, client(t, cfg), p)
+	}, suite)
+}

@@ -1,0 +1,226 @@
+package etcdtest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Proxy stands before a TCP server on loopback. Cut makes the server unreachable
+// without telling anybody: connections stay open and nothing passes. It is safe
+// for concurrent use.
+type Proxy struct {
+	listener net.Listener
+	done     sync.WaitGroup
+
+	mu       sync.Mutex // guards what is below
+	target   string
+	closed   bool
+	cut      chan struct{} // closed by Heal; nil while nothing is cut
+	isolated bool
+	excluded map[uint64]bool // members whose connections are refused
+	links    map[*link]struct{}
+}
+
+// link is one connection through the proxy.
+type link struct {
+	in, out net.Conn
+	from    uint64 // the member that it comes from, where it says so
+}
+
+// NewProxy starts a proxy before target, host and port.
+func NewProxy(target string) (*Proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("etcdtest: proxy: %w", err)
+	}
+	p := &Proxy{listener: l, target: target, excluded: make(map[uint64]bool), links: make(map[*link]struct{})}
+	p.done.Go(p.accept)
+	return p, nil
+}
+
+// Addr is where the proxy listens: host and port.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Cut stops all traffic, in both directions, until Heal.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut == nil {
+		p.cut = make(chan struct{})
+	}
+}
+
+// Heal lets traffic pass again. Connections from before the cut end, as they do
+// when a network comes back after too long.
+func (p *Proxy) Heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut != nil {
+		close(p.cut)
+		p.cut = nil
+	}
+	p.drop(func(*link) bool { return true })
+}
+
+// Close ends the proxy and every connection through it.
+func (p *Proxy) Close() {
+	_ = p.listener.Close() // closed twice is as well
+	p.mu.Lock()
+	p.closed = true
+	if p.cut != nil {
+		close(p.cut)
+		p.cut = nil
+	}
+	p.drop(func(*link) bool { return true })
+	p.mu.Unlock()
+	p.done.Wait()
+}
+
+func (p *Proxy) setTarget(addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = addr
+}
+
+func (p *Proxy) isolate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isolated = true
+	p.drop(func(*link) bool { return true })
+}
+
+func (p *Proxy) alone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.isolated
+}
+
+func (p *Proxy) exclude(member uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.excluded[member] = true
+	p.drop(func(l *link) bool { return l.from == member })
+}
+
+func (p *Proxy) admit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isolated = false
+	clear(p.excluded)
+}
+
+// drop closes links; the lock is held.
+func (p *Proxy) drop(which func(*link) bool) {
+	for l := range p.links {
+		if which(l) {
+			_ = l.in.Close()
+			_ = l.out.Close()
+			delete(p.links, l)
+		}
+	}
+}
+
+func (p *Proxy) accept() {
+	for {
+		in, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.done.Go(func() { p.serve(in) })
+	}
+}
+
+func (p *Proxy) serve(in net.Conn) {
+	defer func() { _ = in.Close() }()
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	if target == "" {
+		return
+	}
+	// Connections of members say whose they are in the first request. A client of
+	// HTTP speaks first in any case, so nothing is held up by reading that.
+	reader := bufio.NewReaderSize(in, 64<<10)
+	from := sender(reader, in)
+	out, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer func() { _ = out.Close() }()
+	l := &link{in: in, out: out, from: from}
+	p.mu.Lock()
+	if p.closed || p.isolated || p.excluded[from] {
+		p.mu.Unlock()
+		return
+	}
+	p.links[l] = struct{}{}
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.pump(l, out, reader) })
+	both.Go(func() { p.pump(l, in, out) })
+	both.Wait()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+// sender is the ID of the member that opened a connection, or 0. It reads ahead
+// and takes nothing.
+func sender(r *bufio.Reader, in net.Conn) uint64 {
+	_ = in.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	defer func() { _ = in.SetReadDeadline(time.Time{}) }()
+	for n := 1; ; n = r.Buffered() + 1 {
+		if n > r.Size() {
+			return 0
+		}
+		_, err := r.Peek(n)
+		head, _ := r.Peek(r.Buffered())
+		if !bytes.HasPrefix(head, []byte("GET /raft")) && !bytes.HasPrefix(head, []byte("POST /raft")) && len(head) > 10 {
+			return 0
+		}
+		if end := bytes.Index(head, []byte("\r\n\r\n")); end >= 0 {
+			_, after, found := bytes.Cut(head[:end+2], []byte("X-Server-From: "))
+			if !found {
+				return 0
+			}
+			value, _, _ := bytes.Cut(after, []byte("\r\n"))
+			id, _ := strconv.ParseUint(string(value), 16, 64)
+			return id
+		}
+		if err != nil {
+			return 0
+		}
+	}
+}
+
+func (p *Proxy) pump(l *link, to net.Conn, from io.Reader) {
+	defer func() {
+		_ = l.in.Close()
+		_ = l.out.Close()
+	}()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		cut := p.cut
+		p.mu.Unlock()
+		if cut != nil {
+			<-cut
+			return
+		}
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
