@@ -11,6 +11,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 )
 
@@ -165,9 +166,36 @@ func (s *Store) connected(ctx context.Context) error {
 	}
 }
 
-// retryPause is how long a refusal that will pass is waited out before the next
-// try.
-const retryPause = 50 * time.Millisecond
+const (
+	// attempts is how often a call is sent, at least, within Options.Timeout: a
+	// member that is cut off, or that lost a proposal when its leader went, keeps it
+	// for longer than an election takes elsewhere. The next attempt goes to the next
+	// member.
+	attempts = 3
+	// retryPause is how long what will pass is waited out before the next attempt.
+	retryPause = 50 * time.Millisecond
+)
+
+// attempt is a part of ctx.
+func (s *Store) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.opts.Timeout/attempts)
+}
+
+// again waits before the next attempt of what failed with err, and reports whether
+// there is to be one: the member did not answer, or says that it cannot at the
+// moment.
+func again(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	switch code(err) {
+	case codes.Unavailable:
+		return pause(ctx, retryPause) == nil
+	case codes.DeadlineExceeded:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || passing(err) && pause(ctx, retryPause) == nil
+}
 
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -42,7 +42,7 @@ func (s *Store) check(ctx context.Context) error {
 	if s.marker.Load() != nil {
 		return nil
 	}
-	resp, err := s.kv.Get(ctx, s.keys.marker())
+	resp, err := s.read(ctx, s.keys.marker())
 	if err != nil || len(resp.Kvs) == 0 {
 		return err
 	}
@@ -60,7 +60,9 @@ func (s *Store) mark(ctx context.Context) (*marker, error) {
 		return m, nil
 	}
 	key, value := s.keys.marker(), newMarker()
-	resp, err := s.kv.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+	once, cancel := s.attempt(ctx)
+	defer cancel()
+	resp, err := s.kv.Txn(once).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
 		Then(clientv3.OpPut(key, value), clientv3.OpGet(key)).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
 		return nil, err
@@ -77,43 +79,73 @@ func (s *Store) mark(ctx context.Context) (*marker, error) {
 	return m, nil
 }
 
-// commit makes one transaction, which is applied if all of conds hold, and
-// answers what failed reads where they do not. It tries again while a member
-// says that it has no leader: it surely did nothing then. An error from before
-// anything was sent is unsent.
-func (s *Store) commit(ctx context.Context, conds []clientv3.Cmp, then, failed []clientv3.Op) (*clientv3.TxnResponse, error) {
-	for try := 0; ; try++ {
+// write is one transaction, applied if all of conds hold; else it answers what
+// failed reads.
+type write struct {
+	conds        []clientv3.Cmp
+	then, failed []clientv3.Op
+	// Sent again when the outcome is unknown, it changes nothing more: its conditions
+	// do not hold any longer once it was applied.
+	repeatable bool
+}
+
+// outcome is what became of a write.
+type outcome struct {
+	*clientv3.TxnResponse
+	// The conditions did not hold, but an attempt before this one may have been
+	// applied, and be the reason.
+	doubtful bool
+}
+
+// commit carries out a write, in as many attempts as there is time for while that
+// is safe. An error from before anything was sent is unsent.
+func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
+	var doubt error // the failure of an attempt that may have been applied
+	for marks := 0; ; {
 		m, err := s.mark(ctx)
 		if err == nil {
 			err = s.connected(ctx)
 		}
-		if err == nil {
-			var resp *clientv3.TxnResponse
-			resp, err = s.kv.Txn(ctx).
-				If(append(conds[:len(conds):len(conds)], clientv3.Compare(clientv3.Value(s.keys.marker()), "=", m.value))...).
-				Then(then...).
-				Else(append(failed[:len(failed):len(failed)], clientv3.OpGet(s.keys.marker()))...).Commit()
-			if err == nil {
-				if resp.Succeeded || s.stillMarked(m, resp) {
-					return resp, nil
-				}
-				// The marker is gone, or another one: whoever has emptied the cluster
-				// under us finds the store writable.
-				s.marker.CompareAndSwap(m, nil)
-				if try < 3 {
-					continue
-				}
-				return nil, unsent{errors.New("the marker keeps changing")}
+		switch {
+		case err == nil:
+		case again(ctx, err):
+			continue
+		case doubt != nil:
+			return outcome{}, doubt
+		default:
+			return outcome{}, unsent{err}
+		}
+		once, cancel := s.attempt(ctx)
+		resp, err := s.kv.Txn(once).
+			If(append(w.conds[:len(w.conds):len(w.conds)], clientv3.Compare(clientv3.Value(s.keys.marker()), "=", m.value))...).
+			Then(w.then...).
+			Else(append(w.failed[:len(w.failed):len(w.failed)], clientv3.OpGet(s.keys.marker()))...).Commit()
+		cancel()
+		switch {
+		case err == nil && (resp.Succeeded || s.stillMarked(m, resp)):
+			return outcome{resp, doubt != nil && !resp.Succeeded}, nil
+		case err == nil:
+			// The marker is gone, or another one: whoever has emptied the cluster under
+			// us finds the store writable.
+			s.marker.CompareAndSwap(m, nil)
+			if marks++; marks <= 3 {
+				continue
 			}
-		} else {
-			err = unsent{err}
+			err = unsent{errors.New("the marker keeps changing")}
+		case refused(err):
+			if passing(err) && again(ctx, err) {
+				continue
+			}
+		default:
+			doubt = err
+			if w.repeatable && again(ctx, err) {
+				continue
+			}
 		}
-		if !passing(err) {
-			return nil, err
+		if doubt != nil {
+			err = doubt
 		}
-		if pause(ctx, retryPause) != nil {
-			return nil, err
-		}
+		return outcome{}, err
 	}
 }
 

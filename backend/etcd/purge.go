@@ -46,7 +46,7 @@ func (s *Store) sweep(ctx context.Context, start, end string, limit int) (n int,
 	if err := s.check(ctx); err != nil {
 		return 0, "", err
 	}
-	index, err := s.kv.Get(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithKeysOnly())
+	index, err := s.read(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithKeysOnly())
 	if err != nil || len(index.Kvs) == 0 {
 		return 0, "", err
 	}
@@ -116,16 +116,22 @@ func (s *Store) eraseEach(ctx context.Context, recs []backend.Record) (n int, er
 	if err == nil {
 		return len(recs), nil
 	}
-	if !errors.Is(err, backend.ErrConflict) {
+	if !changed(err) {
 		return 0, err
 	}
 	for i := range recs {
 		switch err := s.erase(ctx, recs[i:i+1]); {
 		case err == nil:
 			n++
-		case !errors.Is(err, backend.ErrConflict):
+		case !changed(err):
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// changed reports whether a record is no longer the one that was due, or may have
+// gone in an attempt that was not answered: that one is not counted.
+func changed(err error) bool {
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, errDoubtful)
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/fobkit/fob/backend"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
 )
 
 // Get implements backend.Store: one linearizable read.
@@ -23,11 +22,23 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) 
 }
 
 func (s *Store) get(ctx context.Context, id backend.ID) (backend.Record, error) {
-	resp, err := s.kv.Get(ctx, s.keys.record(id))
+	resp, err := s.read(ctx, s.keys.record(id))
 	if err != nil {
 		return backend.Record{}, err
 	}
 	return only(id, resp.Kvs)
+}
+
+// read is a Get of etcd, in as many attempts as there is time for.
+func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	for {
+		once, cancel := s.attempt(ctx)
+		resp, err := s.kv.Get(once, key, opts...)
+		cancel()
+		if err == nil || !again(ctx, err) {
+			return resp, err
+		}
+	}
 }
 
 // only is the record that a read of its key has found.
@@ -52,12 +63,7 @@ func (s *Store) fetch(ctx context.Context, all []string, revision int64) ([]*mvc
 		for i, key := range all[:n] {
 			ops[i] = clientv3.OpGet(key, clientv3.WithRev(revision))
 		}
-		resp, err := s.kv.Txn(ctx).Then(ops...).Commit()
-		// The client tries a Get again at another member, but no transaction, not
-		// even one that only reads.
-		for err != nil && code(err) == codes.Unavailable && pause(ctx, retryPause) == nil {
-			resp, err = s.kv.Txn(ctx).Then(ops...).Commit()
-		}
+		resp, err := s.readAll(ctx, ops)
 		if err != nil {
 			return nil, err
 		}
@@ -67,6 +73,19 @@ func (s *Store) fetch(ctx context.Context, all []string, revision int64) ([]*mvc
 		all = all[n:]
 	}
 	return out, nil
+}
+
+// readAll is one transaction that only reads, in as many attempts as there is time
+// for.
+func (s *Store) readAll(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+	for {
+		once, cancel := s.attempt(ctx)
+		resp, err := s.kv.Txn(once).Then(ops...).Commit()
+		cancel()
+		if err == nil || !again(ctx, err) {
+			return resp, err
+		}
+	}
 }
 
 func first(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
@@ -133,7 +152,7 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	if start >= end {
 		return backend.Page{}, nil // a cursor past an edge that has moved back
 	}
-	index, err := s.kv.Get(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)+1), clientv3.WithKeysOnly())
+	index, err := s.read(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)+1), clientv3.WithKeysOnly())
 	if err != nil {
 		return backend.Page{}, err
 	}

@@ -83,7 +83,8 @@ func (s *Store) record(ctx context.Context, batch []backend.Usage) error {
 		then = append(then, clientv3.OpPut(key, encodeEntries(batch[:n])))
 		batch = batch[n:]
 	}
-	_, err := s.commit(ctx, nil, then, nil)
+	// Not repeatable: another process may have folded what the first attempt wrote.
+	_, err := s.commit(ctx, write{then: then})
 	return err
 }
 
@@ -95,7 +96,7 @@ var errBusy = errors.New("others are folding the same usage")
 // settle folds all that was in the journal when it began, for a record is about
 // to go and its usage with it.
 func (s *Store) settle(ctx context.Context) error {
-	some, err := s.kv.Get(ctx, s.keys.journal(), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	some, err := s.read(ctx, s.keys.journal(), clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || some.Count == 0 {
 		return err
 	}
@@ -117,7 +118,7 @@ func (s *Store) fold(ctx context.Context, tries int) error {
 		if until > 0 {
 			opts = append(opts, clientv3.WithMaxCreateRev(until))
 		}
-		journal, err := s.kv.Get(ctx, s.keys.journal(), opts...)
+		journal, err := s.read(ctx, s.keys.journal(), opts...)
 		if err != nil || len(journal.Kvs) == 0 {
 			return err
 		}
@@ -185,7 +186,7 @@ func (s *Store) foldSome(ctx context.Context, journal []*mvccpb.KeyValue) (bool,
 		conds = append(conds, clientv3.Compare(clientv3.ModRevision(names[i]), "=", revision))
 		then = append(then, clientv3.OpPut(names[i], encodeUsage(u)))
 	}
-	resp, err := s.commit(ctx, conds, then, nil)
+	resp, err := s.commit(ctx, write{conds: conds, then: then, repeatable: true})
 	if err != nil {
 		return false, err
 	}
@@ -239,7 +240,7 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 // sum fills in what counters and journal say of the IDs in out, as of one
 // revision.
 func (s *Store) sum(ctx context.Context, out []backend.Usage) error {
-	journal, err := s.kv.Get(ctx, s.keys.journal(), clientv3.WithPrefix())
+	journal, err := s.read(ctx, s.keys.journal(), clientv3.WithPrefix())
 	if err != nil {
 		return err
 	}

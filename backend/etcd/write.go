@@ -48,7 +48,8 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 		_, before := s.keys.indexes(&old)
 		then = append(then, moves(before, moving)...)
 	}
-	resp, err := s.commit(ctx, []clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)})
+	// An attempt that was applied is known by its nonce when the next one meets it.
+	resp, err := s.commit(ctx, write{[]clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)}, true})
 	if err != nil {
 		return 0, err
 	}
@@ -58,12 +59,16 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 	now := first(resp.Responses[0].GetResponseRange().GetKvs())
 	switch {
 	case now != nil && written(now.Value, mine):
-		return uint64(now.ModRevision), nil // sent twice by the client, and applied the first time
+		return uint64(now.ModRevision), nil
+	case resp.doubtful: // it may have been applied, and overwritten since
+		return 0, errDoubtful
 	case now == nil && !cond.Absent():
 		return 0, backend.ErrNotFound
 	}
 	return 0, backend.ErrConflict
 }
+
+var errDoubtful = errors.New("an attempt was not answered, and the next one found a change")
 
 // moves changes the keys in the lists from before to now. etcd refuses a
 // transaction that names one key twice.
@@ -147,11 +152,13 @@ func (s *Store) erase(ctx context.Context, recs []backend.Record) error {
 			then = append(then, clientv3.OpDelete(k))
 		}
 	}
-	resp, err := s.commit(ctx, conds, then, nil)
-	if err != nil {
+	resp, err := s.commit(ctx, write{conds: conds, then: then, repeatable: true})
+	switch {
+	case err != nil:
 		return err
-	}
-	if !resp.Succeeded {
+	case resp.doubtful:
+		return errDoubtful
+	case !resp.Succeeded:
 		return backend.ErrConflict
 	}
 	return nil

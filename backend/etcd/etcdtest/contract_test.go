@@ -72,16 +72,7 @@ func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	return s
 }
 
-func TestContract(t *testing.T) {
-	for _, members := range []int{1, 3} {
-		t.Run(fmt.Sprint(members), func(t *testing.T) {
-			if members == 3 && testing.Short() {
-				t.Skip("the whole suite once more")
-			}
-			contract(t, members)
-		})
-	}
-}
+func TestContract(t *testing.T) { contract(t, 1) }
 
 // contract runs the suite, with a prefix for each store.
 func contract(t *testing.T, members int) {

@@ -70,14 +70,14 @@ func (c config) embed() (*embed.Config, error) {
 // here is a member in this process.
 type here struct{ etcd *embed.Etcd }
 
-func startHere(c config) (running, error) {
+func startHere(c config) (here, error) {
 	cfg, err := c.embed()
 	if err != nil {
-		return nil, err
+		return here{}, err
 	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+		return here{}, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	return here{e}, nil
 }
@@ -110,7 +110,9 @@ func Main() {
 	_, _ = fmt.Println("peer", r.peerAddr())
 	// The end of standard input is the wish, or the end, of who started it.
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	r.stop()
+	// Without closing the listeners first, for which etcd waits as long as a watch
+	// goes on.
+	r.etcd.Server.Stop()
 	os.Exit(0)
 }
 
