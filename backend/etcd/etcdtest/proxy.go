@@ -22,6 +22,7 @@ type Proxy struct {
 	target   string
 	closed   bool
 	cut      chan struct{} // closed by Heal; nil while nothing is cut
+	mute     bool
 	isolated bool
 	excluded map[uint64]bool // members whose connections are refused
 	links    map[*link]struct{}
@@ -56,6 +57,14 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Mute stops what the server says, until Heal; what it is told still arrives.
+func (p *Proxy) Mute() {
+	p.Cut()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = true
+}
+
 // Heal lets traffic pass again. Connections from before the cut end, as they do
 // when a network comes back after too long.
 func (p *Proxy) Heal() {
@@ -65,6 +74,7 @@ func (p *Proxy) Heal() {
 		close(p.cut)
 		p.cut = nil
 	}
+	p.mute = false
 	p.drop(func(*link) bool { return true })
 }
 
@@ -208,9 +218,9 @@ func (p *Proxy) pump(l *link, to net.Conn, from io.Reader) {
 	for {
 		n, err := from.Read(buf)
 		p.mu.Lock()
-		cut := p.cut
+		cut, passes := p.cut, p.mute && to == l.out
 		p.mu.Unlock()
-		if cut != nil {
+		if cut != nil && !passes {
 			<-cut
 			return
 		}
