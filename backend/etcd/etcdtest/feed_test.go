@@ -2,7 +2,9 @@ package etcdtest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -224,4 +226,74 @@ func TestWatchEndsWhereGoingOnIsHopeless(t *testing.T) {
 	require.ErrorIs(t, err, backend.ErrUnavailable, "also for a store that knew the layout of before")
 	require.NotErrorIs(t, err, backend.ErrIndeterminate)
 	require.ErrorContains(t, err, "layout")
+}
+
+// A feed that has much to catch up with gets it in several answers, and is not up
+// to date before the last.
+func TestCatchingUpIsWhole(t *testing.T) {
+	c := cluster(t, 1, etcdtest.Options{NoSync: true})
+	s := open(t, client(t, c.Config()), etcd.Options{})
+	create(t, s, 0)
+	f := watch(t, s, nil)
+	f.begun(t)
+	token := state(f, func(f *feed) backend.Token { return f.token })
+	f.stop()
+	const n = 2500 // etcd answers with 1000 revisions at once
+	var wg sync.WaitGroup
+	for w := range 50 {
+		wg.Go(func() {
+			for i := range n / 50 {
+				if _, err := s.Put(t.Context(), record(1+w*n/50+i), backend.IfAbsent()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	written := time.Now()
+	seen := 0
+	err := s.Watch(t.Context(), token, func(b backend.Batch) error {
+		require.False(t, b.Reset)
+		seen += len(b.Changes)
+		if b.AsOf.After(written) {
+			return errSeen
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errSeen)
+	require.Equal(t, n, seen, "changes before the first proof of them")
+}
+
+var errSeen = errors.New("seen enough")
+
+// A member, or the way to it, that falls silent without closing anything does not
+// hold the feed: it goes on at another member.
+func TestASilentMemberDoesNotHoldTheFeed(t *testing.T) {
+	c := cluster(t, 3, etcdtest.Options{NoSync: true})
+	cfg := c.Config()
+	var proxies []*etcdtest.Proxy
+	for i := range cfg.Endpoints {
+		p, err := etcdtest.NewProxy(c.Addr(i))
+		require.NoError(t, err)
+		t.Cleanup(p.Close)
+		proxies = append(proxies, p)
+		cfg.Endpoints[i] = "http://" + p.Addr()
+	}
+	s, writer := open(t, client(t, cfg), etcd.Options{}), open(t, client(t, c.Config()), etcd.Options{})
+	rec := create(t, writer, 1)
+	f := watch(t, s, nil)
+	f.begun(t)
+	for _, p := range proxies { // one of them is where the watch is
+		f.proves(t)
+		p.Cut()
+		rec.Version = mustPut(t, writer, rec)
+		start := time.Now()
+		f.sees(t, rec)
+		f.proves(t)
+		require.Less(t, time.Since(start), 15*time.Second)
+		_, err := s.Get(t.Context(), rec.ID)
+		require.NoError(t, err)
+		p.Heal()
+	}
+	f.lossless(t)
 }

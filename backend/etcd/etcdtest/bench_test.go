@@ -1,0 +1,223 @@
+package etcdtest_test
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/etcd"
+	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The benchmarks measure ratios within one run: what the store adds to etcd's own
+// client, and what waiting together saves. Each checks that the work was done.
+
+// numbered has an ID that none of the other benchmarks uses.
+func numbered(family byte, n int) backend.Record {
+	rec := record(n)
+	rec.ID[0] = family
+	rec.Owner = "owner"
+	rec.Body = make([]byte, 900)
+	binary.BigEndian.PutUint64(rec.Body, uint64(n))
+	return rec
+}
+
+func BenchmarkGet(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	bare := client(b, c.Config())
+	s := open(b, bare, etcd.Options{})
+	rec := numbered(1, 1)
+	_, err := s.Put(b.Context(), rec, backend.IfAbsent())
+	require.NoError(b, err)
+	var plain, ours time.Duration
+	for b.Loop() { // in turn, so that both see the same machine
+		at := time.Now()
+		resp, err := bare.Get(b.Context(), "fob/r"+string(rec.ID[:]))
+		plain += time.Since(at)
+		if err != nil || len(resp.Kvs) != 1 {
+			b.Fatal(err)
+		}
+		at = time.Now()
+		got, err := s.Get(b.Context(), rec.ID)
+		ours += time.Since(at)
+		if err != nil || len(got.Body) != len(rec.Body) {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(ours)/float64(plain), "times-a-bare-Get")
+}
+
+// BenchmarkCreate compares 64 callers with one.
+func BenchmarkCreate(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	s := open(b, client(b, c.Config()), etcd.Options{})
+	rate := func(family byte, callers, n int) float64 {
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		start := time.Now()
+		for range callers {
+			wg.Go(func() {
+				for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+					if _, err := s.Put(b.Context(), numbered(family, int(i)), backend.IfAbsent()); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return float64(n) / time.Since(start).Seconds()
+	}
+	family := byte(0)
+	var one, many float64
+	for b.Loop() {
+		family++
+		one += rate(family, 1, 300)
+		family++
+		many += rate(family, 64, 3000)
+	}
+	page, err := s.List(b.Context(), backend.Query{Kind: 1, Limit: backend.MaxLimit})
+	require.NoError(b, err)
+	require.Len(b, page.Records, backend.MaxLimit)
+	b.ReportMetric(many/one, "times-one-caller")
+}
+
+// BenchmarkUpdate compares an update, which reads first, with a create.
+func BenchmarkUpdate(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	s := open(b, client(b, c.Config()), etcd.Options{})
+	var create, update time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		rec := numbered(1, n)
+		at := time.Now()
+		v, err := s.Put(b.Context(), rec, backend.IfAbsent())
+		create += time.Since(at)
+		if err != nil {
+			b.Fatal(err)
+		}
+		at = time.Now()
+		next, err := s.Put(b.Context(), rec, backend.IfVersion(v))
+		update += time.Since(at)
+		if err != nil || next <= v {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(update)/float64(create), "times-a-create")
+}
+
+func BenchmarkListByOwner(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	bare := client(b, c.Config())
+	s := open(b, bare, etcd.Options{})
+	for n := range 100 {
+		_, err := s.Put(b.Context(), numbered(1, n), backend.IfAbsent())
+		require.NoError(b, err)
+	}
+	var plain, ours time.Duration
+	for b.Loop() {
+		at := time.Now()
+		resp, err := bare.Get(b.Context(), "fob/r", clientv3.WithPrefix(), clientv3.WithLimit(100))
+		plain += time.Since(at)
+		if err != nil || len(resp.Kvs) != 100 {
+			b.Fatal(err)
+		}
+		at = time.Now()
+		page, err := s.List(b.Context(), backend.Query{Kind: 1, Owner: "owner", Limit: 100})
+		ours += time.Since(at)
+		if err != nil || len(page.Records) != 100 {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(ours)/float64(plain), "times-a-bare-range")
+}
+
+// BenchmarkFeed measures from the return of a write to its change in another
+// client's feed.
+func BenchmarkFeed(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	s, other := open(b, client(b, c.Config()), etcd.Options{}), open(b, client(b, c.Config()), etcd.Options{})
+	rec := create(b, s, 1)
+	type seen struct {
+		version uint64
+		at      time.Time
+	}
+	news := make(chan seen, 1024)
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan struct{})
+	begun := make(chan struct{}, 1)
+	go func() {
+		defer close(done)
+		_ = other.Watch(ctx, nil, func(batch backend.Batch) error {
+			select {
+			case begun <- struct{}{}:
+			default:
+			}
+			for _, ch := range batch.Changes {
+				news <- seen{ch.Version, time.Now()}
+			}
+			return nil
+		})
+	}()
+	<-begun
+	var late []time.Duration
+	for b.Loop() {
+		rec.Version, _ = s.Put(b.Context(), rec, backend.IfVersion(rec.Version))
+		returned := time.Now()
+		got := <-news
+		for got.version < rec.Version {
+			got = <-news
+		}
+		late = append(late, got.at.Sub(returned))
+	}
+	cancel()
+	<-done
+	slices.Sort(late)
+	b.ReportMetric(float64(late[len(late)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(late[len(late)*99/100].Microseconds()), "p99-us")
+}
+
+// BenchmarkProof measures what an idle feed costs: the proofs in a second, and
+// how much of a processor they take, the server's part included, against the
+// bare reads that a second of one caller makes.
+func BenchmarkProof(b *testing.B) {
+	c := cluster(b, 1, etcdtest.Options{})
+	s := open(b, client(b, c.Config()), etcd.Options{})
+	create(b, s, 1)
+	const feeds = 20 // one alone is lost in the noise
+	var wg sync.WaitGroup
+	var batches atomic.Int64
+	idle := cpu()
+	time.Sleep(time.Second)
+	idle = cpu() - idle
+	ctx, cancel := context.WithCancel(b.Context())
+	for range feeds {
+		wg.Go(func() {
+			_ = s.Watch(ctx, nil, func(backend.Batch) error { batches.Add(1); return nil })
+		})
+	}
+	time.Sleep(100 * time.Millisecond)
+	var spent, took time.Duration
+	before := batches.Load()
+	for b.Loop() {
+		at, from := time.Now(), cpu()
+		time.Sleep(time.Second)
+		spent, took = spent+cpu()-from, took+time.Since(at)
+	}
+	proofs := float64(batches.Load()-before) / took.Seconds() / feeds
+	cancel()
+	wg.Wait()
+	require.Greater(b, proofs, float64(time.Second/backend.HeartbeatEvery))
+	each := (spent.Seconds() - idle.Seconds()*took.Seconds()) / took.Seconds() / feeds
+	b.ReportMetric(proofs, "proofs/s")
+	b.ReportMetric(each*100, "%-of-a-core")
+	b.ReportMetric(each/proofs*1e6, "cpu-us/proof")
+}
