@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,8 +55,16 @@ func readFailure(ctx context.Context, what string, err error) error {
 	if over := ended(ctx); over != nil {
 		return fmt.Errorf("etcd: %s: %w", what, over)
 	}
-	// Not %w: the end of a deadline of ours must not look like that of the caller's.
-	return fmt.Errorf("etcd: %s: %w: %v", what, backend.ErrUnavailable, err)
+	return because(what, backend.ErrUnavailable, err)
+}
+
+// because is a sentinel with its cause, which can be looked for as well, but for
+// the end of a deadline of ours: that must not look like one of the caller's.
+func because(what string, sentinel, err error) error {
+	if c := code(err); c == codes.DeadlineExceeded || c == codes.Canceled || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return fmt.Errorf("etcd: %s: %w: no answer in time (%s)", what, sentinel, err.Error())
+	}
+	return fmt.Errorf("etcd: %s: %w: %w", what, sentinel, err)
 }
 
 // writeFailure is what a write answers that failed with err: ErrIndeterminate,
@@ -73,41 +82,47 @@ func writeFailure(ctx context.Context, what string, err error) error {
 		if over := ended(ctx); over != nil {
 			return fmt.Errorf("etcd: %s: %w", what, over)
 		}
-		return fmt.Errorf("etcd: %s: %w: %v", what, backend.ErrUnavailable, err)
+		return because(what, backend.ErrUnavailable, err)
 	}
 	if over := ended(ctx); over != nil {
 		return fmt.Errorf("etcd: %s: %w: %w", what, backend.ErrIndeterminate, over)
 	}
-	return fmt.Errorf("etcd: %s: %w: %v", what, backend.ErrIndeterminate, err)
+	return because(what, backend.ErrIndeterminate, err)
 }
 
-// refused reports whether a member answered that it did not, and will not, carry
-// out a write. Each of these is given before the write is proposed to the
-// cluster, or by the state machine in place of applying it. What is not listed
-// may have been applied: a timeout, a change of leader, a connection that was
-// lost, a member that stops.
+// refusals are the answers of a member that did not, and will not, carry out a
+// write. Each is given before the write is proposed to the cluster, or by the state
+// machine in place of applying it. What is not listed may have been applied: a
+// timeout, a change of leader, a connection that was lost, a member that stops.
+var refusals = []error{
+	rpctypes.ErrNoSpace, rpctypes.ErrCorrupt, // alarms
+	rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrTooManyRequests, rpctypes.ErrEmptyKey,
+	rpctypes.ErrDuplicateKey, rpctypes.ErrCompacted, rpctypes.ErrFutureRev,
+	rpctypes.ErrNoLeader, rpctypes.ErrNotCapable, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner), // by the interceptor
+	rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision,
+	rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrInvalidAuthMgmt,
+}
+
+// refused reports whether a member refused a write, so that it surely was not
+// applied.
 func refused(err error) bool {
-	switch rpctypes.Error(err) {
-	case rpctypes.ErrNoSpace, rpctypes.ErrCorrupt, // alarms
-		rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrTooManyRequests, rpctypes.ErrEmptyKey,
-		rpctypes.ErrDuplicateKey, rpctypes.ErrCompacted, rpctypes.ErrFutureRev,
-		rpctypes.ErrNoLeader, rpctypes.ErrNotCapable, // by the interceptor, before the request is looked at
-		rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision,
-		rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrInvalidAuthMgmt:
-		return true
-	}
-	return rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(rpctypes.ErrGRPCNotSupportedForLearner)
+	return slices.ContainsFunc(refusals, func(refusal error) bool { return answered(err, refusal) })
+}
+
+// answered reports whether err is this answer of etcd's, as the client's own error
+// or as the status that it came in.
+func answered(err, answer error) bool {
+	return err != nil && errors.Is(rpctypes.Error(err), answer)
 }
 
 // passing reports whether a refusal ends by itself, soon: during an election, or
 // because a member is overwhelmed.
 func passing(err error) bool {
-	err = rpctypes.Error(err)
-	return err == rpctypes.ErrNoLeader || err == rpctypes.ErrTooManyRequests
+	return answered(err, rpctypes.ErrNoLeader) || answered(err, rpctypes.ErrTooManyRequests)
 }
 
 // compacted reports whether the revision that was asked for is gone.
-func compacted(err error) bool { return rpctypes.Error(err) == rpctypes.ErrCompacted }
+func compacted(err error) bool { return answered(err, rpctypes.ErrCompacted) }
 
 // hopeless reports whether a feed cannot go on however often it is tried.
 func hopeless(err error) bool {
@@ -115,7 +130,7 @@ func hopeless(err error) bool {
 		return true
 	}
 	// A watch says why it was refused as text within text.
-	return code(err) == codes.PermissionDenied || rpctypes.Error(err) == rpctypes.ErrUserEmpty ||
+	return code(err) == codes.PermissionDenied || answered(err, rpctypes.ErrUserEmpty) ||
 		err != nil && strings.Contains(err.Error(), rpctypes.ErrPermissionDenied.Error())
 }
 

@@ -64,6 +64,7 @@ func TestWhatAFailureIsTakenFor(t *testing.T) {
 			only(t, got, c.write)
 			require.NotErrorIs(t, got, context.DeadlineExceeded, "the caller's has not passed")
 			require.ErrorContains(t, got, "etcd: write")
+			require.ErrorContains(t, got, rpctypes.ErrorDesc(c.err))
 
 			// Of what was sent before the context ended nothing else is known.
 			got = etcd.WriteFailure(over, c.err)
@@ -120,15 +121,15 @@ func TestATokenIsOfOneHistory(t *testing.T) {
 		token etcd.Position
 	}{
 		"the same place":         {here, true, here},
-		"later":                  {etcd.Position{1, 2, 4, 200}, true, here},
-		"another store":          {etcd.Position{9, 2, 3, 200}, false, here},
-		"another cluster":        {etcd.Position{1, 9, 3, 200}, false, here},
-		"a past that came back":  {etcd.Position{1, 2, 3, 99}, false, here},
-		"a new life of a backup": {etcd.Position{1, 2, 2, 200}, false, here},
-		"a store that is gone":   {etcd.Position{0, 2, 3, 200}, false, here},
-		"made since":             {here, true, etcd.Position{0, 2, 3, 49}},
-		"made before":            {here, false, etcd.Position{0, 2, 3, 50}},
-		"still empty":            {etcd.Position{0, 2, 3, 101}, true, etcd.Position{0, 2, 3, 100}},
+		"later":                  {etcd.Position{Epoch: 1, Cluster: 2, Term: 4, Revision: 200}, true, here},
+		"another store":          {etcd.Position{Epoch: 9, Cluster: 2, Term: 3, Revision: 200}, false, here},
+		"another cluster":        {etcd.Position{Epoch: 1, Cluster: 9, Term: 3, Revision: 200}, false, here},
+		"a past that came back":  {etcd.Position{Epoch: 1, Cluster: 2, Term: 3, Revision: 99}, false, here},
+		"a new life of a backup": {etcd.Position{Epoch: 1, Cluster: 2, Term: 2, Revision: 200}, false, here},
+		"a store that is gone":   {etcd.Position{Epoch: 0, Cluster: 2, Term: 3, Revision: 200}, false, here},
+		"made since":             {here, true, etcd.Position{Epoch: 0, Cluster: 2, Term: 3, Revision: 49}},
+		"made before":            {here, false, etcd.Position{Epoch: 0, Cluster: 2, Term: 3, Revision: 50}},
+		"still empty":            {etcd.Position{Epoch: 0, Cluster: 2, Term: 3, Revision: 101}, true, etcd.Position{Epoch: 0, Cluster: 2, Term: 3, Revision: 100}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, c.goes, etcd.Continues(c.now, 50, c.token.Token()))
@@ -197,9 +198,9 @@ func TestAnUpdateTouchesOnlyWhatMoves(t *testing.T) {
 
 func TestUsageAddsUp(t *testing.T) {
 	a, b := backend.ID{1}, backend.ID{2}
-	got := etcd.Merge([]backend.Usage{{a, 1, 5}, {b, 2, 9}, {a, 3, 4}})
+	got := etcd.Merge([]backend.Usage{{ID: a, N: 1, Last: 5}, {ID: b, N: 2, Last: 9}, {ID: a, N: 3, Last: 4}})
 	sort.Slice(got, func(i, j int) bool { return got[i].N > got[j].N })
-	require.Equal(t, []backend.Usage{{a, 4, 5}, {b, 2, 9}}, got)
+	require.Equal(t, []backend.Usage{{ID: a, N: 4, Last: 5}, {ID: b, N: 2, Last: 9}}, got)
 	back, ok := etcd.DecodeEntries([]byte(etcd.EncodeEntries(got)))
 	require.True(t, ok)
 	require.Equal(t, got, back)
@@ -207,6 +208,15 @@ func TestUsageAddsUp(t *testing.T) {
 		_, ok := etcd.DecodeEntries([]byte(bad))
 		require.False(t, ok)
 	}
+}
+
+func TestASlowConsumerCostsLittleMemory(t *testing.T) {
+	b := etcd.Flood(100_000)
+	require.Len(t, b.Changes, 100_000)
+	require.False(t, b.Reset)
+	b = etcd.Flood(100_005)
+	require.True(t, b.Reset)
+	require.Len(t, b.Changes, 4, "those after the Reset")
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -113,6 +113,7 @@ func (w *writers) more(t *testing.T, n int64) {
 // SIGKILL, under 8 writers and two feeds: one of a client that knows all members,
 // one of a client that begins at the one that goes.
 func TestTheFeedAndTheWritesOutliveTheLeader(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 3, etcdtest.Options{Processes: true, NoSync: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	create(t, s, 900_000)
@@ -144,6 +145,7 @@ func TestTheFeedAndTheWritesOutliveTheLeader(t *testing.T) {
 // A member that is cut off from the others still answers a watch's request for
 // progress, from its own past: the reason why that alone proves nothing here.
 func TestAMemberThatIsCutOffProvesNothing(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 3, etcdtest.Options{NoSync: true})
 	stale := (c.Leader() + 1) % 3
 	all, alone := open(t, client(t, c.Config((stale+1)%3, (stale+2)%3)), etcd.Options{}), open(t, client(t, c.Config(stale)), etcd.Options{Timeout: time.Second})

@@ -29,6 +29,7 @@ func only(t *testing.T, err, want error) {
 // An answer that is lost does not make a write unknown while there is time for
 // another attempt: that one meets the first, and knows it.
 func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	proxy, err := etcdtest.NewProxy(c.Addr(0))
@@ -73,6 +74,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 // Without an answer, and without another member, the outcome is unknown, after
 // Options.Timeout at most.
 func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	proxy, err := etcdtest.NewProxy(c.Addr(0))
 	require.NoError(t, err)
@@ -104,6 +106,7 @@ func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 }
 
 func TestNoSpaceIsUnavailableAndReadsGoOn(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 2 << 20})
 	admin := client(t, c.Config())
 	s := open(t, admin, etcd.Options{})
@@ -135,6 +138,7 @@ func TestNoSpaceIsUnavailableAndReadsGoOn(t *testing.T) {
 }
 
 func TestAStoreBehindTLS(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, TLS: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	rec := create(t, s, 1)
@@ -179,6 +183,7 @@ func secure(t *testing.T, admin *clientv3.Client) {
 // The rights to the prefix are all that a store needs, and those to read it are
 // all that a process needs which only verifies.
 func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	secure(t, client(t, c.Config()))
 	as := func(user string) *clientv3.Client {
@@ -243,6 +248,7 @@ func TestLeastPrivilege(t *testing.T) {
 }
 
 func TestWhatIsDamagedIsCorruptAndNotMissing(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	s := open(t, admin, etcd.Options{})

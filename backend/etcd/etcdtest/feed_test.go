@@ -25,6 +25,7 @@ func compact(t *testing.T, c *clientv3.Client) {
 }
 
 func TestATokenFromBeforeACompactionGetsAReset(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	s := open(t, admin, etcd.Options{})
@@ -58,6 +59,7 @@ func TestATokenFromBeforeACompactionGetsAReset(t *testing.T) {
 // A feed that is cut off while history goes on and is compacted must not come
 // back as if nothing had been lost.
 func TestACompactionBehindACutGetsAReset(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	writer := open(t, admin, etcd.Options{})
@@ -99,6 +101,7 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 }
 
 func TestATokenOutlivesARestartOfTheServer(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{Processes: true, NoSync: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	create(t, s, 0)
@@ -128,6 +131,7 @@ func TestATokenOutlivesARestartOfTheServer(t *testing.T) {
 // Revisions are those of the whole cluster: what others write raises them without
 // an event for this feed, and still it must prove that it is up to date.
 func TestOthersWritesDoNotHoldUpTheProof(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	other := client(t, c.Config())
 	s := open(t, client(t, c.Config()), etcd.Options{})
@@ -161,6 +165,7 @@ func TestOthersWritesDoNotHoldUpTheProof(t *testing.T) {
 // A store that is made anew under the same prefix is another one, and a watch on
 // the old must not take it for its continuation.
 func TestAStoreMadeAnewGetsAReset(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	s := open(t, admin, etcd.Options{Prefix: "anew/"})
@@ -181,6 +186,7 @@ func TestAStoreMadeAnewGetsAReset(t *testing.T) {
 // A feed that began before anything was written misses nothing of what is, and
 // has no reason for a Reset.
 func TestAFeedOfAnEmptyStore(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	f := watch(t, s, nil)
@@ -196,6 +202,7 @@ func TestAFeedOfAnEmptyStore(t *testing.T) {
 }
 
 func TestWatchEndsWhereGoingOnIsHopeless(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	closing, err := clientv3.New(c.Config())
@@ -231,6 +238,7 @@ func TestWatchEndsWhereGoingOnIsHopeless(t *testing.T) {
 // A feed that has much to catch up with gets it in several answers, and is not up
 // to date before the last.
 func TestCatchingUpIsWhole(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	create(t, s, 0)
@@ -269,6 +277,7 @@ var errSeen = errors.New("seen enough")
 // A member, or the way to it, that falls silent without closing anything does not
 // hold the feed: it goes on at another member.
 func TestASilentMemberDoesNotHoldTheFeed(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 3, etcdtest.Options{NoSync: true})
 	cfg := c.Config()
 	var proxies []*etcdtest.Proxy

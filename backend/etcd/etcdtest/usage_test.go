@@ -46,6 +46,7 @@ func used(t *testing.T, s *etcd.Store, want ...backend.Usage) {
 }
 
 func TestUsageThatAKilledProcessLeftCounts(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	s := open(t, admin, etcd.Options{})
@@ -80,6 +81,7 @@ func TestUsageThatAKilledProcessLeftCounts(t *testing.T) {
 // read meanwhile: no addition is lost, none counts twice, and no reader sees a
 // part of one.
 func TestManyProcessesAddUsage(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	const stores, adds, size = 4, 12, 250
 	batch := make([]backend.Usage, size)
@@ -120,6 +122,7 @@ func TestManyProcessesAddUsage(t *testing.T) {
 }
 
 func TestALargeBatchOfUsage(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	s := open(t, client(t, c.Config()), etcd.Options{})
 	batch := make([]backend.Usage, 10_001)
@@ -133,6 +136,7 @@ func TestALargeBatchOfUsage(t *testing.T) {
 
 // Two processes sweep at once: each record goes once, and is counted once.
 func TestTwoProcessesPurge(t *testing.T) {
+	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	s, other := open(t, client(t, c.Config()), etcd.Options{}), open(t, client(t, c.Config()), etcd.Options{})
 	const due = 150
