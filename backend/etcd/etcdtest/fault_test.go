@@ -71,6 +71,32 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	only(t, err, backend.ErrConflict)
 }
 
+// An attempt that was applied and not answered may be overwritten before the next
+// one: then neither success nor a conflict is true.
+func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, 1, etcdtest.Options{NoSync: true})
+	proxy, err := etcdtest.NewProxy(c.Addr(0))
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	cfg := c.Config()
+	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	s := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second})
+	plain := open(t, client(t, c.Config()), etcd.Options{})
+	create(t, s, 1) // the connection is there
+	proxy.Mute()
+	put := make(chan error, 1)
+	go func() { _, err := s.Put(t.Context(), record(2), backend.IfAbsent()); put <- err }()
+	var made backend.Record
+	eventually(t, "the write whose answer is lost", func() bool {
+		made, err = plain.Get(t.Context(), record(2).ID)
+		return err == nil
+	})
+	mustPut(t, plain, made)
+	proxy.Heal()
+	only(t, <-put, backend.ErrIndeterminate)
+}
+
 // Without an answer, and without another member, the outcome is unknown, after
 // Options.Timeout at most.
 func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
