@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -18,9 +19,12 @@ const (
 	proofTimeout = time.Second
 	// maxProofs is how many proofs wait for the watch to reach their revision.
 	maxProofs = 8
-	// A watch that says nothing for so long, while a proof waits for it, hangs on a
-	// connection or a member that is cut off: another one is tried.
-	stallAfter = 1500 * time.Millisecond
+	// A watch that gets no further for so long, while a proof waits for it, hangs on a
+	// connection or a member that is cut off: another one is tried. Each try that
+	// ends like this doubles the time for the next: to begin a watch, a user is
+	// authenticated anew, which takes a busy member longer than that.
+	stallAfter    = 1500 * time.Millisecond
+	stallAfterMax = 30 * time.Second
 
 	sessionPause    = 50 * time.Millisecond
 	sessionPauseMax = 500 * time.Millisecond
@@ -36,6 +40,7 @@ var (
 // hopeless.
 func (f *follower) follow(ctx context.Context) error {
 	wait := sessionPause
+	f.patience = stallAfter
 	for {
 		began := time.Now()
 		err := f.session(ctx)
@@ -46,7 +51,10 @@ func (f *follower) follow(ctx context.Context) error {
 			return err
 		case errors.Is(err, errLost):
 			f.lost = true
-		case !f.warned:
+		case errors.Is(err, errStalled):
+			f.patience = min(2*f.patience, stallAfterMax)
+		}
+		if !f.warned {
 			f.warned = true
 			f.store.opts.Logger.Warn("etcd: the feed is interrupted and goes on as soon as it can", "error", err)
 		}
@@ -57,6 +65,18 @@ func (f *follower) follow(ctx context.Context) error {
 			return err
 		}
 		wait = min(2*wait, sessionPauseMax)
+		f.sidestep(ctx)
+	}
+}
+
+// sidestep makes one request more, or none. The client goes through the members in
+// turn, and as many requests in each session as there are members would bring
+// every watch to the same one: the one that is cut off, say.
+func (f *follower) sidestep(ctx context.Context) {
+	var coin [1]byte
+	_, _ = rand.Read(coin[:]) // never returns an error
+	if coin[0]&1 == 0 {
+		_ = f.store.probe(ctx) // only to take its turn
 	}
 }
 
@@ -142,7 +162,7 @@ func (f *follower) session(ctx context.Context) error {
 	}()
 	records := f.store.keys.records()
 	// Watch waits for the member, without an end of its own.
-	hung := time.AfterFunc(stallAfter, cancel)
+	hung := time.AfterFunc(f.patience, cancel)
 	changes := w.Watch(ctx, records, clientv3.WithRange(after([]byte(records))), clientv3.WithRev(f.at.revision+1), clientv3.WithCreatedNotify())
 	if !hung.Stop() {
 		return errStalled
@@ -162,20 +182,24 @@ func (f *follower) session(ctx context.Context) error {
 	}()
 	tick := time.NewTicker(proveEvery)
 	defer tick.Stop()
-	heard := time.Now()
+	moved := time.Now()
 	f.request(ctx, w, waiting)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case resp, ok := <-changes:
-			heard = time.Now()
 			if !ok {
 				return errOver
 			}
+			before := f.at.revision
 			if err := f.receive(&resp); err != nil {
 				return err
 			}
+			if f.at.revision > before {
+				moved = time.Now()
+			}
+			f.warned, f.patience = false, stallAfter
 		case p := <-proofs:
 			asking = false
 			if hopeless(p.err) {
@@ -191,7 +215,7 @@ func (f *follower) session(ctx context.Context) error {
 			waiting = append(waiting, p)
 			f.request(ctx, w, waiting)
 		case <-tick.C:
-			if len(waiting) > 0 && time.Since(waiting[0].asked) > stallAfter && time.Since(heard) > stallAfter {
+			if len(waiting) > 0 && time.Since(waiting[0].asked) > f.patience && time.Since(moved) > f.patience {
 				return errStalled
 			}
 			if !asking && len(waiting) < maxProofs {
@@ -263,7 +287,6 @@ func (f *follower) reached(waiting []pending) []pending {
 	}
 	if n > 0 {
 		f.prove(waiting[n-1].asked)
-		f.warned = false
 	}
 	return waiting[n:]
 }

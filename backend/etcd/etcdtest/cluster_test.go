@@ -154,6 +154,9 @@ func TestAMemberThatIsCutOffProvesNothing(t *testing.T) {
 	cut, free := watch(t, alone, nil), watch(t, anyone, nil)
 	cut.begun(t)
 	free.begun(t)
+	// Only a watch that is past its beginning is told of its progress.
+	rec.Version = mustPut(t, all, rec)
+	cut.sees(t, rec)
 	cut.proves(t)
 
 	// A bare watch that does not demand a leader, for comparison.
@@ -192,6 +195,36 @@ func TestAMemberThatIsCutOffProvesNothing(t *testing.T) {
 	cut.proves(t)
 	cut.lossless(t)
 	free.lossless(t)
+}
+
+// Where the watch is when its member is cut off, and where it is tried next, is up
+// to the client's turn: each member is cut off in turn, a few times.
+func TestAFeedFindsAMemberThatIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, 3, etcdtest.Options{NoSync: true})
+	writer := open(t, client(t, c.Config()), etcd.Options{})
+	rec := create(t, writer, 1)
+	s := open(t, client(t, c.Config()), etcd.Options{}) // with a client of its own: nothing else disturbs its turn
+	f := watch(t, s, nil)
+	f.begun(t)
+	for i := range 3 {
+		c.Isolate(i)
+		eventually(t, "a write", func() bool {
+			got, err := writer.Get(t.Context(), rec.ID)
+			if err == nil {
+				got.Version, err = writer.Put(t.Context(), got, backend.IfVersion(got.Version))
+				rec = got
+			}
+			return err == nil
+		})
+		start := time.Now()
+		f.sees(t, rec)
+		f.proves(t)
+		t.Logf("after %v", time.Since(start))
+		c.Heal()
+		f.proves(t)
+	}
+	f.lossless(t)
 }
 
 func mustPut(t *testing.T, s backend.Store, rec backend.Record) uint64 {

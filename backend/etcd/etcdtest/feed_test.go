@@ -109,7 +109,7 @@ func TestATokenOutlivesARestartOfTheServer(t *testing.T) {
 	live.begun(t)
 	token := state(live, func(f *feed) backend.Token { return f.token })
 	first := create(t, s, 1)
-	c.Stop(0)
+	c.Kill(0)
 	require.NoError(t, c.Restart(0))
 	var second backend.Record
 	eventually(t, "a write after the restart", func() bool {

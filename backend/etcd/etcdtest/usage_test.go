@@ -83,7 +83,7 @@ func TestUsageThatAKilledProcessLeftCounts(t *testing.T) {
 func TestManyProcessesAddUsage(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	const stores, adds, size = 4, 12, 250
+	const stores, adds, size = 3, 6, 250
 	batch := make([]backend.Usage, size)
 	ids := make([]backend.ID, size)
 	for i := range batch {
