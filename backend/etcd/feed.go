@@ -83,7 +83,8 @@ type follower struct {
 	seen   position // what the last proof showed
 	warned bool     // of the outage that it is in
 
-	patience time.Duration // with a watch that does not answer
+	stalls   int           // sessions in a row that did not answer
+	patience time.Duration // with the next
 
 	mu      sync.Mutex // guards what is below
 	changes map[backend.ID]uint64

@@ -20,8 +20,8 @@ const (
 	// maxProofs is how many proofs wait for the watch to reach their revision.
 	maxProofs = 8
 	// A watch that gets no further for so long, while a proof waits for it, hangs on a
-	// connection or a member that is cut off: another one is tried. Each try that
-	// ends like this doubles the time for the next: to begin a watch, a user is
+	// connection or a member that is cut off: another one is tried. Every third try in
+	// a row that ends like this doubles the time: to begin a watch, a user is
 	// authenticated anew, which takes a busy member longer than that.
 	stallAfter    = 1500 * time.Millisecond
 	stallAfterMax = 30 * time.Second
@@ -52,7 +52,9 @@ func (f *follower) follow(ctx context.Context) error {
 		case errors.Is(err, errLost):
 			f.lost = true
 		case errors.Is(err, errStalled):
-			f.patience = min(2*f.patience, stallAfterMax)
+			if f.stalls++; f.stalls%3 == 0 {
+				f.patience = min(2*f.patience, stallAfterMax)
+			}
 		}
 		if !f.warned {
 			f.warned = true
@@ -199,7 +201,7 @@ func (f *follower) session(ctx context.Context) error {
 			if f.at.revision > before {
 				moved = time.Now()
 			}
-			f.warned, f.patience = false, stallAfter
+			f.warned, f.stalls, f.patience = false, 0, stallAfter
 		case p := <-proofs:
 			asking = false
 			if hopeless(p.err) {

@@ -105,7 +105,7 @@ func contract(t *testing.T, members int) {
 		},
 		Kill: func(t *testing.T) {
 			prefix := fmt.Sprintf("kill%d/", stores.Add(1))
-			rounds := 3
+			rounds := 2
 			if testing.Short() {
 				rounds = 1
 			}
