@@ -30,7 +30,8 @@
 //
 // Manager is the facade: it does all of the above over a store. A store is a
 // backend.Store: package backend/memory for tests, backend/badger for one
-// process with its own directory. Verifier is the one-method interface that
+// process with its own directory, and, in modules of their own, backend/sqlite,
+// backend/postgres and backend/etcd for several processes. Verifier is the one-method interface that
 // middleware takes (see package httpauth); it cannot issue or revoke. TokenVerifier
 // is one that needs public keys alone, and knows of no revocation. Secret
 // holds what must not be printed, and prints as a redaction.
@@ -58,7 +59,8 @@
 // change made by another process is seen when the store's feed tells of it, and
 // within Config.MaxStaleness whatever becomes of the feed. Credential.AsOf says how
 // current an answer is, and Manager.Fresh is a Verifier that reads the store in each
-// call.
+// call. Manager.RevokeEverywhere returns when no process can accept any more, and
+// Manager.Health tells how a process stands with the feed.
 //
 // # What a failure means
 //

@@ -394,3 +394,40 @@ func everything(t *testing.T, store backend.Store) (all []backend.Record) {
 	}
 	return all
 }
+
+// countedLists counts the records that lists returned.
+type countedLists struct {
+	backend.Store
+	listed atomic.Int64
+}
+
+func (s *countedLists) Unwrap() backend.Store { return s.Store }
+
+func (s *countedLists) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	lister, _ := backend.As[backend.Lister](s.Store)
+	page, err := lister.List(ctx, q)
+	s.listed.Add(int64(len(page.Records)))
+	return page, err
+}
+
+// A Manager over many credentials begins by reading what was revoked, and no credential.
+func TestStartReadsOnlyWhatWasRevoked(t *testing.T) {
+	store := memory.New()
+	first := newManager(t, store, fob.Config{})
+	text, _ := mustIssue(t, first, fob.KeySpec{})
+	for range 5000 {
+		mustIssue(t, first, fob.KeySpec{})
+	}
+	for _, subject := range []string{"a", "b", "c"} {
+		_, err := first.RevokeSubject(t.Context(), subject, "", fob.SubjectUser)
+		require.NoError(t, err)
+	}
+	counted := &countedLists{Store: store}
+	fault := backendtest.NewFault(counted)
+	second := newManager(t, fault, fob.Config{})
+	require.True(t, second.Health().Following)
+	require.EqualValues(t, 3, counted.listed.Load())
+	require.Zero(t, gets(fault))
+	mustVerify(t, second, text)
+	require.Equal(t, 1, gets(fault))
+}
