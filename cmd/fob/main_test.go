@@ -1,0 +1,123 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/pgtest"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+)
+
+// build makes the command as a user builds it, and returns how to run it.
+func build(t *testing.T) func(args ...string) (out, errs string, status int) {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "fob")
+	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return func(args ...string) (string, string, int) {
+		var out, errs strings.Builder
+		cmd := exec.Command(exe, args...)
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			require.NoError(t, err)
+		}
+		return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	fob := build(t)
+	for _, args := range [][]string{
+		nil, {"mint"}, {"migrate"}, {"migrate", "-postgres", "x", "-sqlite", "y"}, {"migrate", "-sqlite", "x", "-schema", "y"}, {"migrate", "-sqlite", "x", "y"},
+		{"migrate", "-postgres", "x", "-from", "1"}, {"migrate", "-nonsense"}, {"grants"}, {"grants", "a", "b"},
+	} {
+		out, errs, status := fob(args...)
+		require.Equal(t, 2, status, args)
+		require.Empty(t, out)
+		require.Contains(t, errs, "usage:")
+	}
+	for _, args := range [][]string{{"help"}, {"migrate", "-h"}} {
+		out, errs, status := fob(args...)
+		require.Zero(t, status)
+		require.Contains(t, out, "usage:")
+		require.Empty(t, errs)
+	}
+	_, errs, status := fob("migrate", "-postgres", "postgres://ann:hush@127.0.0.1:1/x?connect_timeout=1")
+	require.Equal(t, 1, status)
+	require.NotContains(t, errs, "hush")
+	_, _, status = fob("migrate", "-postgres-print", "-from", "999")
+	require.Equal(t, 1, status)
+	_, _, status = fob("grants", "-schema", "pg_x", "app")
+	require.Equal(t, 1, status)
+}
+
+func TestAFile(t *testing.T) {
+	fob := build(t)
+	file := filepath.Join(t.TempDir(), "fob.db")
+	for range 2 {
+		out, errs, status := fob("migrate", "-sqlite", file)
+		require.Zero(t, status, errs)
+		require.Contains(t, out, "up to date")
+	}
+	store, err := sqlite.Open(file, sqlite.Options{})
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+	require.NoError(t, os.WriteFile(file, []byte(strings.Repeat("no database ", 1000)), 0o600))
+	_, errs, status := fob("migrate", "-sqlite", file)
+	require.Equal(t, 1, status)
+	require.NotEmpty(t, errs)
+}
+
+// What the command prints is what an owner runs, and all that the application then needs.
+func TestAServer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	server, err := pgtest.Start(ctx, pgtest.Config{})
+	if errors.Is(err, pgtest.ErrNoServer) {
+		t.Skipf("not on PostgreSQL: %v", err)
+	}
+	require.NoError(t, err)
+	defer func() { require.NoError(t, server.Close()) }()
+	fob := build(t)
+	owner, err := pgxpool.New(ctx, server.URL("postgres"))
+	require.NoError(t, err)
+	defer owner.Close()
+	_, err = owner.Exec(ctx, "CREATE ROLE app LOGIN PASSWORD 'app'")
+	require.NoError(t, err)
+
+	for range 2 {
+		out, errs, status := fob("migrate", "-postgres", server.URL("postgres"), "-schema", "keys")
+		require.Zero(t, status, errs)
+		require.Contains(t, out, "migration 1")
+	}
+	script, errs, status := fob("migrate", "-postgres-print", "-schema", "by hand")
+	require.Zero(t, status, errs)
+	_, err = owner.Exec(ctx, script)
+	require.NoError(t, err)
+	app, err := pgxpool.New(ctx, server.URLAs("app", "app", "postgres"))
+	require.NoError(t, err)
+	defer app.Close()
+	for _, schema := range []string{"keys", "by hand"} {
+		text, errs, status := fob("grants", "-schema", schema, "app")
+		require.Zero(t, status, errs)
+		_, err = owner.Exec(ctx, text)
+		require.NoError(t, err)
+		store, err := postgres.New(ctx, app, postgres.Options{Schema: schema})
+		require.NoError(t, err)
+		_, err = store.Put(ctx, backend.Record{ID: backend.ID{1}, Kind: 1}, backend.IfAbsent())
+		require.NoError(t, err)
+		require.NoError(t, store.Close())
+	}
+}
