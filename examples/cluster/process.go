@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/fobkit/fob"
+)
+
+// childEnv holds the storeAt of a process that this program started from itself.
+const childEnv = "FOB_EXAMPLE_CLUSTER"
+
+// request and reply are one line each, to and from a process. Instants are Unix
+// nanoseconds: all processes run on one machine, and read one clock.
+type request struct {
+	Do   string
+	Text string `json:",omitempty"`
+	ID   string `json:",omitempty"`
+}
+
+type reply struct {
+	Began, Ended int64
+	Said         string `json:",omitempty"`
+	Text         string `json:",omitempty"`
+	ID           string `json:",omitempty"`
+	Err          string `json:",omitempty"`
+}
+
+// process is one of the three, seen from the one that tells the story.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func start(s storeAt) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(self)}
+	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	p.cmd.Stderr = os.Stderr
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewScanner(out)
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	_, err = p.read() // it is ready
+	return p, err
+}
+
+// stop lets the process end by itself.
+func (p *process) stop() error {
+	return errors.Join(p.in.Close(), p.cmd.Wait())
+}
+
+func (p *process) ask(r request) (reply, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return reply{}, err
+	}
+	if _, err := p.in.Write(append(text, '\n')); err != nil {
+		return reply{}, err
+	}
+	return p.read()
+}
+
+func (p *process) read() (reply, error) {
+	if !p.out.Scan() {
+		return reply{}, errors.Join(errors.New("a process has ended"), p.out.Err())
+	}
+	var r reply
+	if err := json.Unmarshal(p.out.Bytes(), &r); err != nil {
+		return reply{}, err
+	}
+	if r.Err != "" {
+		return r, errors.New(r.Err)
+	}
+	return r, nil
+}
+
+// runChild is what each of the three processes does.
+func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (err error) {
+	var s storeAt
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return err
+	}
+	store, closeStore, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStore()) }()
+	keys, err := fob.New(store, fob.Config{Prefix: "acme_live"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	for !keys.Health().Following { // from here on it is told what the others do
+		time.Sleep(time.Millisecond)
+	}
+	say := json.NewEncoder(out)
+	if err := say.Encode(reply{}); err != nil {
+		return err
+	}
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		var req request
+		if err := json.Unmarshal(lines.Bytes(), &req); err != nil {
+			return err
+		}
+		r := reply{Began: time.Now().UnixNano()}
+		if err := do(ctx, keys, req, &r); err != nil {
+			r.Err = err.Error()
+		}
+		r.Ended = time.Now().UnixNano()
+		if err := say.Encode(r); err != nil {
+			return err
+		}
+		if req.Do == "watch" && r.Err == "" {
+			if err := say.Encode(untilRefused(ctx, keys, req.Text)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
+	switch req.Do {
+	case "issue":
+		secret, key, err := keys.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+		if err != nil {
+			return err
+		}
+		r.Text, r.ID = secret.Reveal(), key.ID().String()
+		return nil
+	case "verify", "watch":
+		cred, err := keys.Verify(ctx, req.Text)
+		switch {
+		case errors.Is(err, fob.ErrRejected):
+			r.Said = "refused: " + err.Error()
+		case err != nil:
+			return err
+		default:
+			r.Said = "accepted, it is " + cred.Subject() + "'s"
+		}
+		return nil
+	}
+	id, err := fob.ParseID(req.ID)
+	if err != nil {
+		return err
+	}
+	switch req.Do {
+	case "revoke":
+		_, err = keys.Revoke(ctx, id, "leaked")
+	case "everywhere":
+		_, err = keys.RevokeEverywhere(ctx, id, "leaked")
+	default:
+		err = fmt.Errorf("what is %q?", req.Do)
+	}
+	return err
+}
+
+// untilRefused verifies a key again and again until it is refused, and says when the
+// last verification began that was not.
+func untilRefused(ctx context.Context, keys *fob.Manager, text string) reply {
+	var last int64
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		began := time.Now()
+		_, err := keys.Verify(ctx, text)
+		switch {
+		case errors.Is(err, fob.ErrRejected):
+			return reply{Began: last}
+		case err == nil:
+			last = began.UnixNano()
+		case began.After(end):
+			return reply{Err: err.Error()}
+		}
+		if began.After(end) {
+			return reply{Err: "still accepted after half a minute"}
+		}
+	}
+}
