@@ -19,6 +19,8 @@ const (
 	libO1egl    = "github.com/o1egl/paseto/v2"
 	libAidan    = "aidanwoods.dev/go-paseto"
 	libO1eglOld = "github.com/o1egl/paseto"
+	libPgx      = "github.com/jackc/pgx/v5"
+	libEtcd     = "go.etcd.io/etcd"
 )
 
 // layers is the drawing of who may import whom, which keeps secrets out of the
@@ -29,11 +31,11 @@ var layers = []layer{
 	{"backend", nil, nil},
 	{"backend/memory", []string{"backend"}, nil},
 	{"backend/badger", []string{"backend", "backend/internal/..."}, []string{libBadger, "golang.org/x/crypto", "golang.org/x/sys"}},
-	{"backend/postgres", []string{"backend", "backend/internal/..."}, []string{"github.com/jackc/pgx/v5"}},
+	{"backend/postgres", []string{"backend", "backend/internal/..."}, []string{libPgx}},
 	// google.golang.org/grpc: an error of its client may be a status of gRPC.
-	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{"go.etcd.io/etcd", "google.golang.org/grpc"}},
+	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{libEtcd, "google.golang.org/grpc"}},
 	// Runs servers for tests; its own module, so that none of that reaches a user.
-	{"backend/etcd/etcdtest", nil, []string{"go.etcd.io/etcd", "go.uber.org/zap"}},
+	{"backend/etcd/etcdtest", nil, []string{libEtcd, "go.uber.org/zap"}},
 	{"backend/sqlite", []string{"backend", "backend/internal/..."}, []string{"modernc.org/sqlite"}},
 	{"backend/internal", []string{"backend"}, nil},
 	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
@@ -43,8 +45,10 @@ var layers = []layer{
 	{"httpauth", []string{"."}, nil},
 	{"oauth", []string{"."}, nil},
 	{"fobtest", []string{".", "backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
-	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x"}},
+	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x", libPgx}},
 	{"examples", []string{".", "backend/...", "httpauth", "oauth", "fobtest"}, nil},
+	// Its own module: it opens the clients that its stores borrow.
+	{"examples/cluster", []string{".", "backend/..."}, []string{libPgx, libEtcd}},
 	{"bench", []string{".", "backend/...", "cache", "httpauth", "oauth", "fobtest", "internal/..."}, []string{libBadger, libLRU, "golang.org/x"}},
 	// Measures other libraries, whichever they are; its own module, so that
 	// none of them reaches a user.

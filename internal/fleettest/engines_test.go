@@ -1,0 +1,230 @@
+package fleettest_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/etcd"
+	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/pgtest"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// storeAt is where a store is, as a process is told.
+type storeAt struct {
+	Kind      string
+	Path      string   // sqlite
+	URL       string   // postgres
+	Schema    string   // postgres
+	Endpoints []string // etcd
+	Prefix    string   // etcd
+}
+
+// open opens the store.
+func (s storeAt) open(ctx context.Context) (backend.Store, func(), error) {
+	switch s.Kind {
+	case "sqlite":
+		store, err := sqlite.Open(s.Path, sqlite.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, func() { _ = store.Close() }, nil
+	case "postgres":
+		cfg, err := pgxpool.ParseConfig(s.URL)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.MaxConns = 6
+		cfg.ConnConfig.ConnectTimeout = 2 * time.Second
+		postgres.Configure(cfg)
+		pool, err := pgxpool.NewWithConfig(ctx, cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		opts := postgres.Options{Schema: s.Schema}
+		store, err := postgres.New(ctx, pool, opts)
+		if err != nil {
+			pool.Close()
+			return nil, nil, err
+		}
+		return store, func() { _ = store.Close(); pool.Close() }, nil
+	case "etcd":
+		client, err := clientv3.New(clientv3.Config{Endpoints: s.Endpoints, DialTimeout: 2 * time.Second})
+		if err != nil {
+			return nil, nil, err
+		}
+		store, err := etcd.New(client, etcd.Options{Prefix: s.Prefix})
+		if err != nil {
+			_ = client.Close()
+			return nil, nil, err
+		}
+		return store, func() { _ = store.Close(); _ = client.Close() }, nil
+	}
+	return nil, nil, fmt.Errorf("no store of kind %q", s.Kind)
+}
+
+// engine is a server, or a file, that stores live in.
+type engine interface {
+	// fresh makes an empty store.
+	fresh(t testing.TB) storeAt
+	// through is the same store behind a connection of its own that can be broken; nil
+	// where there is no connection to break.
+	through(t testing.TB, s storeAt) (storeAt, *link)
+}
+
+// engines starts each server once.
+var engines = &started{}
+
+type started struct {
+	mu       sync.Mutex
+	postgres *pgtest.Server
+	etcd     *etcdtest.Cluster
+}
+
+func (e *started) get(t testing.TB, kind string) engine {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch kind {
+	case "postgres":
+		if e.postgres == nil {
+			e.postgres = startPostgres(t)
+		}
+		return onPostgres{e.postgres}
+	case "etcd":
+		if e.etcd == nil {
+			cluster, err := etcdtest.Start(1, etcdtest.Options{})
+			require.NoError(t, err)
+			e.etcd = cluster
+		}
+		return onEtcd{e.etcd}
+	}
+	return onFile{}
+}
+
+func startPostgres(t testing.TB) *pgtest.Server {
+	t.Helper()
+	ctx, cancel := background(5 * time.Minute)
+	defer cancel()
+	server, err := pgtest.Start(ctx, pgtest.Config{Settings: []string{"max_connections = 200"}})
+	if errors.Is(err, pgtest.ErrNoServer) {
+		t.Skipf("not on PostgreSQL: %v", err)
+	}
+	require.NoError(t, err)
+	return server
+}
+
+func (e *started) close() {
+	if e.postgres != nil {
+		_ = e.postgres.Close()
+	}
+	if e.etcd != nil {
+		_ = e.etcd.Close()
+	}
+}
+
+func name() string { return "fleet_" + strings.ToLower(rand.Text()[:12]) }
+
+type onFile struct{}
+
+func (onFile) fresh(t testing.TB) storeAt {
+	return storeAt{Kind: "sqlite", Path: filepath.Join(t.TempDir(), "fob.db")}
+}
+
+func (onFile) through(_ testing.TB, s storeAt) (storeAt, *link) { return s, nil }
+
+type onPostgres struct{ server *pgtest.Server }
+
+func (e onPostgres) fresh(t testing.TB) storeAt {
+	t.Helper()
+	s := storeAt{Kind: "postgres", URL: e.server.URL("postgres"), Schema: name()}
+	ctx, cancel := background(time.Minute)
+	defer cancel()
+	pool, err := pgxpool.New(ctx, s.URL)
+	require.NoError(t, err)
+	defer pool.Close()
+	require.NoError(t, postgres.Migrate(ctx, pool, postgres.Options{Schema: s.Schema}))
+	return s
+}
+
+func (e onPostgres) through(t testing.TB, s storeAt) (storeAt, *link) {
+	t.Helper()
+	l := connect(t, e.server.Address())
+	u, err := url.Parse(s.URL)
+	require.NoError(t, err)
+	u.Host = l.proxy.Listen
+	s.URL = u.String()
+	return s, l
+}
+
+type onEtcd struct{ cluster *etcdtest.Cluster }
+
+func (e onEtcd) fresh(testing.TB) storeAt {
+	return storeAt{Kind: "etcd", Endpoints: []string{e.cluster.Addr(0)}, Prefix: name() + "/"}
+}
+
+func (e onEtcd) through(t testing.TB, s storeAt) (storeAt, *link) {
+	t.Helper()
+	l := connect(t, s.Endpoints[0])
+	s.Endpoints = []string{l.proxy.Listen}
+	return s, l
+}
+
+// link is a connection that can be broken: a toxiproxy.
+type link struct {
+	t     testing.TB
+	proxy *toxiproxy.Proxy
+}
+
+func connect(t testing.TB, upstream string) *link {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
+	l := &link{t, toxiproxy.NewProxy(server, name(), "127.0.0.1:0", upstream)}
+	require.NoError(t, l.proxy.Start())
+	t.Cleanup(l.proxy.Stop)
+	return l
+}
+
+// faults are the ways to break a link, each returning how to mend it.
+var faults = map[string]func(l *link) (heal func()){
+	// Connections end, and none can be made.
+	"cut": func(l *link) func() {
+		l.proxy.Stop()
+		return func() { require.NoError(l.t, l.proxy.Start()) }
+	},
+	// Everything comes, and late.
+	"slow": func(l *link) func() { return l.poison("latency", map[string]int{"latency": 400, "jitter": 300}) },
+	// Connections stay and can be made, and nothing comes any more.
+	"half open": func(l *link) func() { return l.poison("timeout", map[string]int{"timeout": 0}) },
+}
+
+func (l *link) poison(kind string, attributes map[string]int) (heal func()) {
+	for _, stream := range []string{"downstream", "upstream"} {
+		text, err := json.Marshal(map[string]any{"name": kind + stream, "type": kind, "stream": stream, "attributes": attributes})
+		require.NoError(l.t, err)
+		_, err = l.proxy.Toxics.AddToxicJson(strings.NewReader(string(text)))
+		require.NoError(l.t, err)
+	}
+	return func() {
+		for _, stream := range []string{"downstream", "upstream"} {
+			require.NoError(l.t, l.proxy.Toxics.RemoveToxic(context.Background(), kind+stream))
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package fleettest_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/stretchr/testify/require"
+)
+
+const childEnv = "FOB_FLEETTEST_CHILD"
+
+func TestMain(m *testing.M) {
+	etcdtest.Main()
+	if text := os.Getenv(childEnv); text != "" {
+		if err := child(text); err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	engines.close()
+	os.Exit(code)
+}
+
+// member is one process of a fleet.
+type member struct {
+	t       testing.TB
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	errText *strings.Builder
+	ended   chan struct{}
+
+	seq atomic.Int64
+	mu  sync.Mutex // guards what is below and writes to in
+	at  map[int]chan reply
+}
+
+// begin starts a process and waits until it has a Manager.
+func begin(t testing.TB, s setup) *member {
+	t.Helper()
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	m := &member{t: t, errText: new(strings.Builder), ended: make(chan struct{}), at: make(map[int]chan reply)}
+	m.cmd = exec.Command(self)
+	m.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	m.cmd.Stderr = m.errText
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	m.in, err = m.cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := m.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, m.cmd.Start())
+	ready := m.expect(0, 1)
+	go m.read(out)
+	t.Cleanup(m.kill)
+	select {
+	case <-ready:
+	case <-m.ended:
+		require.Fail(t, "a process ended at its start", m.errText.String())
+	case <-time.After(time.Minute):
+		require.Fail(t, "a process does not start")
+	}
+	return m
+}
+
+func (m *member) expect(seq, replies int) chan reply {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := make(chan reply, replies)
+	m.at[seq] = c
+	return c
+}
+
+func (m *member) read(out io.Reader) {
+	defer close(m.ended)
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r reply
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return // killed in the middle of a line
+		}
+		m.mu.Lock()
+		c := m.at[r.Seq]
+		m.mu.Unlock()
+		c <- r
+	}
+}
+
+// send asks for something and returns where the answer will come.
+func (m *member) send(req request) chan reply {
+	replies := 1
+	if req.Do == forEver {
+		replies = 1 << 12
+	}
+	req.Seq = int(m.seq.Add(1))
+	c := m.expect(req.Seq, replies)
+	text, err := json.Marshal(req)
+	if err != nil {
+		panic(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, _ = m.in.Write(append(text, '\n')) // if it is dead, no answer comes
+	return c
+}
+
+var errDead = errors.New("the process has ended")
+
+// wait waits for an answer, for a long time.
+func (m *member) wait(c chan reply) (reply, error) {
+	select {
+	case r := <-c:
+		return r, nil
+	case <-m.ended:
+		select {
+		case r := <-c:
+			return r, nil
+		default:
+			return reply{}, errDead
+		}
+	case <-time.After(2 * time.Minute):
+		return reply{}, errors.New("no answer in two minutes")
+	}
+}
+
+// do asks and waits.
+func (m *member) do(req request) reply {
+	m.t.Helper()
+	r, err := m.wait(m.send(req))
+	require.NoError(m.t, err, m.errText)
+	return r
+}
+
+// must asks, and fails the test unless it is done.
+func (m *member) must(req request) reply {
+	m.t.Helper()
+	r := m.do(req)
+	require.Empty(m.t, r.Err, "%s", req.Do)
+	return r
+}
+
+// follows waits until the process follows the store's feed.
+func (m *member) follows(within time.Duration) {
+	m.t.Helper()
+	var h health
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if h = m.must(request{Do: "health"}).Health; h.Following {
+			return
+		}
+	}
+	require.Fail(m.t, "does not follow the feed", "%+v", h)
+}
+
+func (m *member) signal(s os.Signal) { require.NoError(m.t, m.cmd.Process.Signal(s)) }
+
+// kill ends the process at once.
+func (m *member) kill() {
+	_ = m.cmd.Process.Kill() // it may have ended
+	<-m.ended
+	_ = m.cmd.Wait()
+}
+
+// fleet starts processes on one store, and waits until they follow its feed.
+func fleet(t testing.TB, setups ...setup) []*member {
+	t.Helper()
+	all := make([]*member, len(setups))
+	for i, s := range setups {
+		all[i] = begin(t, s)
+	}
+	for _, m := range all {
+		m.follows(30 * time.Second)
+	}
+	return all
+}
+
+// same is n equal setups.
+func same(n int, s setup) []setup {
+	all := make([]setup, n)
+	for i := range all {
+		all[i] = s
+	}
+	return all
+}
+
+// each runs a test on every kind of store.
+func each(t *testing.T, test func(t *testing.T, e engine)) {
+	t.Helper()
+	for _, kind := range []string{"sqlite", "postgres", "etcd"} {
+		t.Run(kind, func(t *testing.T) { test(t, engines.get(t, kind)) })
+	}
+}
+
+func background(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
