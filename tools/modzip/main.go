@@ -6,6 +6,9 @@
 // The folder can then be used as GOPROXY=file://<folder>. What is packed are
 // the files that git tracks or would track, as they lie in the working tree;
 // nested modules are left out, as the go command leaves them out.
+//
+// A nested module is packed as it will be published: it requires the modules of this
+// repository, which it has replaced by folders, in the same version.
 package main
 
 import (
@@ -55,9 +58,17 @@ func pack(dir, version, proxy string) (module.Version, error) {
 	if err := module.Check(m.Path, m.Version); err != nil {
 		return none, err
 	}
+	if mod, err = published(mod, version); err != nil {
+		return none, err
+	}
 	files, err := tracked(dir)
 	if err != nil {
 		return none, err
+	}
+	for i, f := range files {
+		if f.Path() == "go.mod" {
+			files[i] = text{f, mod}
+		}
 	}
 	var packed bytes.Buffer
 	if err := zip.Create(&packed, m, files); err != nil {
@@ -94,6 +105,27 @@ func pack(dir, version, proxy string) (module.Version, error) {
 	return m, nil
 }
 
+// published is go.mod with what is replaced by a folder required by version.
+func published(mod []byte, version string) ([]byte, error) {
+	f, err := modfile.Parse("go.mod", mod, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range f.Replace {
+		if !modfile.IsDirectoryPath(r.New.Path) {
+			return nil, fmt.Errorf("go.mod replaces %s by a module: nobody else would", r.Old.Path)
+		}
+		if err := f.AddRequire(r.Old.Path, version); err != nil {
+			return nil, err
+		}
+		if err := f.DropReplace(r.Old.Path, r.Old.Version); err != nil {
+			return nil, err
+		}
+	}
+	f.Cleanup()
+	return f.Format()
+}
+
 // tracked lists the files under dir that git has or would add.
 func tracked(dir string) ([]zip.File, error) {
 	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -127,5 +159,28 @@ func (f file) Lstat() (os.FileInfo, error) { return os.Lstat(f.name()) }
 
 // Open implements zip.File.
 func (f file) Open() (io.ReadCloser, error) { return os.Open(f.name()) }
+
+// text is a file that is packed with another text.
+type text struct {
+	zip.File
+	is []byte
+}
+
+// Lstat implements zip.File.
+func (t text) Lstat() (os.FileInfo, error) {
+	info, err := t.File.Lstat()
+	return sized{info, int64(len(t.is))}, err
+}
+
+// Open implements zip.File.
+func (t text) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(t.is)), nil }
+
+type sized struct {
+	os.FileInfo
+	size int64
+}
+
+// Size implements os.FileInfo.
+func (s sized) Size() int64 { return s.size }
 
 func (f file) name() string { return filepath.Join(f.dir, filepath.FromSlash(f.path)) }
