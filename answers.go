@@ -39,10 +39,10 @@ type answers struct {
 	// synced is the instant (monotonic) of which the feed last proved that every
 	// change before it is known here; never while it has proved nothing.
 	synced atomic.Int64
-	// staleness and patience are Config.MaxStaleness and that with StaleIfError, or
-	// less while the fleet does not know of them: see keepTo.
-	staleness, patience atomic.Int64
-	outage              atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
+	// joined is the instant (monotonic) from which on the fleet is known to know how
+	// patient this Manager is; forever while it is not. See within.
+	joined atomic.Int64
+	outage atomic.Int64 // monotonic: when the store last failed to answer; see StaleIfError
 
 	// glimpsed has a part of the digest of texts that were lately found to be no
 	// credential: only one that comes again is worth an entry, so that a flood of
@@ -77,6 +77,7 @@ func newAnswers(cfg *Config) (*answers, error) {
 		rechecked: cache.NewCounter(), stale: cache.NewCounter(), refusedAbsent: cache.NewCounter(),
 	}
 	a.synced.Store(never)
+	a.joined.Store(forever)
 	a.outage.Store(never)
 	var errs [6]error
 	n, bytes := cfg.CacheEntries, cfg.CacheBytes
@@ -135,7 +136,7 @@ func (m *Manager) moment() moment {
 
 // believed reports whether what held at asOf (monotonic) may be an answer now.
 func (m *Manager) believed(asOf int64, now moment) bool {
-	return now.mono-max(asOf, now.synced) < m.answers.staleness.Load()
+	return m.within(m.cfg.MaxStaleness, max(asOf, now.synced), now)
 }
 
 // live reports whether the feed is: then what it keeps (marks) is complete.
@@ -269,7 +270,7 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 		e.confirm(now)
 		f.token, asOf = e, atomic.LoadInt64(&e.asOf)
 	}
-	if now.mono-asOf >= m.answers.patience.Load() {
+	if !m.within(m.cfg.patience(), asOf, now) {
 		return found{}, false
 	}
 	m.answers.stale.Add(1)

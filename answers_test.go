@@ -597,3 +597,13 @@ func TestANextVersionOfCacheSettingsIsChecked(t *testing.T) {
 	require.ErrorContains(t, err, "CacheBytes")
 	require.ErrorContains(t, err, "MaxStaleness")
 }
+
+// A clock that stands before 1970, on a machine that has not found the time yet, is no
+// reason to answer neither yes nor no.
+func TestAClockBefore1970(t *testing.T) {
+	m := newManager(t, nil, fob.Config{Clock: func() time.Time { return time.Unix(-5, 0) }})
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	for range 3 {
+		mustVerify(t, m, text)
+	}
+}

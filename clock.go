@@ -10,7 +10,7 @@ import (
 // monotonic time, which no step of the wall clock moves, is what bounds how long
 // an answer may be believed.
 type moment struct {
-	ms     int64 // Unix milliseconds
+	ms     int64 // Unix milliseconds; 1 before 1970, as millis has it
 	mono   int64 // nanoseconds since the Manager began
 	synced int64 // answers.synced, read before the clock; only where Manager.moment says so
 }
@@ -64,16 +64,16 @@ func (c *clock) now() moment {
 	if c.system {
 		a := c.anchor.Load()
 		if since := time.Since(a.at); since < resync {
-			return moment{ms: (a.wall + int64(since)) / int64(time.Millisecond), mono: a.mono + int64(since)}
+			return moment{ms: max(1, (a.wall+int64(since))/int64(time.Millisecond)), mono: a.mono + int64(since)}
 		}
 	}
 	now := c.read()
 	mono := int64(now.Sub(c.begun))
 	if !c.system {
-		return moment{ms: now.UnixMilli(), mono: c.forward(mono)}
+		return moment{ms: max(1, now.UnixMilli()), mono: c.forward(mono)}
 	}
 	c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: mono})
-	return moment{ms: now.UnixMilli(), mono: mono}
+	return moment{ms: max(1, now.UnixMilli()), mono: mono}
 }
 
 // forward makes monotonic time of the readings of a clock that may step back. After

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -25,25 +26,61 @@ func fleetRecord() recordID { return namedRecord(recordFleet, "staleness") }
 // patience is how old an answer of this Manager may be while its store fails.
 func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfError }
 
-// keepTo makes bound what no answer is older than.
-func (m *Manager) keepTo(bound time.Duration) {
-	m.answers.patience.Store(int64(min(m.cfg.patience(), bound)))
-	m.answers.staleness.Store(int64(min(m.cfg.MaxStaleness, bound)))
+// within reports whether what held at an instant (monotonic) is young enough for limit,
+// which may be more than fleetDefault. That much is believed only of what was read after
+// the fleet knew: of an older answer a revocation may already be, whose receipt knows
+// nothing of this Manager.
+func (m *Manager) within(limit time.Duration, at int64, now moment) bool {
+	age := now.mono - at
+	return age < int64(min(limit, fleetDefault)) || age < int64(limit) && at >= m.answers.joined.Load()
 }
 
 // joined reports whether this Manager may be as patient as it is configured.
-func (m *Manager) joined() bool { return m.answers.patience.Load() == int64(m.cfg.patience()) }
+func (m *Manager) joined() bool {
+	return m.cfg.patience() <= fleetDefault || m.answers.joined.Load() != forever
+}
+
+// fleet is for joining and leaving at the same time.
+type fleet struct {
+	mu   sync.Mutex // guards left, and changes of answers.joined
+	left int        // how often it was left
+}
+
+// leaveFleet makes nothing be believed for longer than everybody expects, until the fleet
+// is joined anew: by whoever begins to after this, for what was read before counts no more.
+func (m *Manager) leaveFleet() {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	m.fleet.left++
+	m.answers.joined.Store(forever)
+}
+
+// fleetLeft is how often it was left until now.
+func (m *Manager) fleetLeft() int {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	return m.fleet.left
+}
+
+// enterFleet notes that the fleet knows, unless it was left since left was read.
+func (m *Manager) enterFleet(left int) {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	if m.fleet.left == left && m.answers.joined.Load() == forever {
+		m.answers.joined.Store(m.clock.now().mono)
+	}
+}
 
 // joinFleet raises the fleet's bound to this Manager's, if that is higher.
 func (m *Manager) joinFleet(ctx context.Context) error {
-	want := m.cfg.patience()
+	want, left := m.cfg.patience(), m.fleetLeft()
 	for range writeTries {
 		have, rec, err := m.readFleet(ctx)
 		if err != nil {
 			return err
 		}
 		if have >= want {
-			m.keepTo(want)
+			m.enterFleet(left)
 			return nil
 		}
 		err = m.writeFleet(ctx, rec, want)
@@ -79,7 +116,7 @@ func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, bound time
 		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: millis(m.now())}
 	}
 	w := newBody()
-	w.number(fieldStaleness, uint64(bound.Milliseconds()))
+	w.number(fieldStaleness, uint64((bound + time.Millisecond - 1).Milliseconds())) // rounded up
 	w.seal(&rec)
 	_, err := m.replace(ctx, rec, cond)
 	return err
@@ -171,6 +208,9 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 	if receipt.At.IsZero() {
 		return receipt, fmt.Errorf("fob: wait everywhere: %w: not a receipt", ErrInvalid)
 	}
+	if m.closed.Load() {
+		return receipt, ErrClosed
+	}
 	for pause := followPause; receipt.EverywhereBy.Sub(receipt.At) >= worst; pause = min(2*pause, followPauseMax) {
 		bound, err := m.FleetStaleness(ctx)
 		if err == nil {
@@ -192,7 +232,10 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 
 // sleep waits for d, and no longer than ctx or the Manager last.
 func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(max(0, d))
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

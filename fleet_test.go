@@ -2,6 +2,8 @@ package fob_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -56,12 +58,6 @@ func TestAReceiptKnowsTheMostPatientProcess(t *testing.T) {
 // no receipt can have missed it.
 func TestNobodyIsPatientBeforeTheOthersKnow(t *testing.T) {
 	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
-		noPuts := func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpPut {
-				return backendtest.Unavailable()
-			}
-			return backendtest.Injection{}
-		}
 		issuer := newManager(t, store, fob.Config{})
 		text, _ := mustIssue(t, issuer, fob.KeySpec{})
 		require.NoError(t, issuer.Close())
@@ -94,6 +90,112 @@ func TestNobodyIsPatientBeforeTheOthersKnow(t *testing.T) {
 		pass(12 * time.Minute)
 		_, err = m.Verify(t.Context(), text)
 		mustBeUnsure(t, err)
+	})
+}
+
+// noPuts makes every write fail.
+func noPuts(c backendtest.Call) backendtest.Injection {
+	if c.Op == backendtest.OpPut {
+		return backendtest.Unavailable()
+	}
+	return backendtest.Injection{}
+}
+
+// What was read before the others knew is believed no longer than they expected when
+// they revoked it, even if they come to know meanwhile.
+func TestAnOldAnswerDoesNotBecomeGoodByJoining(t *testing.T) {
+	for name, feed := range map[string]bool{"with a feed": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+				here := newManager(t, store, fob.Config{})
+				defer here.Close()
+				text, key := mustIssue(t, here, fob.KeySpec{})
+				fault.Inject(noPuts)
+				theirs := backend.Store(bare{fault})
+				if feed {
+					theirs = fault
+				}
+				there, err := fob.New(theirs, fob.Config{Prefix: "acme_live", MaxStaleness: 10 * time.Second, StaleIfError: time.Minute, UsageInterval: time.Hour, SweepInterval: -1})
+				require.NoError(t, err)
+				defer there.Close()
+				pass(1500 * time.Millisecond)
+				mustVerify(t, there, text)
+				require.Equal(t, 2*time.Second, there.Health().Staleness)
+				// The feed ends, and writing works.
+				fault.Inject(func(c backendtest.Call) backendtest.Injection {
+					if c.Op == backendtest.OpWatch || c.Op == backendtest.OpBatch {
+						return backendtest.Unavailable()
+					}
+					return backendtest.Injection{}
+				})
+				receipt, err := here.RevokeSubject(t.Context(), key.Subject(), "")
+				require.NoError(t, err)
+				require.Equal(t, 2*time.Second, within(receipt), "nobody has asked for more")
+				pass(time.Second)
+				require.Equal(t, 10*time.Second, there.Health().Staleness, "now it is joined")
+				cut(fault)
+				_, err = here.WaitEverywhere(t.Context(), receipt)
+				require.NoError(t, err)
+				_, err = there.Verify(t.Context(), text)
+				require.Error(t, err, "the receipt was wrong")
+			})
+		})
+	}
+}
+
+// Who has asked the server before a failover knows nothing of the one after it.
+func TestJoiningWhileHistoryIsLost(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		rec := fleetRecord(t, store)
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			if c.ID == rec.ID {
+				return backendtest.Unavailable()
+			}
+			return backendtest.Injection{}
+		})
+		var failover atomic.Bool
+		m := newManager(t, &feedStore{fault, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				b.Reset = b.Reset || failover.Swap(false)
+				return fn(b)
+			})
+		}}, fob.Config{MaxStaleness: 3 * time.Second})
+		defer m.Close()
+		require.Equal(t, 2*time.Second, m.Health().Staleness)
+		first := true
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			if c.Op == backendtest.OpGet && c.ID == rec.ID && first {
+				first = false
+				return backendtest.Injection{After: func() {
+					if err := store.Delete(context.Background(), rec.ID, rec.Version); err != nil {
+						t.Error(err)
+					}
+					failover.Store(true)
+					time.Sleep(time.Second)
+				}}
+			}
+			return noPuts(c)
+		})
+		pass(4 * time.Second)
+		require.False(t, first)
+		require.Equal(t, 2*time.Second, m.Health().Staleness, "nothing stands in the store")
+		fault.Inject(nil)
+		pass(4 * time.Second)
+		require.Equal(t, 3*time.Second, m.Health().Staleness)
+	})
+}
+
+// The bound is kept in whole milliseconds, and never below what was asked for.
+func TestTheBoundIsRoundedUp(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, _ backend.Store, fault *backendtest.Fault) {
+		m := newManager(t, fault, fob.Config{MaxStaleness: 3*time.Second + time.Microsecond, UsageInterval: time.Hour})
+		defer m.Close()
+		pass(10 * time.Second)
+		require.Equal(t, 3*time.Second+time.Microsecond, m.Health().Staleness)
+		require.Equal(t, 1, fault.Calls(backendtest.OpPut), "it is written once")
+		bound, err := m.FleetStaleness(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 3001*time.Millisecond, bound)
 	})
 }
 
@@ -152,7 +254,16 @@ func TestRevokeEverywhere(t *testing.T) {
 		}()
 		_, err = here.WaitEverywhere(t.Context(), receipt)
 		require.NoError(t, err, "that time has come already")
+		ended, end := context.WithCancel(t.Context())
+		end()
+		for range 100 {
+			_, err = here.WaitEverywhere(ended, receipt)
+			require.NoError(t, err, "it is not waited for")
+		}
 		receipt.At, receipt.EverywhereBy = time.Now(), time.Now().Add(time.Minute)
+		_, err = here.WaitEverywhere(t.Context(), receipt)
+		require.ErrorIs(t, err, fob.ErrClosed)
+		receipt.EverywhereBy = receipt.At
 		_, err = here.WaitEverywhere(t.Context(), receipt)
 		require.ErrorIs(t, err, fob.ErrClosed)
 	})
@@ -284,6 +395,17 @@ func TestHealthOfAFeedThatFallsSilent(t *testing.T) {
 	})
 }
 
+// A feed that is well is not silent, whatever MaxStaleness is.
+func TestAFeedThatIsWellIsNotSilent(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		seen := &observed{}
+		m := newManager(t, fault, fob.Config{MaxStaleness: 50 * time.Millisecond, Observer: seen})
+		defer m.Close()
+		pass(time.Minute)
+		require.Empty(t, seen.types())
+	})
+}
+
 func TestHealthWithoutAFeed(t *testing.T) {
 	m := newManager(t, bare{memory.New()}, fob.Config{})
 	h := m.Health()
@@ -314,11 +436,15 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		bySubject, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-2"})
 		disabled, disabledKey := mustIssue(t, m, fob.KeySpec{Subject: "app-3"})
 		old, oldKey := mustIssue(t, m, fob.KeySpec{Subject: "app-4"})
+		applied, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-5"})
 		token := mustToken(t, m, fob.TokenSpec{})
+		stolen := mustToken(t, m, fob.TokenSpec{Subject: "user-8", Refreshable: true})
+		next, err := m.Refresh(t.Context(), stolen.Refresh.Reveal())
+		require.NoError(t, err)
 		family := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 		before.take(t, store)
 
-		_, err := m.Revoke(t.Context(), oldKey.ID(), "")
+		_, err = m.Revoke(t.Context(), oldKey.ID(), "")
 		require.NoError(t, err)
 		pass(11 * time.Minute) // that one reached every server long ago
 		before.take(t, store)
@@ -331,6 +457,10 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		require.NoError(t, err)
 		_, err = m.Revoke(t.Context(), family.Token.Family(), "")
 		require.NoError(t, err)
+		_, err = m.Refresh(t.Context(), stolen.Refresh.Reveal())
+		require.ErrorIs(t, err, fob.ErrReplayed)
+		_, err = m.ApplyRevocations(t.Context(), strings.NewReader(fmt.Sprintf(`{"subject": "app-5", "subject_kind": %d, "epoch": %d, "at": "2026-11-25T00:00:00Z"}`, fob.SubjectApplication, time.Now().UnixMilli())))
+		require.NoError(t, err)
 		pass(time.Minute)
 		before.restore(t, store)
 		seen.take()
@@ -342,6 +472,9 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		mustReject(t, m, old, fob.ErrRevoked)
 		mustReject(t, m, family.Access.Reveal(), fob.ErrRevoked)
 		mustReject(t, m, token.Access.Reveal(), fob.ErrRevoked)
+		mustReject(t, m, applied, fob.ErrRevoked)
+		_, err = m.Refresh(t.Context(), next.Refresh.Reveal())
+		require.ErrorIs(t, err, fob.ErrRevoked)
 		mustVerify(t, m, disabled) // only what is for good can be made so again
 		_, err = m.Refresh(t.Context(), family.Refresh.Reveal())
 		require.ErrorIs(t, err, fob.ErrRevoked)
@@ -349,13 +482,42 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		for _, e := range seen.take() {
 			types = append(types, e.Type)
 		}
-		require.ElementsMatch(t, []fob.EventType{fob.EventRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventRevoked, fob.EventRevoked}, types)
+		require.ElementsMatch(t, []fob.EventType{fob.EventRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked}, types)
 
 		// In another process it is so too.
 		other := newManager(t, store, tokenConfig())
 		defer other.Close()
 		mustReject(t, other, text, fob.ErrRevoked)
 		mustReject(t, other, bySubject, fob.ErrRevoked)
+	})
+}
+
+// That history was lost is said once: what then fails is done again.
+func TestALossOfHistoryIsNotForgotten(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		here := newManager(t, store, fob.Config{})
+		defer here.Close()
+		text, key := mustIssue(t, here, fob.KeySpec{})
+		var failover atomic.Bool
+		there := newManager(t, &feedStore{fault, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			// Of the other server a token says nothing, and is not seen to.
+			return inner.Watch(ctx, nil, func(b backend.Batch) error {
+				if failover.Swap(false) {
+					b.Reset, b.Changes = true, nil
+				}
+				return fn(b)
+			})
+		}}, fob.Config{})
+		defer there.Close()
+		pass(time.Second)
+		mustVerify(t, there, text)
+		fault.InjectOnce(backendtest.OpList, backendtest.Unavailable())
+		failover.Store(true)
+		_, err := here.Revoke(t.Context(), key.ID(), "")
+		require.NoError(t, err)
+		pass(3 * time.Second)
+		require.True(t, there.Health().Following)
+		mustReject(t, there, text, fob.ErrRevoked)
 	})
 }
 

@@ -124,6 +124,8 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 	for ctx.Err() == nil {
 		err := feed.Watch(ctx, token, func(b backend.Batch) error {
 			if token == nil || b.Reset {
+				// Told once is enough: should this fail, it is done again.
+				token = nil
 				if err := m.startFeed(ctx, lister); err != nil {
 					return err
 				}
@@ -179,7 +181,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.answers.synced.Store(never)
 	if again := m.health.begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
-		m.keepTo(fleetDefault)
+		m.leaveFleet()
 		m.tryJoin(ctx)
 		if err := m.reapply(ctx); err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/fobkit/fob/backend"
 )
 
 // Health is how a Manager stands with its store's feed, for a page or a probe. A
@@ -33,7 +35,10 @@ func (m *Manager) Health() Health {
 	now := m.moment()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
-	h := Health{FeedAge: -1, Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: time.Duration(m.answers.staleness.Load())}
+	h := Health{FeedAge: -1, Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
+	if !m.joined() {
+		h.Staleness = min(h.Staleness, fleetDefault)
+	}
 	if now.synced != never {
 		h.FeedAge = time.Duration(max(0, now.mono-now.synced))
 	}
@@ -73,12 +78,17 @@ func (h *health) lost(err error, now time.Time) {
 }
 
 // errSilent is why a feed counts as lost that has not ended.
-var errSilent = errors.New("fob: follow the feed: it has proved nothing for MaxStaleness")
+var errSilent = errors.New("fob: follow the feed: it has proved nothing for too long")
+
+// silence is how long a feed says nothing at least before it counts as lost. A
+// MaxStaleness of less can be over between two proofs of a feed that is well.
+const silence = 10 * backend.HeartbeatEvery
 
 // noticeSilence counts a feed as lost that has not ended and says nothing: a connection
 // that is half open, or a store that is looking for its server.
 func (m *Manager) noticeSilence() {
-	if m.live(m.moment()) || !m.health.silent(m.now()) {
+	now := m.moment()
+	if now.mono-now.synced < int64(max(silence, m.cfg.MaxStaleness)) || !m.health.silent(m.now()) {
 		return
 	}
 	m.observe(Event{Type: EventFeedLost, Err: errSilent})

@@ -28,6 +28,7 @@ type Manager struct {
 
 	answers   *answers
 	marks     marks
+	fleet     fleet
 	recent    recent
 	health    health
 	rotations rotationWalk
@@ -115,7 +116,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		}
 	}
 	m.clock.start(cfg.Clock)
-	m.keepTo(fleetDefault)
 	m.running, m.stop = context.WithCancel(context.Background())
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)

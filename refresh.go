@@ -137,7 +137,10 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 		return m.answerAgain(ctx, f, presented)
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
-	if _, err := m.endFamily(ctx, id, "refresh secret replayed"); err != nil {
+	const replayed RevokeReason = "refresh secret replayed"
+	_, err = m.endFamily(ctx, id, replayed)
+	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: replayed}}, err)
+	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	return Issued{}, ErrReplayed

@@ -200,6 +200,7 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 		return fmt.Errorf("%w: epoch %d", ErrInvalid, rev.Epoch)
 	}
 	already, err := m.applyEpoch(ctx, rev)
+	m.noteRevoked(recentRevocation{rev: rev}, err)
 	switch {
 	case err != nil:
 		return err
