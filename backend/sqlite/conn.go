@@ -100,6 +100,20 @@ func (c *conn) setUp(u use) error {
 	return nil
 }
 
+// apart refuses two connections that share a cache: one setting of synchronous would
+// hold for both then, the last that anybody made. They also share a cache_size.
+func apart(a, b *conn) error {
+	var first, second, after int
+	err := errors.Join(a.ask(`PRAGMA cache_size`, &first), b.ask(`PRAGMA cache_size`, &second),
+		b.exec(fmt.Sprint(`PRAGMA cache_size = `, first-1)),
+		a.ask(`PRAGMA cache_size`, &after),
+		b.exec(fmt.Sprint(`PRAGMA cache_size = `, second)))
+	if err == nil && after != first {
+		return fmt.Errorf("%w: cache=shared: the connections share one cache, and with it whether commits are synced", ErrSettings)
+	}
+	return err
+}
+
 // syncFull is PRAGMA synchronous = FULL: each commit is synced. EXTRA is 3.
 const syncFull = 2
 

@@ -228,6 +228,27 @@ func TestCloseLeavesNoFileOpen(t *testing.T) {
 	require.Empty(t, openFiles(t, dir))
 }
 
+// Also where a Watch is busy with what it was told.
+func TestCloseDuringAWatchLeavesNoFileOpen(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "fob.db"), sqlite.Options{})
+	told, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		ended <- s.Watch(context.Background(), nil, func(backend.Batch) error {
+			close(told)
+			<-goOn
+			return nil
+		})
+	}()
+	<-told
+	require.NoError(t, s.Close())
+	require.Empty(t, openFiles(t, dir))
+	_, err := os.Stat(filepath.Join(dir, "fob.db-wal"))
+	require.ErrorIs(t, err, os.ErrNotExist, "everything is in the database")
+	close(goOn)
+	require.ErrorIs(t, <-ended, backend.ErrClosed)
+}
+
 func openFiles(t *testing.T, dir string) (names []string) {
 	fds, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)

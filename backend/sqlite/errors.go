@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fobkit/fob/backend"
 	code "modernc.org/sqlite/lib"
@@ -89,7 +90,16 @@ func sentinel(ph phase, err error) error {
 	return backend.ErrUnavailable
 }
 
-// broken reports whether a connection may not be used any further after err.
+// harmless are errors that are not the engine's: they say nothing of a connection.
+var harmless = []error{
+	sql.ErrNoRows, backend.ErrNotFound, backend.ErrCorrupt, backend.ErrClosed, errGone, context.Canceled, context.DeadlineExceeded,
+}
+
+// broken reports whether a connection may not be used any further after err. To open
+// another one costs twenty times what a read does.
 func broken(err error) bool {
-	return err != nil && !busy(err) && primary(err) != code.SQLITE_CONSTRAINT && !errors.Is(err, sql.ErrNoRows) && !errors.Is(err, backend.ErrCorrupt)
+	if err == nil || busy(err) || primary(err) == code.SQLITE_CONSTRAINT {
+		return false
+	}
+	return !slices.ContainsFunc(harmless, func(known error) bool { return errors.Is(err, known) })
 }

@@ -97,7 +97,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	if err := f.open(ctx, from == nil); err != nil {
 		return err
 	}
-	defer func() { f.c.discard() }()
+	defer s.unwatch(f.c)
 	tick := time.NewTicker(s.opts.PollEvery)
 	defer tick.Stop()
 	for {
@@ -125,6 +125,35 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	}
 }
 
+// watch notes the connection of a Watch, for Close: that does not wait for a Watch whose
+// fn takes long, and leaves no file open all the same.
+func (s *Store) watch(c *conn) {
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	s.watching[c] = struct{}{}
+}
+
+// unwatch closes the connection of a Watch, if Close has not.
+func (s *Store) unwatch(c *conn) {
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	if _, open := s.watching[c]; open {
+		delete(s.watching, c)
+		c.discard()
+	}
+}
+
+// unwatchAll is for Close, when no Watch uses its connection any more: each does so as a
+// call that is under way.
+func (s *Store) unwatchAll() {
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	for c := range s.watching {
+		delete(s.watching, c)
+		c.discard()
+	}
+}
+
 // follower is the state of one Watch.
 type follower struct {
 	s       *Store
@@ -146,11 +175,12 @@ func (f *follower) open(ctx context.Context, newest bool) error {
 	if f.c, err = f.s.dial(ctx, forReading); err != nil {
 		return classified("watch", reading, err)
 	}
+	f.s.watch(f.c)
 	if !newest {
 		return nil
 	}
 	if err = f.try(ctx, func() error { return f.newest(&f.at) }); err != nil {
-		f.c.discard()
+		f.s.unwatch(f.c)
 	}
 	return err
 }

@@ -120,6 +120,11 @@ func TestNewRefusesWhatIsUnfit(t *testing.T) {
 			prepare: func(t *testing.T, db *sql.DB) { require.NoError(t, sqlite.Migrate(t.Context(), db)) },
 			want:    sqlite.ErrSettings, says: "locking_mode is exclusive",
 		},
+		"connections that share a cache": {
+			dsn:     "?cache=shared&_pragma=synchronous(1)",
+			prepare: func(t *testing.T, db *sql.DB) { require.NoError(t, sqlite.Migrate(t.Context(), db)) },
+			want:    sqlite.ErrSettings, says: "cache=shared",
+		},
 		"too small a pool": {
 			prepare: func(t *testing.T, db *sql.DB) {
 				require.NoError(t, sqlite.Migrate(t.Context(), db))

@@ -36,6 +36,9 @@ type Store struct {
 
 	readers readers
 
+	watchMu  sync.Mutex // guards watching
+	watching map[*conn]struct{}
+
 	newsMu sync.Mutex // guards news
 	news   chan struct{}
 
@@ -91,6 +94,9 @@ func Open(path string, opts Options) (*Store, error) {
 	return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), db.Close())
 }
 
+// creating is held while a file is open by other means than SQLite.
+var creating sync.Mutex
+
 // prepareFile makes the file, so that nobody else can read it, and returns how the
 // driver names it.
 func prepareFile(path string, opts Options) (dsn string, err error) {
@@ -106,7 +112,10 @@ func prepareFile(path string, opts Options) (dsn string, err error) {
 		return "", fmt.Errorf("sqlite: open: %w", err)
 	}
 	// With O_EXCL a file that is there is not opened: closing it again would drop the
-	// locks that another Store in this process has on it (POSIX, fcntl).
+	// locks that another Store in this process has on it (POSIX, fcntl). Nor may one have
+	// locks on a new file before that is closed here.
+	creating.Lock()
+	defer creating.Unlock()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	switch {
 	case err == nil:
@@ -131,7 +140,7 @@ func prepareFile(path string, opts Options) (dsn string, err error) {
 // modernc.org/sqlite, and closes after the store. It may hold other tables. New
 // refuses a database that is not migrated (ErrNotMigrated), that a later version
 // has migrated (ErrNewerSchema), that is not in WAL mode, in memory, or whose
-// connections do not sync (ErrSettings).
+// connections do not sync, or share a cache (ErrSettings).
 //
 // The store takes connections out of the pool for itself, up to Options.Readers, one
 // for each Watch, and 2 more, sets on them what it needs (synchronous=FULL above
@@ -159,6 +168,8 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		stop:    make(chan struct{}),
 		news:    make(chan struct{}),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
+
+		watching: make(map[*conn]struct{}),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	// One of each is opened now: what is wrong with them is better known now.
@@ -167,17 +178,19 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		s.end()
 		return nil, err
 	}
-	err = w.checkSchema()
-	var r *conn
-	if err == nil {
-		r, err = s.dial(ctx, forReading)
+	if err = w.checkSchema(); err == nil {
+		var r *conn
+		if r, err = s.dial(ctx, forReading); err == nil {
+			s.readers.push(r)
+			err = apart(w, r)
+		}
 	}
 	if err != nil {
+		s.readers.discard()
 		w.discard()
 		s.end()
 		return nil, startError(err)
 	}
-	s.readers.push(r)
 	s.done.Go(func() { s.write(w) })
 	return s, nil
 }
@@ -248,6 +261,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.done.Wait()
 	s.readers.discard()
+	s.unwatchAll()
 	if s.owned {
 		if err := s.db.Close(); err != nil {
 			return fmt.Errorf("sqlite: close: %w", err)

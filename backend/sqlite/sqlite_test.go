@@ -1,6 +1,9 @@
 package sqlite_test
 
 import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -8,12 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/sqlite"
 	"github.com/stretchr/testify/require"
+	engine "modernc.org/sqlite"
 )
 
 // With childFile set the test binary is a child on that file, and childDoes says
@@ -102,4 +107,54 @@ func TestContract(t *testing.T) {
 				func(t *testing.T) backend.Store { return open(t, file, sqlite.Options{}) })
 		},
 	})
+}
+
+// dialled counts the connections that are opened.
+type dialled struct {
+	driver.Connector
+	n atomic.Int64
+}
+
+func (c *dialled) Connect(ctx context.Context) (driver.Conn, error) {
+	c.n.Add(1)
+	return c.Connector.Connect(ctx)
+}
+
+// An answer that is none, or is not waited for, costs no connection: most of what
+// strangers present is not found.
+func TestWhatIsNotFoundCostsNoConnection(t *testing.T) {
+	connector, err := engine.NewConnector("file:" + filepath.Join(t.TempDir(), "app.db"))
+	require.NoError(t, err)
+	opened := &dialled{Connector: connector}
+	db := sql.OpenDB(opened)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	require.NoError(t, sqlite.Migrate(t.Context(), db))
+	s, err := sqlite.New(t.Context(), db, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	create(t, s, 0, 3)
+	before := opened.n.Load()
+	for i := range uint64(100) {
+		_, err = s.Get(t.Context(), record(1000+i).ID)
+		require.ErrorIs(t, err, backend.ErrNotFound)
+		_, err = s.Usage(t.Context(), []backend.ID{record(1000 + i).ID})
+		require.NoError(t, err)
+		_, err = s.List(&ending{Context: t.Context()}, backend.Query{Kind: 1})
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.Equal(t, before, opened.n.Load())
+	create(t, s, 3, 4)
+}
+
+// ending is a context that ends when it is asked a second time.
+type ending struct {
+	context.Context
+	asked int
+}
+
+func (c *ending) Err() error {
+	if c.asked++; c.asked > 1 {
+		return context.Canceled
+	}
+	return nil
 }

@@ -175,7 +175,7 @@ func (w *writer) begin(o *op) error {
 		_, err := w.c.run(sqlBegin)
 		return err
 	})
-	if broken(err) && !errors.Is(err, errGone) && !errors.Is(err, backend.ErrClosed) {
+	if broken(err) {
 		w.drop()
 	}
 	return classified("write", writing, err)

@@ -236,7 +236,7 @@ func TestWhatErrorsMean(t *testing.T) {
 	}
 	require.NoError(t, sqlite.Classified(sqlite.Committing, nil))
 	require.NotErrorIs(t, sqlite.Classified(sqlite.Reading, context.Canceled), backend.ErrUnavailable)
-	for _, usable := range []error{nil, failure(code.SQLITE_BUSY), failure(code.SQLITE_CONSTRAINT), sql.ErrNoRows} {
+	for _, usable := range []error{nil, failure(code.SQLITE_BUSY), failure(code.SQLITE_CONSTRAINT), sql.ErrNoRows, backend.ErrNotFound, context.Canceled} {
 		require.False(t, sqlite.Broken(usable), "%v", usable)
 	}
 	for _, unusable := range []error{failure(code.SQLITE_IOERR), failure(code.SQLITE_FULL), sql.ErrConnDone} {
