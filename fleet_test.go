@@ -296,6 +296,17 @@ func TestAReceiptOfAStoreThatFailsIsNotTooEarly(t *testing.T) {
 		require.Equal(t, 3*time.Second, within(receipt), "as was found out meanwhile")
 		require.Less(t, time.Since(began), 10*time.Second)
 
+		// Nor is the answer held up by a store that hangs.
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			return backendtest.Injection{Hang: c.ID == rec.ID}
+		})
+		began = time.Now()
+		receipt, err = m.Revoke(context.Background(), key.ID(), "")
+		require.NoError(t, err)
+		require.Equal(t, 48*time.Hour, within(receipt))
+		require.Equal(t, 10*time.Second, time.Since(began))
+		fault.Inject(nil)
+
 		// What stands there for the bound cannot be read: that is no bound.
 		rec.Body[3] ^= 1
 		_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))

@@ -49,6 +49,9 @@ type Receipt struct {
 // answer (see fleetDefault).
 func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 	now := m.now().UTC()
+	// What is revoked is so already: to say that must not wait for a store that hangs.
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
 	bound, _, err := m.readFleet(ctx)
 	if err != nil {
 		bound = worst
