@@ -242,21 +242,21 @@ func TestATokenEndsWithTheOverlapOfItsKey(t *testing.T) {
 // TestRevocationOfTokens: each way to end tokens ends those that it names, at
 // once here and by the feed in another Manager, and no others.
 func TestRevocationOfTokens(t *testing.T) {
-	for name, revoke := range map[string]func(m *fob.Manager, issued fob.Issued) error{
-		"by ID": func(m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(t.Context(), i.Token.ID(), "x")
+	for name, revoke := range map[string]func(ctx context.Context, m *fob.Manager, issued fob.Issued) error{
+		"by ID": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.Revoke(ctx, i.Token.ID(), "x")
 			return err
 		},
-		"by family": func(m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(t.Context(), i.Token.Family(), "x")
+		"by family": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.Revoke(ctx, i.Token.Family(), "x")
 			return err
 		},
-		"by parent": func(m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(t.Context(), i.Token.Parent(), "x")
+		"by parent": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.Revoke(ctx, i.Token.Parent(), "x")
 			return err
 		},
-		"by subject": func(m *fob.Manager, i fob.Issued) error {
-			_, err := m.RevokeSubject(t.Context(), i.Token.Subject(), "x")
+		"by subject": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.RevokeSubject(ctx, i.Token.Subject(), "x")
 			return err
 		},
 	} {
@@ -272,7 +272,7 @@ func TestRevocationOfTokens(t *testing.T) {
 					mustVerify(t, m, doomed.Access.Reveal())
 					mustVerify(t, m, other.Access.Reveal())
 				}
-				require.NoError(t, revoke(here, doomed))
+				require.NoError(t, revoke(t.Context(), here, doomed))
 				mustReject(t, here, doomed.Access.Reveal(), fob.ErrRevoked)
 				time.Sleep(2 * backend.HeartbeatEvery) // far below MaxStaleness
 				mustReject(t, there, doomed.Access.Reveal(), fob.ErrRevoked)
@@ -283,7 +283,7 @@ func TestRevocationOfTokens(t *testing.T) {
 					_, err = here.Refresh(t.Context(), doomed.Refresh.Reveal())
 					require.ErrorIs(t, err, fob.ErrRevoked)
 				}
-				require.NoError(t, revoke(here, doomed), "again is no error")
+				require.NoError(t, revoke(t.Context(), here, doomed), "again is no error")
 			})
 		})
 	}
