@@ -107,6 +107,19 @@ func (m *Manager) tryJoin(ctx context.Context) {
 	}
 }
 
+// rejoin joins anew if the fleet's bound is no longer as high as this Manager needs: it
+// was lowered by somebody who did not know of it.
+func (m *Manager) rejoin(ctx context.Context) {
+	if m.cfg.patience() <= fleetDefault {
+		return
+	}
+	if have, _, err := m.readFleet(ctx); err == nil && have >= m.cfg.patience() {
+		return
+	}
+	m.leaveFleet()
+	m.tryJoin(ctx)
+}
+
 // writeFleet writes the bound over rec, which is what readFleet found.
 func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, bound time.Duration) error {
 	cond := backend.IfAbsent()
@@ -169,9 +182,10 @@ func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 }
 
 // LowerFleetStaleness takes back what processes with larger settings have raised
-// FleetStaleness to, once none of them runs any more: nothing here can know that, and
-// while one does, receipts and RevokeEverywhere promise too much. A bound below this
-// Manager's own settings is ErrInvalid; below 2 s it means 2 s.
+// FleetStaleness to, once none of them runs any more: nothing here can know that. One that
+// does is told by the feed, and raises it again; until then, or while it is cut off,
+// receipts and RevokeEverywhere promise too much. A bound below this Manager's own settings
+// is ErrInvalid; below 2 s it means 2 s. A record of the bound that is corrupt is replaced.
 func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) error {
 	if m.closed.Load() {
 		return ErrClosed
@@ -180,6 +194,9 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 		return fmt.Errorf("%w: fleet staleness %v, want %v to %v", ErrInvalid, bound, m.cfg.patience(), worst)
 	}
 	have, rec, err := m.readFleet(ctx)
+	if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
+		have, err = worst+1, nil
+	}
 	if err == nil && bound < have {
 		err = m.writeFleet(ctx, rec, bound)
 	}

@@ -54,6 +54,24 @@ func TestAReceiptKnowsTheMostPatientProcess(t *testing.T) {
 	require.Equal(t, 2*time.Second, bound)
 }
 
+// Whoever was forgotten when the bound was lowered raises it again, as the feed tells.
+func TestAPatientProcessThatRunsRaisesTheBoundAgain(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, _ *backendtest.Fault) {
+		here := newManager(t, store, fob.Config{})
+		defer here.Close()
+		there := newManager(t, store, fob.Config{MaxStaleness: 5 * time.Second})
+		defer there.Close()
+		for range 3 {
+			require.NoError(t, here.LowerFleetStaleness(t.Context(), 0))
+			pass(time.Second)
+			bound, err := here.FleetStaleness(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 5*time.Second, bound)
+			require.Equal(t, 5*time.Second, there.Health().Staleness)
+		}
+	})
+}
+
 // Before the others know of it, nobody believes anything for longer than they expect:
 // no receipt can have missed it.
 func TestNobodyIsPatientBeforeTheOthersKnow(t *testing.T) {
@@ -318,6 +336,10 @@ func TestAReceiptOfAStoreThatFailsIsNotTooEarly(t *testing.T) {
 		require.Equal(t, 48*time.Hour, within(receipt))
 		_, err = m.WaitEverywhere(t.Context(), receipt)
 		require.ErrorIs(t, err, fob.ErrCorrupt)
+		require.NoError(t, m.LowerFleetStaleness(t.Context(), 0), "the way to repair it")
+		bound, err := m.FleetStaleness(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 2*time.Second, bound)
 	})
 }
 
@@ -415,6 +437,39 @@ func TestAFeedThatIsWellIsNotSilent(t *testing.T) {
 		pass(time.Minute)
 		require.Empty(t, seen.types())
 	})
+}
+
+// So is one that never says anything, or never proves what it says.
+func TestHealthOfAFeedThatProvesNothing(t *testing.T) {
+	for name, behave := range map[string]feedBehaviour{
+		"nothing comes": func(ctx context.Context, _ backend.Token, _ backend.Watcher, _ func(backend.Batch) error) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+		"no proof comes": func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				b.AsOf = time.Time{}
+				return fn(b)
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.New()
+				defer func() { require.NoError(t, store.Close()) }()
+				seen := &observed{}
+				m, err := fob.New(&feedStore{store, behave}, fob.Config{Observer: seen, SweepInterval: -1})
+				require.NoError(t, err)
+				defer m.Close()
+				pass(time.Minute)
+				require.Equal(t, []fob.EventType{fob.EventFeedLost}, seen.types())
+				h := m.Health()
+				require.False(t, h.Following)
+				require.Negative(t, h.FeedAge)
+				require.ErrorContains(t, h.Err, "proved nothing")
+			})
+		})
+	}
 }
 
 func TestHealthWithoutAFeed(t *testing.T) {

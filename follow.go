@@ -137,8 +137,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 				token = b.Token
 			}
 			pause = followPause
-			m.proven(b.AsOf)
-			if m.health.follows() {
+			if m.proven(b.AsOf) && m.health.follows(m.clock.now()) {
 				m.observe(Event{Type: EventFeedResumed})
 			}
 			return nil
@@ -163,16 +162,17 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 	}
 }
 
-// proven notes that every change before an instant is known here.
-func (m *Manager) proven(at time.Time) {
+// proven notes that every change before an instant is known here, if one is given.
+func (m *Manager) proven(at time.Time) bool {
 	if at.IsZero() {
-		return // it proves nothing
+		return false
 	}
 	// The instant is of the machine's clock, which need not be the Manager's.
 	asOf := m.clock.now().mono - int64(max(0, time.Since(at)))
 	if asOf > m.answers.synced.Load() {
 		m.answers.synced.Store(asOf)
 	}
+	return true
 }
 
 // startFeed reads all marks anew, and forgets what was found out before: from now
@@ -250,6 +250,9 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			} else {
 				m.marks.raise(c.ID, to)
 			}
+		}
+		if backend.Kind(c.ID[0]) == recordFleet && c.ID == fleetRecord() {
+			m.rejoin(ctx)
 		}
 		if m.tokens != nil && m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
 			if _, err := m.loadRing(ctx); err != nil {

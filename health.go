@@ -50,18 +50,19 @@ func (m *Manager) Health() Health {
 type health struct {
 	mu        sync.Mutex // guards all
 	following bool
-	started   bool // marks were read once
+	started   bool  // marks were read once
+	proved    int64 // monotonic: when it last proved something, or the Manager began
 	err       error
 	lostAt    time.Time
 	failures  int
 }
 
-// follows notes a batch of the feed, and reports whether it is the first since the
-// feed was lost.
-func (h *health) follows() (resumed bool) {
+// follows notes that the feed has proved something, and reports whether that is the
+// first time since it was lost.
+func (h *health) follows(now moment) (resumed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	resumed = h.err != nil
+	resumed, h.proved = h.err != nil, now.mono
 	h.following, h.err, h.lostAt, h.failures = true, nil, time.Time{}, 0
 	return resumed
 }
@@ -87,21 +88,20 @@ const silence = 10 * backend.HeartbeatEvery
 // noticeSilence counts a feed as lost that has not ended and says nothing: a connection
 // that is half open, or a store that is looking for its server.
 func (m *Manager) noticeSilence() {
-	now := m.moment()
-	if now.mono-now.synced < int64(max(silence, m.cfg.MaxStaleness)) || !m.health.silent(m.now()) {
-		return
+	if m.health.silent(m.clock.now(), max(silence, m.cfg.MaxStaleness)) {
+		m.observe(Event{Type: EventFeedLost, Err: errSilent})
 	}
-	m.observe(Event{Type: EventFeedLost, Err: errSilent})
 }
 
-// silent notes that the feed is, and reports whether it was followed until now.
-func (h *health) silent(now time.Time) bool {
+// silent reports whether the feed has proved nothing for so long, the first time that
+// it has.
+func (h *health) silent(now moment, limit time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.following {
+	if h.err != nil || now.mono-h.proved < int64(limit) {
 		return false
 	}
-	h.following, h.err, h.lostAt = false, errSilent, now.UTC()
+	h.following, h.err, h.lostAt = false, errSilent, time.UnixMilli(now.ms).UTC()
 	return true
 }
 
