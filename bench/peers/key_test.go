@@ -3,6 +3,7 @@ package peers_test
 import (
 	"context"
 	"crypto/sha256"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,12 @@ func issueKeys(tb testing.TB, n int) keys {
 	}
 	for i := range k.texts {
 		k.texts[i] = issue(m, subject(i))
+	}
+	// One behind the other, for all libraries alike: what a server has just read from a
+	// connection is near.
+	all := strings.Join(k.texts, "")
+	for i, text := range k.texts {
+		k.texts[i], all = all[:len(text)], all[len(text):]
 	}
 	k.bad = map[string]string{
 		"changed": changed(k.texts[0]),
