@@ -243,10 +243,10 @@ func BenchmarkIdlePoll(b *testing.B) {
 	poll := s.SQL()["poll"]
 	compare(b, func(int) {
 		var snapshot, identity string
-		var floor int64
+		var floor, inserted, flushed int64
 		var a, v []int64
 		var found [][]byte
-		if err := p.pool.QueryRow(context.Background(), poll, []int64{}, 0, 0, int64(1)<<62, 0, 10_000).Scan(&snapshot, &floor, &identity, &a, &v, &found); err != nil || len(a) != 0 {
+		if err := p.pool.QueryRow(context.Background(), poll, []int64{}, 0, 0, int64(1)<<62, 0, 10_000).Scan(&snapshot, &floor, &identity, &inserted, &flushed, &a, &v, &found); err != nil || len(a) != 0 {
 			b.Fatal("wrong poll", err)
 		}
 	}, func(i int) {

@@ -69,7 +69,9 @@
 // snapshot of the last look, which says exactly which transactions were still
 // running; those, and the ones begun since, are what the next look is for. A
 // transaction that stays open for hours holds nothing back, in this database or
-// another one of the server. A token keeps the snapshot's oldest transaction.
+// another one of the server. A token keeps the snapshot's oldest transaction. After
+// a crash the server gives out again the numbers of transactions whose end had not
+// reached the disk, so a Watch moves on only to a snapshot whose part of the log has.
 //
 // NOTIFY is sent after the commit, once for all writes of some milliseconds: in
 // the transaction it would make all commits of the database take turns. It is a

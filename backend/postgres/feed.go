@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,16 @@ func parseSnapshot(text string) (snapshot, error) {
 	return snapshot{parsed[0], parsed[1], parsed[2:]}, nil
 }
 
+// and is what both snapshots say has ended.
+func (s snapshot) and(other snapshot) snapshot {
+	both := snapshot{min(s.xmin, other.xmin), min(s.xmax, other.xmax), slices.Concat(s.running, other.running)}
+	slices.Sort(both.running)
+	both.running = slices.Compact(both.running)
+	end, _ := slices.BinarySearch(both.running, both.xmax)
+	both.running = both.running[:end]
+	return both
+}
+
 // place is where a Watch stands: it has delivered what is in the snapshot since,
 // and of the rest, in the order of (txid, version), what is not after these two.
 type place struct {
@@ -67,14 +78,23 @@ type place struct {
 	txid, version int64
 }
 
+// row is one of the feed.
+type row struct {
+	id      backend.ID
+	version int64
+}
+
 // answer of one poll.
 type polled struct {
 	snapshot snapshot
 	floor    int64
 	identity [16]byte
-	changes  []backend.Change // the latest of each ID
-	full     bool             // there may be more: last says where
-	last     place
+	// The log had reached inserted when the snapshot had been taken, and is on disk
+	// up to flushed.
+	inserted, flushed int64
+	rows              []row
+	full              bool // there may be more: last says where
+	last              place
 }
 
 // poll asks for the changes behind a place: one statement.
@@ -93,7 +113,7 @@ func (s *Store) poll(ctx context.Context, at place) (polled, error) {
 	}
 	err := s.run(ctx, "watch", reading, pollPatience, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, s.sql.poll, running, at.txid, at.version, txid, version, maxChanges).
-			Scan(&text, &p.floor, &identity, &txids, &versions, &ids)
+			Scan(&text, &p.floor, &identity, &p.inserted, &p.flushed, &txids, &versions, &ids)
 	})
 	if err != nil {
 		return p, err
@@ -103,18 +123,15 @@ func (s *Store) poll(ctx context.Context, at place) (polled, error) {
 	}
 	sum := sha256.Sum256([]byte(identity))
 	copy(p.identity[:], sum[:])
-	seen := make(map[backend.ID]int, len(ids))
+	if p.floor > p.snapshot.xmin {
+		p.floor = 0 // a restore has brought it from a server that was further on
+	}
+	p.rows = make([]row, len(ids))
 	for n, b := range ids {
 		if len(b) != len(backend.ID{}) || versions[n] < 1 {
 			return p, fmt.Errorf("postgres: watch: %w: change of %x", backend.ErrCorrupt, b)
 		}
-		id := backend.ID(b)
-		if i, again := seen[id]; again {
-			p.changes[i].Version = max(p.changes[i].Version, uint64(versions[n]))
-			continue
-		}
-		seen[id] = len(p.changes)
-		p.changes = append(p.changes, backend.Change{ID: id, Version: uint64(versions[n])})
+		p.rows[n] = row{backend.ID(b), versions[n]}
 	}
 	if n := len(ids); n == maxChanges {
 		p.full, p.last = true, place{at.since, txids[n-1], versions[n-1]}
@@ -123,19 +140,44 @@ func (s *Store) poll(ctx context.Context, at place) (polled, error) {
 }
 
 // follower is one Watch.
+//
+// A server that crashes gives out again the numbers of transactions whose end was
+// not yet on disk: those that were rolled back, and those that had nothing to wait
+// for the disk for, such as a NOTIFY. A snapshot says that they have ended, and a
+// change that is committed under the same number afterwards would be taken for one
+// that was delivered. So the place moves only to a snapshot whose part of the log
+// is known to be on disk; what is read again until then is in seen.
 type follower struct {
 	store    *Store
 	at       place
-	known    bool     // at.since is a place in this feed, and identity is the feed's
-	identity [16]byte // of the feed that at is a place in
+	known    bool         // at.since is a place in this feed, and identity is the feed's
+	identity [16]byte     // of the feed that at is a place in
+	seen     map[row]bool // of what is behind at, what was delivered
+	ahead    *sight       // the place to move to when it is on disk
 
 	// A pass reads, in pages, all that its first poll saw.
-	inPass bool
-	began  time.Time // before that poll
-	first  snapshot  // of it
+	inPass  bool
+	first   sight
+	reading map[row]bool
 
 	proven time.Time // every change before it was delivered
 }
+
+// sight is what a poll saw.
+type sight struct {
+	asked    time.Time // before it
+	snapshot snapshot
+	inserted int64
+}
+
+const (
+	// reusable is how many of the last transaction numbers a crash may make the
+	// server give out again, where a Watch begins and nothing better is known.
+	reusable = 10_000
+	// flushPatience is longer than the end of a transaction stays off the disk: three
+	// times the highest wal_writer_delay.
+	flushPatience = 30 * time.Second
+)
 
 // Watch implements backend.Watcher. It polls in its caller's goroutine, at once
 // when a change is announced and every Options.PollInterval otherwise; for the
@@ -214,33 +256,93 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 
 // next makes one Batch, and says whether the next one is to be asked for at once.
 func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more bool, err error) {
+	defer func() {
+		if err != nil { // perhaps a crash: what was half read, or half sure, is not to be built on
+			f.inPass, f.at, f.ahead = false, place{since: f.at.since}, nil
+		}
+	}()
 	asked := time.Now() // before the request: a proof must not claim more than it saw
 	p, err := f.store.poll(ctx, f.at)
 	if err != nil {
 		return b, false, err
 	}
-	if !f.inPass {
-		f.began, f.first = asked, p.snapshot
-	}
 	// Below the floor something may be missing, and a place ahead of the server is
 	// of another history.
 	lost := !fresh && (!f.known || p.identity != f.identity || p.floor > f.at.since.xmin || f.at.since.xmin > p.snapshot.xmax)
-	if lost {
-		p.changes, p.full = nil, false
-		f.began, f.first = asked, p.snapshot
+	begins := fresh || lost
+	if begins {
+		f.known, f.inPass, f.seen, f.ahead = fresh, false, nil, nil
+		f.at = place{since: p.snapshot}
+		if p.inserted > p.flushed {
+			xmin := max(p.snapshot.xmin-reusable, p.floor)
+			f.at.since = snapshot{xmin: xmin, xmax: xmin}
+			asked = time.Now()
+			if p, err = f.store.poll(ctx, f.at); err != nil {
+				return b, false, err
+			}
+		}
+	}
+	if !f.inPass {
+		f.first, f.reading = sight{asked, p.snapshot, p.inserted}, make(map[row]bool)
 	}
 	f.known, f.identity = true, p.identity
-	b = backend.Batch{Changes: p.changes, Reset: lost}
-	if p.full {
-		f.inPass, f.at = true, p.last
+	b = backend.Batch{Reset: lost}
+	if !begins { // where it begins, what there is already is not news
+		b.Changes = f.news(p.rows)
+	}
+	for _, r := range p.rows[:min(len(p.rows), maxChanges-len(f.reading))] { // more of it comes twice
+		f.reading[r] = true
+	}
+	if p.full && !begins {
+		f.inPass = true
 		b.AsOf = f.proven // more is to come: this one proves no more than the last
-		b.Token = token(f.identity, min(p.last.txid, f.first.xmin))
+		xmin := f.at.since.xmin
+		if f.first.inserted <= p.flushed {
+			xmin = min(p.last.txid, f.first.snapshot.xmin)
+		}
+		b.Token = token(f.identity, xmin)
+		f.at = p.last
 		return b, true, nil
 	}
-	f.inPass, f.at, f.proven = false, place{since: f.first}, f.began
-	b.AsOf = f.began
-	b.Token = token(f.identity, f.first.xmin)
+	f.inPass, f.seen, f.proven = false, f.reading, f.first.asked
+	f.move(p)
+	b.AsOf = f.proven
+	b.Token = token(f.identity, f.at.since.xmin)
 	return b, false, nil
+}
+
+// news are the changes in rows that were not delivered, the latest of each ID.
+func (f *follower) news(rows []row) (changes []backend.Change) {
+	at := make(map[backend.ID]int, len(rows))
+	for _, r := range rows {
+		if f.seen[r] {
+			continue
+		}
+		if i, again := at[r.id]; again {
+			changes[i].Version = max(changes[i].Version, uint64(r.version))
+			continue
+		}
+		at[r.id] = len(changes)
+		changes = append(changes, backend.Change{ID: r.id, Version: uint64(r.version)})
+	}
+	return changes
+}
+
+// move ends a pass whose last poll was p. What runs by p has not ended, whatever
+// an earlier snapshot says: a crash came between.
+func (f *follower) move(p polled) {
+	f.at = place{since: f.at.since}
+	if f.first.inserted <= p.flushed {
+		f.at.since, f.ahead = f.first.snapshot.and(p.snapshot), nil
+		return
+	}
+	if a := f.ahead; a != nil && (a.inserted <= p.flushed || f.first.asked.Sub(a.asked) > flushPatience) {
+		f.at.since, f.ahead = a.snapshot.and(p.snapshot), nil
+	}
+	if f.ahead == nil {
+		first := f.first
+		f.ahead = &first
+	}
 }
 
 // tokenFormat is the first byte of a token.

@@ -100,20 +100,23 @@ func (s *Store) check(ctx context.Context) error {
 		s.opts.Logger.Warn("postgres: a crash of the server will lose writes that it has acknowledged",
 			"synchronous_commit", commit, "fsync", sync)
 	}
+	return s.choosePoll(ctx)
+}
+
+// choosePoll finds out how much of itself the server tells.
+func (s *Store) choosePoll(ctx context.Context) (err error) {
 	poll := s.sql.poll
-	for i, identity := range identities {
-		s.sql.poll = s.opts.fill(replaceOnce(poll, "{identity}", identity))
-		_, err = s.poll(ctx, place{since: nowhere()})
-		var refused bool
-		if pg := serverError(err); pg != nil {
-			refused = severity(pg) == "ERROR" && !errors.Is(err, ErrStandby)
+	for _, log := range logs {
+		for _, identity := range identities {
+			s.sql.poll = s.opts.fill(replaceOnce(replaceOnce(poll, "{identity}", identity), "{log}", log))
+			_, err = s.poll(ctx, place{since: nowhere()})
+			if pg := serverError(err); pg == nil || severity(pg) != "ERROR" || errors.Is(err, ErrStandby) {
+				return err
+			}
+			s.opts.Logger.Debug("postgres: the server does not tell its identity, or the state of its log, in full", "error", err)
 		}
-		if err == nil || !refused || i == len(identities)-1 {
-			return err
-		}
-		s.opts.Logger.Debug("postgres: the server does not tell its identity in full", "error", err)
 	}
-	return nil
+	return err
 }
 
 // tries is how often a statement is sent that surely changed nothing.

@@ -127,7 +127,7 @@ SELECT count(*) FROM gone`),
 		// brought from a server that was further on. The second part has no other lower
 		// bound than the pair: with two an index scan may begin at the lesser one.
 		poll: `
-SELECT pg_current_snapshot()::text, m.floor, concat_ws('/', m.instance, {change}, {identity}), page.txids, page.versions, page.ids
+SELECT pg_current_snapshot()::text, m.floor, concat_ws('/', m.instance, {change}, {identity}), {log}, page.txids, page.versions, page.ids
 FROM {schema}.meta m CROSS JOIN LATERAL (
   SELECT array_agg(txid ORDER BY txid, version) AS txids, array_agg(version ORDER BY txid, version) AS versions,
     array_agg(id ORDER BY txid, version) AS ids
@@ -147,6 +147,14 @@ SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regcl
   current_setting('synchronous_commit'), current_setting('fsync')`),
 		migrations: o.fill(`SELECT coalesce(max(number), 0) FROM {schema}.migration`),
 	}
+}
+
+// logs say how far the log has come: with what has been written, which includes
+// the end of each transaction that has ended in the statement's snapshot, and on
+// disk. Where the server has no such numbers, all that has ended is taken to be.
+var logs = []string{
+	`(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint`,
+	`0::bigint, 0::bigint`,
 }
 
 // identities say on which history a statement ran: the cluster, its timeline,

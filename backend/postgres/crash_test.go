@@ -1,0 +1,70 @@
+package postgres_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/pgtest"
+	"github.com/stretchr/testify/require"
+)
+
+// A server that crashes gives out the numbers of transactions again whose end was
+// not on disk, as that of a NOTIFY is not for a while. A change under such a
+// number is delivered: to who resumes, to a Watch that was cut off meanwhile, and
+// to one that had only begun.
+func TestTransactionNumbersThatComeTwice(t *testing.T) {
+	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{"wal_writer_delay = 10s", "autovacuum = off"}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, srv.Close()) }()
+	p := newPlace(t, srv.URL("postgres"), nil)
+	q := *p
+	q.pool, q.link = newPool(t, p.url, nil)
+	s, writer := p.open(t, postgres.Options{}), q.open(t, postgres.Options{})
+	w := follow(t, s, nil)
+	n := uint64(0)
+	put := func() (version uint64) {
+		n++
+		require.Eventually(t, func() bool {
+			version, err = writer.Put(context.Background(), record(n), backend.IfAbsent())
+			return err == nil
+		}, 10*time.Second, 10*time.Millisecond)
+		return version
+	}
+	next := func() (xid int64) { // what the server will give out
+		require.NoError(t, q.pool.QueryRow(t.Context(), "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&xid))
+		return xid
+	}
+	w.sees(t, 1, put())
+	var before int64
+	require.Eventually(t, func() bool { // without a NOTIFY more, the log's writer may sleep
+		first := next()
+		time.Sleep(100 * time.Millisecond)
+		before = next()
+		return first == before
+	}, 10*time.Second, time.Millisecond)
+
+	w.sees(t, 2, put())
+	require.Eventually(t, func() bool { return next() > before+1 }, 10*time.Second, time.Millisecond, "a NOTIFY")
+	polls := look(w, func() int { return w.batches })
+	w.until(t, "polls after it", func() bool { return w.batches > polls+2 })
+	fresh := follow(t, s, nil)
+	changes := look(w, func() int { return w.changes })
+	ahead := next()
+	heal := p.link.sever()
+	require.NoError(t, srv.Kill())
+	require.NoError(t, srv.Restart(t.Context()))
+	q.pool.Reset()
+	require.Less(t, next(), ahead, "numbers come twice")
+	v := put()
+	require.Eventually(t, func() bool { return next() >= ahead }, 10*time.Second, time.Millisecond)
+	heal()
+	for _, w := range []*watch{w, fresh, follow(t, s, w.token()), follow(t, s, fresh.token())} {
+		w.sees(t, n, v)
+		require.Zero(t, look(w, func() int { return w.resets }))
+	}
+	require.Equal(t, changes+1, look(w, func() int { return w.changes }), "nothing else comes twice")
+	require.Equal(t, 1, look(fresh, func() int { return fresh.changes }), "nor what was there before it began")
+}
