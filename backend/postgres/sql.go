@@ -105,7 +105,9 @@ SELECT count(*) FROM gone`),
 
 		// Only what every running transaction is later than: a floor never passes a
 		// transaction that may still commit. A row of the feed is never updated, so its
-		// address is good for as long as the statement sees it.
+		// address is good for as long as the statement sees it. A floor above this
+		// transaction is of the server that a dump came from: those set here are below
+		// every transaction that was running then or began later.
 		trim: o.fill(`
 WITH oldest AS (
   SELECT ctid, at FROM {schema}.change
@@ -116,7 +118,8 @@ WITH oldest AS (
   WHERE ctid = ANY (ARRAY(SELECT ctid FROM oldest WHERE at < now() - make_interval(secs => $1::double precision)))
   RETURNING txid
 ), raised AS (
-  UPDATE {schema}.meta SET floor = greatest(floor, (SELECT max(txid) + 1 FROM gone))
+  UPDATE {schema}.meta SET floor = greatest(
+    CASE WHEN floor <= pg_current_xact_id()::text::bigint THEN floor END, (SELECT max(txid) + 1 FROM gone))
   WHERE EXISTS (SELECT FROM gone)
 )
 SELECT count(*) FROM gone`),
