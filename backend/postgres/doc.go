@@ -87,7 +87,9 @@
 // but the hearing of NOTIFY; a Watch notices, logs it once, and polls: a
 // revocation then arrives within Options.PollInterval. No statement relies on the
 // session. The pool must not either: unless the pooler knows prepared statements,
-// set default_query_exec_mode=exec (or cache_describe, or simple_protocol).
+// set default_query_exec_mode=exec (or cache_describe, or simple_protocol). exec and
+// simple_protocol want bytea_output=hex, the server's default, and simple_protocol
+// client_encoding=UTF8 where the database is in another encoding.
 //
 // # Time limits
 //

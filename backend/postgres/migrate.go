@@ -42,7 +42,11 @@ func Migrate(ctx context.Context, db Beginner, opts Options) (err error) {
 			_ = tx.Rollback(context.WithoutCancel(ctx))
 		}
 	}()
-	if _, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 7307))", opts.Schema); err != nil {
+	// With a snapshot from before the wait it would not see what others have made.
+	if _, err = tx.Exec(ctx, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); err != nil {
+		return fmt.Errorf("postgres: migrate: %w", err)
+	}
+	if _, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock(pg_catalog.hashtextextended($1::text, 7307))", opts.Schema); err != nil {
 		return fmt.Errorf("postgres: migrate: wait for other migrations: %w", err)
 	}
 	var there bool

@@ -88,7 +88,9 @@ func (o Options) resolved() (Options, error) {
 // channel is the name that NOTIFY and LISTEN use.
 func (o Options) channel() string { return "fob." + o.Schema }
 
-// fill writes the names of a schema into SQL.
+// fill writes the names of a schema into SQL. A function is named with pg_catalog
+// where its arguments need a conversion: another one that fits better would be
+// called instead, if somebody has made one in a schema that the role searches.
 func (o Options) fill(sql string) string {
 	schema := pgx.Identifier{o.Schema}.Sanitize()
 	return strings.NewReplacer(
@@ -96,13 +98,20 @@ func (o Options) fill(sql string) string {
 		"{version}", "nextval("+literal(schema+".version")+"::regclass)",
 		"{change}", literal(schema+".change")+"::regclass::oid",
 		// The lock that an insert and a delete of one ID take: see write.go.
-		"{turn}", "pg_advisory_xact_lock(hashtextextended(encode($1::bytea, 'hex'), 7306))",
-		"{tryturn}", "pg_try_advisory_xact_lock(hashtextextended(encode(r.id, 'hex'), 7306))",
+		"{turn}", "pg_advisory_xact_lock(pg_catalog.hashtextextended(encode($1::bytea, 'hex'), 7306))",
+		"{tryturn}", "pg_try_advisory_xact_lock(pg_catalog.hashtextextended(encode(r.id, 'hex'), 7306))",
 		// A standby answers from the past: the statement fails there, since a LIMIT
 		// below zero is an error, whether or not it finds a row.
 		"{primary}", "LIMIT CASE WHEN pg_is_in_recovery() THEN -1 END",
 	).Replace(sql)
 }
 
-// literal is text as a string of SQL, with backslashes as they are.
-func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+// literal is text as a string of SQL, whatever standard_conforming_strings says of
+// backslashes.
+func literal(text string) string {
+	text = "'" + strings.ReplaceAll(text, "'", "''") + "'"
+	if strings.Contains(text, `\`) {
+		return " E" + strings.ReplaceAll(text, `\`, `\\`)
+	}
+	return text
+}

@@ -80,13 +80,16 @@ func (s *Store) check(ctx context.Context) error {
 	var server, at int
 	var standby, migrated bool
 	var commit, sync string
+	var bytes []byte
 	err := s.run(ctx, "open", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync); err != nil || standby || !migrated {
+		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync, &bytes); err != nil || standby || !migrated {
 			return err
 		}
 		return conn.QueryRow(ctx, s.sql.migrations).Scan(&at)
 	})
 	switch {
+	case err != nil && serverError(err) == nil && server > 0 && bytes == nil:
+		return fmt.Errorf("postgres: open: bytes do not come as they were sent: set bytea_output=hex on the role or the pool: %w", err)
 	case err != nil:
 		return err
 	case server < oldestServer:

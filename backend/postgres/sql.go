@@ -115,7 +115,7 @@ WITH oldest AS (
   ORDER BY txid, version LIMIT $2::int
 ), gone AS (
   DELETE FROM {schema}.change
-  WHERE ctid = ANY (ARRAY(SELECT ctid FROM oldest WHERE at < now() - make_interval(secs => $1::double precision)))
+  WHERE ctid = ANY (ARRAY(SELECT ctid FROM oldest WHERE at < now() - pg_catalog.make_interval(secs => $1::double precision)))
   RETURNING txid
 ), raised AS (
   UPDATE {schema}.meta SET floor = greatest(
@@ -130,10 +130,10 @@ SELECT count(*) FROM gone`),
 		// brought from a server that was further on. The second part has no other lower
 		// bound than the pair: with two an index scan may begin at the lesser one.
 		poll: `
-SELECT pg_current_snapshot()::text, m.floor, concat_ws('/', m.instance, {change}, {identity}), {log}, page.txids, page.versions, page.ids
+SELECT pg_current_snapshot()::text, m.floor, pg_catalog.concat_ws('/', m.instance, {change}, {identity}), {log}, page.txids, page.versions, page.ids
 FROM {schema}.meta m CROSS JOIN LATERAL (
-  SELECT array_agg(txid ORDER BY txid, version) AS txids, array_agg(version ORDER BY txid, version) AS versions,
-    array_agg(id ORDER BY txid, version) AS ids
+  SELECT pg_catalog.array_agg(txid ORDER BY txid, version) AS txids, pg_catalog.array_agg(version ORDER BY txid, version) AS versions,
+    pg_catalog.array_agg(id ORDER BY txid, version) AS ids
   FROM (
     (SELECT txid, version, id FROM {schema}.change
      WHERE txid = ANY ($1::bigint[]) AND (txid, version) > ($2::bigint, $3::bigint) ORDER BY txid, version LIMIT $6::int)
@@ -147,7 +147,7 @@ FROM {schema}.meta m CROSS JOIN LATERAL (
 
 		migrated: o.fill(`
 SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass(` + literal(quoted(o.Schema)+".migration") + `) IS NOT NULL,
-  current_setting('synchronous_commit'), current_setting('fsync')`),
+  current_setting('synchronous_commit'), current_setting('fsync'), decode('00', 'hex')`),
 		migrations: o.fill(`SELECT coalesce(max(number), 0) FROM {schema}.migration`),
 	}
 }
