@@ -89,14 +89,17 @@ func (p *process) signal(sig os.Signal) error { return p.cmd.Process.Signal(sig)
 // kill ends the process and its children at once, and waits until they are gone:
 // a server does not start while one of an earlier one is there.
 func (p *process) kill() {
-	// Stopped, it makes no more children. It is not waited for yet, so nobody else
-	// has its number.
-	_ = p.signal(syscall.SIGSTOP)
+	// Stopped, it makes no more children and waits for none: nobody else has its
+	// number or theirs. One that has ended by itself may have lost its number.
+	if p.signal(syscall.SIGSTOP) != nil {
+		<-p.ended
+		return
+	}
 	children := childrenOf(p.cmd.Process.Pid)
-	_ = p.signal(syscall.SIGKILL)
 	for _, child := range children {
 		_ = syscall.Kill(child, syscall.SIGKILL)
 	}
+	_ = p.signal(syscall.SIGKILL)
 	<-p.ended
 	for deadline := time.Now().Add(10 * time.Second); len(children) > 0 && time.Now().Before(deadline); {
 		if syscall.Kill(children[0], 0) != nil || zombie(children[0]) {
