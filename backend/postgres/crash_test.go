@@ -16,6 +16,7 @@ import (
 // number is delivered: to who resumes, to a Watch that was cut off meanwhile, and
 // to one that had only begun.
 func TestTransactionNumbersThatComeTwice(t *testing.T) {
+	server(t) // or skips
 	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{"wal_writer_delay = 10s", "autovacuum = off"}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, srv.Close()) }()

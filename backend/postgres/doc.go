@@ -6,7 +6,8 @@
 //	store, err := postgres.New(ctx, pool, postgres.Options{})
 //
 // A Store borrows the pool; close the store first. Every method is one statement
-// in a transaction of its own, and one round trip.
+// in a transaction of its own, and one round trip; only Purge and Maintain send as
+// many as they need.
 //
 // # Durability
 //

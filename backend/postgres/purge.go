@@ -9,6 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// purgeAtOnce is how many records one statement purges. It takes a lock for each,
+// and the server's table of locks has room for some thousand of all its clients.
+const purgeAtOnce = 100
+
 // How much of the feed one statement trims, and how many of them one Purge makes;
 // and how often a Purge trims at all.
 const (
@@ -17,22 +21,28 @@ const (
 	trimEvery   = time.Minute
 )
 
-// Purge implements backend.Purger: one statement, in which records that others
-// hold locked are left for the next time. Once a minute it also removes changes
-// older than Options.Retention from the feed.
-func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+// Purge implements backend.Purger: statements of a hundred records at most, in
+// which records that others hold locked are left for the next time. Once a minute
+// it also removes changes older than Options.Retention from the feed.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (gone int, err error) {
 	if err := backend.CheckPurge(limit); err != nil {
 		return 0, err
 	}
-	var n int
-	err := s.run(ctx, "purge", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, s.sql.purge, before.UnixMilli(), limit).Scan(&n)
-	})
-	if err != nil {
-		return 0, err
-	}
-	if n > 0 {
-		s.announce()
+	for gone < limit {
+		most, n := min(limit-gone, purgeAtOnce), 0
+		err := s.run(ctx, "purge", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, s.sql.purge, before.UnixMilli(), most).Scan(&n)
+		})
+		if err != nil {
+			return gone, err
+		}
+		if n > 0 {
+			s.announce()
+		}
+		gone += n
+		if n < most {
+			break
+		}
 	}
 	now := time.Now().UnixNano()
 	if next := s.nextTrim.Load(); now >= next && s.nextTrim.CompareAndSwap(next, now+int64(trimEvery)) {
@@ -41,7 +51,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 			s.opts.Logger.Warn("postgres: the feed could not be trimmed", "error", err)
 		}
 	}
-	return n, nil
+	return gone, nil
 }
 
 // Maintain implements backend.Maintainer: it removes all changes older than
