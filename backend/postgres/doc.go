@@ -38,6 +38,10 @@
 //	UPDATE fob.meta SET instance = gen_random_uuid();
 //
 // and after any restore apply the revocations again that came after the backup.
+// Logical replication copies no sequence: before the first write to a copy that it
+// has made, let versions go on rising by
+//
+//	SELECT setval('fob.version', greatest((SELECT max(version) FROM fob.record), (SELECT max(version) FROM fob.change)));
 //
 // # Migrations
 //

@@ -75,8 +75,9 @@ func verdict(caller context.Context, doing string, at stage, err error) (mapped 
 	pg := serverError(err)
 	// The statement is a transaction of its own, so an ERROR means that it was
 	// rolled back. After a FATAL nobody knows: the server may have ended between
-	// the commit and its answer.
-	refused := pg != nil && severity(pg) == "ERROR"
+	// the commit and its answer. Nor does a pooler that lost the server meanwhile: old
+	// PgBouncers call that an ERROR, but without the field that every server sends.
+	refused := pg != nil && pg.SeverityUnlocalized == "ERROR"
 	unsent := at == acquiring || pgconn.SafeToRetry(err)
 	unknown := at == writing && !refused && !unsent
 	if ended := caller.Err(); ended != nil {

@@ -52,6 +52,7 @@ func TestVerdicts(t *testing.T) {
 		{"starting up", pg("FATAL", "57P03"), unavailable, unknown, true, false},
 		{"panic", pg("PANIC", "XX000"), unavailable, unknown, true, false},
 		{"protocol violation", pg("ERROR", "08P01"), unavailable, unavailable, false, false},
+		{"a pooler that lost the server", &pgconn.PgError{Severity: "ERROR", Code: "08P01", Message: "server conn crashed?"}, unavailable, unknown, true, false},
 		{"read-only", pg("ERROR", "25006"), unavailable, unavailable, false, false},
 		{"no privilege", pg("ERROR", "42501"), unavailable, unavailable, false, false},
 		{"no table", pg("ERROR", "42P01"), unavailable, unavailable, false, false},
