@@ -17,7 +17,10 @@ import (
 // to one that had only begun.
 func TestTransactionNumbersThatComeTwice(t *testing.T) {
 	server(t) // or skips
-	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{"wal_writer_delay = 10s", "autovacuum = off"}})
+	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{
+		"wal_writer_delay = 10s", "autovacuum = off",
+		"wal_level = minimal", "max_wal_senders = 0", // or each 15 seconds something syncs the log
+	}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, srv.Close()) }()
 	p := newPlace(t, srv.URL("postgres"), nil)
