@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// unsent is a failure before the write itself was sent: it surely was not
-// applied.
+// unsent is a failure before the write itself was sent, or after which it was looked
+// for and not found: it surely was not applied.
 type unsent struct{ err error }
 
 func (u unsent) Error() string { return u.err.Error() }
@@ -93,9 +93,10 @@ func writeFailure(ctx context.Context, what string, err error) error {
 // refusals are the answers of a member that did not, and will not, carry out a
 // write. Each is given before the write is proposed to the cluster, or by the state
 // machine in place of applying it. What is not listed may have been applied: a
-// timeout, a change of leader, a connection that was lost, a member that stops.
+// timeout, a change of leader, a connection that was lost, a member that stops, and
+// ErrNoSpace (see noSpace).
 var refusals = []error{
-	rpctypes.ErrNoSpace, rpctypes.ErrCorrupt, // alarms
+	rpctypes.ErrCorrupt, // an alarm
 	rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrTooManyRequests, rpctypes.ErrEmptyKey,
 	rpctypes.ErrDuplicateKey, rpctypes.ErrCompacted, rpctypes.ErrFutureRev,
 	rpctypes.ErrNoLeader, rpctypes.ErrNotCapable, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner), // by the interceptor
@@ -120,6 +121,13 @@ func answered(err, answer error) bool {
 func passing(err error) bool {
 	return answered(err, rpctypes.ErrNoLeader) || answered(err, rpctypes.ErrTooManyRequests)
 }
+
+// noSpace reports whether the quota is used up. A member looks twice, when a write
+// comes in and when it applies it; what is over the quota only then it applies all
+// the same, and answers as if it had not. It raises the alarm before it answers, so
+// that from then on nothing is applied that takes space, and whoever looks for the
+// write after that answer finds it now or never.
+func noSpace(err error) bool { return answered(err, rpctypes.ErrNoSpace) }
 
 // compacted reports whether the revision that was asked for is gone.
 func compacted(err error) bool { return answered(err, rpctypes.ErrCompacted) }

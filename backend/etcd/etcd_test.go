@@ -29,7 +29,7 @@ func TestWhatAFailureIsTakenFor(t *testing.T) {
 		again bool  // whether another attempt makes sense
 		ends  bool  // whether it ends a Watch
 	}{
-		"no space":               {err: rpctypes.ErrNoSpace, write: backend.ErrUnavailable},
+		"no space":               {err: rpctypes.ErrNoSpace, write: backend.ErrIndeterminate},
 		"too large":              {err: rpctypes.ErrRequestTooLarge, write: backend.ErrUnavailable},
 		"too many operations":    {err: rpctypes.ErrTooManyOps, write: backend.ErrUnavailable},
 		"too many requests":      {err: rpctypes.ErrTooManyRequests, write: backend.ErrUnavailable, again: true},

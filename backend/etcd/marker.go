@@ -132,6 +132,7 @@ func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
 				continue
 			}
 			err = unsent{errors.New("the marker keeps changing")}
+		case noSpace(err): // the caller looks for itself
 		case refused(err):
 			if passing(err) && again(ctx, err) {
 				continue

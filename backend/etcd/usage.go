@@ -85,7 +85,17 @@ func (s *Store) record(ctx context.Context, batch []backend.Usage) error {
 	}
 	// Not repeatable: another process may have folded what the first attempt wrote.
 	_, err := s.commit(ctx, write{then: then})
-	return err
+	if !noSpace(err) {
+		return err
+	}
+	resp, readErr := s.read(ctx, s.keys.journal()+string(name[:]), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	switch {
+	case readErr != nil:
+		return err
+	case resp.Count == 0: // folding takes space too: nobody has done that
+		return unsent{err}
+	}
+	return nil
 }
 
 // foldTries is how often a fold that meets another process's is tried again.

@@ -50,6 +50,9 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 	}
 	// An attempt that was applied is known by its nonce when the next one meets it.
 	resp, err := s.commit(ctx, write{[]clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)}, true})
+	if noSpace(err) {
+		return s.found(ctx, rec.ID, cond, mine, err)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -66,6 +69,22 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 		return 0, backend.ErrNotFound
 	}
 	return 0, backend.ErrConflict
+}
+
+// found is what became of a Put that was answered with full, which is noSpace.
+func (s *Store) found(ctx context.Context, id backend.ID, cond backend.Cond, mine nonce, full error) (uint64, error) {
+	resp, err := s.read(ctx, s.keys.record(id))
+	if err != nil {
+		return 0, full
+	}
+	v, _ := cond.Version()
+	switch now := first(resp.Kvs); {
+	case now != nil && written(now.Value, mine):
+		return uint64(now.ModRevision), nil
+	case now == nil && cond.Absent(), now != nil && !cond.Absent() && now.ModRevision == int64(v):
+		return 0, unsent{full}
+	}
+	return 0, full // it may have been applied, and overwritten since
 }
 
 var errDoubtful = errors.New("an attempt was not answered, and the next one found a change")
