@@ -58,7 +58,7 @@ func (s *Store) sweep(ctx context.Context, start, end string, limit int) (n int,
 		return 0, "", err
 	}
 	if len(due) > 0 {
-		if err := s.settle(ctx); err != nil {
+		if err := s.settle(ctx, due); err != nil {
 			return 0, "", err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fobkit/fob/backend"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -103,9 +104,9 @@ const foldTries = 5
 
 var errBusy = errors.New("others are folding the same usage")
 
-// settle folds all that was in the journal when it began, for a record is about
-// to go and its usage with it.
-func (s *Store) settle(ctx context.Context) error {
+// settle folds all that was in the journal when it began, for records are about to
+// go and their usage with them.
+func (s *Store) settle(ctx context.Context, going []backend.Record) error {
 	some, err := s.read(ctx, s.keys.journal(), clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || some.Count == 0 {
 		return err
@@ -116,7 +117,29 @@ func (s *Store) settle(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.fold(ctx, 1<<20) // ctx is the bound
+	err = s.fold(ctx, 1<<20) // ctx is the bound
+	if noSpace(err) && len(going) > 0 {
+		// Folding takes space, and what goes makes some.
+		return s.unused(ctx, going, err)
+	}
+	return err
+}
+
+// unused fails with full if the journal has usage of one of these records.
+func (s *Store) unused(ctx context.Context, recs []backend.Record, full error) error {
+	journal, err := s.read(ctx, s.keys.journal(), clientv3.WithPrefix())
+	if err != nil {
+		return err
+	}
+	for _, kv := range journal.Kvs {
+		entries, _ := decodeEntries(kv.Value)
+		for _, u := range entries {
+			if slices.ContainsFunc(recs, func(r backend.Record) bool { return r.ID == u.ID }) {
+				return full
+			}
+		}
+	}
+	return nil
 }
 
 // fold moves what is in the journal now into the counters, and fails after some
@@ -292,5 +315,5 @@ func (s *Store) Maintain(ctx context.Context) error {
 	defer s.leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
-	return readFailure(ctx, "maintain", s.settle(within))
+	return readFailure(ctx, "maintain", s.settle(within, nil))
 }

@@ -141,10 +141,11 @@ func (s *Store) remove(ctx context.Context, id backend.ID, version uint64) error
 	if err != nil {
 		return err
 	}
-	if err := s.settle(ctx); err != nil {
+	going := []backend.Record{old}
+	if err := s.settle(ctx, going); err != nil {
 		return unsent{err}
 	}
-	err = s.erase(ctx, []backend.Record{old})
+	err = s.erase(ctx, going)
 	if !errors.Is(err, backend.ErrConflict) {
 		return err
 	}

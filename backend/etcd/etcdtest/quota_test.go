@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/etcd"
@@ -149,4 +150,31 @@ func TestUsageThatTheQuotaRefusesIsNotAdded(t *testing.T) {
 		count(f.made, 1)
 		count(f.gone, 0)
 	}
+}
+
+// Usage that waits and cannot be folded for want of space does not keep records that
+// have none of it: what goes makes space.
+func TestWithTheQuotaUsedUpRecordsCanGo(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 2 << 20})
+	admin := client(t, c.Config())
+	s := open(t, admin, etcd.Options{})
+	rec, used := create(t, s, 0), create(t, s, 1)
+	old := record(2)
+	old.PurgeAt = 1
+	_, err := s.Put(t.Context(), old, backend.IfAbsent())
+	require.NoError(t, err)
+	left(t, admin, 1, backend.Usage{ID: used.ID, N: 1})
+	for n := 10; err == nil; n++ {
+		full := record(n)
+		full.Body = bytes.Repeat([]byte("x"), backend.MaxBody)
+		_, err = s.Put(t.Context(), full, backend.IfAbsent())
+	}
+	only(t, err, backend.ErrUnavailable)
+	only(t, s.Delete(t.Context(), used.ID, used.Version), backend.ErrUnavailable)
+	only(t, s.Maintain(t.Context()), backend.ErrUnavailable)
+	require.NoError(t, s.Delete(t.Context(), rec.ID, rec.Version))
+	n, err := s.Purge(t.Context(), time.Now(), 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
 }
