@@ -211,19 +211,26 @@ var faults = map[string]func(l *link) (heal func()){
 	},
 	// Everything comes, and late.
 	"slow": func(l *link) func() { return l.poison("latency", map[string]int{"latency": 400, "jitter": 300}) },
+	// What is asked arrives at once and the answer is old when it comes: older than the
+	// least patient process may be told of as news.
+	"old": func(l *link) func() { return l.poison("latency", map[string]int{"latency": 800}, "downstream") },
 	// Connections stay and can be made, and nothing comes any more.
 	"half open": func(l *link) func() { return l.poison("timeout", map[string]int{"timeout": 0}) },
 }
 
-func (l *link) poison(kind string, attributes map[string]int) (heal func()) {
-	for _, stream := range []string{"downstream", "upstream"} {
+// poison does something to these directions of a link, to both where none is named.
+func (l *link) poison(kind string, attributes map[string]int, streams ...string) (heal func()) {
+	if len(streams) == 0 {
+		streams = []string{"downstream", "upstream"}
+	}
+	for _, stream := range streams {
 		text, err := json.Marshal(map[string]any{"name": kind + stream, "type": kind, "stream": stream, "attributes": attributes})
 		require.NoError(l.t, err)
 		_, err = l.proxy.Toxics.AddToxicJson(strings.NewReader(string(text)))
 		require.NoError(l.t, err)
 	}
 	return func() {
-		for _, stream := range []string{"downstream", "upstream"} {
+		for _, stream := range streams {
 			require.NoError(l.t, l.proxy.Toxics.RemoveToxic(context.Background(), kind+stream))
 		}
 	}
