@@ -121,6 +121,31 @@ func TestManyProcessesAddUsage(t *testing.T) {
 	used(t, s, batch...)
 }
 
+// An addition whose answer is lost is not sent again: another process may have folded
+// the first, and nothing would tell the second that it is one too many.
+func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, 1, etcdtest.Options{NoSync: true})
+	proxy, err := etcdtest.NewProxy(c.Addr(0))
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	cfg := c.Config()
+	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	s, plain := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second}), open(t, client(t, c.Config()), etcd.Options{})
+	rec := create(t, s, 1) // the connection is there
+	proxy.Mute()
+	added := make(chan error, 1)
+	go func() { added <- s.AddUsage(t.Context(), []backend.Usage{{ID: rec.ID, N: 1, Last: 5}}) }()
+	eventually(t, "the addition whose answer is lost", func() bool {
+		got, err := plain.Usage(t.Context(), []backend.ID{rec.ID})
+		return err == nil && got[0].N == 1
+	})
+	require.NoError(t, plain.Maintain(t.Context()))
+	proxy.Heal()
+	only(t, <-added, backend.ErrIndeterminate)
+	used(t, plain, backend.Usage{ID: rec.ID, N: 1, Last: 5})
+}
+
 func TestALargeBatchOfUsage(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
