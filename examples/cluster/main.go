@@ -15,9 +15,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -31,7 +33,9 @@ func main() {
 	if text := os.Getenv(childEnv); text != "" {
 		err = runChild(context.Background(), text, os.Stdin, os.Stdout)
 	} else {
-		err = story(context.Background(), os.Stdout, s, *rounds)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		err = story(ctx, os.Stdout, s, *rounds)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
@@ -54,7 +58,7 @@ func story(ctx context.Context, out io.Writer, s storeAt, rounds int) (err error
 	}
 	processes := make([]*process, 3)
 	for i := range processes {
-		p, err := start(s)
+		p, err := start(ctx, s)
 		if err != nil {
 			return err
 		}

@@ -1,10 +1,13 @@
 package main_test
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,12 +22,18 @@ var masks = []struct {
 	{regexp.MustCompile(`after [2-9]\.\d s`), "after <n> s"},
 }
 
-// The story is told by the program as a user builds it, and must be this one.
-func TestTheStory(t *testing.T) {
+// build makes the program as a user builds it.
+func build(t *testing.T) string {
+	t.Helper()
 	exe := filepath.Join(t.TempDir(), "cluster")
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	told, err := exec.Command(exe, "-rounds", "6").CombinedOutput()
+	return exe
+}
+
+// The story is told by the program as a user builds it, and must be this one.
+func TestTheStory(t *testing.T) {
+	told, err := exec.Command(build(t), "-rounds", "6").CombinedOutput()
 	require.NoError(t, err, "%s", told)
 	got := string(told)
 	for _, m := range masks {
@@ -34,4 +43,33 @@ func TestTheStory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), got)
 	require.NotRegexp(t, `acme_live_1[0-9A-Za-z]{54}`, got, "nothing that it printed is a whole key")
+}
+
+// A server that cannot be reached is said to be so, and nothing is left running.
+func TestWithoutAServer(t *testing.T) {
+	t.Parallel() // it mostly waits
+	told, err := exec.Command(build(t), "-etcd", "127.0.0.1:1").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(told), "the store does not answer")
+}
+
+// Who interrupts it leaves no file behind.
+func TestAnInterrupt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command(build(t), "-rounds", "1000000")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "3.") {
+	}
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	for lines.Scan() { // until it ends, and with it every process that has its output
+	}
+	require.Error(t, cmd.Wait())
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }

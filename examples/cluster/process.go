@@ -17,6 +17,9 @@ import (
 // childEnv holds the storeAt of a process that this program started from itself.
 const childEnv = "FOB_EXAMPLE_CLUSTER"
 
+// startPatience is how long a process waits for the store.
+const startPatience = 10 * time.Second
+
 // request and reply are one line each, to and from a process. Instants are Unix
 // nanoseconds: all processes run on one machine, and read one clock.
 type request struct {
@@ -40,7 +43,7 @@ type process struct {
 	out *bufio.Scanner
 }
 
-func start(s storeAt) (*process, error) {
+func start(ctx context.Context, s storeAt) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func start(s storeAt) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(self)}
+	p := &process{cmd: exec.CommandContext(ctx, self)}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr = os.Stderr
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
@@ -63,8 +66,10 @@ func start(s storeAt) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	_, err = p.read() // it is ready
-	return p, err
+	if _, err = p.read(); err != nil { // it is ready
+		return nil, errors.Join(err, p.stop())
+	}
+	return p, nil
 }
 
 // stop lets the process end by itself.
@@ -113,8 +118,8 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
-	for !keys.Health().Following { // from here on it is told what the others do
-		time.Sleep(time.Millisecond)
+	if err := following(keys); err != nil {
+		return err
 	}
 	say := json.NewEncoder(out)
 	if err := say.Encode(reply{}); err != nil {
@@ -140,6 +145,19 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 		}
 	}
 	return nil
+}
+
+// following waits until the process is told what the others do.
+func following(keys *fob.Manager) error {
+	for end := time.Now().Add(startPatience); ; time.Sleep(time.Millisecond) {
+		h := keys.Health()
+		if h.Following {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errors.Join(errors.New("the store does not answer"), h.Err)
+		}
+	}
 }
 
 func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
