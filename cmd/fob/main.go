@@ -37,7 +37,8 @@ const usage = `usage:
   fob migrate -sqlite FILE                      bring a SQLite file up to date
   fob grants [-schema NAME] [-read-only] ROLE   print what a PostgreSQL role needs to use the tables
 
-An empty URL takes everything from the PG… environment variables.
+An empty URL takes everything from the PG… environment variables. What is on a command
+line others can see: a password belongs into PGPASSFILE or PGPASSWORD.
 `
 
 // The exit statuses, as of most commands.
@@ -154,7 +155,7 @@ func grants(args []string, out io.Writer) error {
 	if err := flags(set, args); err != nil {
 		return err
 	}
-	if set.NArg() != 1 {
+	if set.NArg() != 1 || set.Arg(0) == "" {
 		return fmt.Errorf("%w name one role", errUsage)
 	}
 	access := postgres.ReadWrite

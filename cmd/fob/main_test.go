@@ -41,7 +41,7 @@ func TestMisuse(t *testing.T) {
 	fob := build(t)
 	for _, args := range [][]string{
 		nil, {"mint"}, {"migrate"}, {"migrate", "-postgres", "x", "-sqlite", "y"}, {"migrate", "-sqlite", "x", "-schema", "y"}, {"migrate", "-sqlite", "x", "y"},
-		{"migrate", "-postgres", "x", "-from", "1"}, {"migrate", "-nonsense"}, {"grants"}, {"grants", "a", "b"},
+		{"migrate", "-postgres", "x", "-from", "1"}, {"migrate", "-nonsense"}, {"grants"}, {"grants", ""}, {"grants", "a", "b"},
 	} {
 		out, errs, status := fob(args...)
 		require.Equal(t, 2, status, args)
