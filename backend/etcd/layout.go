@@ -125,8 +125,8 @@ func after(list []byte) string {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// nonce tells one write from every other. The client may send a write again when
-// its answer was lost, and the second one then meets the first.
+// nonce tells one write from every other: where an answer was lost, a second attempt
+// meets the first, and where it says that there is no space, a read finds it or not.
 type nonce [8]byte
 
 func newNonce() (n nonce) {
