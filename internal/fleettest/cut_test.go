@@ -31,8 +31,8 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 				limit := []time.Duration{0, 500 * time.Millisecond, 3 * time.Second}
 				key, other := all[0].must(request{Do: "issue"}), all[0].must(request{Do: "issue"})
 				for _, m := range all {
-					m.must(request{Do: "verify", Text: key.Text})
-					m.must(request{Do: "verify", Text: other.Text})
+					m.knows(key.Text)
+					m.knows(other.Text)
 				}
 				heal1, heal2 := damage(l1), damage(l2)
 				var watching []chan reply
@@ -76,7 +76,7 @@ func TestRevokeEverywhereWaitsForWhoIsCutOff(t *testing.T) {
 		apart, l := e.through(t, at)
 		all := fleet(t, setup{Store: at, MaxStaleness: time.Second}, setup{Store: apart, MaxStaleness: 3 * time.Second})
 		key := all[0].must(request{Do: "issue"})
-		all[1].must(request{Do: "verify", Text: key.Text})
+		all[1].knows(key.Text)
 		if l != nil {
 			defer faults["half open"](l)()
 		}

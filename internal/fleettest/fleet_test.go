@@ -168,6 +168,15 @@ func (m *member) follows(within time.Duration) {
 	require.Fail(m.t, "does not follow the feed", "%+v", h)
 }
 
+// knows verifies a key until the process has heard of its creation by the feed too, which
+// makes it look anew: from then on it has the answer in memory.
+func (m *member) knows(text string) {
+	m.t.Helper()
+	r := m.must(request{Do: "watch", Text: text, For: 300 * time.Millisecond})
+	require.NotZero(m.t, r.Watch.Accepted)
+	require.Zero(m.t, r.Watch.Refused)
+}
+
 func (m *member) signal(s os.Signal) { require.NoError(m.t, m.cmd.Process.Signal(s)) }
 
 // kill ends the process at once.
