@@ -476,13 +476,10 @@ func (m *Manager) CacheStats() CacheStats {
 	st := CacheStats{
 		Keys: a.keys.Stats(), Absent: a.absent.Stats(),
 		NegativeHits: a.refusedAbsent.Load(), Rechecked: a.rechecked.Load(),
-		Collapsed: a.flights.Collapsed(), Stale: a.stale.Load(), FeedAge: -1,
+		Collapsed: a.flights.Collapsed(), Stale: a.stale.Load(), FeedAge: m.moment().feedAge(),
 	}
 	if a.tokens != nil {
 		st.Tokens = a.tokens.Stats()
-	}
-	if now := m.moment(); now.synced != never {
-		st.FeedAge = time.Duration(max(0, now.mono-now.synced))
 	}
 	return st
 }

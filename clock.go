@@ -18,6 +18,15 @@ type moment struct {
 // wall is the wall time in Unix milliseconds of a monotonic instant near this one.
 func (t moment) wall(mono int64) int64 { return t.ms - (t.mono-mono)/int64(time.Millisecond) }
 
+// feedAge is how long ago the feed last proved that it has told everything; negative if
+// it never has.
+func (t moment) feedAge() time.Duration {
+	if t.synced == never {
+		return -1
+	}
+	return time.Duration(max(0, t.mono-t.synced))
+}
+
 // resync is how long a reading of the wall clock is carried on by the monotonic
 // one. It bounds how late a step of the wall clock is noticed.
 const resync = 100 * time.Millisecond

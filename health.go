@@ -35,12 +35,9 @@ func (m *Manager) Health() Health {
 	now := m.moment()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
-	h := Health{FeedAge: -1, Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
+	h := Health{FeedAge: now.feedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
 	if !m.joined() {
 		h.Staleness = min(h.Staleness, fleetDefault)
-	}
-	if now.synced != never {
-		h.FeedAge = time.Duration(max(0, now.mono-now.synced))
 	}
 	h.Following = m.health.following && m.live(now)
 	return h
