@@ -316,7 +316,8 @@ type RotationStatus struct {
 	// Retired: the old key is no longer accepted.
 	Retired bool
 	// OldStillUsed: the old key was used after the successor was first issued, so
-	// somebody has not changed over.
+	// somebody has not changed over. A use within the same millisecond does not
+	// count: it may be the one that asked for the rotation.
 	OldStillUsed bool
 }
 

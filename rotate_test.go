@@ -100,10 +100,14 @@ func TestARotatedKeyRetiresEarlyOnceItIsQuiet(t *testing.T) {
 	fresh := secret.Reveal()
 	sweep := func() int { s, err := m.Sweep(t.Context()); require.NoError(t, err); return s.Retired }
 
+	mustVerify(t, m, old)
+	status, err := m.RotationStatus(t.Context(), oldKey.ID())
+	require.NoError(t, err)
+	require.False(t, status.OldStillUsed, "that use may have asked for the rotation")
 	clock.Add(2 * time.Hour)
 	require.Zero(t, sweep(), "quiet, but nobody has the successor yet")
 	mustVerify(t, m, old)
-	status, err := m.RotationStatus(t.Context(), oldKey.ID())
+	status, err = m.RotationStatus(t.Context(), oldKey.ID())
 	require.NoError(t, err)
 	require.True(t, status.OldStillUsed)
 	require.False(t, status.Retired)

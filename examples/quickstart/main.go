@@ -202,6 +202,7 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 		return errors.Join(err, svc.stop(ctx))
 	}
 	t.say("   new key  %s\n", shown(fresh))
+	time.Sleep(2 * time.Millisecond) // usage is timed in milliseconds, and all this may take less than one
 	t.call(ctx, "GET", "/orders", "with the new key", fresh.Reveal(), 200)
 	t.call(ctx, "GET", "/orders", "with the old key", secret.Reveal(), 200)
 	status, err := svc.keys.RotationStatus(ctx, key.ID())
