@@ -7,7 +7,8 @@
 //
 // A Store borrows the pool; close the store first. Every method is one statement
 // in a transaction of its own, and one round trip; only Purge and Maintain send as
-// many as they need.
+// many as they need. New records that come while others are being written share the
+// next statement: a burst of them takes at most half of the pool.
 //
 // # Durability
 //

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -17,6 +18,9 @@ func (s *Store) SQL() map[string]string {
 		"purge": q.purge, "trim": q.trim, "poll": q.poll, "usage": q.usage, "addUsage": q.addUsage,
 	}
 }
+
+// InsertArgs is the arguments of the statement "insert" for one record.
+func InsertArgs(rec backend.Record) []any { return insertArgs([]*insertion{{rec: rec}}) }
 
 // Fill is Options.fill.
 func (o Options) Fill(sql string) string { return o.fill(sql) }
@@ -50,3 +54,13 @@ func (s *Store) SetOutage(d time.Duration) { s.outage = d }
 
 // Pool is the caller's.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// MaxLanes is how many statements with new records are under way at once.
+const MaxLanes = maxLanes
+
+// Waiting is how many new records wait for the next statement.
+func (s *Store) Waiting() int {
+	s.inserts.mu.Lock()
+	defer s.inserts.mu.Unlock()
+	return len(s.inserts.waiting)
+}

@@ -145,7 +145,7 @@ func TestAnOpenTransactionHoldsNothingBack(t *testing.T) {
 
 	here, there := begin(t, p.url), begin(t, server(t).URL(other))
 	late := record(1_000_000)
-	_, err = here.Exec(t.Context(), s.SQL()["insert"], late.ID[:], 1, []byte("late"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+	_, err = here.Exec(t.Context(), s.SQL()["insert"], postgres.InsertArgs(late)...)
 	require.NoError(t, err)
 	const n = 200
 	for i := range uint64(n) {
@@ -188,7 +188,7 @@ func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
 			for n := range each {
 				rec := record(uint64(i*each + n))
 				errs[i] = errors.Join(errs[i], pgx.BeginFunc(context.Background(), p.pool, func(tx pgx.Tx) error {
-					_, err := tx.Exec(context.Background(), s.SQL()["insert"], rec.ID[:], 1, []byte("x"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+					_, err := tx.Exec(context.Background(), s.SQL()["insert"], postgres.InsertArgs(rec)...)
 					time.Sleep(time.Duration((i*7+n*13)%20) * time.Millisecond) // the order of commits is not that of numbers
 					return err
 				}))
@@ -231,7 +231,7 @@ func TestAPreparedTransaction(t *testing.T) {
 	w := follow(t, s, nil)
 	rec := record(7)
 	tx := begin(t, p.url)
-	_, err := tx.Exec(t.Context(), s.SQL()["insert"], rec.ID[:], 1, []byte("x"), []byte(nil), int64(1), int64(0), int64(0), []byte{})
+	_, err := tx.Exec(t.Context(), s.SQL()["insert"], postgres.InsertArgs(rec)...)
 	require.NoError(t, err)
 	name := fmt.Sprint("'t", time.Now().UnixNano(), "'")
 	_, err = tx.Exec(t.Context(), "PREPARE TRANSACTION "+name)

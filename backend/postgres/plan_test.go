@@ -50,7 +50,7 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 		"owner":  {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
 		"parent": {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},
 		"due":    {"1, 101, -1, " + none + `, 1800000049000`, "record_expires"},
-		"insert": {id + `, 1, '', NULL, 1, 1, 1, ''`, ""},
+		"insert": {`ARRAY[` + id + `]::bytea[], '{1}', '{""}', '{NULL}', '{1}', '{1}', '{1}', '{""}'`, ""},
 		"update": {id + `, 1, '', NULL, 1, 1, 1, '', 7`, "record_pkey"},
 		"remove": {id + `, 7`, "record_pkey"},
 		"purge":  {`1900000050000, 1000`, "record_purge"},

@@ -28,6 +28,7 @@ type Store struct {
 	mu     sync.RWMutex // held for reading by every call; by Close for writing
 	closed bool
 
+	inserts  inserts
 	changed  chan struct{} // to the goroutine that notifies: something is new
 	newsMu   sync.Mutex    // guards news
 	news     chan struct{} // closed when this process has changed something
@@ -65,6 +66,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		changed: make(chan struct{}, 1),
 		news:    make(chan struct{}),
 		outage:  outage,
+		inserts: inserts{lanes: min(maxLanes, max(1, int(pool.Config().MaxConns)/2))},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if err := s.check(ctx); err != nil {
@@ -133,15 +135,24 @@ func (s *Store) run(caller context.Context, doing string, kind stage, limit time
 		return err
 	}
 	defer s.leave()
-	ctx := caller
+	return s.call(caller, doing, kind, limit, do)
+}
+
+// bounded is the caller's context with the limit of a call.
+func (s *Store) bounded(caller context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if _, bounded := caller.Deadline(); !bounded && limit == 0 {
 		limit = s.opts.StatementTimeout
 	}
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(caller, limit)
-		defer cancel()
+	if limit == 0 {
+		return caller, func() {}
 	}
+	return context.WithTimeout(caller, limit)
+}
+
+// call is run between ready and leave.
+func (s *Store) call(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
+	ctx, cancel := s.bounded(caller, limit)
+	defer cancel()
 	for n := 1; ; n++ {
 		at, err := s.once(ctx, kind, do)
 		if err == nil {

@@ -30,18 +30,23 @@ SELECT * FROM (
 		get:    o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
 		exists: o.fill(`SELECT true FROM {schema}.record WHERE id = $1::bytea`),
 
+		// All locks are taken, in the order of the arrays, before the first number is
+		// drawn.
 		insert: o.fill(`
-WITH turn AS MATERIALIZED (
-  SELECT {turn}
+WITH turns AS MATERIALIZED (
+  SELECT {turns} FROM pg_catalog.unnest($1::bytea[]) AS u (id)
 ), put AS (
   INSERT INTO {schema}.record (` + columns + `)
-  SELECT $1::bytea, $2::smallint, $3::bytea, $4::bytea, $5::bigint, $6::bigint, $7::bigint, {version}, $8::bytea FROM turn
+  SELECT id, kind, owner, parent, created, expires, purge_at, {version}, body
+  FROM unnest($1::bytea[], $2::smallint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
+    AS u (id, kind, owner, parent, created, expires, purge_at, body)
+  WHERE (SELECT count(*) FROM turns) > 0
   ON CONFLICT (id) DO NOTHING
   RETURNING id, version
 ), fed AS (
   INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
 )
-SELECT version FROM put`),
+SELECT id, version FROM put`),
 
 		// The last SELECT tells why nothing was updated, from the same snapshot.
 		update: o.fill(`

@@ -8,8 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Put implements backend.Store: one statement, one round trip. Where a Put
-// IfVersion has lost a race, a second one tells whether the record is still there.
+// Put implements backend.Store: one statement, one round trip; new records that
+// come at the same time share both. Where a Put IfVersion has lost a race, a second
+// one tells whether the record is still there.
 //
 // Versions come from one sequence. For an update, the number is drawn after the
 // version that it replaces was seen, so it is higher. An insert has nothing to
@@ -21,30 +22,32 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	if err := backend.CheckPut(rec, cond); err != nil {
 		return 0, err
 	}
-	args := []any{rec.ID[:], int16(rec.Kind), []byte(rec.Owner), parentOf(&rec), rec.Created, rec.Expires, rec.PurgeAt, present(rec.Body)}
-	var version int64
-	put := func(ctx context.Context, conn *pgx.Conn) error {
-		return none(conn.QueryRow(ctx, s.sql.insert, args...).Scan(&version), backend.ErrConflict)
-	}
 	if v, ok := cond.Version(); ok {
-		args = append(args, int64(v)) // one beyond int64 is below zero, and no record's
-		put = func(ctx context.Context, conn *pgx.Conn) error {
-			var done, same bool
-			err := conn.QueryRow(ctx, s.sql.update, args...).Scan(&version, &done, &same)
-			switch {
-			case err != nil:
-				return none(err, backend.ErrNotFound)
-			case done:
-				return nil
-			case version != int64(v):
-				return backend.ErrConflict
-			case !same:
-				return backend.CheckUpdate(backend.Record{}, backend.Record{Kind: 1}) // its words
-			}
-			return s.lost(ctx, conn, rec.ID)
-		}
+		return s.update(ctx, &rec, v)
 	}
-	if err := s.run(ctx, "put", writing, 0, put); err != nil {
+	return s.insert(ctx, &rec)
+}
+
+func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint64, error) {
+	var version int64
+	err := s.run(ctx, "put", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+		var done, same bool
+		err := conn.QueryRow(ctx, s.sql.update, rec.ID[:], int16(rec.Kind), []byte(rec.Owner), parentOf(rec), rec.Created, rec.Expires, rec.PurgeAt, present(rec.Body),
+			int64(v), // one beyond int64 is below zero, and no record's
+		).Scan(&version, &done, &same)
+		switch {
+		case err != nil:
+			return none(err, backend.ErrNotFound)
+		case done:
+			return nil
+		case version != int64(v):
+			return backend.ErrConflict
+		case !same:
+			return backend.CheckUpdate(backend.Record{}, backend.Record{Kind: 1}) // its words
+		}
+		return s.lost(ctx, conn, rec.ID)
+	})
+	if err != nil {
 		return 0, err
 	}
 	s.announce()

@@ -1,0 +1,388 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/postgres"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+)
+
+// stuck is a store all of whose lanes wait for the server: what is put into it
+// waits for them, until let is called.
+type stuck struct {
+	*postgres.Store
+	place *place
+	tx    pgx.Tx
+	held  []*outcome // what the lanes are held by
+	calls sync.WaitGroup
+}
+
+// outcome is what a Put has returned, once done is closed.
+type outcome struct {
+	version uint64
+	err     error
+	done    chan struct{}
+}
+
+func newStuck(t *testing.T, opts postgres.Options, prepare ...string) *stuck {
+	t.Helper()
+	s, p := open(t, opts)
+	for _, sql := range prepare {
+		_, err := p.pool.Exec(t.Context(), p.fill(sql))
+		require.NoError(t, err)
+	}
+	k := &stuck{Store: s, place: p, tx: begin(t, p.url)}
+	t.Cleanup(k.calls.Wait)
+	_, err := k.tx.Exec(t.Context(), p.fill("LOCK TABLE {schema}.record IN SHARE MODE"))
+	require.NoError(t, err)
+	for i := range postgres.MaxLanes {
+		k.held = append(k.held, k.put(context.Background(), record(uint64(1_000_000+i))))
+	}
+	require.Eventually(t, func() bool {
+		var n int
+		err := p.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1::text`, s.SQL()["insert"]).Scan(&n)
+		return err == nil && n == postgres.MaxLanes
+	}, 10*time.Second, time.Millisecond)
+	return k
+}
+
+func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
+
+// put begins a Put of a record that is not to be there yet.
+func (k *stuck) put(ctx context.Context, rec backend.Record) *outcome {
+	o := &outcome{done: make(chan struct{})}
+	k.calls.Go(func() {
+		defer close(o.done)
+		o.version, o.err = k.Put(ctx, rec, backend.IfAbsent())
+	})
+	return o
+}
+
+// putAll begins several, and returns once all wait.
+func (k *stuck) putAll(t *testing.T, recs ...backend.Record) (out []*outcome) {
+	t.Helper()
+	before := k.Waiting()
+	for _, rec := range recs {
+		out = append(out, k.put(context.Background(), rec))
+		require.Eventually(t, func() bool { return k.Waiting() == before+len(out) }, 10*time.Second, time.Millisecond)
+	}
+	return out
+}
+
+// let lets the server go on, and waits for all that was begun.
+func (k *stuck) let(t *testing.T) {
+	t.Helper()
+	require.NoError(t, k.tx.Rollback(t.Context()))
+	k.calls.Wait()
+	for _, o := range k.held {
+		require.NoError(t, o.err)
+	}
+}
+
+// transactions is how many have made the first n records.
+func (p *place) transactions(t *testing.T, n int) (txs int) {
+	t.Helper()
+	ids := make([][]byte, n)
+	for i := range ids {
+		id := record(uint64(i)).ID
+		ids[i] = id[:]
+	}
+	require.NoError(t, p.pool.QueryRow(t.Context(), p.fill("SELECT count(DISTINCT txid) FROM {schema}.change WHERE id = ANY ($1::bytea[])"), ids).Scan(&txs))
+	return txs
+}
+
+func records(n int) (recs []backend.Record) {
+	for i := range n {
+		recs = append(recs, record(uint64(i)))
+	}
+	return recs
+}
+
+// New records that come while others are being written go together: one
+// transaction, one sync of the log.
+func TestNewRecordsShareACommit(t *testing.T) {
+	k := newStuck(t, postgres.Options{})
+	w := follow(t, k, nil)
+	recs := records(100)
+	puts := k.putAll(t, recs...)
+	k.let(t)
+	seen := make(map[uint64]bool)
+	for i, o := range puts {
+		require.NoError(t, o.err)
+		require.False(t, seen[o.version], "versions are of one record")
+		seen[o.version] = true
+		got, err := k.Get(t.Context(), recs[i].ID)
+		require.NoError(t, err)
+		want := recs[i]
+		want.Version = o.version
+		require.Equal(t, want, got)
+		w.sees(t, uint64(i), o.version)
+	}
+	require.Equal(t, 1, k.place.transactions(t, len(recs)))
+	require.Zero(t, k.Waiting())
+	create(t, k, 200)
+}
+
+// A statement takes no more than it should: a hundred and twenty-eight records, a
+// megabyte.
+func TestOneStatementTakesABoundedPart(t *testing.T) {
+	for name, c := range map[string]struct{ n, body, most int }{
+		"records": {300, 10, 128},
+		"bytes":   {40, backend.MaxBody, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newStuck(t, postgres.Options{})
+			recs := records(c.n)
+			for i := range recs {
+				recs[i].Body = make([]byte, c.body)
+			}
+			puts := k.putAll(t, recs...)
+			k.let(t)
+			for _, o := range puts {
+				require.NoError(t, o.err)
+			}
+			require.GreaterOrEqual(t, k.place.transactions(t, c.n), (c.n+c.most-1)/c.most)
+			require.LessOrEqual(t, k.place.transactions(t, c.n), (c.n+c.most-1)/c.most+postgres.MaxLanes)
+		})
+	}
+}
+
+// Each of those that share a statement has an answer of its own.
+func TestEachNewRecordHasItsOwnAnswer(t *testing.T) {
+	k := newStuck(t, postgres.Options{})
+	_, err := k.tx.Exec(t.Context(), k.place.fill(`INSERT INTO {schema}.record SELECT $1::bytea, 1, '', NULL, 0, 0, 0, {version}, ''`), idOf(2))
+	require.NoError(t, err)
+	// 1 twice, 2 is there, 3 is fine.
+	puts := k.putAll(t, record(1), record(1), record(2), record(3))
+	require.NoError(t, k.tx.Commit(t.Context()))
+	k.calls.Wait()
+	first, second := puts[0].err, puts[1].err // whichever lane was quicker
+	if second == nil {
+		first, second = second, first
+	}
+	require.NoError(t, first)
+	require.ErrorIs(t, second, backend.ErrConflict)
+	require.ErrorIs(t, puts[2].err, backend.ErrConflict)
+	require.NoError(t, puts[3].err)
+	for i, o := range puts {
+		require.Equal(t, o.err == nil, o.version != 0, i)
+	}
+}
+
+func idOf(n uint64) []byte {
+	id := record(n).ID
+	return id[:]
+}
+
+// Of those that share a statement each waits for the delete of its ID before the
+// numbers are drawn: none is below the number of a delete that was under way.
+func TestNewRecordsTogetherGetNumbersAboveDeletesUnderWay(t *testing.T) {
+	k := newStuck(t, postgres.Options{}, `INSERT INTO {schema}.record SELECT decode('ff000000000000000000000000000000', 'hex'), 1, '', NULL, 0, 0, 0, {version}, ''`)
+	last := record(1)
+	last.ID = backend.ID{0xff} // after all others
+	more := begin(t, k.place.url)
+	_, err := more.Exec(t.Context(), k.place.fill("SELECT {turn}"), last.ID[:])
+	require.NoError(t, err)
+	puts := k.putAll(t, record(1), record(2), last)
+	require.NoError(t, k.tx.Rollback(t.Context()))
+	_, err = more.Exec(t.Context(), k.place.fill("DELETE FROM {schema}.record WHERE id = $1::bytea"), last.ID[:])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		var n int
+		err := k.place.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1::text`, k.SQL()["insert"]).Scan(&n)
+		return err == nil && n == 1 && k.Waiting() == 0
+	}, 10*time.Second, time.Millisecond)
+	var deleted int64
+	require.NoError(t, more.QueryRow(t.Context(), k.place.fill("SELECT {version}")).Scan(&deleted))
+	require.NoError(t, more.Commit(t.Context()))
+	k.calls.Wait()
+	for _, o := range puts {
+		require.NoError(t, o.err)
+	}
+	require.Greater(t, puts[2].version, uint64(deleted))
+}
+
+// What the server refuses for one of them, the others do not suffer for.
+func TestARefusedRecordDoesNotTakeOthersAlong(t *testing.T) {
+	k := newStuck(t, postgres.Options{}, `ALTER TABLE {schema}.record ADD CHECK (owner <> 'poison')`)
+	recs := records(20)
+	recs[7].Owner = "poison"
+	puts := k.putAll(t, recs...)
+	k.let(t)
+	for i, o := range puts {
+		if i == 7 {
+			require.ErrorIs(t, o.err, backend.ErrUnavailable)
+			require.NotErrorIs(t, o.err, backend.ErrIndeterminate)
+			continue
+		}
+		require.NoError(t, o.err, i)
+	}
+}
+
+// A caller that gives up while its record waits knows that it will not be written;
+// one whose record is on its way does not know.
+func TestGivingUpOnANewRecord(t *testing.T) {
+	k := newStuck(t, postgres.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	rec := record(1)
+	gone := k.put(ctx, rec)
+	require.Eventually(t, func() bool { return k.Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	cancel()
+	<-gone.done
+	require.ErrorIs(t, gone.err, context.Canceled)
+	require.NotErrorIs(t, gone.err, backend.ErrIndeterminate)
+	copy(rec.Body, "the caller's again")
+	stays := k.putAll(t, record(2))
+	k.let(t)
+	require.NoError(t, stays[0].err)
+	_, err := k.Get(t.Context(), record(1).ID)
+	require.ErrorIs(t, err, backend.ErrNotFound)
+
+	// The same with one that a statement has taken: this one has no connection yet.
+	k = newStuck(t, postgres.Options{})
+	ctx, cancel = context.WithCancel(t.Context())
+	rec = record(1)
+	gone = k.put(ctx, rec)
+	require.Eventually(t, func() bool { return k.Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	free := k.place.occupy(t)
+	require.NoError(t, k.tx.Rollback(t.Context()))
+	require.Eventually(t, func() bool { return k.Waiting() == 0 }, 10*time.Second, time.Millisecond)
+	cancel()
+	<-gone.done
+	require.ErrorIs(t, gone.err, context.Canceled)
+	require.ErrorIs(t, gone.err, backend.ErrIndeterminate)
+	copy(rec.Body, "the caller's again")
+	free()
+	require.Eventually(t, func() bool {
+		got, err := k.Get(t.Context(), rec.ID)
+		return err == nil && string(got.Body) == string(record(1).Body)
+	}, 10*time.Second, time.Millisecond, "as it was when Put was called")
+}
+
+// occupy takes every connection of the pool, those in use as they become free.
+func (p *place) occupy(t *testing.T) (free func()) {
+	t.Helper()
+	all := make(chan *pgxpool.Conn, p.pool.Config().MaxConns)
+	var wg sync.WaitGroup
+	for range cap(all) {
+		wg.Go(func() {
+			conn, err := p.pool.Acquire(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			all <- conn
+		})
+	}
+	require.Eventually(t, func() bool { return len(all) == cap(all)-postgres.MaxLanes }, 10*time.Second, time.Millisecond)
+	time.Sleep(10 * time.Millisecond) // the rest are in the queue
+	return func() {
+		wg.Wait()
+		close(all)
+		for conn := range all {
+			conn.Release()
+		}
+	}
+}
+
+// Without a deadline of the caller's, StatementTimeout bounds the wait for the
+// others as well.
+func TestWaitingForOthersIsBounded(t *testing.T) {
+	k := newStuck(t, postgres.Options{StatementTimeout: 300 * time.Millisecond})
+	puts := k.putAll(t, record(1))
+	k.calls.Wait()
+	for _, o := range k.held {
+		require.ErrorIs(t, o.err, backend.ErrIndeterminate)
+	}
+	err := puts[0].err
+	require.Error(t, err)
+	require.NotErrorIs(t, err, context.DeadlineExceeded, "it is none of the caller's")
+	require.NoError(t, k.tx.Rollback(t.Context()))
+}
+
+// Those who wait when the connection breaks, or when the store is closed, are
+// answered.
+func TestWaitingWhenTheServerGoes(t *testing.T) {
+	k := newStuck(t, postgres.Options{})
+	recs := records(10)
+	puts := k.putAll(t, recs...)
+	heal := k.place.link.sever()
+	k.calls.Wait()
+	for _, o := range k.held {
+		require.ErrorIs(t, o.err, backend.ErrIndeterminate)
+	}
+	heal()
+	require.NoError(t, k.tx.Rollback(t.Context()))
+	for i, o := range puts {
+		// It may have got a connection that was just about to be cut.
+		if errors.Is(o.err, backend.ErrIndeterminate) {
+			continue
+		}
+		require.ErrorIs(t, o.err, backend.ErrUnavailable)
+		require.Eventually(t, func() bool {
+			_, err := k.Get(t.Context(), recs[i].ID)
+			return errors.Is(err, backend.ErrNotFound)
+		}, 10*time.Second, 10*time.Millisecond, "it was not sent")
+	}
+	require.Eventually(t, func() bool {
+		_, err := k.Put(t.Context(), record(100), backend.IfAbsent())
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+
+	k = newStuck(t, postgres.Options{})
+	puts = k.putAll(t, records(10)...)
+	closed := make(chan error, 1)
+	go func() { closed <- k.Close() }()
+	require.Eventually(t, func() bool {
+		_, err := k.Get(t.Context(), record(1).ID)
+		return err != nil && !errors.Is(err, backend.ErrNotFound)
+	}, 10*time.Second, time.Millisecond)
+	k.let(t)
+	for _, o := range puts {
+		require.NoError(t, o.err, "it was accepted before Close")
+	}
+	require.NoError(t, <-closed)
+}
+
+// However many statements insert at once, with the same IDs in any order, each
+// record is made once, and nobody waits for a deadlock to be found.
+func TestManyInsertTheSame(t *testing.T) {
+	p := newPlace(t, server(t).URL("postgres"), nil)
+	var stores []*postgres.Store
+	for range 2 {
+		q := *p
+		q.pool, _ = newPool(t, p.url, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["deadlock_timeout"] = "10min" })
+		stores = append(stores, q.open(t, postgres.Options{StatementTimeout: 10 * time.Second}))
+	}
+	const rounds, n = 60, 24
+	for round := range uint64(rounds) {
+		var made [n]atomic.Int64
+		var wg sync.WaitGroup
+		for i := range n {
+			for w, s := range stores {
+				wg.Go(func() {
+					i := (i + w*n/2) % n // the others' order is another
+					_, err := s.Put(context.Background(), record(round*n+uint64(i)), backend.IfAbsent())
+					switch {
+					case err == nil:
+						made[i].Add(1)
+					case !errors.Is(err, backend.ErrConflict):
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for i := range made {
+			require.Equal(t, int64(1), made[i].Load())
+		}
+	}
+}
