@@ -558,6 +558,52 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 	})
 }
 
+// Clients that revoke their own tokens, as RFC 7009 lets them, do not make a process
+// forget what it would revoke again.
+func TestHoldersPushOutNoRevocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer func() { require.NoError(t, store.Close()) }()
+		var failover atomic.Bool
+		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				b.Reset = b.Reset || failover.Swap(false)
+				return fn(b)
+			})
+		}}, tokenConfig())
+		defer m.Close()
+		text, key := mustIssue(t, m, fob.KeySpec{})
+		again := mustToken(t, m, fob.TokenSpec{})
+		first := mustToken(t, m, fob.TokenSpec{})
+		before := snapshot{}
+		before.take(t, store)
+		revoke := func(id fob.ID) {
+			_, err := m.Revoke(t.Context(), id, "")
+			require.NoError(t, err)
+		}
+		revoke(key.ID())
+		revoke(first.Token.ID())
+		for range 2000 {
+			revoke(again.Token.ID())
+		}
+		fail := func() {
+			before.restore(t, store)
+			failover.Store(true)
+			pass(time.Second)
+		}
+		fail()
+		mustReject(t, m, text, fob.ErrRevoked)
+		mustReject(t, m, again.Access.Reveal(), fob.ErrRevoked)
+		mustReject(t, m, first.Access.Reveal(), fob.ErrRevoked)
+
+		for range 1100 {
+			revoke(mustToken(t, m, fob.TokenSpec{}).Token.ID())
+		}
+		fail()
+		mustReject(t, m, text, fob.ErrRevoked)
+	})
+}
+
 // That history was lost is said once: what then fails is done again.
 func TestALossOfHistoryIsNotForgotten(t *testing.T) {
 	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {

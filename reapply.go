@@ -13,13 +13,15 @@ import (
 // forgotten writes which that one had acknowledged.
 const (
 	recentFor = 10 * time.Minute
-	recentMax = 1024 // revocations; of more the latest
+	recentMax = 1024 // revocations of each sort; of more the latest
 )
 
-// recent is what was lately revoked by this Manager.
+// recent is what was lately revoked by this Manager. Tokens and families, which
+// their holders may revoke themselves, push out nothing else.
 type recent struct {
-	mu  sync.Mutex // guards all
-	all []recentRevocation
+	mu     sync.Mutex // guards all
+	others []recentRevocation
+	tokens []recentRevocation
 }
 
 // recentRevocation is one revocation: of an ID, of a subject, or of all tokens before
@@ -28,32 +30,45 @@ type recentRevocation struct {
 	at     int64 // monotonic
 	rev    Revocation
 	before int64
+	token  bool // of a token, or of a family
+}
+
+// again reports whether two revocations are of the same.
+func (r *recentRevocation) again(o *recentRevocation) bool {
+	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.before == 0) == (o.before == 0)
 }
 
 func (r *recent) note(now moment, made recentRevocation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	made.at = now.mono
-	r.forgetOld(now)
-	if len(r.all) == recentMax {
-		r.all = slices.Delete(r.all, 0, 1)
+	list := &r.others
+	if made.token {
+		list = &r.tokens
 	}
-	r.all = append(r.all, made)
+	made.at = now.mono
+	*list = current(*list, now)
+	// What is revoked over and over is still one.
+	*list = slices.DeleteFunc(*list, func(old recentRevocation) bool { return old.again(&made) })
+	if len(*list) == recentMax {
+		*list = slices.Delete(*list, 0, 1)
+	}
+	*list = append(*list, made)
 }
 
-func (r *recent) forgetOld(now moment) {
+// current is list without what is too old; the oldest come first.
+func current(list []recentRevocation, now moment) []recentRevocation {
 	old := 0
-	for old < len(r.all) && now.mono-r.all[old].at > int64(recentFor) {
+	for old < len(list) && now.mono-list[old].at > int64(recentFor) {
 		old++
 	}
-	r.all = slices.Delete(r.all, 0, old)
+	return slices.Delete(list, 0, old)
 }
 
 func (r *recent) list(now moment) []recentRevocation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgetOld(now)
-	return slices.Clone(r.all)
+	r.others, r.tokens = current(r.others, now), current(r.tokens, now)
+	return slices.Concat(r.others, r.tokens)
 }
 
 // noteRevoked remembers a revocation that was made, or may have been.
@@ -81,7 +96,7 @@ func (m *Manager) reapply(ctx context.Context) error {
 		case rev.Subject != "":
 			_, err = m.applyEpoch(ctx, rev)
 		default:
-			_, err = m.revokeID(ctx, rev.ID, rev.Reason)
+			_, _, err = m.revokeID(ctx, rev.ID, rev.Reason)
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):

@@ -139,7 +139,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	// Whoever presents this is not the one who has the next secret, or lost it.
 	const replayed RevokeReason = "refresh secret replayed"
 	_, err = m.endFamily(ctx, id, replayed)
-	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: replayed}}, err)
+	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: replayed}, token: true}, err)
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}

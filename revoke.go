@@ -68,16 +68,17 @@ func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 // Revoke again until it returns nil.
 func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
 	reason = reason.clean()
-	already, err := m.revokeID(ctx, id, reason)
-	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: reason}}, err)
+	already, token, err := m.revokeID(ctx, id, reason)
+	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: reason}, token: token}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke: %w", err)
 	}
 	return m.receipt(ctx, already), nil
 }
 
-// revokeID ends a key, a family or a token, and reports it.
-func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
+// revokeID ends a key, a family or a token, and reports it. token says that it is
+// no key's.
+func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already, token bool, err error) {
 	subject := ""
 	_, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
 		subject = k.subject
@@ -90,12 +91,13 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 		return true, nil
 	})
 	if errors.Is(err, ErrNotFound) && m.tokens != nil {
+		token = true
 		already, err = m.revokeToken(ctx, id, reason)
 	}
 	if !already || err != nil {
 		m.observeOutcome(Event{Type: EventRevoked, ID: id, Subject: subject, Reason: reason}, err)
 	}
-	return already, err
+	return already, token, err
 }
 
 // RevokeSubject ends every credential that a subject has now, in one write
