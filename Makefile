@@ -38,7 +38,7 @@ lint: ## gofmt, go vet, staticcheck, govulncheck and the rules of internal/lint
 	.ci/run format vet invariants static vuln
 
 linters: ## golangci-lint, which must be installed (see CONTRIBUTING.md)
-	golangci-lint run ./...
+	for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && golangci-lint run ./...) || exit 1; done
 
 tidy: ## go mod tidy in every module
 	for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && GOWORK=off go mod tidy) || exit 1; done

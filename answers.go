@@ -290,10 +290,10 @@ func isOutage(err error) bool {
 
 // load finds the answer out, from the store.
 func (m *Manager) load(ctx context.Context, q *query) found {
-	switch {
-	case q.form == tokenForm:
+	switch q.form {
+	case tokenForm:
 		return m.loadToken(ctx, q)
-	case q.form == foreignForm:
+	case foreignForm:
 		return m.loadForeign(ctx, q)
 	}
 	return m.loadKey(ctx, q)
@@ -426,8 +426,7 @@ func (m *Manager) knownAbsent(q *query) error {
 	}
 	if a.key != nil {
 		// The ID is somebody's, the secret was wrong. This one may be right.
-		digest, err := m.digestUnder(a.key.pepper, q)
-		if err != nil || digest.Equal(a.key.digest) {
+		if digest, err := m.digestUnder(a.key.pepper, q); err != nil || digest.Equal(a.key.digest) {
 			return nil
 		}
 	}

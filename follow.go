@@ -28,11 +28,11 @@ type mark struct {
 	reason RevokeReason
 }
 
-func (s *marks) get(id recordID) (mark, bool) {
+// get is the zero mark where nothing is known.
+func (s *marks) get(id recordID) mark {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	found, ok := s.all[id]
-	return found, ok
+	return s.all[id]
 }
 
 // raise notes a mark, and reports whether it is news; an older state never replaces

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"unsafe"
@@ -401,7 +402,7 @@ func splitScopes(scopes Scopes, text string) Scopes {
 		i := strings.IndexByte(text, ' ')
 		if i < 0 {
 			scopes = append(scopes, Scope(text))
-			return scopes[:len(scopes):len(scopes)] // not into anybody else's room
+			return slices.Clip(scopes) // not into anybody else's room
 		}
 		scopes = append(scopes, Scope(text[:i]))
 		text = text[i+1:]

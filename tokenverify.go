@@ -211,7 +211,7 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 	if q.how == cached && m.live(q.now) {
 		asOf = q.now.synced
 		look = func(id recordID) (mark, error) {
-			found, _ := m.marks.get(id)
+			found := m.marks.get(id)
 			return found, nil
 		}
 	}

@@ -280,7 +280,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (subjectState, error) {
 	if q.how == cached {
 		if m.live(q.now) {
-			found, _ := m.marks.get(ref)
+			found := m.marks.get(ref)
 			return subjectState{found.epoch, q.now.synced}, nil
 		}
 		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.mono); ok && m.believed(s.asOf, q.now) {

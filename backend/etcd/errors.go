@@ -143,8 +143,7 @@ func hopeless(err error) bool {
 }
 
 func code(err error) codes.Code {
-	var answer rpctypes.EtcdError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return answer.Code()
 	}
 	return status.Code(err)

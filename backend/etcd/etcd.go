@@ -193,8 +193,9 @@ func again(ctx context.Context, err error) bool {
 		return pause(ctx, retryPause) == nil
 	case codes.DeadlineExceeded:
 		return true
+	default:
+		return errors.Is(err, context.DeadlineExceeded) || passing(err) && pause(ctx, retryPause) == nil
 	}
-	return errors.Is(err, context.DeadlineExceeded) || passing(err) && pause(ctx, retryPause) == nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -3,8 +3,8 @@ package etcd
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -268,7 +268,7 @@ func (f *follower) receive(resp *clientv3.WatchResponse) error {
 		}
 		last = max(last, ev.Kv.ModRevision)
 		if len(ev.Kv.Key) != prefix+idLen {
-			f.store.opts.Logger.Warn("etcd: a key among the records that is none", "key", fmt.Sprintf("%x", ev.Kv.Key))
+			f.store.opts.Logger.Warn("etcd: a key among the records that is none", "key", hex.EncodeToString(ev.Kv.Key))
 			continue
 		}
 		changes = append(changes, backend.Change{ID: backend.ID(ev.Kv.Key[prefix:]), Version: uint64(ev.Kv.ModRevision)})

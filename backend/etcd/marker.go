@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fobkit/fob/backend"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -117,9 +118,9 @@ func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
 		}
 		once, cancel := s.attempt(ctx)
 		resp, err := s.kv.Txn(once).
-			If(append(w.conds[:len(w.conds):len(w.conds)], clientv3.Compare(clientv3.Value(s.keys.marker()), "=", m.value))...).
+			If(append(slices.Clip(w.conds), clientv3.Compare(clientv3.Value(s.keys.marker()), "=", m.value))...).
 			Then(w.then...).
-			Else(append(w.failed[:len(w.failed):len(w.failed)], clientv3.OpGet(s.keys.marker()))...).Commit()
+			Else(append(slices.Clip(w.failed), clientv3.OpGet(s.keys.marker()))...).Commit()
 		cancel()
 		switch {
 		case err == nil && (resp.Succeeded || s.stillMarked(m, resp)):

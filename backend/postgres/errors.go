@@ -109,11 +109,8 @@ func answer(err error) bool {
 }
 
 func serverError(err error) *pgconn.PgError {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg
-	}
-	return nil
+	pg, _ := errors.AsType[*pgconn.PgError](err)
+	return pg
 }
 
 // severity is not translated by the server.

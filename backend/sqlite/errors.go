@@ -77,6 +77,7 @@ func sentinel(ph phase, err error) error {
 		if c == code.SQLITE_CORRUPT || c == code.SQLITE_NOTADB {
 			return backend.ErrCorrupt
 		}
+	case writing: // nothing is committed yet
 	case committing:
 		// The frame that makes a transaction valid is the last thing that is written
 		// before the sync (SQLite pads nothing after it unless told psow=0). A disk that

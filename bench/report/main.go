@@ -38,8 +38,9 @@ func main() {
 	flag.StringVar(&o.images, "images", "", "folder for the charts of that page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := report(ctx, o, os.Stdout, os.Stderr); err != nil {
+	err := report(ctx, o, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}

@@ -83,7 +83,7 @@ func writePage(to string, fs *figures, t *table, charts []*chart) error {
 		if i := bytes.Index(svg, []byte("<svg")); i > 0 {
 			svg = svg[i:] // without the XML declaration, which may stand only at the beginning
 		}
-		drawings = append(drawings, drawing{c.title, c.text, template.HTML(svg)}) //nolint:gosec // drawn here
+		drawings = append(drawings, drawing{c.title, c.text, template.HTML(svg)})
 	}
 	page, err := template.New("page").Parse(pageText)
 	if err != nil {

@@ -29,8 +29,7 @@ func build(t *testing.T) func(args ...string) (out, errs string, status int) {
 		cmd := exec.Command(exe, args...)
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		err := cmd.Run()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
+		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
 			require.NoError(t, err)
 		}
 		return out.String(), errs.String(), cmd.ProcessState.ExitCode()

@@ -34,8 +34,8 @@ func main() {
 		err = runChild(context.Background(), text, os.Stdin, os.Stdout)
 	} else {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
 		err = story(ctx, os.Stdout, s, *rounds)
+		stop()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)

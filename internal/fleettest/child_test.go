@@ -192,7 +192,8 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		}
 		r.Scope, r.ID = cred.Scopes().String(), cred.ID().String()
 	case "revoke", "everywhere", "revoke subject", "revoke tokens":
-		receipt, err := fob.Receipt{}, error(nil)
+		var receipt fob.Receipt
+		var err error
 		switch req.Do {
 		case "revoke":
 			receipt, err = c.m.Revoke(ctx, id, "")

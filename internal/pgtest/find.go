@@ -43,8 +43,8 @@ func installedServer() (bin string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	if real, err := filepath.EvalSymlinks(name); err == nil {
-		name = real // initdb is beside the program, not beside a link to it
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target // initdb is beside the program, not beside a link to it
 	}
 	return filepath.Dir(name), true
 }

@@ -3,7 +3,6 @@ package pgtest_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -63,7 +62,7 @@ func TestServerEndsWithItsParent(t *testing.T) {
 	require.NoError(t, conn.Close())
 	require.NoError(t, cmd.Process.Kill())
 	var exit *exec.ExitError
-	require.True(t, errors.As(cmd.Wait(), &exit))
+	require.ErrorAs(t, cmd.Wait(), &exit)
 	require.Eventually(t, func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {

@@ -156,7 +156,7 @@ func TestOthersWritesDoNotHoldUpTheProof(t *testing.T) {
 	took, batches := time.Since(start), state(f, func(f *feed) int { return f.batches })-before
 	cancel()
 	n := <-written
-	require.Greater(t, n, 50, "the other wrote meanwhile")
+	require.Greater(t, n, 10, "the other wrote meanwhile")
 	require.GreaterOrEqual(t, batches, 10)
 	require.Less(t, took, 10*10*backend.HeartbeatEvery)
 	f.lossless(t)

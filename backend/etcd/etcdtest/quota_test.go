@@ -14,6 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patient waits for 64 writers at once on a busy machine.
+var patient = etcd.Options{Timeout: time.Minute}
+
 // fates is what many writers were told.
 type fates struct {
 	mu         sync.Mutex
@@ -57,7 +60,7 @@ func TestWhatTheQuotaRefusesIsNotThere(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), backend.MaxBody)
 	for range 3 {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
-		s := open(t, client(t, c.Config()), etcd.Options{})
+		s := open(t, client(t, c.Config()), patient)
 		var f fates
 		f.until64(t, func(n int) (backend.ID, error) {
 			rec := record(n)
@@ -84,7 +87,7 @@ func TestAnUpdateThatTheQuotaRefuses(t *testing.T) {
 	t.Parallel()
 	for range 3 {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
-		s := open(t, client(t, c.Config()), etcd.Options{})
+		s := open(t, client(t, c.Config()), patient)
 		body := bytes.Repeat([]byte("x"), backend.MaxBody)
 		recs := make([]backend.Record, 64)
 		for n := range recs {
@@ -125,7 +128,7 @@ func TestUsageThatTheQuotaRefusesIsNotAdded(t *testing.T) {
 	t.Parallel()
 	for range 3 {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
-		s := open(t, client(t, c.Config()), etcd.Options{})
+		s := open(t, client(t, c.Config()), patient)
 		var f fates
 		f.until64(t, func(n int) (backend.ID, error) {
 			batch := make([]backend.Usage, 1000) // 40 kB
