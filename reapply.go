@@ -33,7 +33,8 @@ type recentRevocation struct {
 	token  bool // of a token, or of a family
 }
 
-// again reports whether two revocations are of the same.
+// again reports whether two revocations are of the same thing, if perhaps of more or
+// less of it.
 func (r *recentRevocation) again(o *recentRevocation) bool {
 	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.before == 0) == (o.before == 0)
 }
@@ -47,8 +48,15 @@ func (r *recent) note(now moment, made recentRevocation) {
 	}
 	made.at = now.mono
 	*list = current(*list, now)
-	// What is revoked over and over is still one.
-	*list = slices.DeleteFunc(*list, func(old recentRevocation) bool { return old.again(&made) })
+	// What is revoked over and over is still one: the one that ends the most.
+	if i := slices.IndexFunc(*list, func(old recentRevocation) bool { return old.again(&made) }); i >= 0 {
+		old := (*list)[i]
+		made.before = max(made.before, old.before)
+		if old.rev.Epoch > made.rev.Epoch {
+			made.rev = old.rev
+		}
+		*list = slices.Delete(*list, i, i+1)
+	}
 	if len(*list) == recentMax {
 		*list = slices.Delete(*list, 0, 1)
 	}

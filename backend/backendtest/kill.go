@@ -161,7 +161,7 @@ func killOnce(cmd *exec.Cmd, after int, acked map[int]ack) error {
 // survived compares the store with what was acknowledged.
 func (p *probe) survived(round int, acked map[int]ack) {
 	p.Helper()
-	present := make(map[backend.ID]bool)
+	present := make(map[backend.ID]int)
 	for n, a := range acked {
 		got, err := p.store.Get(p.ctx, idOf(n))
 		switch {
@@ -171,7 +171,7 @@ func (p *probe) survived(round int, acked map[int]ack) {
 			p.broken("round %d of killing: step %d of record %d was acknowledged with version %d, and after the restart Get answers (%s, %v)",
 				round, a.step, n, a.version, show(got), err)
 		}
-		present[got.ID] = true
+		present[got.ID] = n
 		as := same(got, killed(n, a.step)) && got.Version == a.version
 		further := a.step+1 <= stepOverwritten && same(got, killed(n, a.step+1)) && got.Version > a.version
 		if !as && !further {
@@ -185,10 +185,18 @@ func (p *probe) survived(round int, acked map[int]ack) {
 	p.rule = 15
 	defer func() { p.rule = 9 }()
 	for _, rec := range p.walk(backend.Query{Kind: 1, Limit: backend.MaxLimit}) {
-		if n := int(rec.Created - born); !present[rec.ID] && !same(rec, killed(n, stepCreated)) {
+		if _, there := present[rec.ID]; !there && !same(rec, killed(int(rec.Created-born), stepCreated)) {
 			p.broken("round %d of killing: a list shows a record that nobody wrote: %s", round, show(rec))
 		}
 		delete(present, rec.ID)
+	}
+	for id, n := range present {
+		// A server may finish what the process had sent, and delete it just now.
+		if acked[n].step+1 == stepDeleted && lastStep(n) == stepDeleted {
+			if _, err := p.store.Get(p.ctx, id); is(err, backend.ErrNotFound) {
+				delete(present, id)
+			}
+		}
 	}
 	if len(present) > 0 {
 		p.broken("round %d of killing: %d records are there and in no list", round, len(present))

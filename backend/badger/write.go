@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -87,7 +86,6 @@ type batch struct {
 // transaction of it, commits that with one sync, and then tells everybody.
 func (s *Store) write() {
 	var held *op // taken from the queue, but too much for the batch before
-	several := false
 	for {
 		first := held
 		held = nil
@@ -98,9 +96,6 @@ func (s *Store) write() {
 				s.drain()
 				return
 			}
-		}
-		if several {
-			s.gather()
 		}
 		ops, size := []*op{first}, first.size
 		for !first.alone && len(ops) < maxBatch {
@@ -119,16 +114,6 @@ func (s *Store) write() {
 			ops, size = append(ops, next), size+next.size
 		}
 		s.commit(ops)
-		several = len(ops) > 1 || len(s.queue) > 1
-	}
-}
-
-// gather lets those run who were answered by the last commit: what they write next
-// goes into this one then. It waits for nobody, and a lone writer does not pay.
-func (s *Store) gather() {
-	for before := -1; before < len(s.queue) && before < maxBatch; {
-		before = len(s.queue)
-		runtime.Gosched()
 	}
 }
 
