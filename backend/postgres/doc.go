@@ -7,8 +7,9 @@
 //
 // A Store borrows the pool; close the store first. Every method is one statement
 // in a transaction of its own, and one round trip; only Purge and Maintain send as
-// many as they need. New records that come while others are being written share the
-// next statement: a burst of them takes at most half of the pool.
+// many as they need. New records that come in a burst share statements, which take
+// at most four connections and half of the pool; hooks and tracers of the pool see the
+// values of one caller's context then.
 //
 // # Durability
 //
@@ -100,9 +101,10 @@
 // # Time limits
 //
 // A call ends with its context; one without a deadline is given
-// Options.StatementTimeout. When a limit strikes while a write is under way, the
-// connection is closed, the server is asked to cancel, and the write answers
-// backend.ErrIndeterminate. A statement_timeout on the role bounds what the server
+// Options.StatementTimeout. When a limit strikes while a write is under way, it
+// answers backend.ErrIndeterminate, the connection is closed and the server is asked
+// to cancel; where new records share a statement, once the last of their callers has
+// gone. A statement_timeout on the role bounds what the server
 // does beyond that, and an error by it is sure: backend.ErrUnavailable.
 //
 // # Other notes

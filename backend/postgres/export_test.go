@@ -13,14 +13,14 @@ import (
 func (s *Store) SQL() map[string]string {
 	q := s.sql
 	return map[string]string{
-		"get": q.get, "insert": q.insert, "update": q.update, "remove": q.remove,
+		"get": q.get, "insert": q.insert, "insertAll": q.insertAll, "update": q.update, "remove": q.remove,
 		"kind": q.listKind, "owner": q.listOwner, "parent": q.listParent, "due": q.listDue,
 		"purge": q.purge, "trim": q.trim, "poll": q.poll, "usage": q.usage, "addUsage": q.addUsage,
 	}
 }
 
-// InsertArgs is the arguments of the statement "insert" for one record.
-func InsertArgs(rec backend.Record) []any { return insertArgs([]*insertion{{rec: rec}}) }
+// InsertArgs is the arguments of the statement "insert".
+func InsertArgs(rec backend.Record) []any { return rowOf(&rec) }
 
 // Fill is Options.fill.
 func (o Options) Fill(sql string) string { return o.fill(sql) }
@@ -62,5 +62,5 @@ const MaxLanes = maxLanes
 func (s *Store) Waiting() int {
 	s.inserts.mu.Lock()
 	defer s.inserts.mu.Unlock()
-	return len(s.inserts.waiting)
+	return s.inserts.waiting.Len()
 }

@@ -40,6 +40,7 @@ func TestFunctionsOfOthersAreNotCalled(t *testing.T) {
 		"CREATE AGGREGATE public.array_agg(bigint) (SFUNC = public.trap, STYPE = bigint[])",
 		"CREATE AGGREGATE public.array_agg(bytea) (SFUNC = public.trap, STYPE = bytea[])",
 		"CREATE FUNCTION public.unnest(bytea[]) RETURNS SETOF bytea" + body,
+		"CREATE FUNCTION public.cardinality(bytea[]) RETURNS int" + body,
 		"CREATE FUNCTION public.unnest(bigint[]) RETURNS SETOF bigint" + body,
 		"CREATE FUNCTION public.encode(bytea, varchar) RETURNS text" + body,
 		"CREATE FUNCTION public.pg_notify(text, varchar) RETURNS void" + body,

@@ -2,28 +2,29 @@ package postgres
 
 import (
 	"bytes"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 	"sync"
-	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // New records that come while others are on their way to the server wait for the
 // next statement, and it takes them all: one commit, one connection of the pool.
-// Where nothing is on its way, nothing waits.
+// While there is a lane free, nothing waits.
 const (
-	// maxLanes is how many such statements are under way at once, and never more than
-	// half of the caller's pool. More are better where a commit takes long and few
-	// wait for it, fewer where the processors are the limit.
+	// maxLanes is how many statements with new records are under way at once, and no
+	// more than half of the caller's pool. More are better where a commit takes long
+	// and few wait for it, fewer where the processors are the limit.
 	maxLanes = 4
 	// What one takes at most. Each record is a lock, and the server's table of locks
 	// has room for some thousand of all its clients.
-	maxInsert      = 128
+	maxInsert      = 64
 	maxInsertBytes = 1 << 20
 )
 
@@ -33,134 +34,298 @@ type inserts struct {
 
 	mu      sync.Mutex // guards what is below
 	busy    int        // lanes in use
-	waiting []*insertion
+	waiting list.List  // of *insertion
 }
 
-// insertion is one new record. Whoever changes its state has it: its caller, who
-// gives it up while it waits, or a statement.
+// insertion is one new record.
 type insertion struct {
-	rec   backend.Record
-	state atomic.Uint32
-	done  chan struct{} // closed when what is below is set
+	ctx context.Context // its caller's
+	rec backend.Record
 
-	version int64
-	err     error
-	alone   bool // it was not written, because of it or of another: try without the others
+	// Under inserts.mu: where it waits, or for which statement it left the queue, and
+	// whether that has a connection for it or its caller has given up.
+	place      *list.Element
+	with       *batch
+	sent, gone bool
+
+	done chan struct{} // closed when what is below is set
+	fate
 }
 
-const (
-	waiting = iota
-	taken
-	givenUp
-)
+type fate struct {
+	version uint64
+	err     error
+	alone   bool // somebody else writes this ID just now: wait for that, but without the others
+}
+
+// batch is what goes together, in one statement. It has no time limit of its own: it
+// ends when nobody waits for it any more.
+type batch struct {
+	ops    []*insertion
+	ctx    context.Context // with the values of the first caller's
+	cancel context.CancelFunc
+	left   int // callers, under inserts.mu
+}
+
+func together(ops []*insertion) *batch {
+	b := &batch{ops: ops, left: len(ops)}
+	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ops[0].ctx))
+	for _, o := range ops {
+		o.with = b
+	}
+	return b
+}
 
 // insert puts a record that must not be there yet.
-func (s *Store) insert(ctx context.Context, rec *backend.Record) (uint64, error) {
-	if err := s.ready(ctx); err != nil {
+func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, error) {
+	if err := s.ready(caller); err != nil {
 		return 0, err
 	}
 	defer s.leave()
-	o := &insertion{rec: *rec}
+	ctx, cancel := s.bounded(caller, 0)
+	defer cancel()
+	o := &insertion{ctx: ctx, rec: *rec}
 	if s.inserts.enter(o) {
 		defer s.insertNext()
-	} else if err := s.await(ctx, o); err != nil || !o.alone {
-		return uint64(o.version), err
+	} else {
+		got := s.await(caller, o)
+		if got.err != nil {
+			return 0, got.err
+		}
+		if !got.alone {
+			return got.version, nil
+		}
 	}
-	if err := s.insertAll(ctx, []*insertion{o}); err != nil {
+	return s.insertOne(caller, ctx, &o.rec)
+}
+
+// insertOne inserts one record by itself, and waits for its turn.
+func (s *Store) insertOne(caller, ctx context.Context, rec *backend.Record) (uint64, error) {
+	var version int64
+	err := s.call(caller, ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) error {
+		return none(conn.QueryRow(ctx, s.sql.insert, rowOf(rec)...).Scan(&version), backend.ErrConflict)
+	})
+	if err != nil {
 		return 0, err
 	}
-	return uint64(o.version), o.err
+	s.announce()
+	return uint64(version), nil
+}
+
+// await waits for what becomes of o.
+func (s *Store) await(caller context.Context, o *insertion) fate {
+	select {
+	case <-o.done:
+		return o.fate
+	case <-o.ctx.Done():
+	}
+	at := acquiring
+	if !s.inserts.giveUp(o) {
+		at = writing
+		select {
+		case <-o.done: // just now
+			return o.fate
+		default:
+		}
+	}
+	err, _ := verdict(caller, "put", at, o.ctx.Err())
+	return fate{err: err}
 }
 
 // enter reports whether o can go at once; else it waits.
 func (i *inserts) enter(o *insertion) bool {
+	if i.lane() {
+		return true
+	}
+	o.rec.Body = bytes.Clone(o.rec.Body) // its statement may outlast the caller
+	o.done = make(chan struct{})
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.busy < i.lanes {
 		i.busy++
 		return true
 	}
-	o.rec.Body = bytes.Clone(o.rec.Body) // its statement may outlast the caller
-	o.done = make(chan struct{})
-	i.waiting = append(i.waiting, o)
+	o.place = i.waiting.PushBack(o)
 	return false
 }
 
-// next is what the lane that has become free takes, in the order in which
-// statements take their locks, so that they never wait for each other in a circle.
-// Nothing: it is free.
-func (i *inserts) next() []*insertion {
+func (i *inserts) lane() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var ops []*insertion
-	ids := make(map[backend.ID]bool)
-	left, size := i.waiting[:0], 0
-	for n, o := range i.waiting {
-		size += len(o.rec.Body)
-		if len(ops) == maxInsert || len(ops) > 0 && size > maxInsertBytes {
-			left = append(left, i.waiting[n:]...)
-			break
-		}
-		switch {
-		case ids[o.rec.ID]:
-			left = append(left, o) // one of the two must find the other
-		case o.state.CompareAndSwap(waiting, taken):
-			ids[o.rec.ID] = true
+	if i.busy == i.lanes {
+		return false
+	}
+	i.busy++
+	return true
+}
+
+// giveUp leaves, and reports whether o was surely not sent.
+func (i *inserts) giveUp(o *insertion) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	o.gone = true
+	if o.with == nil {
+		i.waiting.Remove(o.place)
+	} else if o.with.left--; o.with.left == 0 {
+		o.with.cancel()
+	}
+	return !o.sent
+}
+
+// take is those of a statement that it can send now: nobody gives them up any more
+// without doubt.
+func (i *inserts) take(b *batch) (ops []*insertion) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, o := range b.ops {
+		if !o.gone {
+			o.sent = true
 			ops = append(ops, o)
 		}
 	}
-	clear(i.waiting[len(left):])
-	i.waiting = left
-	if len(ops) == 0 {
-		i.busy--
-	}
-	slices.SortFunc(ops, func(a, b *insertion) int { return bytes.Compare(a.rec.ID[:], b.rec.ID[:]) })
 	return ops
 }
 
-// insertNext gives the lane of a caller to those who wait, who have contexts of
-// their own: none of these is the statement's.
+// single is a statement for one that was surely not written, nil if nobody waits.
+func (i *inserts) single(o *insertion) *batch {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if o.gone {
+		return nil
+	}
+	o.sent = false
+	return together([]*insertion{o})
+}
+
+// insertNext gives the lane that its caller has used to those who wait.
 func (s *Store) insertNext() {
-	ops := s.inserts.next()
-	if len(ops) == 0 {
+	b := s.inserts.next()
+	if b == nil {
 		return
 	}
 	s.done.Go(func() {
-		for ; len(ops) > 0; ops = s.inserts.next() {
-			err := s.insertAll(context.Background(), ops)
-			for _, o := range ops {
-				switch {
-				case err == nil:
-				case len(ops) > 1 && serverError(err) != nil && !errors.Is(err, backend.ErrIndeterminate):
-					o.alone = true // the server refused them all, which may be the fault of one
-				default:
-					o.err = err
-				}
-				close(o.done)
-			}
+		for ; b != nil; b = s.inserts.next() {
+			s.insertTogether(b)
 		}
 	})
 }
 
-// await waits for what becomes of o.
-func (s *Store) await(caller context.Context, o *insertion) error {
-	ctx, cancel := s.bounded(caller, 0)
-	defer cancel()
-	select {
-	case <-o.done:
-		return o.err
-	case <-ctx.Done():
+// next is what a lane that has become free takes. Nothing: it is free.
+func (i *inserts) next() *batch {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var ops []*insertion
+	ids, size := make(map[backend.ID]bool), 0
+	for e := i.waiting.Front(); e != nil && len(ops) < maxInsert; {
+		o := e.Value.(*insertion)
+		here := e
+		e = e.Next()
+		if ids[o.rec.ID] {
+			continue // one of the two must find the other
+		}
+		if size += len(o.rec.Body); size > maxInsertBytes && len(ops) > 0 {
+			break
+		}
+		ids[o.rec.ID] = true
+		ops = append(ops, o)
+		i.waiting.Remove(here)
 	}
-	at := writing
-	if o.state.CompareAndSwap(waiting, givenUp) {
-		at = acquiring
+	if len(ops) == 0 {
+		i.busy--
+		return nil
 	}
-	err, _ := verdict(caller, "put", at, ctx.Err())
-	return err
+	return together(ops)
 }
 
-// insertArgs is the arguments of the statement: an array for each column.
-func insertArgs(ops []*insertion) []any {
+// insertTogether answers all who still wait. When the server refuses what may be the
+// fault of one of them, each goes by itself.
+func (s *Store) insertTogether(b *batch) {
+	defer b.cancel()
+	var sent []*insertion
+	var got []fate
+	// None of the callers' contexts is the statement's, and its error is nobody's.
+	err := s.call(context.Background(), b.ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if sent == nil {
+			sent = s.inserts.take(b)
+		}
+		if len(sent) > 0 {
+			got, err = s.insertRows(ctx, conn, sent)
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		for i, o := range sent {
+			o.fate = got[i]
+			close(o.done)
+		}
+	case len(sent) > 1 && ofOne(err):
+		for _, o := range sent {
+			if one := s.inserts.single(o); one != nil {
+				s.insertTogether(one)
+			}
+		}
+	case len(sent) > 0:
+		for _, o := range sent {
+			o.err = err
+			close(o.done)
+		}
+	default: // no connection
+		for _, o := range b.ops {
+			o.err = err
+			close(o.done)
+		}
+	}
+}
+
+// ofOne reports whether the server may have refused a statement for one of its
+// records: its data, its size, a constraint or a trigger of the database's owner, a
+// damaged page.
+func ofOne(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.SeverityUnlocalized != "ERROR" || len(pg.Code) != 5 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "23", "54", "P0", "XX":
+		return true
+	}
+	return pg.Code == "55P03" // a lock that was not to be had in time
+}
+
+// insertRows inserts what is not there yet, in one statement, and answers each.
+func (s *Store) insertRows(ctx context.Context, conn *pgx.Conn, ops []*insertion) ([]fate, error) {
+	rows, err := conn.Query(ctx, s.sql.insertAll, columnsOf(ops)...)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[backend.ID]fate, len(ops))
+	var id []byte
+	var version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		found[backend.ID(id)] = fate{version: uint64(version), alone: version == 0}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	got, written := make([]fate, len(ops)), false
+	for i, o := range ops {
+		a, ok := found[o.rec.ID]
+		if !ok {
+			a.err = fmt.Errorf("postgres: put: %w", backend.ErrConflict)
+		}
+		got[i] = a
+		written = written || a.version != 0
+	}
+	if written {
+		s.announce()
+	}
+	return got, nil
+}
+
+// columnsOf is records as the arguments of a statement: an array for each column.
+func columnsOf(ops []*insertion) []any {
 	n := len(ops)
 	ids, owners, parents, bodies := make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
 	kinds, created, expires, purgeAt := make([]int16, n), make([]int64, n), make([]int64, n), make([]int64, n)
@@ -172,34 +337,12 @@ func insertArgs(ops []*insertion) []any {
 	return []any{ids, kinds, owners, parents, created, expires, purgeAt, bodies}
 }
 
-// insertAll inserts what is not there yet, in one statement.
-func (s *Store) insertAll(ctx context.Context, ops []*insertion) error {
-	args := insertArgs(ops)
-	versions := make(map[backend.ID]int64, len(ops))
-	err := s.call(ctx, "put", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		clear(versions)
-		rows, err := conn.Query(ctx, s.sql.insert, args...)
-		if err != nil {
-			return err
-		}
-		var id []byte
-		var version int64
-		_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
-			versions[backend.ID(id)] = version
-			return nil
-		})
-		return err
-	})
-	if err != nil {
-		return err
+// lanesFor is how many statements with new records a pool lets go at once. Where
+// transactions are serializable it is as many as there are: those of many records
+// would conflict with each other, though their records do not.
+func lanesFor(connections int32, isolation string) int {
+	if isolation == "serializable" {
+		return math.MaxInt
 	}
-	for _, o := range ops {
-		if o.version = versions[o.rec.ID]; o.version == 0 {
-			o.err = fmt.Errorf("postgres: put: %w", backend.ErrConflict)
-		}
-	}
-	if len(versions) > 0 {
-		s.announce()
-	}
-	return nil
+	return min(maxLanes, max(1, int(connections)/2))
 }

@@ -34,24 +34,40 @@ type outcome struct {
 
 func newStuck(t *testing.T, opts postgres.Options, prepare ...string) *stuck {
 	t.Helper()
-	s, p := open(t, opts)
+	return stuckAt(t, newPlace(t, server(t).URL("postgres"), nil), opts, prepare...)
+}
+
+func stuckAt(t *testing.T, p *place, opts postgres.Options, prepare ...string) *stuck {
+	t.Helper()
 	for _, sql := range prepare {
 		_, err := p.pool.Exec(t.Context(), p.fill(sql))
 		require.NoError(t, err)
 	}
-	k := &stuck{Store: s, place: p, tx: begin(t, p.url)}
+	k := &stuck{Store: p.open(t, opts), place: p}
 	t.Cleanup(k.calls.Wait)
+	k.tx = begin(t, p.url) // closed before, should the test fail
 	_, err := k.tx.Exec(t.Context(), p.fill("LOCK TABLE {schema}.record IN SHARE MODE"))
 	require.NoError(t, err)
 	for i := range postgres.MaxLanes {
 		k.held = append(k.held, k.put(context.Background(), record(uint64(1_000_000+i))))
 	}
+	p.blocked(t, postgres.MaxLanes)
+	return k
+}
+
+// blocked waits until so many statements with new records wait for a lock.
+func (p *place) blocked(t *testing.T, want int) {
+	t.Helper()
+	var conn *pgx.Conn
+	conn, err := pgx.Connect(t.Context(), p.url) // the pool may be in use
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	const begins = "WITH turn"
 	require.Eventually(t, func() bool {
 		var n int
-		err := p.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1::text`, s.SQL()["insert"]).Scan(&n)
-		return err == nil && n == postgres.MaxLanes
-	}, 10*time.Second, time.Millisecond)
-	return k
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1::text || '%' || $2::text || '%'`, begins, p.fill("{schema}.record")).Scan(&n)
+		return err == nil && n == want
+	}, 20*time.Second, time.Millisecond)
 }
 
 func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
@@ -111,7 +127,7 @@ func records(n int) (recs []backend.Record) {
 func TestNewRecordsShareACommit(t *testing.T) {
 	k := newStuck(t, postgres.Options{})
 	w := follow(t, k, nil)
-	recs := records(100)
+	recs := records(60)
 	puts := k.putAll(t, recs...)
 	k.let(t)
 	seen := make(map[uint64]bool)
@@ -131,11 +147,10 @@ func TestNewRecordsShareACommit(t *testing.T) {
 	create(t, k, 200)
 }
 
-// A statement takes no more than it should: a hundred and twenty-eight records, a
-// megabyte.
+// A statement takes no more than it should: sixty-four records, a megabyte.
 func TestOneStatementTakesABoundedPart(t *testing.T) {
 	for name, c := range map[string]struct{ n, body, most int }{
-		"records": {300, 10, 128},
+		"records": {150, 10, 64},
 		"bytes":   {40, backend.MaxBody, 16},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,9 +197,9 @@ func idOf(n uint64) []byte {
 	return id[:]
 }
 
-// Of those that share a statement each waits for the delete of its ID before the
-// numbers are drawn: none is below the number of a delete that was under way.
-func TestNewRecordsTogetherGetNumbersAboveDeletesUnderWay(t *testing.T) {
+// A record whose ID somebody else has the turn of, here a delete under way, waits for
+// it by itself and gets a higher number; the others do not wait.
+func TestTheOthersDoNotWaitForOnesTurn(t *testing.T) {
 	k := newStuck(t, postgres.Options{}, `INSERT INTO {schema}.record SELECT decode('ff000000000000000000000000000000', 'hex'), 1, '', NULL, 0, 0, 0, {version}, ''`)
 	last := record(1)
 	last.ID = backend.ID{0xff} // after all others
@@ -195,11 +210,10 @@ func TestNewRecordsTogetherGetNumbersAboveDeletesUnderWay(t *testing.T) {
 	require.NoError(t, k.tx.Rollback(t.Context()))
 	_, err = more.Exec(t.Context(), k.place.fill("DELETE FROM {schema}.record WHERE id = $1::bytea"), last.ID[:])
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		var n int
-		err := k.place.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1::text`, k.SQL()["insert"]).Scan(&n)
-		return err == nil && n == 1 && k.Waiting() == 0
-	}, 10*time.Second, time.Millisecond)
+	k.place.blocked(t, 1)
+	for _, o := range puts[:2] {
+		<-o.done
+	}
 	var deleted int64
 	require.NoError(t, more.QueryRow(t.Context(), k.place.fill("SELECT {version}")).Scan(&deleted))
 	require.NoError(t, more.Commit(t.Context()))
@@ -225,131 +239,6 @@ func TestARefusedRecordDoesNotTakeOthersAlong(t *testing.T) {
 		}
 		require.NoError(t, o.err, i)
 	}
-}
-
-// A caller that gives up while its record waits knows that it will not be written;
-// one whose record is on its way does not know.
-func TestGivingUpOnANewRecord(t *testing.T) {
-	k := newStuck(t, postgres.Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	rec := record(1)
-	gone := k.put(ctx, rec)
-	require.Eventually(t, func() bool { return k.Waiting() == 1 }, 10*time.Second, time.Millisecond)
-	cancel()
-	<-gone.done
-	require.ErrorIs(t, gone.err, context.Canceled)
-	require.NotErrorIs(t, gone.err, backend.ErrIndeterminate)
-	copy(rec.Body, "the caller's again")
-	stays := k.putAll(t, record(2))
-	k.let(t)
-	require.NoError(t, stays[0].err)
-	_, err := k.Get(t.Context(), record(1).ID)
-	require.ErrorIs(t, err, backend.ErrNotFound)
-
-	// The same with one that a statement has taken: this one has no connection yet.
-	k = newStuck(t, postgres.Options{})
-	ctx, cancel = context.WithCancel(t.Context())
-	rec = record(1)
-	gone = k.put(ctx, rec)
-	require.Eventually(t, func() bool { return k.Waiting() == 1 }, 10*time.Second, time.Millisecond)
-	free := k.place.occupy(t)
-	require.NoError(t, k.tx.Rollback(t.Context()))
-	require.Eventually(t, func() bool { return k.Waiting() == 0 }, 10*time.Second, time.Millisecond)
-	cancel()
-	<-gone.done
-	require.ErrorIs(t, gone.err, context.Canceled)
-	require.ErrorIs(t, gone.err, backend.ErrIndeterminate)
-	copy(rec.Body, "the caller's again")
-	free()
-	require.Eventually(t, func() bool {
-		got, err := k.Get(t.Context(), rec.ID)
-		return err == nil && string(got.Body) == string(record(1).Body)
-	}, 10*time.Second, time.Millisecond, "as it was when Put was called")
-}
-
-// occupy takes every connection of the pool, those in use as they become free.
-func (p *place) occupy(t *testing.T) (free func()) {
-	t.Helper()
-	all := make(chan *pgxpool.Conn, p.pool.Config().MaxConns)
-	var wg sync.WaitGroup
-	for range cap(all) {
-		wg.Go(func() {
-			conn, err := p.pool.Acquire(context.Background())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			all <- conn
-		})
-	}
-	require.Eventually(t, func() bool { return len(all) == cap(all)-postgres.MaxLanes }, 10*time.Second, time.Millisecond)
-	time.Sleep(10 * time.Millisecond) // the rest are in the queue
-	return func() {
-		wg.Wait()
-		close(all)
-		for conn := range all {
-			conn.Release()
-		}
-	}
-}
-
-// Without a deadline of the caller's, StatementTimeout bounds the wait for the
-// others as well.
-func TestWaitingForOthersIsBounded(t *testing.T) {
-	k := newStuck(t, postgres.Options{StatementTimeout: 300 * time.Millisecond})
-	puts := k.putAll(t, record(1))
-	k.calls.Wait()
-	for _, o := range k.held {
-		require.ErrorIs(t, o.err, backend.ErrIndeterminate)
-	}
-	err := puts[0].err
-	require.Error(t, err)
-	require.NotErrorIs(t, err, context.DeadlineExceeded, "it is none of the caller's")
-	require.NoError(t, k.tx.Rollback(t.Context()))
-}
-
-// Those who wait when the connection breaks, or when the store is closed, are
-// answered.
-func TestWaitingWhenTheServerGoes(t *testing.T) {
-	k := newStuck(t, postgres.Options{})
-	recs := records(10)
-	puts := k.putAll(t, recs...)
-	heal := k.place.link.sever()
-	k.calls.Wait()
-	for _, o := range k.held {
-		require.ErrorIs(t, o.err, backend.ErrIndeterminate)
-	}
-	heal()
-	require.NoError(t, k.tx.Rollback(t.Context()))
-	for i, o := range puts {
-		// It may have got a connection that was just about to be cut.
-		if errors.Is(o.err, backend.ErrIndeterminate) {
-			continue
-		}
-		require.ErrorIs(t, o.err, backend.ErrUnavailable)
-		require.Eventually(t, func() bool {
-			_, err := k.Get(t.Context(), recs[i].ID)
-			return errors.Is(err, backend.ErrNotFound)
-		}, 10*time.Second, 10*time.Millisecond, "it was not sent")
-	}
-	require.Eventually(t, func() bool {
-		_, err := k.Put(t.Context(), record(100), backend.IfAbsent())
-		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
-
-	k = newStuck(t, postgres.Options{})
-	puts = k.putAll(t, records(10)...)
-	closed := make(chan error, 1)
-	go func() { closed <- k.Close() }()
-	require.Eventually(t, func() bool {
-		_, err := k.Get(t.Context(), record(1).ID)
-		return err != nil && !errors.Is(err, backend.ErrNotFound)
-	}, 10*time.Second, time.Millisecond)
-	k.let(t)
-	for _, o := range puts {
-		require.NoError(t, o.err, "it was accepted before Close")
-	}
-	require.NoError(t, <-closed)
 }
 
 // However many statements insert at once, with the same IDs in any order, each
@@ -384,5 +273,64 @@ func TestManyInsertTheSame(t *testing.T) {
 		for i := range made {
 			require.Equal(t, int64(1), made[i].Load())
 		}
+	}
+}
+
+// What is hard to write into arrays, in every mode of pgx.
+func TestSharedStatementsInEveryMode(t *testing.T) {
+	hard := []string{"", "NULL", `{"a",b}\\`, "it's \x00 \xff \"", ",", "null"}
+	for name, m := range map[string]pgx.QueryExecMode{
+		"cache statement": pgx.QueryExecModeCacheStatement, "cache describe": pgx.QueryExecModeCacheDescribe,
+		"describe exec": pgx.QueryExecModeDescribeExec, "exec": pgx.QueryExecModeExec, "simple protocol": pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := stuckAt(t, newPlace(t, server(t).URL("postgres"), mode(m)), postgres.Options{})
+			recs := records(len(hard))
+			for i := range recs {
+				recs[i].Owner, recs[i].Body = hard[i], []byte(hard[i])
+				if i%2 == 0 {
+					recs[i].Parent = record(uint64(77 + i)).ID
+				}
+				recs[i].Kind, recs[i].Expires, recs[i].PurgeAt = backend.Kind(250+i), 1<<63-1, int64(i)
+			}
+			puts := k.putAll(t, recs...)
+			k.let(t)
+			for i, o := range puts {
+				require.NoError(t, o.err)
+				got, err := k.Get(t.Context(), recs[i].ID)
+				require.NoError(t, err)
+				require.Equal(t, hard[i], string(got.Body))
+				recs[i].Version, got.Body = o.version, recs[i].Body
+				require.Equal(t, recs[i], got)
+			}
+			require.Equal(t, 1, k.place.transactions(t, len(recs)))
+		})
+	}
+}
+
+// Transactions of many records would conflict with each other where they are
+// serializable, although the records do not: there each goes by itself.
+func TestABurstAtEveryIsolationLevel(t *testing.T) {
+	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			p := newPlace(t, server(t).URL("postgres"), func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = level })
+			s := p.open(t, postgres.Options{})
+			var wg sync.WaitGroup
+			for w := range 32 {
+				wg.Go(func() {
+					for i := range 25 {
+						rec := record(uint64(w*1000 + i))
+						v, err := s.Put(context.Background(), rec, backend.IfAbsent())
+						if err == nil && i%3 == 0 {
+							_, err = s.Put(context.Background(), rec, backend.IfVersion(v))
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

@@ -99,8 +99,8 @@ func (o Options) fill(sql string) string {
 		"{change}", literal(schema+".change")+"::regclass::oid",
 		// The lock that an insert and a delete of one ID take: see write.go.
 		"{turn}", "pg_advisory_xact_lock(pg_catalog.hashtextextended(encode($1::bytea, 'hex'), 7306))",
-		"{turns}", "pg_advisory_xact_lock(pg_catalog.hashtextextended(encode(u.id, 'hex'), 7306))",
-		"{tryturn}", "pg_try_advisory_xact_lock(pg_catalog.hashtextextended(encode(r.id, 'hex'), 7306))",
+		"{tryturn:u}", "pg_try_advisory_xact_lock(pg_catalog.hashtextextended(encode(u.id, 'hex'), 7306))",
+		"{tryturn:r}", "pg_try_advisory_xact_lock(pg_catalog.hashtextextended(encode(r.id, 'hex'), 7306))",
 		// A standby answers from the past: the statement fails there, since a LIMIT
 		// below zero is an error, whether or not it finds a row.
 		"{primary}", "LIMIT CASE WHEN pg_is_in_recovery() THEN -1 END",

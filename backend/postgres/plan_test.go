@@ -45,19 +45,20 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 	statements := s.SQL()
 	statements["page"] = statements["poll"]
 	for name, c := range map[string]struct{ args, index string }{
-		"get":    {id, "record_pkey"},
-		"kind":   {"1, 101, 1700000000500, " + id, "record_kind"},
-		"owner":  {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
-		"parent": {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},
-		"due":    {"1, 101, -1, " + none + `, 1800000049000`, "record_expires"},
-		"insert": {`ARRAY[` + id + `]::bytea[], '{1}', '{""}', '{NULL}', '{1}', '{1}', '{1}', '{""}'`, ""},
-		"update": {id + `, 1, '', NULL, 1, 1, 1, '', 7`, "record_pkey"},
-		"remove": {id + `, 7`, "record_pkey"},
-		"purge":  {`1900000050000, 1000`, "record_purge"},
-		"usage":  {`ARRAY[` + id + `]::bytea[]`, "usage_pkey"},
-		"trim":   {`86400, 5000`, "change_pkey"},
-		"poll":   {`'{600}', 0, 0, 4611686018427387904, 0, 10000`, "change_pkey"},
-		"page":   {`'{600}', 600, 600, 699, 0, 10000`, "change_pkey"},
+		"get":       {id, "record_pkey"},
+		"kind":      {"1, 101, 1700000000500, " + id, "record_kind"},
+		"owner":     {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
+		"parent":    {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},
+		"due":       {"1, 101, -1, " + none + `, 1800000049000`, "record_expires"},
+		"insert":    {id + `, 1, '', NULL, 1, 1, 1, ''`, ""},
+		"insertAll": {`ARRAY[` + id + `]::bytea[], '{1}', '{""}', '{NULL}', '{1}', '{1}', '{1}', '{""}'`, ""},
+		"update":    {id + `, 1, '', NULL, 1, 1, 1, '', 7`, "record_pkey"},
+		"remove":    {id + `, 7`, "record_pkey"},
+		"purge":     {`1900000050000, 1000`, "record_purge"},
+		"usage":     {`ARRAY[` + id + `]::bytea[]`, "usage_pkey"},
+		"trim":      {`86400, 5000`, "change_pkey"},
+		"poll":      {`'{600}', 0, 0, 4611686018427387904, 0, 10000`, "change_pkey"},
+		"page":      {`'{600}', 600, 600, 699, 0, 10000`, "change_pkey"},
 	} {
 		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 			t.Run(name+"/"+mode, func(t *testing.T) {

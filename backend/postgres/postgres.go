@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,8 +16,8 @@ import (
 )
 
 // Store is a store in a PostgreSQL database. Make one with New. It is safe for
-// concurrent use, and runs one goroutine of its own and one for each Watch, which
-// Close ends.
+// concurrent use, and runs one goroutine of its own, one for each Watch, and up to
+// four while many new records come at once, which Close ends.
 type Store struct {
 	opts Options
 	pool *pgxpool.Pool // the caller's
@@ -66,7 +68,6 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		changed: make(chan struct{}, 1),
 		news:    make(chan struct{}),
 		outage:  outage,
-		inserts: inserts{lanes: min(maxLanes, max(1, int(pool.Config().MaxConns)/2))},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if err := s.check(ctx); err != nil {
@@ -81,10 +82,10 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 func (s *Store) check(ctx context.Context) error {
 	var server, at int
 	var standby, migrated bool
-	var commit, sync string
+	var commit, sync, isolation string
 	var bytes []byte
 	err := s.run(ctx, "open", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync, &bytes); err != nil || standby || !migrated {
+		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync, &isolation, &bytes); err != nil || standby || !migrated {
 			return err
 		}
 		return conn.QueryRow(ctx, s.sql.migrations).Scan(&at)
@@ -101,6 +102,7 @@ func (s *Store) check(ctx context.Context) error {
 	case at != SchemaVersion:
 		return &SchemaError{Schema: s.opts.Schema, Have: at, Want: SchemaVersion}
 	}
+	s.inserts.lanes = lanesFor(s.pool.Config().MaxConns, isolation)
 	if commit == "off" || sync == "off" {
 		s.opts.Logger.Warn("postgres: a crash of the server will lose writes that it has acknowledged",
 			"synchronous_commit", commit, "fsync", sync)
@@ -124,8 +126,14 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 	return err
 }
 
-// tries is how often a statement is sent that surely changed nothing.
-const tries = 3
+// How often a statement is sent that surely changed nothing: as often as not for a
+// connection that was lost, and oftener, with a pause of chance, where transactions
+// that are serializable were in each other's way.
+const (
+	tries          = 3
+	contended      = 20
+	contendedPause = 2 * time.Millisecond // times the number of the try, at most
+)
 
 // run makes one call: it waits for a connection and lets do use it. What do
 // returns is turned into an error of the contract. A limit of 0 is that of
@@ -135,7 +143,9 @@ func (s *Store) run(caller context.Context, doing string, kind stage, limit time
 		return err
 	}
 	defer s.leave()
-	return s.call(caller, doing, kind, limit, do)
+	ctx, cancel := s.bounded(caller, limit)
+	defer cancel()
+	return s.call(caller, ctx, doing, kind, do)
 }
 
 // bounded is the caller's context with the limit of a call.
@@ -149,17 +159,20 @@ func (s *Store) bounded(caller context.Context, limit time.Duration) (context.Co
 	return context.WithTimeout(caller, limit)
 }
 
-// call is run between ready and leave.
-func (s *Store) call(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
-	ctx, cancel := s.bounded(caller, limit)
-	defer cancel()
+// call is run between ready and leave, with the bounded context.
+func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do func(context.Context, *pgx.Conn) error) error {
 	for n := 1; ; n++ {
 		at, err := s.once(ctx, kind, do)
 		if err == nil {
 			return nil
 		}
 		mapped, again := verdict(caller, doing, at, err)
-		if !again || n == tries || ctx.Err() != nil {
+		most := tries
+		if conflicted(err) {
+			most = contended
+			pause(ctx, time.Duration(n)*contendedPause)
+		}
+		if !again || n >= most || ctx.Err() != nil {
 			return mapped
 		}
 		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
@@ -182,6 +195,24 @@ func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *
 		err = fmt.Errorf("%w: committed, but the wait for a synchronous standby was cancelled", backend.ErrIndeterminate)
 	}
 	return kind, err
+}
+
+// conflicted reports whether transactions were in each other's way.
+func conflicted(err error) bool {
+	pg := serverError(err)
+	return pg != nil && pg.Code == "40001"
+}
+
+// pause waits for a random time, at most for this one.
+func pause(ctx context.Context, most time.Duration) {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never returns an error
+	t := time.NewTimer(most * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // ready is the start of every call; leave ends it.

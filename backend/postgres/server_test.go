@@ -241,7 +241,7 @@ func TestVersionsRiseAcrossADeleteUnderWay(t *testing.T) {
 		created <- v
 	}()
 	waiting := func() (n int) {
-		require.NoError(t, p.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1::text`, s.SQL()["insert"]).Scan(&n))
+		require.NoError(t, p.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND left(query, 500) = left($1::text, 500)`, s.SQL()["insert"]).Scan(&n))
 		return n
 	}
 	require.Eventually(t, func() bool { return waiting() == 1 }, 10*time.Second, time.Millisecond)

@@ -5,7 +5,8 @@ package postgres
 // protocol mode of pgx, the simple one included.
 type statements struct {
 	get, exists          string
-	insert, update       string
+	insert, insertAll    string
+	update               string
 	remove               string
 	listKind, listOwner  string
 	listParent, listDue  string
@@ -30,23 +31,39 @@ SELECT * FROM (
 		get:    o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
 		exists: o.fill(`SELECT true FROM {schema}.record WHERE id = $1::bytea`),
 
-		// All locks are taken, in the order of the arrays, before the first number is
-		// drawn.
 		insert: o.fill(`
-WITH turns AS MATERIALIZED (
-  SELECT {turns} FROM pg_catalog.unnest($1::bytea[]) AS u (id)
+WITH turn AS MATERIALIZED (
+  SELECT {turn}
 ), put AS (
   INSERT INTO {schema}.record (` + columns + `)
-  SELECT id, kind, owner, parent, created, expires, purge_at, {version}, body
-  FROM unnest($1::bytea[], $2::smallint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
-    AS u (id, kind, owner, parent, created, expires, purge_at, body)
-  WHERE (SELECT count(*) FROM turns) > 0
+  SELECT $1::bytea, $2::smallint, $3::bytea, $4::bytea, $5::bigint, $6::bigint, $7::bigint, {version}, $8::bytea FROM turn
   ON CONFLICT (id) DO NOTHING
   RETURNING id, version
 ), fed AS (
   INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
 )
-SELECT id, version FROM put`),
+SELECT version FROM put`),
+
+		// The same of several records, an array for each column. All locks are taken
+		// before the first number is drawn. None is waited for: whose turn it is not is
+		// left out, and has no version.
+		insertAll: o.fill(`
+WITH turns AS MATERIALIZED (
+  SELECT u.id FROM pg_catalog.unnest($1::bytea[]) AS u (id) WHERE {tryturn:u}
+), put AS (
+  INSERT INTO {schema}.record (` + columns + `)
+  SELECT id, kind, owner, parent, created, expires, purge_at, {version}, body
+  FROM unnest($1::bytea[], $2::smallint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
+    AS u (id, kind, owner, parent, created, expires, purge_at, body)
+  WHERE id = ANY (ARRAY(SELECT id FROM turns))
+  ON CONFLICT (id) DO NOTHING
+  RETURNING id, version
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
+)
+SELECT id, version FROM put
+UNION ALL
+SELECT u.id, 0 FROM pg_catalog.unnest($1::bytea[]) AS u (id) WHERE u.id <> ALL (ARRAY(SELECT id FROM turns))`),
 
 		// The last SELECT tells why nothing was updated, from the same snapshot.
 		update: o.fill(`
@@ -99,7 +116,7 @@ WITH due AS MATERIALIZED (
   ORDER BY purge_at LIMIT $2::int FOR UPDATE SKIP LOCKED
 ), gone AS (
   DELETE FROM {schema}.record r WHERE r.id = ANY (ARRAY(SELECT id FROM due))
-    AND (r.purge_at > 0 AND r.purge_at <= $1::bigint) IS TRUE AND {tryturn}
+    AND (r.purge_at > 0 AND r.purge_at <= $1::bigint) IS TRUE AND {tryturn:r}
   RETURNING r.id
 ), unused AS (
   DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
@@ -152,7 +169,7 @@ FROM {schema}.meta m CROSS JOIN LATERAL (
 
 		migrated: o.fill(`
 SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass(` + literal(quoted(o.Schema)+".migration") + `) IS NOT NULL,
-  current_setting('synchronous_commit'), current_setting('fsync'), decode('00', 'hex')`),
+  current_setting('synchronous_commit'), current_setting('fsync'), current_setting('default_transaction_isolation'), decode('00', 'hex')`),
 		migrations: o.fill(`SELECT coalesce(max(number), 0) FROM {schema}.migration`),
 	}
 }

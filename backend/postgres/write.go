@@ -30,11 +30,10 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 
 func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint64, error) {
 	var version int64
+	// A version beyond int64 is below zero, and no record's.
 	err := s.run(ctx, "put", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		var done, same bool
-		err := conn.QueryRow(ctx, s.sql.update, rec.ID[:], int16(rec.Kind), []byte(rec.Owner), parentOf(rec), rec.Created, rec.Expires, rec.PurgeAt, present(rec.Body),
-			int64(v), // one beyond int64 is below zero, and no record's
-		).Scan(&version, &done, &same)
+		err := conn.QueryRow(ctx, s.sql.update, append(rowOf(rec), int64(v))...).Scan(&version, &done, &same)
 		switch {
 		case err != nil:
 			return none(err, backend.ErrNotFound)
@@ -63,6 +62,11 @@ func (s *Store) lost(ctx context.Context, conn *pgx.Conn, id backend.ID) error {
 		return backend.ErrNotFound
 	}
 	return backend.ErrConflict // also if that could not be read: it is true in any case
+}
+
+// rowOf is a record as the arguments of a statement.
+func rowOf(r *backend.Record) []any {
+	return []any{r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), r.Created, r.Expires, r.PurgeAt, present(r.Body)}
 }
 
 // parentOf is NULL for none.
