@@ -587,7 +587,7 @@ func TestTheCacheIsBoundedInBytes(t *testing.T) {
 	require.LessOrEqual(t, st.Bytes, int64(100_000))
 	require.NotZero(t, st.Entries)
 	require.NotZero(t, st.Evicted)
-	require.Greater(t, st.Hits, uint64(100))
+	require.NotZero(t, st.Hits)
 }
 
 func TestANextVersionOfCacheSettingsIsChecked(t *testing.T) {

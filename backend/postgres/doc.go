@@ -8,8 +8,9 @@
 // A Store borrows the pool; close the store first. Every method is one statement
 // in a transaction of its own, and one round trip; only Purge and Maintain send as
 // many as they need. New records that come in a burst share statements, which take
-// at most four connections and half of the pool; hooks and tracers of the pool see the
-// values of one caller's context then.
+// at most four connections and half of the pool, unless they hang; hooks and tracers
+// of the pool see the values of one caller's context then, so a hook that chooses a
+// tenant or a role by them does not go with a Store.
 //
 // # Durability
 //

@@ -91,7 +91,7 @@ func verdict(caller context.Context, doing string, at stage, err error) (mapped 
 		// Ours, and not to be taken for the caller's.
 		err = errors.New("no answer in time (Options.StatementTimeout)")
 		if at == acquiring {
-			err = errors.New("no connection of the pool in time (Options.StatementTimeout)")
+			err = errors.New("no connection of the pool, or no turn, in time (Options.StatementTimeout)")
 		}
 	case refused:
 		return refusal(doing, pg)

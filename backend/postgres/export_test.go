@@ -58,6 +58,9 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 // MaxLanes is how many statements with new records are under way at once.
 const MaxLanes = maxLanes
 
+// SetLongFlight changes when a lane is given to others. Call it before the first Put.
+func (s *Store) SetLongFlight(d time.Duration) { s.inserts.long = d }
+
 // Waiting is how many new records wait for the next statement.
 func (s *Store) Waiting() int {
 	s.inserts.mu.Lock()

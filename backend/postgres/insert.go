@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5"
@@ -22,15 +23,19 @@ const (
 	// more than half of the caller's pool. More are better where a commit takes long
 	// and few wait for it, fewer where the processors are the limit.
 	maxLanes = 4
+	// longFlight is when a lane is given to others although its statement is still
+	// under way: something is wrong with the connection, or waits for somebody else.
+	longFlight = time.Second
 	// What one takes at most. Each record is a lock, and the server's table of locks
 	// has room for some thousand of all its clients.
 	maxInsert      = 64
 	maxInsertBytes = 1 << 20
 )
 
-// inserts is what is on its way, and what waits.
+// inserts is how much is on its way, and what waits.
 type inserts struct {
 	lanes int
+	long  time.Duration // longFlight, but for tests
 
 	mu      sync.Mutex // guards what is below
 	busy    int        // lanes in use
@@ -86,15 +91,9 @@ func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, err
 	defer cancel()
 	o := &insertion{ctx: ctx, rec: *rec}
 	if s.inserts.enter(o) {
-		defer s.insertNext()
-	} else {
-		got := s.await(caller, o)
-		if got.err != nil {
-			return 0, got.err
-		}
-		if !got.alone {
-			return got.version, nil
-		}
+		defer s.flight()()
+	} else if got := s.await(caller, o); got.err != nil || !got.alone {
+		return got.version, got.err
 	}
 	return s.insertOne(caller, ctx, &o.rec)
 }
@@ -123,8 +122,10 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 	if !s.inserts.giveUp(o) {
 		at = writing
 		select {
-		case <-o.done: // just now
-			return o.fate
+		case <-o.done:
+			if !errors.Is(o.err, backend.ErrIndeterminate) {
+				return o.fate // just now
+			}
 		default:
 		}
 	}
@@ -134,29 +135,16 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 
 // enter reports whether o can go at once; else it waits.
 func (i *inserts) enter(o *insertion) bool {
-	if i.lane() {
-		return true
-	}
-	o.rec.Body = bytes.Clone(o.rec.Body) // its statement may outlast the caller
-	o.done = make(chan struct{})
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.busy < i.lanes {
 		i.busy++
 		return true
 	}
+	o.rec.Body = bytes.Clone(o.rec.Body) // its statement may outlast the caller
+	o.done = make(chan struct{})
 	o.place = i.waiting.PushBack(o)
 	return false
-}
-
-func (i *inserts) lane() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.busy == i.lanes {
-		return false
-	}
-	i.busy++
-	return true
 }
 
 // giveUp leaves, and reports whether o was surely not sent.
@@ -186,34 +174,47 @@ func (i *inserts) take(b *batch) (ops []*insertion) {
 	return ops
 }
 
-// single is a statement for one that was surely not written, nil if nobody waits.
-func (i *inserts) single(o *insertion) *batch {
+// apart is a batch for each of those that were surely not written.
+func (i *inserts) apart(ops []*insertion) (all []*batch) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if o.gone {
-		return nil
-	}
-	o.sent = false
-	return together([]*insertion{o})
-}
-
-// insertNext gives the lane that its caller has used to those who wait.
-func (s *Store) insertNext() {
-	b := s.inserts.next()
-	if b == nil {
-		return
-	}
-	s.done.Go(func() {
-		for ; b != nil; b = s.inserts.next() {
-			s.insertTogether(b)
+	for _, o := range ops {
+		if !o.gone {
+			o.sent = false
+			all = append(all, together([]*insertion{o}))
 		}
-	})
+	}
+	return all
 }
 
-// next is what a lane that has become free takes. Nothing: it is free.
+// flight is one use of a lane, by the caller. What it returns ends that, and gives the
+// lane to those who wait; if it takes too long, they have it before.
+func (s *Store) flight() (end func()) {
+	i := &s.inserts
+	over := false // under i.mu
+	pass := func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if over {
+			return
+		}
+		over = true
+		if b := i.next(); b != nil {
+			s.done.Go(func() {
+				defer s.flight()()
+				s.insertTogether(b)
+			})
+		}
+	}
+	late := time.AfterFunc(i.long, pass)
+	return func() {
+		late.Stop()
+		pass()
+	}
+}
+
+// next is what a lane that has become free takes. Nothing: it is free. Under i.mu.
 func (i *inserts) next() *batch {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	var ops []*insertion
 	ids, size := make(map[backend.ID]bool), 0
 	for e := i.waiting.Front(); e != nil && len(ops) < maxInsert; {
@@ -260,18 +261,14 @@ func (s *Store) insertTogether(b *batch) {
 			close(o.done)
 		}
 	case len(sent) > 1 && ofOne(err):
-		for _, o := range sent {
-			if one := s.inserts.single(o); one != nil {
-				s.insertTogether(one)
-			}
+		for _, one := range s.inserts.apart(sent) {
+			s.insertTogether(one)
 		}
-	case len(sent) > 0:
-		for _, o := range sent {
-			o.err = err
-			close(o.done)
+	default:
+		if sent == nil { // there was no connection
+			sent = b.ops
 		}
-	default: // no connection
-		for _, o := range b.ops {
+		for _, o := range sent {
 			o.err = err
 			close(o.done)
 		}
@@ -290,7 +287,8 @@ func ofOne(err error) bool {
 	case "22", "23", "54", "P0", "XX":
 		return true
 	}
-	return pg.Code == "55P03" // a lock that was not to be had in time
+	// A lock that was not to be had in time, and too many of them.
+	return pg.Code == "55P03" || pg.Code == "53200"
 }
 
 // insertRows inserts what is not there yet, in one statement, and answers each.

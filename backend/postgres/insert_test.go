@@ -44,6 +44,7 @@ func stuckAt(t *testing.T, p *place, opts postgres.Options, prepare ...string) *
 		require.NoError(t, err)
 	}
 	k := &stuck{Store: p.open(t, opts), place: p}
+	k.SetLongFlight(time.Hour)
 	t.Cleanup(k.calls.Wait)
 	k.tx = begin(t, p.url) // closed before, should the test fail
 	_, err := k.tx.Exec(t.Context(), p.fill("LOCK TABLE {schema}.record IN SHARE MODE"))

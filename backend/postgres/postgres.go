@@ -68,6 +68,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		changed: make(chan struct{}, 1),
 		news:    make(chan struct{}),
 		outage:  outage,
+		inserts: inserts{long: longFlight},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if err := s.check(ctx); err != nil {
@@ -170,10 +171,12 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 		most := tries
 		if conflicted(err) {
 			most = contended
-			pause(ctx, time.Duration(n)*contendedPause)
 		}
 		if !again || n >= most || ctx.Err() != nil {
 			return mapped
+		}
+		if conflicted(err) {
+			pause(ctx, time.Duration(n)*contendedPause)
 		}
 		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
 	}

@@ -45,8 +45,9 @@ WITH turn AS MATERIALIZED (
 SELECT version FROM put`),
 
 		// The same of several records, an array for each column. All locks are taken
-		// before the first number is drawn. None is waited for: whose turn it is not is
-		// left out, and has no version.
+		// before the first number is drawn. No turn is waited for: whose it is not is left
+		// out, and has no version. (A record that is there, and that a transaction is just
+		// changing, is waited for, by ON CONFLICT.)
 		insertAll: o.fill(`
 WITH turns AS MATERIALIZED (
   SELECT u.id FROM pg_catalog.unnest($1::bytea[]) AS u (id) WHERE {tryturn:u}
