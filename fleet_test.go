@@ -169,13 +169,8 @@ func TestJoiningWhileHistoryIsLost(t *testing.T) {
 			}
 			return backendtest.Injection{}
 		})
-		var failover atomic.Bool
-		m := newManager(t, &feedStore{fault, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
-			return inner.Watch(ctx, from, func(b backend.Batch) error {
-				b.Reset = b.Reset || failover.Swap(false)
-				return fn(b)
-			})
-		}}, fob.Config{MaxStaleness: 3 * time.Second})
+		feed, failover := failingOver(fault)
+		m := newManager(t, feed, fob.Config{MaxStaleness: 3 * time.Second})
 		defer m.Close()
 		require.Equal(t, 2*time.Second, m.Health().Staleness)
 		first := true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,18 @@ type feedStore struct {
 }
 
 type feedBehaviour func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error
+
+// failingOver is a store whose feed says that history was lost, once each time that
+// failover is set.
+func failingOver(store backend.Store) (feed *feedStore, failover *atomic.Bool) {
+	failover = new(atomic.Bool)
+	return &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+		return inner.Watch(ctx, from, func(b backend.Batch) error {
+			b.Reset = b.Reset || failover.Swap(false)
+			return fn(b)
+		})
+	}}, failover
+}
 
 func (s *feedStore) Unwrap() backend.Store { return s.Store }
 

@@ -1,16 +1,13 @@
 package fob_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fobkit/fob"
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/stretchr/testify/require"
 )
@@ -21,16 +18,11 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer func() { require.NoError(t, store.Close()) }()
-		var failover atomic.Bool
+		feed, failover := failingOver(store)
 		seen := &observed{}
 		cfg := tokenConfig()
 		cfg.Observer = seen
-		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
-			return inner.Watch(ctx, from, func(b backend.Batch) error {
-				b.Reset = b.Reset || failover.Swap(false)
-				return fn(b)
-			})
-		}}, cfg)
+		m := newManager(t, feed, cfg)
 		defer m.Close()
 		before := snapshot{} // of what the new server has
 		text, key := mustIssue(t, m, fob.KeySpec{Subject: "app-1"})
@@ -99,13 +91,8 @@ func TestHoldersPushOutNoRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer func() { require.NoError(t, store.Close()) }()
-		var failover atomic.Bool
-		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
-			return inner.Watch(ctx, from, func(b backend.Batch) error {
-				b.Reset = b.Reset || failover.Swap(false)
-				return fn(b)
-			})
-		}}, tokenConfig())
+		feed, failover := failingOver(store)
+		m := newManager(t, feed, tokenConfig())
 		defer m.Close()
 		text, key := mustIssue(t, m, fob.KeySpec{})
 		again := mustToken(t, m, fob.TokenSpec{})
@@ -145,13 +132,8 @@ func TestAWeakerRevocationReplacesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer func() { require.NoError(t, store.Close()) }()
-		var failover atomic.Bool
-		m := newManager(t, &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
-			return inner.Watch(ctx, from, func(b backend.Batch) error {
-				b.Reset = b.Reset || failover.Swap(false)
-				return fn(b)
-			})
-		}}, tokenConfig())
+		feed, failover := failingOver(store)
+		m := newManager(t, feed, tokenConfig())
 		defer m.Close()
 		begun := time.Now()
 		earlier := func() {

@@ -94,6 +94,9 @@ type ack struct {
 	version uint64
 }
 
+// beforeDelete reports whether what is under way for a record is that it is deleted.
+func (a ack) beforeDelete(n int) bool { return a.step+1 == stepDeleted && lastStep(n) == stepDeleted }
+
 func killLoop(r reporter, rounds int, child func(round int) *exec.Cmd, open func() backend.Store) {
 	r.Helper()
 	p := &probe{reporter: r, rule: 9, ctx: context.Background(), opts: Options{}.withDefaults()}
@@ -165,7 +168,7 @@ func (p *probe) survived(round int, acked map[int]ack) {
 	for n, a := range acked {
 		got, err := p.store.Get(p.ctx, idOf(n))
 		switch {
-		case is(err, backend.ErrNotFound) && (a.step == stepDeleted || a.step+1 == stepDeleted && lastStep(n) == stepDeleted):
+		case is(err, backend.ErrNotFound) && (a.step == stepDeleted || a.beforeDelete(n)):
 			continue
 		case err != nil || a.step == stepDeleted:
 			p.broken("round %d of killing: step %d of record %d was acknowledged with version %d, and after the restart Get answers (%s, %v)",
@@ -192,7 +195,7 @@ func (p *probe) survived(round int, acked map[int]ack) {
 	}
 	for id, n := range present {
 		// A server may finish what the process had sent, and delete it just now.
-		if acked[n].step+1 == stepDeleted && lastStep(n) == stepDeleted {
+		if acked[n].beforeDelete(n) {
 			if _, err := p.store.Get(p.ctx, id); is(err, backend.ErrNotFound) {
 				delete(present, id)
 			}

@@ -60,7 +60,7 @@ func BenchmarkGet(b *testing.B) {
 	s, p := open(b, postgres.Options{})
 	const n = 10_000
 	fill(b, p, n)
-	bare := postgres.Options{Schema: p.schema}.Fill("SELECT kind, owner, parent, created, expires, purge_at, version, body FROM {schema}.record WHERE id = $1")
+	bare := p.fill("SELECT kind, owner, parent, created, expires, purge_at, version, body FROM {schema}.record WHERE id = $1")
 	ids := listIDs(b, p)
 	compare(b, func(i int) {
 		rec, err := s.Get(context.Background(), ids[i*7919%n])
@@ -80,7 +80,7 @@ func BenchmarkGet(b *testing.B) {
 }
 
 func listIDs(b *testing.B, p *place) []backend.ID {
-	rows, err := p.pool.Query(context.Background(), postgres.Options{Schema: p.schema}.Fill("SELECT id FROM {schema}.record"))
+	rows, err := p.pool.Query(context.Background(), p.fill("SELECT id FROM {schema}.record"))
 	require.NoError(b, err)
 	ids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (backend.ID, error) {
 		var id []byte
@@ -132,7 +132,7 @@ func BenchmarkPutDurable(b *testing.B) {
 				}
 				b.ReportMetric(rate/alone, "times-one-writer")
 				var records, changes int
-				require.NoError(b, p.pool.QueryRow(context.Background(), postgres.Options{Schema: p.schema}.Fill(
+				require.NoError(b, p.pool.QueryRow(context.Background(), p.fill(
 					"SELECT (SELECT count(*) FROM {schema}.record), (SELECT count(*) FROM {schema}.change)")).Scan(&records, &changes))
 				if records != b.N || changes != b.N {
 					b.Fatalf("%d records and %d changes, want %d", records, changes, b.N)
@@ -148,7 +148,7 @@ func BenchmarkListByOwner(b *testing.B) {
 	s, p := open(b, postgres.Options{})
 	n := benchRecords(b)
 	fill(b, p, n)
-	bare := postgres.Options{Schema: p.schema}.Fill(`SELECT id, kind, owner, parent, created, expires, purge_at, version, body
+	bare := p.fill(`SELECT id, kind, owner, parent, created, expires, purge_at, version, body
 		FROM {schema}.record WHERE kind = $1 AND owner = $2 AND owner <> '' ORDER BY created, id LIMIT 100`)
 	owner := func(i int) string { return fmt.Sprint("app-", 1+i*7919%(n/200-1)) }
 	compare(b, func(i int) {
@@ -239,7 +239,7 @@ func BenchmarkIdlePoll(b *testing.B) {
 	s, p := open(b, postgres.Options{})
 	fill(b, p, 100_000)
 	ids := listIDs(b, p)
-	bare := postgres.Options{Schema: p.schema}.Fill("SELECT version FROM {schema}.record WHERE id = $1")
+	bare := p.fill("SELECT version FROM {schema}.record WHERE id = $1")
 	poll := s.SQL()["poll"]
 	compare(b, func(int) {
 		var snapshot, identity string

@@ -123,13 +123,13 @@ func TestErrorsOfARealServer(t *testing.T) {
 	}
 	sql := func(t *testing.T, text string) {
 		t.Helper()
-		_, err := p.pool.Exec(context.Background(), postgres.Options{Schema: p.schema}.Fill(text))
+		_, err := p.pool.Exec(context.Background(), p.fill(text))
 		require.NoError(t, err)
 	}
 	// locked holds the record's lock while do runs.
 	locked := func(t *testing.T, do func()) {
 		tx := begin(t, p.url)
-		_, err := tx.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT FROM {schema}.record FOR UPDATE"))
+		_, err := tx.Exec(t.Context(), p.fill("SELECT FROM {schema}.record FOR UPDATE"))
 		require.NoError(t, err)
 		do()
 		require.NoError(t, tx.Rollback(t.Context()))

@@ -254,7 +254,7 @@ func TestResumeAcrossRetention(t *testing.T) {
 	w.moves(t, p, old)
 
 	count := func() (n int) {
-		require.NoError(t, p.pool.QueryRow(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT count(*) FROM {schema}.change")).Scan(&n))
+		require.NoError(t, p.pool.QueryRow(t.Context(), p.fill("SELECT count(*) FROM {schema}.change")).Scan(&n))
 		return n
 	}
 	require.NoError(t, s.Maintain(t.Context()), "nothing is old enough")
@@ -291,7 +291,7 @@ func TestResumeAcrossRetention(t *testing.T) {
 // sets one that does.
 func TestTheFloorOfAnotherServer(t *testing.T) {
 	s, p := open(t, postgres.Options{})
-	fill := postgres.Options{Schema: p.schema}.Fill
+	fill := p.fill
 	_, err := p.pool.Exec(t.Context(), fill("UPDATE {schema}.meta SET floor = 1::bigint << 40"))
 	require.NoError(t, err)
 	w := follow(t, s, nil)
@@ -315,12 +315,12 @@ func TestABacklogComesInPages(t *testing.T) {
 	// More than two pages, in transactions of one and of very many changes.
 	const n = 2*postgres.MaxChanges + 500
 	fill := func(from, to int) {
-		_, err := p.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(
+		_, err := p.pool.Exec(t.Context(), p.fill(
 			`INSERT INTO {schema}.change (version, id) SELECT {version}, decode(md5(i::text), 'hex') FROM generate_series($1::int, $2::int) i`), from, to)
 		require.NoError(t, err)
 	}
 	// A restore may bring rows of a server that was further on.
-	_, err := p.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(
+	_, err := p.pool.Exec(t.Context(), p.fill(
 		`INSERT INTO {schema}.change (txid, version, id) SELECT 1::bigint << 60, {version}, decode(md5('later'), 'hex')`))
 	require.NoError(t, err)
 	fill(1, 10)
@@ -401,7 +401,7 @@ func TestAPollThatHangs(t *testing.T) {
 	s, p := open(t, postgres.Options{})
 	w := follow(t, s, nil)
 	tx := begin(t, p.url)
-	_, err := tx.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill("LOCK TABLE {schema}.change IN ACCESS EXCLUSIVE MODE"))
+	_, err := tx.Exec(t.Context(), p.fill("LOCK TABLE {schema}.change IN ACCESS EXCLUSIVE MODE"))
 	require.NoError(t, err)
 	locked := time.Now()
 	time.Sleep(2500 * time.Millisecond) // more than one poll may take

@@ -12,7 +12,6 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // New records that come while others are on their way to the server wait for the
@@ -279,8 +278,8 @@ func (s *Store) insertTogether(b *batch) {
 // records: its data, its size, a constraint or a trigger of the database's owner, a
 // damaged page.
 func ofOne(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pg.SeverityUnlocalized != "ERROR" || len(pg.Code) != 5 {
+	pg := serverError(err)
+	if pg == nil || pg.SeverityUnlocalized != "ERROR" || len(pg.Code) != 5 {
 		return false
 	}
 	switch pg.Code[:2] {

@@ -66,12 +66,10 @@ func (p *place) blocked(t *testing.T, want int) {
 	const begins = "WITH turn"
 	require.Eventually(t, func() bool {
 		var n int
-		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1::text || '%' || $2::text || '%'`, begins, p.fill("{schema}.record")).Scan(&n)
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1::text || '%' || $2::text || '%'`, begins, p.fill("INSERT INTO {schema}.record")).Scan(&n)
 		return err == nil && n == want
 	}, 20*time.Second, time.Millisecond)
 }
-
-func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
 
 // put begins a Put of a record that is not to be there yet.
 func (k *stuck) put(ctx context.Context, rec backend.Record) *outcome {

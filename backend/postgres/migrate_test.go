@@ -155,7 +155,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	for _, sql := range []string{"DROP TABLE {schema}.usage", "TRUNCATE {schema}.record", "UPDATE {schema}.meta SET instance = gen_random_uuid()",
 		"INSERT INTO {schema}.migration VALUES (2)", "UPDATE {schema}.change SET version = 0", "CREATE TABLE {schema}.x ()"} {
-		_, err := app.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(sql))
+		_, err := app.pool.Exec(t.Context(), p.fill(sql))
 		require.ErrorContains(t, err, "42501", sql)
 	}
 	stranger, _ := newPool(t, server(t).URL("postgres"), func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["role"] = "pg_monitor" })

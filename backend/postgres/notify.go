@@ -56,12 +56,7 @@ func (s *Store) notify() {
 			}
 			return
 		}
-		pause := time.NewTimer(notifyEvery)
-		select {
-		case <-pause.C:
-		case <-s.life.Done():
-			pause.Stop()
-		}
+		wait(s.life, notifyEvery)
 	}
 }
 
@@ -87,11 +82,7 @@ func (s *Store) listen(ctx context.Context, wake chan<- struct{}) {
 		if errors.Is(err, errPooler) {
 			return
 		}
-		pause := time.NewTimer(listenAgain)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if wait(ctx, listenAgain); ctx.Err() != nil {
 			return
 		}
 	}

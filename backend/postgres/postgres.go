@@ -168,16 +168,14 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 			return nil
 		}
 		mapped, again := verdict(caller, doing, at, err)
-		most := tries
+		most, pause := tries, time.Duration(0)
 		if conflicted(err) {
-			most = contended
+			most, pause = contended, randomly(time.Duration(n)*contendedPause)
 		}
 		if !again || n >= most || ctx.Err() != nil {
 			return mapped
 		}
-		if conflicted(err) {
-			pause(ctx, time.Duration(n)*contendedPause)
-		}
+		wait(ctx, pause)
 		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
 	}
 }
@@ -206,11 +204,19 @@ func conflicted(err error) bool {
 	return pg != nil && pg.Code == "40001"
 }
 
-// pause waits for a random time, at most for this one.
-func pause(ctx context.Context, most time.Duration) {
+// randomly is a random part of a time.
+func randomly(most time.Duration) time.Duration {
 	var b [2]byte
 	_, _ = rand.Read(b[:]) // never returns an error
-	t := time.NewTimer(most * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16)
+	return most * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16
+}
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	if d == 0 {
+		return
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -150,6 +150,9 @@ func newPlace(t testing.TB, url string, change func(*pgxpool.Config)) *place {
 	return p
 }
 
+// fill writes the schema's names into SQL.
+func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
+
 func (p *place) open(t testing.TB, opts postgres.Options) *postgres.Store {
 	t.Helper()
 	opts.Schema = p.schema

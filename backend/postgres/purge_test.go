@@ -19,7 +19,7 @@ func TestAPurgeHoldsFewLocks(t *testing.T) {
 	p := newPlace(t, srv.URL("postgres"), nil)
 	s := p.open(t, postgres.Options{})
 	const n = 5000
-	_, err = p.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(
+	_, err = p.pool.Exec(t.Context(), p.fill(
 		`INSERT INTO {schema}.record SELECT decode(md5(i::text), 'hex'), 1, '', NULL, 1, 0, 1, {version}, '' FROM generate_series(1, $1::int) i`), n)
 	require.NoError(t, err)
 	// What others leave of it.

@@ -145,7 +145,7 @@ func TestStandbyAndFailover(t *testing.T) {
 
 	require.Eventually(t, func() bool {
 		var n int
-		err := q.pool.QueryRow(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT count(*) FROM {schema}.record")).Scan(&n)
+		err := q.pool.QueryRow(t.Context(), p.fill("SELECT count(*) FROM {schema}.record")).Scan(&n)
 		return err == nil && n == 1
 	}, 10*time.Second, 10*time.Millisecond, "the standby has the record")
 	require.NoError(t, standby.Promote(t.Context()))
@@ -224,13 +224,12 @@ func TestACommitThatIsNotReplicated(t *testing.T) {
 // though the delete's was drawn later than the insert began.
 func TestVersionsRiseAcrossADeleteUnderWay(t *testing.T) {
 	s, p := open(t, postgres.Options{})
-	fillIn := postgres.Options{Schema: p.schema}.Fill
 	create(t, s, 1)
 	id := record(1).ID
 	tx := begin(t, p.url)
-	_, err := tx.Exec(t.Context(), fillIn("SELECT {turn}"), id[:])
+	_, err := tx.Exec(t.Context(), p.fill("SELECT {turn}"), id[:])
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), fillIn("DELETE FROM {schema}.record WHERE id = $1::bytea"), id[:])
+	_, err = tx.Exec(t.Context(), p.fill("DELETE FROM {schema}.record WHERE id = $1::bytea"), id[:])
 	require.NoError(t, err)
 	created := make(chan uint64, 1)
 	go func() {
@@ -240,13 +239,9 @@ func TestVersionsRiseAcrossADeleteUnderWay(t *testing.T) {
 		}
 		created <- v
 	}()
-	waiting := func() (n int) {
-		require.NoError(t, p.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND left(query, 500) = left($1::text, 500)`, s.SQL()["insert"]).Scan(&n))
-		return n
-	}
-	require.Eventually(t, func() bool { return waiting() == 1 }, 10*time.Second, time.Millisecond)
+	p.blocked(t, 1)
 	var deleted int64
-	require.NoError(t, tx.QueryRow(t.Context(), fillIn("INSERT INTO {schema}.change (version, id) SELECT {version}, $1::bytea RETURNING version"), id[:]).Scan(&deleted))
+	require.NoError(t, tx.QueryRow(t.Context(), p.fill("INSERT INTO {schema}.change (version, id) SELECT {version}, $1::bytea RETURNING version"), id[:]).Scan(&deleted))
 	require.NoError(t, tx.Commit(t.Context()))
 	require.Greater(t, <-created, uint64(deleted))
 }
@@ -259,7 +254,7 @@ func TestDeletesTakeTurnsWithInserts(t *testing.T) {
 	v, err := s.Put(t.Context(), rec, backend.IfAbsent())
 	require.NoError(t, err)
 	tx := begin(t, p.url)
-	_, err = tx.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill("SELECT {turn}"), rec.ID[:])
+	_, err = tx.Exec(t.Context(), p.fill("SELECT {turn}"), rec.ID[:])
 	require.NoError(t, err)
 	n, err := s.Purge(t.Context(), time.UnixMilli(1), 10)
 	require.NoError(t, err)
@@ -325,7 +320,7 @@ func (c *counted) Write(b []byte) (int, error) {
 func TestPurgesAtTheSameTime(t *testing.T) {
 	s, p := open(t, postgres.Options{})
 	const n = 2000
-	_, err := p.pool.Exec(t.Context(), postgres.Options{Schema: p.schema}.Fill(
+	_, err := p.pool.Exec(t.Context(), p.fill(
 		`INSERT INTO {schema}.record SELECT decode(md5(i::text), 'hex'), 1, '', NULL, 1, 0, 1, {version}, '' FROM generate_series(1, $1::int) i`), n)
 	require.NoError(t, err)
 	var wg sync.WaitGroup

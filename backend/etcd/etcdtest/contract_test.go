@@ -64,6 +64,17 @@ func client(t testing.TB, cfg clientv3.Config) *clientv3.Client {
 	return c
 }
 
+// behind is a proxy before the first member, and how to connect through it.
+func behind(t testing.TB, c *etcdtest.Cluster) (*etcdtest.Proxy, clientv3.Config) {
+	t.Helper()
+	proxy, err := etcdtest.NewProxy(c.Addr(0))
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	cfg := c.Config()
+	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	return proxy, cfg
+}
+
 func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	t.Helper()
 	s, err := etcd.New(c, opts)
@@ -126,12 +137,8 @@ func contract(t *testing.T, members int) {
 		if !strings.Contains(t.Name(), "cut_off") {
 			return fresh(t, shared, p)
 		}
-		proxy, err := etcdtest.NewProxy(c.Addr(0))
-		require.NoError(t, err)
+		proxy, cfg := behind(t, c)
 		p.proxy = proxy
-		t.Cleanup(proxy.Close)
-		cfg := c.Config()
-		cfg.Endpoints = []string{"http://" + proxy.Addr()}
 		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = time.Second, time.Second
 		return fresh(t, client(t, cfg), p)
 	}, suite)

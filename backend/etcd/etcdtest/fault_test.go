@@ -32,11 +32,8 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
-	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr(), "http://" + c.Addr(0)}
+	proxy, cfg := behind(t, c)
+	cfg.Endpoints = append(cfg.Endpoints, "http://"+c.Addr(0))
 	s := open(t, client(t, cfg), etcd.Options{Timeout: 2 * time.Second})
 	plain := open(t, admin, etcd.Options{})
 	var recs []backend.Record
@@ -89,7 +86,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	}
 	// A conflict is one.
 	proxy.Heal()
-	_, err = s.Put(t.Context(), recs[0], backend.IfVersion(recs[0].Version-1))
+	_, err := s.Put(t.Context(), recs[0], backend.IfVersion(recs[0].Version-1))
 	only(t, err, backend.ErrConflict)
 }
 
@@ -98,11 +95,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
-	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	proxy, cfg := behind(t, c)
 	s := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second})
 	plain := open(t, client(t, c.Config()), etcd.Options{})
 	create(t, s, 1) // the connection is there
@@ -111,6 +104,7 @@ func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 	go func() { _, err := s.Put(t.Context(), record(2), backend.IfAbsent()); put <- err }()
 	var made backend.Record
 	eventually(t, "the write whose answer is lost", func() bool {
+		var err error
 		made, err = plain.Get(t.Context(), record(2).ID)
 		return err == nil
 	})
@@ -124,17 +118,13 @@ func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
-	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	proxy, cfg := behind(t, c)
 	s := open(t, client(t, cfg), etcd.Options{Timeout: 300 * time.Millisecond})
 	plain := open(t, client(t, c.Config()), etcd.Options{})
 	rec := create(t, s, 1)
 	proxy.Mute()
 	start := time.Now()
-	_, err = s.Put(t.Context(), record(2), backend.IfAbsent())
+	_, err := s.Put(t.Context(), record(2), backend.IfAbsent())
 	only(t, err, backend.ErrIndeterminate)
 	require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller has none")
 	only(t, s.AddUsage(t.Context(), []backend.Usage{{ID: rec.ID, N: 1}}), backend.ErrIndeterminate)

@@ -63,11 +63,7 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	writer := open(t, admin, etcd.Options{})
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
-	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	proxy, cfg := behind(t, c)
 	s := open(t, client(t, cfg), etcd.Options{})
 
 	rec := create(t, writer, 1)

@@ -126,11 +126,7 @@ func TestManyProcessesAddUsage(t *testing.T) {
 func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
-	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr()}
+	proxy, cfg := behind(t, c)
 	s, plain := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second}), open(t, client(t, c.Config()), etcd.Options{})
 	rec := create(t, s, 1) // the connection is there
 	proxy.Mute()
