@@ -1,6 +1,9 @@
 package fob
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // A rejection is a reason to refuse a credential; it wraps a wider reason, up
 // to ErrRejected. Rejections are constants in all but name, so refusing costs
@@ -98,6 +101,13 @@ var (
 	// ErrConflict: the credential changed meanwhile, or another rotation of it
 	// is running; nothing was changed by this call. Read again and decide.
 	ErrConflict = errors.New("fob: changed meanwhile")
+	// ErrAlready: what was asked for has been done before, by this caller or another
+	// one; nothing was changed by this call. It wraps ErrConflict.
+	ErrAlready = fmt.Errorf("%w: done already", ErrConflict)
+	// ErrContended: others were changing the same thing until the caller's time was
+	// up; nothing was changed by this call, and it can be called again. It wraps
+	// ErrConflict.
+	ErrContended = fmt.Errorf("%w: others were in the way", ErrConflict)
 	// ErrInvalid: an argument or a setting is wrong; nothing was changed.
 	ErrInvalid = errors.New("fob: invalid argument")
 	// ErrIdempotency: the idempotency key was used for a different request.

@@ -74,24 +74,17 @@ func (m *Manager) enterFleet(left int) {
 // joinFleet raises the fleet's bound to this Manager's, if that is higher.
 func (m *Manager) joinFleet(ctx context.Context) error {
 	want, left := m.cfg.patience(), m.fleetLeft()
-	for range writeTries {
+	err := retry(ctx, func(bool) error {
 		have, rec, err := m.readFleet(ctx)
-		if err != nil {
+		if err != nil || have >= want {
 			return err
 		}
-		if have >= want {
-			m.enterFleet(left)
-			return nil
-		}
-		err = m.writeFleet(ctx, rec, want)
-		if err == nil {
-			continue // reads it again: it has to stand there
-		}
-		if !errors.Is(err, ErrConflict) {
-			return err
-		}
+		return raced(m.writeFleet(ctx, rec, want))
+	})
+	if err == nil {
+		m.enterFleet(left)
 	}
-	return ErrConflict
+	return err
 }
 
 // tryJoin joins the fleet if that is still to be done. Until it is, nothing here is

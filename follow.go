@@ -53,6 +53,15 @@ func (s *marks) raise(id recordID, to mark) bool {
 	return true
 }
 
+// learn notes a mark, and then forgets every answer that was made from an older one.
+// The two are one step, in this order: an answer that is made between them is made
+// from the new mark, or is forgotten. It forgets also where the mark is no news, for
+// the store may know of it before the feed has told.
+func (m *Manager) learn(id recordID, to mark) {
+	m.marks.raise(id, to)
+	m.forget(id)
+}
+
 func (s *marks) drop(id recordID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -81,15 +81,18 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 	}
 	ref := namedRecord(recordIdempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
 	request := requestDigest(spec, k.prefix)
-	for range writeTries {
+	var secret Secret
+	var issued *Key
+	err := retry(ctx, func(bool) error {
 		old, err := m.store.Get(ctx, ref)
 		cond := backend.IfAbsent()
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return Secret{}, nil, storeError("fob: issue key", err)
+			return storeError("fob: issue key", err)
 		case now.UnixMilli() < old.PurgeAt:
-			return m.issueAgain(ctx, spec, k, &old)
+			secret, issued, err = m.issueAgain(ctx, spec, k, &old)
+			return err
 		default:
 			cond = backend.IfVersion(old.Version) // its window is over
 		}
@@ -107,7 +110,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		}
 		sealed, err := m.sealAnswer(spec.IdempotencyKey, ref, text)
 		if err != nil {
-			return Secret{}, nil, err
+			return err
 		}
 		w := newBody()
 		w.id(fieldTarget, k.id)
@@ -116,18 +119,19 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-			continue // another call with the same key came first: its answer is ours; or a purge
+			return again(err) // another call with the same key came first: its answer is ours; or a purge
 		}
 		if err != nil {
-			return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
+			return fmt.Errorf("fob: issue key: %w", err)
 		}
-		issued, err := m.finishOnce(ctx, k)
-		if err != nil {
-			return Secret{}, nil, err
-		}
-		return newSecret(text), issued, nil
+		secret = newSecret(text)
+		issued, err = m.finishOnce(ctx, k)
+		return err
+	})
+	if err != nil {
+		return Secret{}, nil, err
 	}
-	return Secret{}, nil, fmt.Errorf("fob: issue key: %w", ErrConflict)
+	return secret, issued, nil
 }
 
 // finishOnce writes the key of an answer that is stored, unless another call with

@@ -265,30 +265,38 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 		t.ring.Store(r)
 		return r, nil
 	}
-	for range writeTries {
+	var found *ring
+	err := retry(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
 		switch {
 		case err == nil:
-			r, err := t.seal.decode(&rec)
-			if err != nil {
-				return nil, fmt.Errorf("fob: token keys: %w", err)
+			if found, err = t.seal.decode(&rec); err != nil {
+				return fmt.Errorf("fob: token keys: %w", err)
 			}
-			t.ring.Store(r)
-			return r, nil
+			return nil
 		case !errors.Is(err, backend.ErrNotFound):
-			return nil, storeError("fob: read token keys", err)
+			return storeError("fob: read token keys", err)
 		}
 		first, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), millis(m.now()))
-		if err != nil && !errors.Is(err, ErrConflict) {
-			return nil, err
+		if err != nil {
+			return raced(err)
 		}
+		return again(errReadBack)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("fob: token keys: %w", ErrConflict)
+	t.ring.Store(found)
+	return found, nil
 }
+
+// errReadBack is why something that was just written is read: it counts as it stands
+// in the store.
+var errReadBack = errors.New("fob: read back what was written")
 
 func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Cond, created int64) error {
 	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: recordRing, Created: created}
@@ -318,20 +326,21 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 	if err := m.tokensReady(); err != nil {
 		return TokenKey{}, err
 	}
-	var last error
-	for range writeTries {
+	var rotated TokenKey
+	err := retry(ctx, func(bool) error {
 		r, err := m.loadRing(ctx)
 		if err != nil {
-			return TokenKey{}, err
+			return err
 		}
 		now := millis(m.now())
 		newest := &r.keys[len(r.keys)-1]
 		if newest.activeAt > now {
-			return newest.describe(), nil
+			rotated = newest.describe()
+			return nil
 		}
 		next, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), now+max(m.cfg.Tokens.KeyLead.Milliseconds(), 1))
 		if err != nil {
-			return TokenKey{}, err
+			return err
 		}
 		keys := make([]ringKey, 0, len(r.keys)+1)
 		for _, k := range r.keys {
@@ -343,18 +352,17 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 			}
 		}
 		if len(keys) >= maxRing {
-			return TokenKey{}, fmt.Errorf("%w: %d token keys are in use, at most %d", ErrInvalid, len(keys), maxRing)
+			return fmt.Errorf("%w: %d token keys are in use, at most %d", ErrInvalid, len(keys), maxRing)
 		}
 		keys = append(keys, next)
-		if last = m.replaceRing(ctx, r, keys); last == nil {
-			m.observe(Event{Type: EventTokenKeyRotated})
-			return next.describe(), nil
+		if err := m.replaceRing(ctx, r, keys); err != nil {
+			return raced(err)
 		}
-		if !errors.Is(last, ErrConflict) {
-			return TokenKey{}, last
-		}
-	}
-	return TokenKey{}, last
+		m.observe(Event{Type: EventTokenKeyRotated})
+		rotated = next.describe()
+		return nil
+	})
+	return rotated, err
 }
 
 // replaceRing writes keys over the ring old.

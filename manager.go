@@ -231,66 +231,48 @@ func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
 	return k, err
 }
 
-// writeTries bounds how often a change is tried again after losing a race, or
-// after the store could not say what became of it.
-const writeTries = 32
-
 // editKey changes a key by compare-and-set: it reads, calls edit, writes, and
 // begins again if another change came between. edit reports false when there is
 // nothing to change; unsure tells it that an earlier try may have been applied.
 // When editKey returns nil, no Verify that starts later sees
 // the old state.
-func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure bool) (bool, error)) (*Key, error) {
+func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure bool) (bool, error)) (edited *Key, err error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
-	unsure := false
-	var last error
-	for range writeTries {
+	err = retry(ctx, func(unsure bool) error {
 		k, err := m.readKey(ctx, id)
 		if err != nil {
-			return nil, settle(unsure, err)
+			return err
 		}
 		changed, err := edit(k, unsure)
 		if err != nil {
 			// What this refusal tells of the key must not be news to a Verify after it.
 			m.forget(backend.ID(id))
-			return nil, settle(unsure, err)
+			return err
 		}
 		// After an unknown outcome the change is written again even if it can be
 		// read: what can be read need not be durable.
 		if !changed && !unsure {
 			// Somebody else may have made it so, and the feed not have told yet.
 			m.forget(backend.ID(id))
-			return k, nil
+			edited = k
+			return nil
 		}
 		rec := encodeKey(k, m.purgeAt(k))
 		version, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
 		switch {
 		case err == nil:
 			m.forget(rec.ID)
-			k.version = version
-			return k, nil
+			k.version, edited = version, k
+			return nil
 		case errors.Is(err, backend.ErrIndeterminate):
 			m.forget(rec.ID) // it may have been applied
-			unsure = true
-		case !errors.Is(err, backend.ErrConflict):
-			return nil, settle(unsure, storeError("write", err))
+			return again(storeError("write", err))
 		}
-		if last = err; ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, settle(unsure, storeError("write", last))
-}
-
-// settle turns the error that ended a change into "outcome unknown" if an
-// earlier try may have been applied.
-func settle(unsure bool, err error) error {
-	if !unsure || errors.Is(err, ErrIndeterminate) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrIndeterminate, err)
+		return raced(storeError("write", err))
+	})
+	return edited, err
 }
 
 // create writes a new record and is sure of it when it returns nil.
@@ -300,39 +282,34 @@ func (m *Manager) create(ctx context.Context, rec backend.Record) (uint64, error
 
 // replace writes rec under cond. If the store cannot say whether it did, it
 // looks, and writes again what it finds to be its own.
-func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
-	unsure := false
-	var last error
-	for range writeTries {
-		version, err := m.store.Put(ctx, rec, cond)
-		if err == nil {
-			m.forget(rec.ID)
-			return version, nil
-		}
-		last = err
-		if !errors.Is(err, backend.ErrIndeterminate) {
-			break
-		}
-		m.forget(rec.ID)
-		unsure = true
-		found, err := m.store.Get(ctx, rec.ID)
-		switch {
-		case errors.Is(err, backend.ErrNotFound):
-			continue // surely not applied: the same condition again
-		case err != nil:
-			return 0, settle(true, storeError("write", err))
-		case string(found.Body) == string(rec.Body):
-			cond = backend.IfVersion(found.Version)
-		default:
-			if v, ok := cond.Version(); !ok || v != found.Version {
-				return 0, settle(true, fmt.Errorf("fob: write: %w", ErrConflict)) // ours may have come before it
+func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.Cond) (version uint64, err error) {
+	err = retry(ctx, func(unsure bool) error {
+		if unsure {
+			found, err := m.store.Get(ctx, rec.ID)
+			switch {
+			case errors.Is(err, backend.ErrNotFound): // surely not applied: the same condition again
+			case err != nil:
+				return storeError("write", err)
+			case string(found.Body) == string(rec.Body):
+				cond = backend.IfVersion(found.Version)
+			default:
+				if v, ok := cond.Version(); !ok || v != found.Version {
+					return fmt.Errorf("fob: write: %w", ErrConflict) // ours may have come before it
+				}
 			}
 		}
-		if ctx.Err() != nil {
-			break
+		var err error
+		if version, err = m.store.Put(ctx, rec, cond); err == nil {
+			m.forget(rec.ID)
+			return nil
 		}
-	}
-	return 0, settle(unsure, storeError("write", last))
+		if err = storeError("write", err); errors.Is(err, ErrIndeterminate) {
+			m.forget(rec.ID)
+			return again(err)
+		}
+		return err
+	})
+	return version, err
 }
 
 // purgeAt is when the record of k may be forgotten; zero is never.

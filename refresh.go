@@ -103,13 +103,15 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	}
 	block := keytext.Block(presented)
 	id, digest := ID(block[1:1+keytext.IDLen]), refreshDigest(presented)
-	for range writeTries {
-		issued, err := m.refresh(ctx, id, presented, digest)
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return issued, err
-		}
+	var issued Issued
+	err := retry(ctx, func(bool) (err error) {
+		issued, err = m.refresh(ctx, id, presented, digest)
+		return raced(err)
+	})
+	if err != nil {
+		return Issued{}, err
 	}
-	return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
+	return issued, nil
 }
 
 func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest Digest) (Issued, error) {
@@ -281,40 +283,38 @@ func (f *family) lastUsed(d Digest) bool {
 // wrote the first did not come through, and has reported nothing.
 func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
 	already = true
-	for range writeTries {
+	err = retry(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, familyRecord(id))
 		if err != nil {
-			return false, storeError("read", err)
+			return storeError("read", err)
 		}
 		f, err := m.decodeFamily(&rec)
 		if err != nil {
-			return false, err
+			return err
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
 		end := max(m.markEnd(now), f.ends+time.Minute.Milliseconds())
 		marked, err := m.putMark(ctx, markOf("family", id), forever, end, reason)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if already = already && marked; f.ended {
-			return already, nil
+			return nil
 		}
 		f.ended, f.reason, f.answer, f.answerUntil = true, reason, "", 0
 		updated, err := m.encodeFamily(f)
 		if err != nil {
-			return false, err
+			return err
 		}
 		updated.Created = rec.Created
-		_, err = m.replace(ctx, updated, backend.IfVersion(f.version))
-		if err == nil {
-			return false, nil
+		if _, err = m.replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
+			return raced(err)
 		}
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return false, err
-		}
-	}
-	return false, ErrConflict
+		already = false
+		return nil
+	})
+	return already && err == nil, err
 }
 
 // encodeFamily makes the record of a family. The claims of its tokens are kept as

@@ -184,15 +184,15 @@ func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err er
 // else to a new value. It returns the one that it wrote, or may have written.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) (epoch uint64, err error) {
 	ref := subjectRecord(kind, subject)
-	unsure := false
-	for range writeTries {
+	err = retry(ctx, func(bool) error {
 		old, found, err := m.readEpoch(ctx, ref)
 		if err != nil {
-			return epoch, settle(unsure, storeError("read", err))
+			return storeError("read", err)
 		}
 		if least > 0 && old >= least {
 			m.forget(ref) // the feed may not have told of it yet
-			return old, nil
+			epoch = old
+			return nil
 		}
 		now := millis(m.now())
 		rec := backend.Record{ID: ref, Kind: recordSubject, Owner: owner(kind, subject), Created: now}
@@ -207,20 +207,13 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.text(fieldReason, string(reason))
 		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
-		_, err = m.replace(ctx, rec, cond)
-		if err == nil {
-			m.marks.raise(ref, mark{epoch: epoch, reason: reason})
-			m.forget(ref) // once more: an answer may have been made from the old mark
+		if _, err = m.replace(ctx, rec, cond); err != nil {
+			return raced(err)
 		}
-		if err == nil {
-			return epoch, nil
-		}
-		unsure = unsure || errors.Is(err, ErrIndeterminate)
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return epoch, settle(unsure, err)
-		}
-	}
-	return epoch, settle(unsure, ErrConflict)
+		m.learn(ref, mark{epoch: epoch, reason: reason})
+		return nil
+	})
+	return epoch, err
 }
 
 // Disable refuses a credential until Enable. When it has returned nil, the same

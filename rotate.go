@@ -289,22 +289,21 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 	w := newBody()
 	w.id(fieldTarget, old.id)
 	w.seal(&rec)
-	var err error
-	for range writeTries {
+	return retry(ctx, func(bool) error {
 		cond := backend.IfAbsent()
-		left, lookErr := m.store.Get(ctx, rec.ID)
+		left, err := m.store.Get(ctx, rec.ID)
 		switch {
-		case lookErr == nil:
+		case err == nil:
 			cond, rec.PurgeAt = backend.IfVersion(left.Version), max(rec.PurgeAt, left.PurgeAt)
-		case !errors.Is(lookErr, backend.ErrNotFound):
-			return storeError("read", lookErr)
+		case !errors.Is(err, backend.ErrNotFound):
+			return storeError("read", err)
 		}
 		_, err = m.replace(ctx, rec, cond)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-			break
+		if errors.Is(err, ErrNotFound) {
+			return again(err) // purged meanwhile
 		}
-	}
-	return err
+		return raced(err)
+	})
 }
 
 // RotationStatus tells how far a rotation has come.

@@ -169,24 +169,23 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 // putMark writes a mark that ends what was issued before an instant, unless one
 // stands there that ends as much.
 func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int64, reason RevokeReason) (already bool, err error) {
-	unsure := false
-	for range writeTries {
+	err = retry(ctx, func(bool) error {
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
 		cond := backend.IfAbsent()
 		found, err := m.store.Get(ctx, ref)
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return false, settle(unsure, storeError("read", err))
+			return storeError("read", err)
 		default:
 			old, err := decodeMark(&found)
 			if err != nil {
-				return false, settle(unsure, err)
+				return err
 			}
 			if old.before >= before {
-				m.marks.raise(ref, old)
-				m.forget(ref)
-				return true, nil
+				m.learn(ref, old)
+				already = true
+				return nil
 			}
 			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
 		}
@@ -194,18 +193,13 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 		w.text(fieldReason, string(reason))
 		w.number(fieldBefore, uint64(before))
 		w.seal(&rec)
-		_, err = m.replace(ctx, rec, cond)
-		if err == nil {
-			m.marks.raise(ref, mark{before: before, reason: reason})
-			m.forget(ref)
-			return false, nil
+		if _, err = m.replace(ctx, rec, cond); err != nil {
+			return raced(err)
 		}
-		unsure = unsure || errors.Is(err, ErrIndeterminate)
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return false, settle(unsure, err)
-		}
-	}
-	return false, settle(unsure, ErrConflict)
+		m.learn(ref, mark{before: before, reason: reason})
+		return nil
+	})
+	return already && err == nil, err
 }
 
 // revokeToken is Revoke for an ID that is no key's: of a family, or of a token. A
