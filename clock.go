@@ -10,9 +10,18 @@ import (
 // monotonic time, which no step of the wall clock moves, is what bounds how long
 // an answer may be believed.
 type moment struct {
-	ms     int64 // Unix milliseconds; 1 before 1970, as millis has it
+	ms     int64 // Unix milliseconds, as wallMillis has them
 	mono   int64 // nanoseconds since the Manager began
 	synced int64 // answers.synced, read before the clock; only where Manager.moment says so
+	floor  int64 // of an older monotonic instant nobody knows how long ago it was
+}
+
+// age is how long ago a monotonic instant was; forever where nobody knows.
+func (t moment) age(at int64) int64 {
+	if at < t.floor {
+		return forever
+	}
+	return t.mono - at
 }
 
 // wall is the wall time in Unix milliseconds of a monotonic instant near this one.
@@ -21,10 +30,11 @@ func (t moment) wall(mono int64) int64 { return t.ms - (t.mono-mono)/int64(time.
 // feedAge is how long ago the feed last proved that it has told everything; negative if
 // it never has.
 func (t moment) feedAge() time.Duration {
-	if t.synced == never {
+	age := t.age(t.synced)
+	if t.synced == never || age == forever {
 		return -1
 	}
-	return time.Duration(max(0, t.mono-t.synced))
+	return time.Duration(max(0, age))
 }
 
 // resync is how long a reading of the wall clock is carried on by the monotonic
@@ -40,17 +50,28 @@ type clock struct {
 	system bool // read is time.Now
 	anchor atomic.Pointer[anchor]
 
-	// Of a clock that is not the system's: the latest reading, and how far ahead of
-	// the readings monotonic time has got by their steps back.
-	last, ahead atomic.Int64
-	stepping    sync.Mutex // held while both change
+	era      atomic.Pointer[era] // of a clock that is not the system's
+	stepping sync.Mutex          // held while one era follows another
+}
+
+// era is the time between two steps of a clock: how far monotonic time is ahead of its
+// readings, from which monotonic instant on it is known how long ago something was, and
+// the latest reading; closedEra once another one has begun.
+type era struct {
+	ahead, floor int64
+	last         atomic.Int64
 }
 
 // A reading that is older than another by less than slack came out of order; by
-// more, the clock stepped back. Then monotonic time goes on from far ahead.
+// more, the clock stepped back. One that is later by more than stride is a step ahead.
 const (
-	slack = 10 * time.Millisecond
-	leap  = int64(2*maxStaleness + maxStaleIfError)
+	slack  = 10 * time.Millisecond
+	lag    = time.Millisecond // by so much the latest reading is kept up with
+	stride = 2 * worst
+	// horizon is where monotonic time ends. No clock gets there by itself; one that
+	// does by its steps is not believed any more, so that everything is read anew.
+	horizon   = int64(forever / 2)
+	closedEra = -int64(1) << 63
 )
 
 type anchor struct {
@@ -61,6 +82,7 @@ type anchor struct {
 
 // start sets the clock; nil is the system's.
 func (c *clock) start(read func() time.Time) {
+	c.era.Store(&era{floor: never})
 	c.read, c.system = read, read == nil
 	if c.system {
 		c.read = time.Now
@@ -73,32 +95,71 @@ func (c *clock) now() moment {
 	if c.system {
 		a := c.anchor.Load()
 		if since := time.Since(a.at); since < resync {
-			return moment{ms: max(1, (a.wall+int64(since))/int64(time.Millisecond)), mono: a.mono + int64(since)}
+			return moment{ms: max(1, (a.wall+int64(since))/int64(time.Millisecond)), mono: a.mono + int64(since), floor: never}
 		}
 	}
 	now := c.read()
-	mono := int64(now.Sub(c.begun))
+	reading := int64(now.Sub(c.begun))
 	if !c.system {
-		return moment{ms: max(1, now.UnixMilli()), mono: c.forward(mono)}
+		mono, floor := horizon, forever // lifetimes away from where it began
+		if -horizon < reading && reading < horizon {
+			mono, floor = c.forward(reading)
+		}
+		return moment{ms: wallMillis(now), mono: mono, floor: floor}
 	}
-	c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: mono})
-	return moment{ms: max(1, now.UnixMilli()), mono: mono}
+	c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: reading})
+	return moment{ms: wallMillis(now), mono: reading, floor: never}
 }
 
-// forward makes monotonic time of the readings of a clock that may step back. After
-// such a step nobody knows how long an answer has been believed: the leap makes
-// every one too old.
-func (c *clock) forward(reading int64) int64 {
-	last := c.last.Load()
-	if reading < last-int64(slack) {
-		c.stepping.Lock()
-		if last = c.last.Load(); reading < last-int64(slack) {
-			c.ahead.Add(last - reading + leap)
-			c.last.Store(reading) // last: who sees it sees the leap
+// forward makes monotonic time of the readings of a clock that may step. After a step
+// nobody knows how long ago anything before it was: monotonic time goes on from
+// where it was, and the floor says that what lies below is of unknown age. So no number
+// of steps, in any direction, makes monotonic time overflow.
+func (c *clock) forward(reading int64) (mono, floor int64) {
+	for {
+		e := c.era.Load()
+		last := e.last.Load()
+		switch {
+		case last == closedEra || reading < last-int64(slack) || reading > last+int64(stride):
+			c.step(e, reading)
+			continue
+		case reading > last+int64(lag) && !e.last.CompareAndSwap(last, reading):
+			continue
 		}
-		c.stepping.Unlock()
-	} else if reading > last+int64(time.Millisecond) {
-		c.last.CompareAndSwap(last, reading)
+		return min(reading+e.ahead, horizon), e.floor
 	}
-	return reading + c.ahead.Load()
+}
+
+// step begins the era of a reading that is far from the last one of e.
+func (c *clock) step(e *era, reading int64) {
+	c.stepping.Lock()
+	defer c.stepping.Unlock()
+	if c.era.Load() != e {
+		return // somebody else did
+	}
+	// Closed, it gives out no later time than what is read here and lag more.
+	last := e.last.Swap(closedEra)
+	next := &era{ahead: e.ahead, floor: e.floor}
+	next.last.Store(last)
+	if reading < last-int64(slack) || reading > last+int64(stride) {
+		to := min(last+e.ahead+int64(lag)+1, horizon) // monotonic, of this reading
+		next.ahead, next.floor = to-reading, to
+		next.last.Store(reading)
+		if to == horizon {
+			next.floor = forever
+		}
+	}
+	c.era.Store(next)
+}
+
+// wallMillis is an instant in Unix milliseconds, within the years 1970 to 9999: what
+// lies outside counts as the first or the last one there.
+func wallMillis(t time.Time) int64 {
+	switch year := t.Year(); {
+	case year < 1970:
+		return 1
+	case year > 9999:
+		return maxMillis
+	}
+	return max(1, t.UnixMilli())
 }

@@ -75,7 +75,8 @@ type Config struct {
 	// rotated keys that went quiet. Default 1 minute, at least 10 ms; negative turns
 	// it off, for all but one of the processes on a store, say.
 	SweepInterval time.Duration
-	// Retention is how long the record of a revoked or expired key is kept.
+	// Retention is how long the record of a revoked or expired key is kept: of an
+	// expired one for a day at least, since another process's clock may be behind.
 	// Default 90 days.
 	Retention time.Duration
 	// IdempotencyWindow is how long an idempotent IssueKey can be repeated.

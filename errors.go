@@ -125,6 +125,9 @@ var (
 	// ErrSealKey: the token keys in the store were sealed under another
 	// TokenConfig.SealKey, or changed.
 	ErrSealKey = errors.New("fob: token keys not sealed with this key")
+	// ErrSkew: the clock of this process and another one differ by more than the 12
+	// hours for which the guarantees are made. Until that is mended nothing is purged.
+	ErrSkew = errors.New("fob: clocks differ by too much")
 	// ErrClosed: the Manager was closed.
 	ErrClosed = errors.New("fob: manager closed")
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -17,6 +18,10 @@ import (
 // reads the bound after its own write knows the bound of everybody who could hold an
 // older answer: who raised it later began to read later, and found the revocation.
 const fleetDefault = defaultStaleness
+
+// Likewise for how long tokens live: a revocation of one must be known for as long as any
+// process accepts it. Whoever gives a token a longer life than defaultMaxTTL writes that
+// into the store first, and nobody takes it back: such tokens may outlive their issuer.
 
 // worst is more than any Config allows: the bound while nobody can be asked.
 const worst = maxStaleness + maxStaleIfError
@@ -31,7 +36,7 @@ func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfErr
 // the fleet knew: of an older answer a revocation may already be, whose receipt knows
 // nothing of this Manager.
 func (m *Manager) within(limit time.Duration, at int64, now moment) bool {
-	age := now.mono - at
+	age := now.age(at)
 	return age < int64(min(limit, fleetDefault)) || age < int64(limit) && at >= m.answers.joined.Load()
 }
 
@@ -44,6 +49,14 @@ func (m *Manager) joined() bool {
 type fleet struct {
 	mu   sync.Mutex // guards left, and changes of answers.joined
 	left int        // how often it was left
+	// ttl is the life of tokens, in nanoseconds, that the fleet is known to know of.
+	ttl atomic.Int64
+}
+
+// bounds is what the fleet's record says.
+type bounds struct {
+	staleness time.Duration // how old an answer may be in any process
+	ttl       time.Duration // how long any token lives
 }
 
 // leaveFleet makes nothing be believed for longer than everybody expects, until the fleet
@@ -52,6 +65,7 @@ func (m *Manager) leaveFleet() {
 	m.fleet.mu.Lock()
 	defer m.fleet.mu.Unlock()
 	m.fleet.left++
+	m.fleet.ttl.Store(0)
 	m.answers.joined.Store(forever)
 }
 
@@ -73,18 +87,53 @@ func (m *Manager) enterFleet(left int) {
 
 // joinFleet raises the fleet's bound to this Manager's, if that is higher.
 func (m *Manager) joinFleet(ctx context.Context) error {
-	want, left := m.cfg.patience(), m.fleetLeft()
-	err := retry(ctx, func(bool) error {
+	left := m.fleetLeft()
+	if err := m.raiseFleet(ctx, bounds{staleness: m.cfg.patience()}); err != nil {
+		return err
+	}
+	m.enterFleet(left)
+	return nil
+}
+
+// raiseFleet raises the fleet's bounds to want where they are lower.
+func (m *Manager) raiseFleet(ctx context.Context, want bounds) error {
+	return retry(ctx, func(bool) error {
 		have, rec, err := m.readFleet(ctx)
-		if err != nil || have >= want {
+		if err != nil || have.staleness >= want.staleness && have.ttl >= want.ttl {
 			return err
 		}
-		return raced(m.writeFleet(ctx, rec, want))
+		return raced(m.writeFleet(ctx, rec, bounds{max(have.staleness, want.staleness), max(have.ttl, want.ttl)}))
 	})
-	if err == nil {
-		m.enterFleet(left)
+}
+
+// announceTTL makes sure that the fleet knows of tokens that live so long, before one is
+// issued.
+func (m *Manager) announceTTL(ctx context.Context, ttl time.Duration) error {
+	if ttl <= defaultMaxTTL || int64(ttl) <= m.fleet.ttl.Load() {
+		return nil
 	}
-	return err
+	left := m.fleetLeft()
+	ttl = max(ttl, m.cfg.Tokens.MaxTTL) // once for all of them
+	if err := m.raiseFleet(ctx, bounds{ttl: ttl}); err != nil {
+		return err
+	}
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	if m.fleet.left == left {
+		m.fleet.ttl.Store(max(m.fleet.ttl.Load(), int64(ttl)))
+	}
+	return nil
+}
+
+// longestTTL is how long any token lives that a process on this store accepts. Where
+// that cannot be read it is the most that any Config allows: a mark that is kept for too
+// long costs memory, one that is gone too early brings a token back.
+func (m *Manager) longestTTL(ctx context.Context) time.Duration {
+	have, _, err := m.readFleet(ctx)
+	if err != nil {
+		return limitTTL
+	}
+	return max(have.ttl, m.cfg.Tokens.MaxTTL)
 }
 
 // tryJoin joins the fleet if that is still to be done. Until it is, nothing here is
@@ -106,15 +155,15 @@ func (m *Manager) rejoin(ctx context.Context) {
 	if m.cfg.patience() <= fleetDefault {
 		return
 	}
-	if have, _, err := m.readFleet(ctx); err == nil && have >= m.cfg.patience() {
+	if have, _, err := m.readFleet(ctx); err == nil && have.staleness >= m.cfg.patience() {
 		return
 	}
 	m.leaveFleet()
 	m.tryJoin(ctx)
 }
 
-// writeFleet writes the bound over rec, which is what readFleet found.
-func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, bound time.Duration) error {
+// writeFleet writes the bounds over rec, which is what readFleet found.
+func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, to bounds) error {
 	cond := backend.IfAbsent()
 	if rec.Version > 0 {
 		cond = backend.IfVersion(rec.Version)
@@ -122,42 +171,49 @@ func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, bound time
 		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: millis(m.now())}
 	}
 	w := newBody()
-	w.number(fieldStaleness, uint64((bound + time.Millisecond - 1).Milliseconds())) // rounded up
+	w.number(fieldStaleness, roundedUp(to.staleness))
+	w.number(fieldMaxTTL, roundedUp(to.ttl))
 	w.seal(&rec)
 	_, err := m.replace(ctx, rec, cond)
 	return err
 }
 
-// readFleet returns the fleet's bound and its record, which is empty where nobody has
-// raised it.
-func (m *Manager) readFleet(ctx context.Context) (time.Duration, backend.Record, error) {
+// roundedUp is d in milliseconds.
+func roundedUp(d time.Duration) uint64 { return uint64((d + time.Millisecond - 1).Milliseconds()) }
+
+// readFleet returns the fleet's bounds and their record, which is empty where nobody has
+// raised one.
+func (m *Manager) readFleet(ctx context.Context) (bounds, backend.Record, error) {
+	found := bounds{fleetDefault, defaultMaxTTL}
 	rec, err := m.store.Get(ctx, fleetRecord())
 	if errors.Is(err, backend.ErrNotFound) {
-		return fleetDefault, backend.Record{}, nil
+		return found, backend.Record{}, nil
 	}
 	if err != nil {
-		return 0, rec, storeError("read the fleet's bound", err)
+		return bounds{}, rec, storeError("read the fleet's bounds", err)
 	}
 	r, err := openBody(&rec, recordFleet)
 	if err != nil {
-		return 0, rec, err
+		return bounds{}, rec, err
 	}
-	var ms int64
 	for {
 		field, v, ok := r.next()
 		if !ok {
 			break
 		}
-		if field != fieldStaleness {
+		switch ms := r.millis(v); {
+		case field == fieldStaleness && ms <= worst.Milliseconds():
+			found.staleness = max(found.staleness, millisOf(ms))
+		case field == fieldMaxTTL && ms <= limitTTL.Milliseconds():
+			found.ttl = max(found.ttl, millisOf(ms))
+		default:
 			r.bad = true
-			break
 		}
-		ms = r.millis(v)
 	}
-	if bound := time.Duration(ms) * time.Millisecond; !r.bad && bound > 0 && bound <= worst {
-		return max(bound, fleetDefault), rec, nil
+	if r.bad {
+		return bounds{}, rec, corrupt(&rec, "bounds")
 	}
-	return 0, rec, corrupt(&rec, "bound")
+	return found, rec, nil
 }
 
 // FleetStaleness returns how old an answer may be in any process on this store: the
@@ -167,11 +223,11 @@ func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 	if m.closed.Load() {
 		return 0, ErrClosed
 	}
-	bound, _, err := m.readFleet(ctx)
+	have, _, err := m.readFleet(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("fob: fleet staleness: %w", err)
 	}
-	return bound, nil
+	return have.staleness, nil
 }
 
 // LowerFleetStaleness takes back what processes with larger settings have raised
@@ -188,10 +244,11 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 	}
 	have, rec, err := m.readFleet(ctx)
 	if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
-		have, err = worst+1, nil
+		// Nobody knows how long tokens live, either.
+		have, err = bounds{worst + 1, limitTTL}, nil
 	}
-	if err == nil && bound < have {
-		err = m.writeFleet(ctx, rec, bound)
+	if err == nil && bound < have.staleness {
+		err = m.writeFleet(ctx, rec, bounds{bound, have.ttl})
 	}
 	if err != nil {
 		return fmt.Errorf("fob: lower fleet staleness: %w", err)

@@ -21,11 +21,30 @@ type marks struct {
 	all map[recordID]mark
 }
 
-// mark is what one record says.
+// mark is what one record says. All of its numbers only rise.
 type mark struct {
-	epoch  uint64 // of a subject
-	before int64  // what was issued before it is revoked; forever for a single token
+	// epoch is that of a subject or an issuer, with which what is issued is stamped. What
+	// a subject has under an older one is revoked.
+	epoch uint64
+	// ends is, of an issuer, the epoch from which on what is stamped is not revoked.
+	ends uint64
+	// before is, of a single token or family, forever. Of an issuer: what is stamped
+	// with less than epoch, and was issued before this, is revoked.
+	before int64
 	reason RevokeReason
+}
+
+// endsToken reports whether the mark of a token, of a family or of an issuer revokes
+// what was stamped with the issuer's epoch and issued at an instant. Time decides
+// nothing but "issued before": what was issued knowing of the mark was issued after it,
+// however late the clock of its issuer is.
+func (k *mark) endsToken(stamp uint64, issuedAt int64) bool {
+	return k.before == forever || stamp < k.ends || stamp < k.epoch && issuedAt < k.before
+}
+
+// covers reports whether k says all that o does.
+func (k *mark) covers(o *mark) bool {
+	return k.epoch >= o.epoch && k.ends >= o.ends && k.before >= o.before
 }
 
 // get is the zero mark where nothing is known.
@@ -43,7 +62,7 @@ func (s *marks) raise(id recordID, to mark) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.all[id]; ok && old.epoch >= to.epoch && old.before >= to.before {
+	if old, ok := s.all[id]; ok && old.covers(&to) {
 		return false
 	}
 	if s.all == nil {
@@ -92,28 +111,49 @@ func decodeMark(rec *backend.Record) (mark, error) {
 		switch field {
 		case fieldReason:
 			out.reason = RevokeReason(v)
+		case fieldEpoch:
+			out.epoch = r.number(v)
 		case fieldBefore:
 			out.before = r.millis(v)
+		case fieldEnds:
+			out.ends = r.number(v)
 		default:
 			r.bad = true
 		}
 	}
-	if r.bad || out.before == 0 {
+	if r.bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == forever) != (out.epoch == 0) {
 		return mark{}, corrupt(rec, "fields")
 	}
 	return out, nil
 }
 
+// encode writes a mark that is no subject's.
+func (k *mark) encode(rec *backend.Record) {
+	w := newBody()
+	w.text(fieldReason, string(k.reason))
+	w.number(fieldEpoch, k.epoch)
+	w.number(fieldBefore, uint64(k.before))
+	w.number(fieldEnds, k.ends)
+	w.seal(rec)
+}
+
 // readMark reads one mark from the store; the zero mark if there is none.
 func (m *Manager) readMark(ctx context.Context, id recordID) (mark, error) {
+	found, _, err := m.readMarkRecord(ctx, id)
+	return found, err
+}
+
+// readMarkRecord is readMark, with when the record was made.
+func (m *Manager) readMarkRecord(ctx context.Context, id recordID) (found mark, created int64, err error) {
 	rec, err := m.store.Get(ctx, id)
 	if errors.Is(err, backend.ErrNotFound) {
-		return mark{}, nil
+		return mark{}, 0, nil
 	}
 	if err != nil {
-		return mark{}, err
+		return mark{}, 0, err
 	}
-	return decodeMark(&rec)
+	found, err = decodeMark(&rec)
+	return found, rec.Created, err
 }
 
 // Pauses between two tries to follow a feed that failed. Each is up to half as long
@@ -234,7 +274,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 	defer s.mu.Unlock()
 	for id, own := range s.all {
 		// What this Manager has just written may have come after its page was read.
-		if read := all[id]; own.epoch > read.epoch || own.before > read.before {
+		if read := all[id]; !read.covers(&own) {
 			all[id] = own
 		}
 	}
@@ -250,9 +290,15 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	for i, c := range changes {
 		ids[i] = c.ID
 		if isMark(c.ID) {
-			to, err := m.readMark(ctx, c.ID)
+			live := m.live(m.moment())
+			to, created, err := m.readMarkRecord(ctx, c.ID)
 			if err != nil {
 				return err
+			}
+			if now := m.clock.now(); live && to.before == forever { // written once, so it was just now
+				m.sawWrittenNow(created, now)
+			} else {
+				m.sawWritten(created, now)
 			}
 			if to == (mark{}) {
 				m.marks.drop(c.ID) // purged: what it ended has expired

@@ -28,6 +28,11 @@ type Health struct {
 	// Staleness is how old an answer given now may be: MaxStaleness, or less until the
 	// other processes know that it is more than theirs (see FleetStaleness).
 	Staleness time.Duration
+	// Skew is by how much another clock was lately seen to be ahead of this process's,
+	// or behind if it is negative: that of the store, where it has one, or of a process
+	// that revoked something. Zero where no difference was seen in the last hour. Beyond
+	// 12 hours, nothing is purged here (ErrSkew).
+	Skew time.Duration
 }
 
 // Health returns how the Manager stands. It reads nothing from the store.
@@ -35,7 +40,7 @@ func (m *Manager) Health() Health {
 	now := m.moment()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
-	h := Health{FeedAge: now.feedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
+	h := Health{Skew: m.skew.get(now), FeedAge: now.feedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
 	if !m.joined() {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}

@@ -68,9 +68,10 @@ func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
 
 // keptBeyond is how much longer the record of a key is kept than the answer that
 // leads to it. A repeat takes an answer without a key for a call that was cut off,
-// and makes the key: so as long as anybody trusts the answer, be his clock late or
-// his call slow, what became of the key must still be there to be found.
-const keptBeyond = 24 * time.Hour
+// and makes the key: so as long as anybody trusts the answer, what became of the key
+// must still be there to be found. That a clock may be late is in the answer's own time
+// (purgeMargin); this is for a call that is slow.
+const keptBeyond = time.Hour
 
 // issueOnce is IssueKey with an idempotency key. The answer is sealed and
 // stored first, the key second: whichever step a crash comes after, a repeat
@@ -90,7 +91,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
 			return storeError("fob: issue key", err)
-		case now.UnixMilli() < old.PurgeAt:
+		case now.UnixMilli() < old.PurgeAt-purgeMargin.Milliseconds():
 			secret, issued, err = m.issueAgain(ctx, spec, k, &old)
 			return err
 		default:
@@ -102,7 +103,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 			Kind:    recordIdempotency,
 			Owner:   owner(k.subjectKind, k.subject),
 			Created: k.issuedAt,
-			PurgeAt: k.issuedAt + m.cfg.IdempotencyWindow.Milliseconds(),
+			PurgeAt: k.issuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
 		}
 		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {

@@ -2,6 +2,7 @@ package fob
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -129,7 +130,7 @@ func (k *Key) AsOf() time.Time { return instant(k.asOf.Load()) }
 // StatusAt implements Credential. A key whose subject was revoked is seen as
 // revoked by Verify, Get and List.
 func (k *Key) StatusAt(at time.Time) Status {
-	ms := at.UnixMilli()
+	ms := wallMillis(at)
 	switch {
 	case k.status != StatusActive:
 		return k.status
@@ -194,13 +195,22 @@ func instant(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// millis is the other way; a time before 1970 counts as the first millisecond
-// after it, so that it can never read as "not set".
+// millis is the other way, as wallMillis: a time that is set can never read as "not
+// set", and none beyond the year 9999 wraps around into the past.
 func millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return max(t.UnixMilli(), 1)
+	return wallMillis(t)
+}
+
+// checkTime refuses a time that is set and lies outside the years 1970 to 9999, which
+// are all that a record, RFC 3339 and package time agree about.
+func checkTime(what string, t time.Time) error {
+	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9999) {
+		return fmt.Errorf("%w: %s in the year %d, want 1970 to 9999", ErrInvalid, what, year)
+	}
+	return nil
 }
 
 // KeySpec says what key to issue. Subject is required; every other field has a
@@ -274,6 +284,9 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 	}
 	if !spec.ExpiresAt.IsZero() && spec.TTL != 0 {
 		return nil, fmt.Errorf("%w: both ExpiresAt and TTL", ErrInvalid)
+	}
+	if err := errors.Join(checkTime("NotBefore", spec.NotBefore), checkTime("ExpiresAt", spec.ExpiresAt)); err != nil {
+		return nil, err
 	}
 	expires := spec.ExpiresAt
 	if spec.TTL != 0 {

@@ -73,6 +73,12 @@ func (r *ring) find(id string, ms int64) *ringKey {
 	return k
 }
 
+// ringSkew is by how much the clocks of two processes may differ before tokens are
+// refused because their key was retired: it is used for longer by a process that is
+// behind, and retires sooner for one that is ahead. It is less than maxSkew, because what
+// is refused is issued anew, and a ring holds few keys.
+const ringSkew = 5 * time.Minute
+
 // maxRing bounds the keys of a ring.
 const maxRing = 32
 
@@ -345,7 +351,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		keys := make([]ringKey, 0, len(r.keys)+1)
 		for _, k := range r.keys {
 			if k.retireAt == 0 {
-				k.retireAt = next.activeAt + (m.cfg.Tokens.MaxTTL + 2*m.cfg.Tokens.Leeway + m.cfg.MaxStaleness + time.Second).Milliseconds()
+				k.retireAt = next.activeAt + (m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew).Milliseconds()
 			}
 			if now < k.retireAt {
 				keys = append(keys, k)

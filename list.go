@@ -74,6 +74,8 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 	switch {
 	case q.Limit < 0 || q.Limit > backend.MaxLimit:
 		return Page{}, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, q.Limit, backend.MaxLimit)
+	case checkTime("UnusedSince", q.UnusedSince) != nil:
+		return Page{}, checkTime("UnusedSince", q.UnusedSince)
 	case q.ExpiringWithin < 0:
 		return Page{}, fmt.Errorf("%w: ExpiringWithin %v", ErrInvalid, q.ExpiringWithin)
 	case q.Status > StatusRevoked:
@@ -258,6 +260,13 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *K
 	if u.Name != nil {
 		if err := checkText("name", *u.Name, 0, maxName); err != nil {
 			return nil, false, err
+		}
+	}
+	for what, at := range map[string]*time.Time{"NotBefore": u.NotBefore, "ExpiresAt": u.ExpiresAt} {
+		if at != nil {
+			if err := checkTime(what, *at); err != nil {
+				return nil, false, err
+			}
 		}
 	}
 	now := millis(m.now())

@@ -31,6 +31,7 @@ type Manager struct {
 	fleet     fleet
 	recent    recent
 	health    health
+	skew      skew
 	rotations rotationWalk
 	usage     *usageLog
 	tokens    *tokens // nil without Config.Tokens
@@ -312,16 +313,23 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 	return version, err
 }
 
-// purgeAt is when the record of k may be forgotten; zero is never.
+// purgeAt is when the record of k may be forgotten; zero is never. A revoked key is
+// accepted by nobody, whatever the clocks; one that expires may still be, by a clock that
+// is behind.
 func (m *Manager) purgeAt(k *Key) int64 {
 	end := k.endsAt()
-	if k.status == StatusRevoked && (end == 0 || k.revokedAt < end) {
-		end = k.revokedAt
-	}
-	if end == 0 {
+	switch {
+	case k.status == StatusRevoked && (end == 0 || k.revokedAt < end):
+		return max(k.revokedAt+m.cfg.Retention.Milliseconds(), k.keptUntil)
+	case end == 0:
 		return 0
 	}
-	return max(end+m.cfg.Retention.Milliseconds(), k.keptUntil)
+	return max(m.retained(end), k.keptUntil)
+}
+
+// retained is until when the record of something is kept that ends by the clock.
+func (m *Manager) retained(end int64) int64 {
+	return end + max(m.cfg.Retention, purgeMargin).Milliseconds()
 }
 
 // storeError says what was being done and gives the store's sentinels their

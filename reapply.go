@@ -24,19 +24,19 @@ type recent struct {
 	tokens []recentRevocation
 }
 
-// recentRevocation is one revocation: of an ID, of a subject, or of all tokens before
-// an instant.
+// recentRevocation is one revocation: of an ID, of a subject, or of what an issuer has
+// issued.
 type recentRevocation struct {
 	at     int64 // monotonic
 	rev    Revocation
-	before int64
+	issuer mark // what the issuer's mark was raised to
 	token  bool // of a token, or of a family
 }
 
 // again reports whether two revocations are of the same thing, if perhaps of more or
 // less of it.
 func (r *recentRevocation) again(o *recentRevocation) bool {
-	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.before == 0) == (o.before == 0)
+	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.issuer.epoch == 0) == (o.issuer.epoch == 0)
 }
 
 func (r *recent) note(now moment, made recentRevocation) {
@@ -51,7 +51,9 @@ func (r *recent) note(now moment, made recentRevocation) {
 	// What is revoked over and over is still one: the one that ends the most.
 	if i := slices.IndexFunc(*list, func(old recentRevocation) bool { return old.again(&made) }); i >= 0 {
 		old := (*list)[i]
-		made.before = max(made.before, old.before)
+		made.issuer.epoch = max(made.issuer.epoch, old.issuer.epoch)
+		made.issuer.ends = max(made.issuer.ends, old.issuer.ends)
+		made.issuer.before = max(made.issuer.before, old.issuer.before)
 		if old.rev.Epoch > made.rev.Epoch {
 			made.rev = old.rev
 		}
@@ -79,9 +81,24 @@ func (r *recent) list(now moment) []recentRevocation {
 	return slices.Concat(r.others, r.tokens)
 }
 
+// reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
+func (m *Manager) reapplyIssuer(ctx context.Context, to mark) error {
+	old, err := m.readMark(ctx, m.issuerMark())
+	if err != nil {
+		return storeError("read", err)
+	}
+	if old.covers(&to) {
+		m.learn(m.issuerMark(), old)
+		return nil
+	}
+	_, err = m.raiseIssuer(ctx, to)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: to.reason}, err)
+	return err
+}
+
 // noteRevoked remembers a revocation that was made, or may have been.
 func (m *Manager) noteRevoked(made recentRevocation, err error) {
-	if made.rev.Subject != "" && made.rev.Epoch == 0 {
+	if made.rev.Subject != "" && made.rev.Epoch == 0 || made.rev.Subject == "" && made.rev.ID.IsZero() && made.issuer.epoch == 0 {
 		return // nothing was written yet
 	}
 	if err == nil || errors.Is(err, ErrIndeterminate) {
@@ -96,11 +113,8 @@ func (m *Manager) reapply(ctx context.Context) error {
 	for _, made := range m.recent.list(m.clock.now()) {
 		var err error
 		switch rev := made.rev; {
-		case made.before != 0:
-			var already bool
-			if already, err = m.putMark(ctx, m.issuerMark(), made.before, 0, rev.Reason); !already {
-				m.observeOutcome(Event{Type: EventTokensRevoked, Reason: rev.Reason}, err)
-			}
+		case made.issuer.epoch != 0:
+			err = m.reapplyIssuer(ctx, made.issuer)
 		case rev.Subject != "":
 			_, err = m.applyEpoch(ctx, rev)
 		default:

@@ -97,6 +97,8 @@ const (
 	fieldRetired
 	fieldPending // of an alias: its import has not finished
 	fieldStaleness
+	fieldEnds   // of an issuer's mark
+	fieldMaxTTL // of the fleet: the longest life that a token is given
 )
 
 const bodyFormat = 1

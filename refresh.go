@@ -163,7 +163,7 @@ func (m *Manager) familyRefused(ctx context.Context, f *family, now time.Time) e
 		if err != nil {
 			return checkError(err)
 		}
-		if f.begun < found.before {
+		if found.endsToken(f.spec.issuerEpoch, f.begun) {
 			return ErrRevoked
 		}
 	}
@@ -294,8 +294,8 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(now), f.ends+time.Minute.Milliseconds())
-		marked, err := m.putMark(ctx, markOf("family", id), forever, end, reason)
+		end := max(m.markEnd(ctx, now), f.ends+purgeMargin.Milliseconds())
+		marked, err := m.putMark(ctx, markOf("family", id), end, reason)
 		if err != nil {
 			return err
 		}
@@ -324,13 +324,9 @@ func (m *Manager) encodeFamily(f *family) (backend.Record, error) {
 	if err != nil {
 		return backend.Record{}, err
 	}
-	purgeAt := f.ends
-	if f.ended {
-		purgeAt = min(purgeAt, m.markEnd(m.now()))
-	}
 	rec := backend.Record{
 		ID: familyRecord(f.id), Kind: recordFamily, Owner: owner(f.spec.subjectKind, f.spec.subject),
-		Parent: backend.ID(f.spec.parent), Created: f.begun, Expires: f.ends, PurgeAt: purgeAt + m.cfg.Retention.Milliseconds(),
+		Parent: backend.ID(f.spec.parent), Created: f.begun, Expires: f.ends, PurgeAt: m.retained(f.ends),
 	}
 	w := newBody()
 	w.text(fieldReason, string(f.reason))

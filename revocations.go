@@ -29,8 +29,12 @@ type Revocation struct {
 // reasonRotated is why a key is exported whose rotation is over.
 const reasonRotated RevokeReason = "rotated out"
 
-// maxEpoch is the last epoch whose time can be written: the end of the year 9999.
-const maxEpoch = 253402300799999
+// maxMillis is the last instant that can be written, the end of the year 9999, in Unix
+// milliseconds. An epoch is one, at least.
+const (
+	maxMillis = 253402300799999
+	maxEpoch  = maxMillis
+)
 
 // maxExportErrors bounds how many unreadable records an export names.
 const maxExportErrors = 16
@@ -54,6 +58,9 @@ const maxExportErrors = 16
 func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time.Time) (int, error) {
 	if m.closed.Load() {
 		return 0, ErrClosed
+	}
+	if err := checkTime("since", since); err != nil {
+		return 0, fmt.Errorf("fob: export revocations: %w", err)
 	}
 	lister, ok := backend.As[backend.Lister](m.store)
 	if !ok {

@@ -52,11 +52,11 @@ func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 	// What is revoked is so already: to say that must not wait for a store that hangs.
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
-	bound, _, err := m.readFleet(ctx)
+	have, _, err := m.readFleet(ctx)
 	if err != nil {
-		bound = worst
+		have.staleness = worst
 	}
-	return Receipt{At: now, EverywhereBy: now.Add(bound), Already: already}
+	return Receipt{At: now, EverywhereBy: now.Add(have.staleness), Already: already}
 }
 
 // Revoke ends a credential for good. When it has returned nil, the revocation

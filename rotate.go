@@ -284,7 +284,7 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 		Kind:    recordRotation,
 		Owner:   owner(old.subjectKind, old.subject),
 		Created: old.issuedAt,
-		PurgeAt: old.retireAt,
+		PurgeAt: old.retireAt + purgeMargin.Milliseconds(),
 	}
 	w := newBody()
 	w.id(fieldTarget, old.id)

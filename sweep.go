@@ -34,6 +34,10 @@ func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
 	done.Retired = retired
 	var err2 error
 	if purger, ok := backend.As[backend.Purger](m.store); ok {
+		// Whoever purges by a clock that is wrong may bring back what others have ended.
+		if err := m.checkSkew(ctx); err != nil {
+			return done, errors.Join(err1, err)
+		}
 		done.Purged, err2 = purger.Purge(ctx, m.now(), sweepBatch)
 		done.More = done.Purged == sweepBatch
 		if err2 != nil {

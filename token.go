@@ -25,7 +25,8 @@ type Token struct {
 	subjectKind SubjectKind
 	subject     string
 	subjectRef  recordID
-	epoch       uint64
+	epoch       uint64 // of the subject
+	issuerEpoch uint64
 	issuer      string
 	audience    string
 	scopes      Scopes
@@ -35,7 +36,7 @@ type Token struct {
 	keyID       string
 	custom      map[string]any
 
-	issuedAt, notBefore, expiresAt int64 // Unix milliseconds, whole seconds
+	issuedAt, notBefore, expiresAt int64 // Unix milliseconds; whole seconds where issued here
 
 	asOf *atomic.Int64 // Unix milliseconds; moves while the token is in the cache
 }
@@ -70,13 +71,13 @@ func (t *Token) AllowsOn(action string, r Resource) bool {
 	return allowsOn(t.scopes, t.grants, action, r)
 }
 
-// IssuedAt implements Credential (whole seconds).
+// IssuedAt implements Credential, in whole seconds where it was issued here.
 func (t *Token) IssuedAt() time.Time { return instant(t.issuedAt) }
 
 // NotBefore is the first instant at which the token is accepted.
 func (t *Token) NotBefore() time.Time { return instant(t.notBefore) }
 
-// ExpiresAt implements Credential (whole seconds).
+// ExpiresAt implements Credential, in whole seconds where it was issued here.
 func (t *Token) ExpiresAt() time.Time { return instant(t.expiresAt) }
 
 // AsOf implements Credential.
@@ -108,7 +109,7 @@ func (t *Token) Claim(name string) (value any, ok bool) {
 // StatusAt implements Credential. Verify refuses a token that was revoked, so a
 // Token knows of its times only.
 func (t *Token) StatusAt(at time.Time) Status {
-	switch ms := at.UnixMilli(); {
+	switch ms := wallMillis(at); {
 	case ms < t.notBefore:
 		return StatusPending
 	case ms >= t.expiresAt:
@@ -212,6 +213,9 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 		notBefore:   start,
 		expiresAt:   start + ttl.Truncate(time.Second).Milliseconds(),
 	}
+	if err := checkTime("NotBefore", spec.NotBefore); err != nil {
+		return nil, err
+	}
 	if !spec.NotBefore.IsZero() {
 		t.notBefore = max(start, spec.NotBefore.Add(time.Second-1).Truncate(time.Second).UnixMilli())
 		if t.notBefore >= t.expiresAt {
@@ -229,9 +233,9 @@ func validAudience(s string) bool {
 func (t *Token) payload() ([]byte, error) {
 	c := claims.Claims{
 		Issuer: t.issuer, Subject: t.subject, Audience: t.audience, ID: t.id.String(),
-		IssuedAt: t.issuedAt / 1000, NotBefore: t.notBefore / 1000, ExpiresAt: t.expiresAt / 1000,
+		IssuedAt: t.issuedAt, NotBefore: t.notBefore, ExpiresAt: t.expiresAt,
 		Scope: t.scopes.String(), ClientID: t.parent.String(), SubjectType: t.subjectKind.String(),
-		Family: t.family.String(), Epoch: t.epoch, Use: useAccess, Custom: t.custom,
+		Family: t.family.String(), Epoch: t.epoch, IssuerEpoch: t.issuerEpoch, Use: useAccess, Custom: t.custom,
 	}
 	for _, g := range t.grants {
 		c.Grants = append(c.Grants, claims.Grant{Type: g.Type, Actions: g.Actions, Identifiers: g.Identifiers})
@@ -251,9 +255,10 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 		return nil, ErrClaims
 	}
 	t := &Token{
-		asOf:   newAsOf(c.IssuedAt * 1000),
-		issuer: c.Issuer, subject: c.Subject, audience: c.Audience, epoch: c.Epoch, keyID: keyID, custom: c.Custom,
-		issuedAt: c.IssuedAt * 1000, notBefore: c.NotBefore * 1000, expiresAt: c.ExpiresAt * 1000,
+		asOf:   newAsOf(c.IssuedAt),
+		issuer: c.Issuer, subject: c.Subject, audience: c.Audience, keyID: keyID, custom: c.Custom,
+		epoch: c.Epoch, issuerEpoch: c.IssuerEpoch,
+		issuedAt: c.IssuedAt, notBefore: c.NotBefore, expiresAt: c.ExpiresAt,
 	}
 	switch c.SubjectType {
 	case SubjectApplication.String():
@@ -287,7 +292,7 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 // grantsAs reports whether t, which was read from claims, is what want was written
 // as: the last look at a token before it goes out.
 func (t *Token) grantsAs(want *Token) bool {
-	return t.id == want.id && t.subject == want.subject && t.subjectKind == want.subjectKind && t.epoch == want.epoch &&
+	return t.id == want.id && t.subject == want.subject && t.subjectKind == want.subjectKind && t.epoch == want.epoch && t.issuerEpoch == want.issuerEpoch &&
 		t.parent == want.parent && t.family == want.family && t.expiresAt == want.expiresAt && t.notBefore == want.notBefore &&
 		slices.Equal(t.scopes, want.scopes) && t.grants.within(nil, want.grants)
 }

@@ -141,8 +141,9 @@ func TestTokensRefused(t *testing.T) {
 	// A clock that is behind the issuer's, and one within the leeway.
 	behind := newClock()
 	behind.Add(-2 * time.Second)
-	late := newManager(t, store, clocked(tokenConfig(), behind))
+	late := newManager(t, store, clocked(tokenConfig(func(c *fob.TokenConfig) { c.Leeway = -1 }), behind))
 	mustReject(t, late, good, fob.ErrNotYetValid)
+	mustVerify(t, newManager(t, store, clocked(tokenConfig(), behind)), good)
 	lenient := newManager(t, store, clocked(tokenConfig(func(c *fob.TokenConfig) { c.Leeway = 3 * time.Second }), behind))
 	mustVerify(t, lenient, good)
 }
@@ -307,9 +308,6 @@ func TestRevokeTokensEndsAllThatWereIssuedBefore(t *testing.T) {
 	_, err = m.RevokeTokens(t.Context(), time.Time{}, "all")
 	require.NoError(t, err)
 	mustReject(t, m, young.Access.Reveal(), fob.ErrRevoked)
-	_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
-	require.ErrorIs(t, err, fob.ErrConflict, "it would count as issued before")
-	clock.Add(time.Second)
 	mustVerify(t, m, mustToken(t, m, fob.TokenSpec{}).Access.Reveal())
 }
 
@@ -317,9 +315,9 @@ func TestRevokeOfAnIDThatNamesNothing(t *testing.T) {
 	clock := newClock()
 	m := newManager(t, nil, clocked(tokenConfig(), clock))
 	id := mustToken(t, m, fob.TokenSpec{}).Token.ID()
-	clock.Add(2 * time.Hour)
+	clock.Add(14 * time.Hour)
 	_, err := m.Revoke(t.Context(), id, "")
-	require.ErrorIs(t, err, fob.ErrNotFound, "too old to be a token's")
+	require.ErrorIs(t, err, fob.ErrNotFound, "too old to be a token's, whatever the clocks")
 }
 
 // TestVerifyingATokenReadsNoStore once the feed is alive.

@@ -55,7 +55,11 @@ type TokenConfig struct {
 	// MaxTTL is the most that a spec may ask for; tokens that claim more are
 	// refused. Default 1 hour, or TTL if that is more.
 	MaxTTL time.Duration
-	// Leeway is by how much the clocks of issuer and verifier may differ. Default 0.
+	// Leeway is by how much the clocks of issuer and verifier may differ: a token is
+	// accepted for so much longer before its beginning and after its end. Up to 5 min.
+	// Default: 5 s before the beginning, so that a verifier whose clock is a little
+	// behind accepts what was just issued, and none after the end, so that no token
+	// lives longer than it says. Negative is none.
 	Leeway time.Duration
 
 	// KeyLead is how long a new token key is known before it is used, so that every
@@ -75,6 +79,7 @@ type TokenConfig struct {
 
 // The defaults and limits of TokenConfig.
 const (
+	defaultLeeway       = 5 * time.Second
 	defaultTokenTTL     = 15 * time.Minute
 	defaultMaxTTL       = time.Hour
 	limitTTL            = 10 * 365 * 24 * time.Hour
@@ -84,6 +89,17 @@ const (
 	defaultRefreshGrace = 10 * time.Second
 	maxLeeway           = 5 * time.Minute
 )
+
+// early and late are by how much a token is accepted before its beginning and after its
+// end.
+func (c *TokenConfig) early() time.Duration {
+	if c.Leeway == 0 {
+		return defaultLeeway
+	}
+	return max(c.Leeway, 0)
+}
+
+func (c *TokenConfig) late() time.Duration { return max(c.Leeway, 0) }
 
 // Format shows no key, for every verb.
 func (c TokenConfig) Format(f fmt.State, _ rune) {
@@ -118,6 +134,7 @@ func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 	orDefault(&c.RefreshIdle, min(defaultRefreshIdle, c.RefreshTTL))
 	orDefault(&c.RefreshGrace, defaultRefreshGrace)
 	c.RefreshGrace = max(c.RefreshGrace, 0)
+	c.Leeway = max(c.Leeway, -1)
 	if !validAudience(c.Issuer) {
 		problem("Issuer of %d bytes, want 1 to %d of UTF-8 without control characters", len(c.Issuer), maxAudience)
 	}
@@ -143,7 +160,7 @@ func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 	}{
 		{"TTL", c.TTL, time.Second, c.MaxTTL},
 		{"MaxTTL", c.MaxTTL, time.Second, limitTTL},
-		{"Leeway", c.Leeway, 0, maxLeeway},
+		{"Leeway", c.Leeway, -1, maxLeeway},
 		{"KeyLead", c.KeyLead, 2 * reloadEvery, limitTTL},
 		{"RefreshTTL", c.RefreshTTL, time.Second, limitTTL},
 		{"RefreshIdle", c.RefreshIdle, time.Second, c.RefreshTTL},

@@ -88,13 +88,13 @@ func (m *Manager) issueToken(ctx context.Context, t *Token, refreshable bool, no
 // sealToken gives a token its ID and seals it with the active key. What it
 // returns was read from the sealed claims, so that nobody else holds a part of it.
 func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issued, error) {
-	cut, err := m.readMark(ctx, m.issuerMark())
+	issuer, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
 		return Issued{}, storeError("fob: issue token", err)
 	}
-	if t.issuedAt < cut.before {
-		// Tokens carry whole seconds: this one would count as issued before.
-		return Issued{}, fmt.Errorf("%w: tokens were revoked in this second; issue again in the next", ErrConflict)
+	t.issuerEpoch = issuer.epoch
+	if err := m.announceTTL(ctx, millisOf(t.expiresAt-t.issuedAt)); err != nil {
+		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	r, err := m.currentRing(ctx)
 	if err != nil {
@@ -142,36 +142,82 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 }
 
 // RevokeTokens ends every token that this issuer issued before an instant, in one
-// write: all so far, if it is zero or in the future. Tokens carry whole seconds,
-// so one issued in the second of the instant is ended too, and none is issued
-// until that second is over (ErrConflict). What was begun before cannot be refreshed
-// any more. Keys go on, and can be exchanged for new tokens. When it has returned
+// write: all so far, if it is zero or in the future. All so far is decided by no clock:
+// tokens are stamped with a number that this raises. Issued before an instant is decided
+// by the claim iat, which carries whole seconds of the issuer's clock: what was issued in
+// the second of the instant is ended too. What was begun before cannot be refreshed
+// any more. Keys go on, and can be exchanged for new tokens at once. When it has returned
 // nil, the same holds as for Revoke.
 func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reason RevokeReason) (Receipt, error) {
 	if err := m.tokensReady(); err != nil {
 		return Receipt{}, err
 	}
-	now := m.now()
-	if issuedBefore.IsZero() || issuedBefore.After(now) {
-		issuedBefore = now.Add(1) // this very instant included
+	if err := checkTime("issuedBefore", issuedBefore); err != nil {
+		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	before := millis(issuedBefore.Add(time.Second - 1).Truncate(time.Second))
-	reason = reason.clean()
-	already, err := m.putMark(ctx, m.issuerMark(), before, 0, reason)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: reason}, err)
-	m.noteRevoked(recentRevocation{before: before, rev: Revocation{Reason: reason}}, err)
+	to := mark{reason: reason.clean()}
+	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
+		to.before = millis(issuedBefore.Add(time.Millisecond - 1))
+	}
+	made, err := m.raiseIssuer(ctx, to)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: to.reason}, err)
+	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: to.reason}}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	return m.receipt(ctx, already), nil
+	return m.receipt(ctx, false), nil
 }
 
-// putMark writes a mark that ends what was issued before an instant, unless one
-// stands there that ends as much.
-func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int64, reason RevokeReason) (already bool, err error) {
+// raiseIssuer raises the mark of the issuer and returns what it wrote, or may have
+// written. Where to has an epoch, the mark comes to cover to, and stays if it does.
+// Else the epoch is a new one, and what is stamped with less is revoked: all of it, or
+// what was issued before to.before.
+func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err error) {
+	ref := m.issuerMark()
 	err = retry(ctx, func(bool) error {
-		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
+		now := millis(m.now())
+		rec := backend.Record{ID: ref, Kind: recordMark, Created: now}
 		cond := backend.IfAbsent()
+		var old mark
+		found, err := m.store.Get(ctx, ref)
+		switch {
+		case errors.Is(err, backend.ErrNotFound):
+		case err != nil:
+			return storeError("read", err)
+		default:
+			if old, err = decodeMark(&found); err != nil {
+				return err
+			}
+			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
+		}
+		next := to
+		switch {
+		case to.epoch != 0 && old.covers(&to):
+			m.learn(ref, old)
+			made = old
+			return nil
+		case to.epoch == 0:
+			next.epoch = max(old.epoch+1, uint64(now)) // see readEpoch
+			if to.before == 0 {
+				next.ends = next.epoch
+			}
+		}
+		next.epoch, next.ends, next.before = max(next.epoch, old.epoch), max(next.ends, old.ends), max(next.before, old.before)
+		next.encode(&rec)
+		made = next
+		if _, err := m.replace(ctx, rec, cond); err != nil {
+			return raced(err)
+		}
+		m.learn(ref, next)
+		return nil
+	})
+	return made, err
+}
+
+// putMark writes the mark that ends a token or a family, unless it stands there.
+func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reason RevokeReason) (already bool, err error) {
+	to := mark{before: forever, reason: reason}
+	err = retry(ctx, func(bool) error {
 		found, err := m.store.Get(ctx, ref)
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
@@ -182,21 +228,16 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 			if err != nil {
 				return err
 			}
-			if old.before >= before {
-				m.learn(ref, old)
-				already = true
-				return nil
-			}
-			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
+			m.learn(ref, old)
+			already = true
+			return nil
 		}
-		w := newBody()
-		w.text(fieldReason, string(reason))
-		w.number(fieldBefore, uint64(before))
-		w.seal(&rec)
-		if _, err = m.replace(ctx, rec, cond); err != nil {
+		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
+		to.encode(&rec)
+		if _, err = m.create(ctx, rec); err != nil {
 			return raced(err)
 		}
-		m.learn(ref, mark{before: before, reason: reason})
+		m.learn(ref, to)
 		return nil
 	})
 	return already && err == nil, err
@@ -211,13 +252,13 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 		return family, err
 	}
 	drawn := keytext.IDTime(id)
-	if now.Sub(drawn) > m.cfg.Tokens.MaxTTL+m.cfg.Tokens.Leeway+time.Second || drawn.Sub(now) > time.Minute {
+	if now.Sub(drawn) > m.longestTTL(ctx)+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
 		return false, ErrNotFound
 	}
-	return m.putMark(ctx, markOf("token", id), forever, m.markEnd(now), reason)
+	return m.putMark(ctx, markOf("token", id), m.markEnd(ctx, now), reason)
 }
 
-// markEnd is when everything that a mark of now ends has expired.
-func (m *Manager) markEnd(now time.Time) int64 {
-	return millis(now.Add(m.cfg.Tokens.MaxTTL + 2*m.cfg.Tokens.Leeway + time.Minute))
+// markEnd is when everything that a mark of now ends has expired by every clock.
+func (m *Manager) markEnd(ctx context.Context, now time.Time) int64 {
+	return millis(now.Add(m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + purgeMargin))
 }

@@ -60,7 +60,7 @@ type TokenVerifierConfig struct {
 	Audiences []string
 	// MaxTTL refuses tokens that claim a longer life. Default 1 hour.
 	MaxTTL time.Duration
-	// Leeway is by how much the clocks may differ. Default 0.
+	// Leeway is by how much the clocks may differ, as in TokenConfig.
 	Leeway time.Duration
 	// CacheEntries bounds the verification cache. Default 100,000.
 	CacheEntries int
@@ -159,7 +159,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if err != nil {
 		return nil, err
 	}
-	e := newTokenEntry(seen, t, v.cfg.Leeway)
+	e := newTokenEntry(seen, t, &v.cfg)
 	if key.retireAt != 0 {
 		e.to = min(e.to, key.retireAt)
 	}
@@ -259,7 +259,9 @@ func openWith(key *ringKey, text paseto.Token, cfg *TokenConfig) (*Token, error)
 	return t, nil
 }
 
-func newTokenEntry(seen Digest, t *Token, leeway time.Duration) tokenEntry {
-	ms := leeway.Milliseconds()
-	return tokenEntry{seen: seen, token: t, from: max(t.notBefore, t.issuedAt) - ms, to: t.expiresAt + ms}
+func newTokenEntry(seen Digest, t *Token, cfg *TokenConfig) tokenEntry {
+	return tokenEntry{
+		seen: seen, token: t,
+		from: max(t.notBefore, t.issuedAt) - cfg.early().Milliseconds(), to: t.expiresAt + cfg.late().Milliseconds(),
+	}
 }

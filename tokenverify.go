@@ -162,7 +162,7 @@ func tokenProblem(err error) error {
 // settleToken looks at what may have ended a token that is sound, and remembers
 // the answer.
 func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) found {
-	e := newTokenEntry(q.seen, t, m.cfg.Tokens.Leeway)
+	e := newTokenEntry(q.seen, t, m.cfg.Tokens)
 	if q.now.ms >= e.to {
 		return found{err: ErrExpired} // for good: not worth a place
 	}
@@ -224,14 +224,15 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 		if err != nil {
 			return nil, 0, err
 		}
-		if t.epoch < found.epoch && id == t.subjectRef || t.issuedAt < found.before {
+		if id == t.subjectRef && t.epoch < found.epoch || id != t.subjectRef && found.endsToken(t.issuerEpoch, t.issuedAt) {
 			return ErrRevoked, asOf, nil
 		}
 	}
 	return nil, asOf, nil
 }
 
-// issuerMark is the record that ends what the issuer issued before an instant.
+// issuerMark is the record that ends what the issuer has issued so far, or before an
+// instant.
 func (m *Manager) issuerMark() recordID {
 	return namedRecord(recordMark, "issuer", m.cfg.Tokens.Issuer)
 }

@@ -180,6 +180,13 @@ type Purger interface {
 	Purge(ctx context.Context, before time.Time, limit int) (n int, err error)
 }
 
+// Clock is the engine's own clock, where that is not the clock of this machine. It is
+// read to notice that a process's clock is wrong, and decides nothing else. Now fails
+// with errors.ErrUnsupported where a wrapped engine has none.
+type Clock interface {
+	Now(ctx context.Context) (time.Time, error)
+}
+
 // Maintainer does upkeep that an engine wants now and then. It may take long
 // and never blocks the other methods.
 type Maintainer interface {

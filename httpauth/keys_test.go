@@ -122,7 +122,7 @@ func TestAVerifierOfAnotherIssuerOrAudience(t *testing.T) {
 	_, err = v.Verify(t.Context(), foreign.Access.Reveal())
 	require.ErrorIs(t, err, fob.ErrTokenKey)
 
-	for _, cfg := range []fob.TokenVerifierConfig{{}, {Issuer: "a"}, {Audiences: []string{"a"}}, {Issuer: "a", Audiences: []string{""}}, {Issuer: "a", Audiences: []string{"a"}, Leeway: -1}} {
+	for _, cfg := range []fob.TokenVerifierConfig{{}, {Issuer: "a"}, {Audiences: []string{"a"}}, {Issuer: "a", Audiences: []string{""}}, {Issuer: "a", Audiences: []string{"a"}, Leeway: time.Hour}} {
 		_, err := fob.NewTokenVerifier(public, cfg)
 		require.ErrorIs(t, err, fob.ErrInvalid)
 	}

@@ -83,15 +83,17 @@ func TestDecodeAgreesWithEncodingJSONOnKnownClaims(t *testing.T) {
 			SubType                                string `json:"sub_type"`
 			Iat, Nbf, Exp                          time.Time
 			Epoch                                  uint64
+			IssEpoch                               uint64  `json:"iss_epoch"`
 			Grants                                 []grant `json:"authorization_details"`
 		}
 		require.NoError(t, json.Unmarshal(payload, &want))
 		require.Equal(t, []string{want.Iss, want.Sub, want.Aud, want.Jti, want.Scope, want.Family, want.Use, want.ClientID, want.SubType},
 			[]string{got.Issuer, got.Subject, got.Audience, got.ID, got.Scope, got.Family, got.Use, got.ClientID, got.SubjectType})
 		require.Equal(t, want.Epoch, got.Epoch)
+		require.Equal(t, want.IssEpoch, got.IssuerEpoch)
 		for i, at := range []time.Time{want.Iat, want.Nbf, want.Exp} {
-			seconds := []int64{got.IssuedAt, got.NotBefore, got.ExpiresAt}[i]
-			require.True(t, at.IsZero() && seconds == 0 || at.Unix() == seconds)
+			ms := []int64{got.IssuedAt, got.NotBefore, got.ExpiresAt}[i]
+			require.True(t, at.IsZero() && ms == 0 || at.UnixMilli() == ms)
 		}
 		require.Len(t, got.Grants, len(want.Grants))
 		for i, g := range want.Grants {
@@ -145,9 +147,10 @@ func randomClaims(random *rand.Rand) claims.Claims {
 		*field = randomText(random)
 	}
 	for _, field := range []*int64{&c.IssuedAt, &c.NotBefore, &c.ExpiresAt} {
-		*field = random.Int64N(2) * random.Int64N(253402300800)
+		*field = random.Int64N(2) * random.Int64N(253402300800_000)
 	}
 	c.Epoch = random.Uint64N(2) * uint64(random.Int64())
+	c.IssuerEpoch = random.Uint64N(2) * uint64(random.Int64())
 	for range random.IntN(3) {
 		g := claims.Grant{Type: "t" + randomText(random)}
 		for i := range random.IntN(3) {

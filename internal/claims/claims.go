@@ -19,7 +19,7 @@ import (
 	"unicode/utf8"
 )
 
-// Claims is the payload of a token. Times are Unix seconds; "", nil and 0 are
+// Claims is the payload of a token. Times are Unix milliseconds; "", nil and 0 are
 // claims that are not there.
 type Claims struct {
 	Issuer, Subject, Audience, ID  string // iss, sub, aud, jti
@@ -29,7 +29,8 @@ type Claims struct {
 	ClientID    string  // client_id
 	SubjectType string  // sub_type
 	Family      string  // family
-	Epoch       uint64  // epoch
+	Epoch       uint64  // epoch: of the subject
+	IssuerEpoch uint64  // iss_epoch
 	Use         string  // use
 	Grants      []Grant // authorization_details (RFC 9396 §2)
 
@@ -50,7 +51,7 @@ const (
 	maxDepth   = 8
 	maxMembers = 64 // of one object or array
 	maxString  = 4 << 10
-	maxSeconds = 253402300799 // 9999-12-31T23:59:59Z, the last that RFC 3339 can say
+	maxMillis  = 253402300799_999 // 9999-12-31T23:59:59.999Z, the last that RFC 3339 can say
 )
 
 // ErrClaims is every refusal. Its texts name claims that are known, and never a
@@ -64,7 +65,7 @@ func refuse(format string, args ...any) error {
 // known are the claims with a meaning here.
 var known = []string{
 	"iss", "sub", "aud", "jti", "iat", "nbf", "exp",
-	"scope", "client_id", "sub_type", "family", "epoch", "use", "authorization_details",
+	"scope", "client_id", "sub_type", "family", "epoch", "iss_epoch", "use", "authorization_details",
 }
 
 // reserved reports whether name is one of a known claim, or differs from one in
@@ -83,14 +84,14 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 		w.text(claim.name, claim.value)
 	}
 	for _, claim := range []struct {
-		name    string
-		seconds int64
+		name string
+		ms   int64
 	}{{"iat", c.IssuedAt}, {"nbf", c.NotBefore}, {"exp", c.ExpiresAt}} {
-		if claim.seconds != 0 {
-			if claim.seconds < 0 || claim.seconds > maxSeconds {
+		if claim.ms != 0 {
+			if claim.ms < 0 || claim.ms > maxMillis {
 				return nil, refuse("%s: out of range", claim.name)
 			}
-			w.text(claim.name, time.Unix(claim.seconds, 0).UTC().Format(time.RFC3339))
+			w.text(claim.name, time.UnixMilli(claim.ms).UTC().Format(time.RFC3339Nano))
 		}
 	}
 	for _, claim := range []struct{ name, value string }{
@@ -98,12 +99,17 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 	} {
 		w.text(claim.name, claim.value)
 	}
-	if c.Epoch > math.MaxInt64 {
-		return nil, refuse("epoch: out of range")
-	}
-	if c.Epoch != 0 {
-		w.name("epoch")
-		w.b = strconv.AppendUint(w.b, c.Epoch, 10)
+	for _, claim := range []struct {
+		name string
+		n    uint64
+	}{{"epoch", c.Epoch}, {"iss_epoch", c.IssuerEpoch}} {
+		if claim.n > math.MaxInt64 {
+			return nil, refuse("%s: out of range", claim.name)
+		}
+		if claim.n != 0 {
+			w.name(claim.name)
+			w.b = strconv.AppendUint(w.b, claim.n, 10)
+		}
 	}
 	w.text("use", c.Use)
 	w.grants(c.Grants)

@@ -15,9 +15,9 @@ import (
 func full() claims.Claims {
 	return claims.Claims{
 		Issuer: "acme", Subject: "user-7", Audience: "api", ID: "0ZqKJ3vT9xWm4cRb",
-		IssuedAt: 1795420800, NotBefore: 1795420800, ExpiresAt: 1795421700,
+		IssuedAt: 1795420800_000, NotBefore: 1795420800_000, ExpiresAt: 1795421700_000,
 		Scope: "orders:read orders:list", ClientID: "0ZqKJ3vT9xWm4cRc", SubjectType: "user", Family: "0ZqKJ3vT9xWm4cRd",
-		Epoch: 1795420800123, Use: "access",
+		Epoch: 1795420800123, IssuerEpoch: 1795420800456, Use: "access",
 		Grants: []claims.Grant{{Type: "orders", Actions: []string{"read"}, Identifiers: []string{"42", "43"}}},
 		Custom: map[string]any{
 			"admin": true, "n": int64(-7), "ratio": 1.5, "list": []any{"a", int64(1), nil},
@@ -33,7 +33,7 @@ func TestOneFormForEachToken(t *testing.T) {
 	require.Equal(t, `{"iss":"acme","sub":"user-7","aud":"api","jti":"0ZqKJ3vT9xWm4cRb",`+
 		`"iat":"2026-11-23T08:00:00Z","nbf":"2026-11-23T08:00:00Z","exp":"2026-11-23T08:15:00Z",`+
 		`"scope":"orders:read orders:list","client_id":"0ZqKJ3vT9xWm4cRc","sub_type":"user","family":"0ZqKJ3vT9xWm4cRd",`+
-		`"epoch":1795420800123,"use":"access",`+
+		`"epoch":1795420800123,"iss_epoch":1795420800456,"use":"access",`+
 		`"authorization_details":[{"type":"orders","actions":["read"],"identifiers":["42","43"]}],`+
 		`"admin":true,"list":["a",1,null],"n":-7,"org":{"deep":{},"name":"A \"quoted\" ü 🔑 \n"},"ratio":1.5}`, string(b))
 	got, err := claims.Decode(b)
@@ -140,6 +140,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"epoch zero":                   `{"epoch":0}`,
 		"epoch with a fraction":        `{"epoch":1.0}`,
 		"epoch too great":              `{"epoch":9223372036854775808}`,
+		"issuer's epoch zero":          `{"iss_epoch":0}`,
+		"issuer's epoch text":          `{"iss_epoch":"1"}`,
 		"grants an object":             `{"authorization_details":{}}`,
 		"grants empty":                 `{"authorization_details":[]}`,
 		"a grant without a type":       `{"authorization_details":[{"actions":["a"]}]}`,
@@ -167,7 +169,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"ten digits of a fraction":     `{"exp":"2026-11-23T08:00:00.1234567890Z"}`,
 		"a point and no fraction":      `{"exp":"2026-11-23T08:00:00.Z"}`,
 		"a letter among digits":        `{"exp":"2026-11-2xT08:00:00Z"}`,
-		"a year beyond, by rounding":   `{"iat":"9999-12-31T23:59:59.5Z"}`,
+		"a year beyond, by rounding":   `{"iat":"9999-12-31T23:59:59.9995Z"}`,
 		"a year beyond, by the zone":   `{"exp":"9999-12-31T23:59:59-00:01"}`,
 		"a time and more":              `{"exp":"2026-11-23T08:00:00Z "}`,
 	} {
@@ -178,14 +180,18 @@ func TestDecodeRefuses(t *testing.T) {
 
 func TestInstants(t *testing.T) {
 	for text, want := range map[string]struct{ from, to int64 }{
-		"2026-11-23T08:00:00Z":           {1795420800, 1795420800},
-		"2026-11-23T08:00:00.0Z":         {1795420800, 1795420800},
-		"2026-11-23T08:00:00.000000001Z": {1795420801, 1795420800},
-		"2026-11-23T09:30:00.5+01:30":    {1795420801, 1795420800},
-		"2026-11-22T23:00:00-09:00":      {1795420800, 1795420800},
-		"2000-02-29T23:59:59Z":           {951868799, 951868799},
-		"1970-01-01T00:00:01Z":           {1, 1},
-		"9999-12-31T23:59:59Z":           {253402300799, 253402300799},
+		"2026-11-23T08:00:00Z":           {1795420800_000, 1795420800_000},
+		"2026-11-23T08:00:00.0Z":         {1795420800_000, 1795420800_000},
+		"2026-11-23T08:00:00.000000001Z": {1795420800_001, 1795420800_000},
+		"2026-11-23T08:00:00.9Z":         {1795420800_900, 1795420800_900},
+		"2026-11-23T08:00:00.07Z":        {1795420800_070, 1795420800_070},
+		"2026-11-23T08:00:00.123456789Z": {1795420800_124, 1795420800_123},
+		"2026-11-23T08:00:00.123000000Z": {1795420800_123, 1795420800_123},
+		"2026-11-23T09:30:00.5+01:30":    {1795420800_500, 1795420800_500},
+		"2026-11-22T23:00:00-09:00":      {1795420800_000, 1795420800_000},
+		"2000-02-29T23:59:59Z":           {951868799_000, 951868799_000},
+		"1970-01-01T00:00:00.001Z":       {1, 1},
+		"9999-12-31T23:59:59.999Z":       {253402300799_999, 253402300799_999},
 	} {
 		got, err := claims.Decode(fmt.Appendf(nil, `{"nbf":%q,"exp":%q}`, text, text))
 		require.NoError(t, err, text)
@@ -196,7 +202,7 @@ func TestInstants(t *testing.T) {
 	for day := time.Date(1970, 1, 2, 0, 0, 0, 0, time.UTC); day.Year() < 2405; day = day.AddDate(0, 0, 1) {
 		got, err := claims.Decode([]byte(`{"exp":"` + day.Format(time.RFC3339) + `"}`))
 		require.NoError(t, err)
-		if got.ExpiresAt != day.Unix() {
+		if got.ExpiresAt != day.UnixMilli() {
 			t.Fatalf("%v is read as %d", day, got.ExpiresAt)
 		}
 	}
@@ -235,7 +241,7 @@ func TestAppendRefuses(t *testing.T) {
 	_, err := claims.Append(nil, &claims.Claims{Custom: endless})
 	require.ErrorIs(t, err, claims.ErrClaims)
 	for _, c := range []claims.Claims{
-		{ExpiresAt: -1}, {ExpiresAt: 253402300800}, {Epoch: math.MaxUint64},
+		{ExpiresAt: -1}, {ExpiresAt: 253402300800_000}, {Epoch: math.MaxUint64}, {IssuerEpoch: math.MaxUint64},
 		{Grants: []claims.Grant{{}}}, {Grants: []claims.Grant{{Type: "t", Actions: []string{"a", "a"}}}},
 	} {
 		_, err := claims.Append(nil, &c)

@@ -59,6 +59,8 @@ func (c *Claims) read(r *reader, name string) {
 		c.Family = r.text()
 	case "epoch":
 		c.Epoch = r.natural()
+	case "iss_epoch":
+		c.IssuerEpoch = r.natural()
 	case "use":
 		c.Use = r.text()
 	case "authorization_details":

@@ -1,28 +1,30 @@
 package claims
 
-// instant reads a known claim that is a time, to whole seconds: up, or down. A
-// fraction is lost on the safe side: a token begins later, and ends earlier.
+// instant reads a known claim that is a time, to whole milliseconds: up, or down.
+// What is finer is lost on the safe side: a token begins later, and ends earlier.
 func (r *reader) instant(up bool) int64 {
-	seconds, fraction, ok := parseInstant(r.text())
-	if !ok || seconds <= 0 {
+	ms, more, ok := parseInstant(r.text())
+	if !ok || ms <= 0 {
 		r.fail("not a time of RFC 3339 after 1970-01-01T00:00:00Z")
 		return 0
 	}
-	if up && fraction {
-		seconds++
+	if up && more {
+		ms++
 	}
 	// Only an offset or rounding leads here: the year itself has four digits.
-	if seconds > maxSeconds {
+	if ms > maxMillis {
 		r.fail("out of range")
 		return 0
 	}
-	return seconds
+	return ms
 }
 
 // parseInstant reads the date-time of RFC 3339 §5.6 as PASETO has it: capital T
 // and Z, a point before the fraction. package time accepts more than that. There
 // are no leap seconds, because Unix time has none.
-func parseInstant(s string) (seconds int64, fraction, ok bool) {
+//
+// more reports that the text says a fraction of the millisecond besides.
+func parseInstant(s string) (ms int64, more, ok bool) {
 	if len(s) < len("2006-01-02T15:04:05Z") || len(s) > len("2006-01-02T15:04:05.999999999+00:00") ||
 		s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' {
 		return 0, false, false
@@ -45,13 +47,18 @@ func parseInstant(s string) (seconds int64, fraction, ok bool) {
 		return 0, false, false
 	}
 	day := number(s[8:10], 1, daysIn(year, month))
-	seconds = daysSince1970(year, month, day)*86400 +
+	seconds := daysSince1970(year, month, day)*86400 +
 		number(s[11:13], 0, 23)*3600 + number(s[14:16], 0, 59)*60 + number(s[17:19], 0, 59)
 	rest := s[19:]
 	if rest[0] == '.' {
 		n := 1
 		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
-			fraction = fraction || rest[n] != '0'
+			digit := int64(rest[n] - '0')
+			if n <= 3 {
+				ms += digit * [...]int64{100, 10, 1}[n-1]
+			} else {
+				more = more || digit != 0
+			}
 			n++
 		}
 		if n == 1 || n > 10 || n == len(rest) {
@@ -70,7 +77,7 @@ func parseInstant(s string) (seconds int64, fraction, ok bool) {
 	default:
 		return 0, false, false
 	}
-	return seconds, fraction, !bad
+	return seconds*1000 + ms, more, !bad
 }
 
 func leap(year int64) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }

@@ -1,0 +1,102 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Processes on one store compare times that another one has written with their own
+// clocks. docs/guarantees.md has a row for every such time. What must not be decided by
+// a clock is decided by a number that rises (an epoch, a version); for the rest, two
+// clocks may differ by maxSkew.
+const (
+	maxSkew = 12 * time.Hour
+	// purgeMargin is how much longer a record is kept than anybody needs it by the
+	// clock of whoever wrote it. It is twice maxSkew, because the writer may be behind
+	// those who need the record, and whoever purges ahead of them.
+	purgeMargin = 2 * maxSkew
+	// skewFor is how long a difference that was seen is reported.
+	skewFor = time.Hour
+)
+
+// skew is the largest difference between this process's clock and another one that was
+// lately seen.
+type skew struct {
+	mu   sync.Mutex // guards both
+	by   time.Duration
+	seen int64 // monotonic; zero: never
+}
+
+// note takes in that another clock is ahead of this one by d, or behind by -d.
+func (s *skew) note(d time.Duration, now moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen == 0 || now.age(s.seen) > int64(skewFor) || d.Abs() >= s.by.Abs() {
+		s.by, s.seen = d, max(1, now.mono)
+	}
+}
+
+func (s *skew) get(now moment) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen == 0 || now.age(s.seen) > int64(skewFor) {
+		return 0
+	}
+	return s.by
+}
+
+// sawWritten takes in a time that another process has written before it was read here:
+// if it is still to come, that one's clock is ahead.
+func (m *Manager) sawWritten(at int64, now moment) {
+	if ahead := at - now.ms; ahead > 0 {
+		m.skew.note(millisOf(ahead), now)
+	}
+}
+
+// sawWrittenNow takes in a time that another process wrote at most MaxStaleness ago,
+// as the feed has told while it was followed.
+func (m *Manager) sawWrittenNow(at int64, now moment) {
+	if behind := millisOf(now.ms - at); behind > m.cfg.MaxStaleness+time.Second {
+		m.skew.note(-behind, now)
+		return
+	}
+	m.sawWritten(at, now)
+}
+
+func millisOf(ms int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(max(-most, min(ms, most))) * time.Millisecond
+}
+
+// checkSkew compares the clock with that of the store, where it has one, and is
+// ErrSkew if any difference was seen that is more than maxSkew.
+func (m *Manager) checkSkew(ctx context.Context) error {
+	if theirs, ok := backend.As[backend.Clock](m.store); ok {
+		before := m.clock.now()
+		at, err := theirs.Now(ctx)
+		after := m.clock.now()
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+		case err != nil:
+			return storeError("fob: read the store's clock", err)
+		case millis(at) > after.ms:
+			m.skew.note(millisOf(millis(at)-after.ms), after)
+		default: // while it was asked, this clock went from before to after
+			m.skew.note(-millisOf(max(0, before.ms-millis(at))), after)
+		}
+	}
+	return m.skewProblem()
+}
+
+// skewProblem is ErrSkew where a difference was seen with which nothing is promised.
+func (m *Manager) skewProblem() error {
+	if by := m.skew.get(m.clock.now()); by.Abs() > maxSkew {
+		return fmt.Errorf("%w: another clock was seen %v ahead, at most %v are allowed", ErrSkew, by, maxSkew)
+	}
+	return nil
+}
