@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/fobkit/fob/backend"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -41,9 +42,16 @@ const (
 	chunkLen  = 64 << 10
 )
 
+func (k BackupKey) check() error {
+	if len(k) != chacha20poly1305.KeySize {
+		return fmt.Errorf("badger: %w: backup key of %d bytes, want %d", backend.ErrInvalid, len(k), chacha20poly1305.KeySize)
+	}
+	return nil
+}
+
 func streamCipher(key BackupKey, header []byte) (cipher.AEAD, error) {
-	if len(key) != chacha20poly1305.KeySize {
-		return nil, fmt.Errorf("badger: backup key of %d bytes, want %d", len(key), chacha20poly1305.KeySize)
+	if err := key.check(); err != nil {
+		return nil, err
 	}
 	k, err := hkdf.Key(sha256.New, key, header, "fob badger backup", chacha20poly1305.KeySize)
 	if err != nil {
