@@ -306,7 +306,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return false, err
 		}
 		updated.Created = rec.Created
-		_, err = m.replace(ctx, updated, backend.IfVersion(f.version))
+		_, err = m.replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version))
 		if err == nil {
 			return false, nil
 		}

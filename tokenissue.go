@@ -194,7 +194,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, before, purgeAt int
 		w.text(fieldReason, string(reason))
 		w.number(fieldBefore, uint64(before))
 		w.seal(&rec)
-		_, err = m.replace(ctx, rec, cond)
+		_, err = m.replace(backend.Urgent(ctx), rec, cond)
 		if err == nil {
 			m.marks.raise(ref, mark{before: before, reason: reason})
 			m.forget(ref)
