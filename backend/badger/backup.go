@@ -11,7 +11,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/internal/place"
+	"github.com/fobkit/fob/backend/internal/site"
 )
 
 // ErrBackup says that a backup cannot be restored: it was changed, cut, or sealed
@@ -92,7 +92,7 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	}
 	marker := filepath.Join(dir, restoring)
 	if err := writeSynced(marker); err != nil {
-		return fmt.Errorf("badger: restore: %w", place.Explain(marker, err))
+		return fmt.Errorf("badger: restore: %w", site.Explain(marker, err))
 	}
 	if err := restore(ctx, dir, key, opts, backup); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
@@ -148,7 +148,7 @@ func (g *guardedReader) Read(b []byte) (int, error) {
 	}
 	if g.read >= lookEvery {
 		g.read = 0
-		if free, err := place.Free(g.dir); err == nil && free < g.least {
+		if free, err := site.Free(g.dir); err == nil && free < g.least {
 			return 0, fmt.Errorf("disk nearly full: %d MiB free, %d MiB are kept: %w", free>>20, g.least>>20, backend.ErrUnavailable)
 		}
 	}
@@ -190,7 +190,7 @@ func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 			return err
 		}
 	}
-	if err := place.Directory(dir); err != nil {
+	if err := site.Directory(dir); err != nil {
 		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
 	}
 	unlock, err := lock(dir)

@@ -11,7 +11,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/internal/place"
+	"github.com/fobkit/fob/backend/internal/site"
 )
 
 // Errors of Open, Restore and RotateEncryptionKey, beside those of package backend.
@@ -91,7 +91,7 @@ var ofTheFileSystem = []string{"lost+found", ".snapshot", ".snapshots", ".zfs", 
 func look(dir string) (c contents, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return c, place.Explain(dir, err)
+		return c, site.Explain(dir, err)
 	}
 	for _, e := range entries {
 		name := e.Name()
@@ -130,7 +130,7 @@ func (c contents) check(dir string) error {
 	}
 	f, err := os.Open(filepath.Join(dir, badgerdb.ManifestFilename))
 	if err != nil {
-		return place.Explain(filepath.Join(dir, badgerdb.ManifestFilename), err)
+		return site.Explain(filepath.Join(dir, badgerdb.ManifestFilename), err)
 	}
 	var magic [4]byte
 	n, _ := f.Read(magic[:])
@@ -148,7 +148,7 @@ func (c contents) usable(dir string) error {
 		if name == c.foreign {
 			continue
 		}
-		if err := place.File(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := site.File(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -159,10 +159,10 @@ func (c contents) usable(dir string) error {
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		if info, statErr := os.Stat(dir); statErr != nil || info.IsDir() {
-			return place.Explain(dir, err)
+			return site.Explain(dir, err)
 		}
 	}
-	return place.Directory(dir)
+	return site.Directory(dir)
 }
 
 // lock takes the directory for itself as BadgerDB will, to say clearly when somebody
@@ -173,7 +173,7 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("the directory is in use by another process; a Badger store belongs to one, use a store that several can share: %w: %w",
 			backend.ErrUnavailable, err)
 	}
-	return unlock, place.Explain(dir, err)
+	return unlock, site.Explain(dir, err)
 }
 
 // prepare checks what would make BadgerDB's Open fail obscurely, or kill the
@@ -222,7 +222,7 @@ func prepare(dir string, opts Options) error {
 
 // private takes the directory from others.
 func private(dir string, opts Options) error {
-	had, changed, err := place.Private(dir, 0o700, opts.InsecureGroupAccess)
+	had, changed, err := site.Private(dir, 0o700, opts.InsecureGroupAccess)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func private(dir string, opts Options) error {
 		opts.Logger.Warn("badger: others could get at the directory; that was taken from them", "directory", dir, "mode", had.String())
 	}
 	if !opts.InsecureGroupAccess {
-		place.Inherit(dir)
+		site.Inherit(dir)
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func tighten(dir string, opts Options) error {
 		if name == c.foreign {
 			continue
 		}
-		if _, _, err := place.Private(filepath.Join(dir, name), 0o600, opts.InsecureGroupAccess); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := site.Private(filepath.Join(dir, name), 0o600, opts.InsecureGroupAccess); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/internal/place"
+	"github.com/fobkit/fob/backend/internal/site"
 )
 
 // How much must be free, in bytes. Each step keeps what the one below it needs.
@@ -27,7 +27,7 @@ func (o Options) roomToOpen(dir string, fresh bool) error {
 	if fresh {
 		need, why = o.MinFreeBytes, "for a new store (Options.MinFreeBytes)"
 	}
-	free, err := place.Free(dir)
+	free, err := site.Free(dir)
 	if err != nil || free >= need {
 		return nil // what cannot be told is not guarded against
 	}
@@ -47,7 +47,7 @@ func (s *Store) free() (uint64, error) {
 	if s.hooks.freeBytes != nil {
 		return s.hooks.freeBytes(), nil
 	}
-	free, err := place.Free(s.dir)
+	free, err := site.Free(s.dir)
 	if err != nil {
 		return 0, fmt.Errorf("badger: free space: %w: %w", backend.ErrUnavailable, err)
 	}

@@ -97,6 +97,16 @@ func TestContract(t *testing.T) {
 			mu.Unlock()
 			return at(t, file)
 		},
+		Scarce: func(_ *testing.T, s backend.Store) {
+			s.(*sqlite.Store).SetFree(func() uint64 { return 1 << 20 })
+		},
+		Batches: func(_ *testing.T, s backend.Store) backendtest.Batches {
+			q := s.(*sqlite.Store)
+			return backendtest.Batches{
+				OnBatch:   func(f func()) { q.OnBatch(func(int) { f() }) },
+				OnApplied: q.OnApplied, Waiting: q.Waiting,
+			}
+		},
 		Kill: func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "fob.db")
 			rounds := 8

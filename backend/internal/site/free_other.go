@@ -1,6 +1,6 @@
 //go:build !(linux || darwin || freebsd)
 
-package place
+package site
 
 import "math"
 

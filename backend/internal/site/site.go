@@ -1,6 +1,6 @@
-// Package place checks where an engine keeps its files, so that what is wrong with it
+// Package site checks where an engine keeps its files, so that what is wrong with it
 // is said in words, with what to do, before the engine fails at it.
-package place
+package site
 
 import (
 	"errors"
