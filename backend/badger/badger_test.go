@@ -30,6 +30,7 @@ const (
 	childRound = "FOB_BADGER_ROUND"
 	childOpens = "FOB_BADGER_OPENS"
 	childPower = "FOB_BADGER_POWER"
+	childGroup = "FOB_BADGER_GROUP" // InsecureGroupAccess
 )
 
 func TestMain(m *testing.M) {
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 			powerWriter(dir, base)
 			os.Exit(1)
 		}
-		store, err := badger.Open(dir, badger.Options{})
+		store, err := badger.Open(dir, badger.Options{InsecureGroupAccess: os.Getenv(childGroup) != ""})
 		if os.Getenv(childOpens) != "" {
 			fmt.Print(err)
 			os.Exit(0)

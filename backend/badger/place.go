@@ -157,10 +157,9 @@ func (c contents) usable(dir string) error {
 
 // makeDir makes dir if it is not there, and checks that it is what it must be.
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		if info, statErr := os.Stat(dir); statErr != nil || info.IsDir() {
-			return site.Explain(dir, err)
-		}
+	err := os.MkdirAll(dir, 0o700)
+	if _, at := os.Stat(dir); err != nil && errors.Is(at, fs.ErrNotExist) {
+		return site.Explain(dir, err)
 	}
 	return site.Directory(dir)
 }

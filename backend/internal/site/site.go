@@ -55,6 +55,8 @@ func Explain(path string, err error) error {
 		why = "is on a file system that is mounted read-only; a store is written to when it is opened too: mount it read-write"
 	case errors.Is(err, fs.ErrPermission):
 		why = "may not be written to by this process: " + rights(path)
+	case errors.Is(err, fs.ErrExist):
+		why = "cannot be made: a symbolic link that leads nowhere is in its place"
 	case errors.Is(err, fs.ErrNotExist):
 		why = "is not there: make its directory, or correct the name"
 		if at := missing(path); at != path {
