@@ -276,14 +276,7 @@ func flaws() []flaw {
 			}
 		}},
 		{"Purge looks before it deletes, and not again", []string{"sweep"}, carelessPurge},
-		{"what is urgent is refused", []string{"sweep"}, func(_ *testing.T, f *flawed) {
-			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
-				if backend.IsUrgent(ctx) {
-					return 0, backend.ErrUnavailable
-				}
-				return f.Store.Put(ctx, rec, cond)
-			}
-		}},
+		{"what is urgent is refused", []string{"sweep"}, refusesUrgent},
 		{"usage moves backward", []string{"usage", "model"}, func(_ *testing.T, f *flawed) {
 			var mu sync.Mutex
 			last := make(map[backend.ID]int64)

@@ -131,3 +131,13 @@ func lateUsage(_ *testing.T, f *flawed) {
 		return err
 	}
 }
+
+// refusesUrgent takes the hint for a reason to refuse.
+func refusesUrgent(_ *testing.T, f *flawed) {
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		if backend.IsUrgent(ctx) {
+			return 0, backend.ErrUnavailable
+		}
+		return f.Store.Put(ctx, rec, cond)
+	}
+}

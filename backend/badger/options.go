@@ -44,30 +44,6 @@ type Options struct {
 	IndexCacheBytes int64
 }
 
-// EncryptionKey is an AES key. It does not print.
-type EncryptionKey []byte
-
-const redacted = "[redacted]"
-
-// Format writes a redaction, for every verb.
-func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
-
-// LogValue returns a redaction: slog prints bytes without asking Format.
-func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns a redaction; JSON uses it too.
-func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// Format writes the directory, for every verb: BadgerDB's options, which s points to,
-// hold the encryption key.
-func (s *Store) Format(f fmt.State, _ rune) {
-	if s == nil {
-		_, _ = f.Write([]byte("<nil>"))
-		return
-	}
-	_, _ = fmt.Fprintf(f, "badger store in %q", s.dir)
-}
-
 const (
 	memTable  = 16 << 20
 	topTables = 5 // in level 0, until it is compacted

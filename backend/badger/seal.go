@@ -9,24 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/fobkit/fob/backend"
 	"golang.org/x/crypto/chacha20poly1305"
 )
-
-// BackupKey seals backups: 32 bytes from a cryptographic source, kept elsewhere
-// than the backups. It does not print.
-type BackupKey []byte
-
-// LogValue returns a redaction: slog prints bytes without asking Format.
-func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns a redaction; JSON uses it too.
-func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// Format writes a redaction, for every verb.
-func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
 // A sealed stream is a header (magic, 32 random bytes) and chunks, each a
 // length and a ChaCha20-Poly1305 box of up to 64 KiB. The key of a stream is
