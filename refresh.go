@@ -308,7 +308,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return err
 		}
 		updated.Created = rec.Created
-		if _, err = m.replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
+		if _, err = m.replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
 			return raced(err)
 		}
 		already = false

@@ -80,7 +80,7 @@ func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Recei
 // no key's.
 func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already, token bool, err error) {
 	subject := ""
-	_, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+	_, err = m.editKey(backend.Urgent(ctx), id, func(k *Key, unsure bool) (bool, error) {
 		subject = k.subject
 		if k.status == StatusRevoked {
 			already = !unsure // after an unknown outcome it is this call's own
@@ -207,7 +207,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.text(fieldReason, string(reason))
 		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
-		if _, err = m.replace(ctx, rec, cond); err != nil {
+		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return raced(err)
 		}
 		m.learn(ref, mark{epoch: epoch, reason: reason})
@@ -220,7 +220,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 // holds as for Revoke. A revoked credential is ErrRevoked; one that is disabled
 // already is no error.
 func (m *Manager) Disable(ctx context.Context, id ID) error {
-	return m.setStatus(ctx, id, StatusDisabled, EventDisabled)
+	return m.setStatus(backend.Urgent(ctx), id, StatusDisabled, EventDisabled)
 }
 
 // Enable accepts a disabled credential again. A revoked one is ErrRevoked: that

@@ -110,7 +110,7 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		return false, err
 	}
 	retired := false
-	old, err = m.editKey(ctx, id, func(k *Key, _ bool) (bool, error) {
+	old, err = m.editKey(backend.Urgent(ctx), id, func(k *Key, _ bool) (bool, error) {
 		// Still the rotation that was looked at?
 		retired = k.retireAt == old.retireAt && k.status == StatusActive
 		if retired {

@@ -205,7 +205,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 		next.epoch, next.ends, next.before = max(next.epoch, old.epoch), max(next.ends, old.ends), max(next.before, old.before)
 		next.encode(&rec)
 		made = next
-		if _, err := m.replace(ctx, rec, cond); err != nil {
+		if _, err := m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return raced(err)
 		}
 		m.learn(ref, next)
@@ -234,7 +234,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reas
 		}
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
 		to.encode(&rec)
-		if _, err = m.create(ctx, rec); err != nil {
+		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
 			return raced(err)
 		}
 		m.learn(ref, to)

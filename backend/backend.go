@@ -4,7 +4,7 @@
 //
 // A store keeps small versioned records and knows nothing of what they mean:
 // it never sees a secret, decides no expiry and no revocation. Every rule of
-// the contract has a number, R1 to R17; backendtest names the number when a
+// the contract has a number, R1 to R18; backendtest names the number when a
 // store breaks one.
 package backend
 

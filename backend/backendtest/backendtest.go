@@ -14,7 +14,7 @@
 //		}, backendtest.Options{})
 //	}
 //
-// Each failure is one sentence that names the duty and its rule (R1 to R17) in
+// Each failure is one sentence that names the duty and its rule (R1 to R18) in
 // package backend. A durable store fills in Options.Reopen and Options.Kill as
 // well: without them nothing shows that what was acknowledged is kept.
 //
@@ -62,6 +62,15 @@ type Options struct {
 	// Cut makes the engine of store unreachable until heal is called. Nil leaves
 	// that out: right where the engine is in the process.
 	Cut func(t *testing.T, store backend.Store) (heal func())
+
+	// Scarce makes the store's space run low, as far as the store can see. Nil means
+	// that it keeps nothing back for what is urgent: of rule R18 it is then tested only
+	// that what is urgent is written like everything else.
+	Scarce func(t *testing.T, store backend.Store)
+
+	// Batches lets the suite into the store's batches. Nil leaves that part of R10 out:
+	// right for a store that makes one transaction for each operation.
+	Batches func(t *testing.T, store backend.Store) Batches
 
 	// Patience is how long the suite waits for what must come before it calls
 	// that a failure; a right store never makes it wait so long. 0 means 20 seconds.

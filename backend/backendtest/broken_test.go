@@ -276,6 +276,7 @@ func flaws() []flaw {
 			}
 		}},
 		{"Purge looks before it deletes, and not again", []string{"sweep"}, carelessPurge},
+		{"what is urgent is refused", []string{"sweep"}, refusesUrgent},
 		{"usage moves backward", []string{"usage", "model"}, func(_ *testing.T, f *flawed) {
 			var mu sync.Mutex
 			last := make(map[backend.ID]int64)

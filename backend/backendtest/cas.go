@@ -25,6 +25,7 @@ func casChecks() []check {
 		{8, "readers see versions rise", nil, checkReadersSeeRise},
 		{5, "recorded histories are linearizable", nil, checkHistories},
 		{3, "all methods at once", nil, checkAllAtOnce},
+		{10, "no answer rests on a batch that failed", nil, checkFailedBatch},
 	}
 }
 

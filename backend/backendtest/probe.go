@@ -41,6 +41,7 @@ var duties = [...]string{
 	15: "lists are in order, and a record that keeps its place during the walk appears exactly once",
 	16: "AddUsage adds N and moves Last forward only, the whole batch or none of it, and Usage answers in the order asked",
 	17: "Purge removes at most limit records that are due, with their usage, and never another",
+	18: "what a store keeps back when its space runs out is for Delete, Purge and a Put that is Urgent, and for nothing else",
 }
 
 // reporter is the part of testing.T that checks use: the suite's own test watches

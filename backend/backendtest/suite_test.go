@@ -62,7 +62,7 @@ func checkFailures(t *testing.T, failures map[string][]string, want []string) {
 
 func TestEveryRuleHasAChecks(t *testing.T) {
 	n := backendtest.RuleChecks()
-	for rule := 1; rule <= 17; rule++ {
+	for rule := 1; rule <= 18; rule++ {
 		require.NotZero(t, n[rule], "no check names rule R%d", rule)
 	}
 }
@@ -129,5 +129,15 @@ func lateUsage(_ *testing.T, f *flawed) {
 			return ctx.Err()
 		}
 		return err
+	}
+}
+
+// refusesUrgent takes the hint for a reason to refuse.
+func refusesUrgent(_ *testing.T, f *flawed) {
+	f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+		if backend.IsUrgent(ctx) {
+			return 0, backend.ErrUnavailable
+		}
+		return f.Store.Put(ctx, rec, cond)
 	}
 }

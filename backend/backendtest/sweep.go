@@ -17,6 +17,7 @@ func sweepChecks() []check {
 		{17, "PurgeAt moves", needs, checkPurgeAtMoves},
 		{17, "PurgeAt moves while Purge runs", needs, checkPurgeRace},
 		{17, "limits", needs, checkPurgeLimits},
+		{18, "what ends something goes on where space runs out", needs, checkUrgent},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/site"
 )
 
 // ErrBackup says that a backup cannot be restored: it was changed, cut, or sealed
@@ -70,15 +71,28 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := key.check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
-	if found, err := os.ReadDir(dir); err != nil || len(found) > 0 {
-		return errors.Join(fmt.Errorf("badger: restore into %s: %w: the directory is not empty", dir, backend.ErrInvalid), err)
+	if err := makeDir(dir); err != nil {
+		return fmt.Errorf("badger: restore: %w", err)
+	}
+	found, err := look(dir)
+	if err != nil {
+		return fmt.Errorf("badger: restore: %w", err)
+	}
+	if len(found.names) > 0 {
+		return fmt.Errorf("badger: restore into %s: %w: the directory is not empty, %s is in it", dir, backend.ErrInvalid, found.names[0])
+	}
+	if err := prepare(dir, opts); err != nil {
+		return fmt.Errorf("badger: restore into %s: %w", dir, err)
 	}
 	marker := filepath.Join(dir, restoring)
 	if err := writeSynced(marker); err != nil {
-		return fmt.Errorf("badger: restore: %w", err)
+		return fmt.Errorf("badger: restore: %w", site.Explain(marker, err))
 	}
 	if err := restore(ctx, dir, key, opts, backup); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
@@ -90,9 +104,6 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 }
 
 func restore(ctx context.Context, dir string, key BackupKey, opts Options, backup io.Reader) (err error) {
-	if err := prepare(dir, opts); err != nil {
-		return err
-	}
 	in, err := newOpener(&guardedReader{ctx: ctx, r: backup, dir: dir, least: opts.MinFreeBytes}, key)
 	if err != nil {
 		return err
@@ -101,7 +112,7 @@ func restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, db.Close(), tighten(dir, opts)) }()
 	if err := db.Load(in, 256); err != nil {
 		return err
 	}
@@ -137,7 +148,7 @@ func (g *guardedReader) Read(b []byte) (int, error) {
 	}
 	if g.read >= lookEvery {
 		g.read = 0
-		if free, err := freeBytes(g.dir); err == nil && free < g.least {
+		if free, err := site.Free(g.dir); err == nil && free < g.least {
 			return 0, fmt.Errorf("disk nearly full: %d MiB free, %d MiB are kept: %w", free>>20, g.least>>20, backend.ErrUnavailable)
 		}
 	}
@@ -179,11 +190,17 @@ func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 			return err
 		}
 	}
-	unlock, err := lockDir(dir)
+	if err := site.Directory(dir); err != nil {
+		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
+	}
+	unlock, err := lock(dir)
 	if err != nil {
-		return fmt.Errorf("badger: rotate key of %s: the directory is in use: %w: %w", dir, backend.ErrUnavailable, err)
+		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
 	}
 	defer unlock()
+	if err := isStore(dir, old); err != nil {
+		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
+	}
 	opts := badgerdb.KeyRegistryOptions{Dir: dir, ReadOnly: true, EncryptionKey: old}
 	registry, err := badgerdb.OpenKeyRegistry(opts)
 	if err != nil {
@@ -194,4 +211,40 @@ func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
 	}
 	return nil
+}
+
+// isStore looks into a directory that must hold a store, and writes nothing.
+func isStore(dir string, key EncryptionKey) (err error) {
+	c, err := look(dir)
+	if err == nil {
+		err = c.check(dir)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !c.manifest || !c.registry:
+		return fmt.Errorf("%w: no store is in it: name the directory that Open was given", ErrNotAStore)
+	}
+	if err := c.usable(dir); err != nil {
+		return err
+	}
+	opts, err := Options{EncryptionKey: key}.resolved()
+	if err != nil {
+		return err
+	}
+	// The lock is ours.
+	db, err := openEngine(opts.engine(dir).WithReadOnly(true).WithBypassLockGuard(true))
+	if errors.Is(err, badgerdb.ErrTruncateNeeded) {
+		return fmt.Errorf("%w: it was not closed: open it and close it first, which recovers it", backend.ErrUnavailable)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.View(func(txn *badgerdb.Txn) error {
+		if _, err := txn.Get(keyFormat); err != nil {
+			return fmt.Errorf("%w: it is the BadgerDB of another application: %w", ErrNotAStore, err)
+		}
+		return nil
+	})
 }

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +47,7 @@ type hooks struct {
 	commitError func() error         // in place of a commit's own answer
 	freeBytes   func() uint64        // in place of the file system's
 	batched     func(operations int) // before a batch is evaluated
+	applied     func() error         // after each operation that succeeded, in place of its answer
 	committing  func()               // after it, before it is written
 }
 
@@ -61,93 +60,14 @@ var (
 	_ backend.Maintainer    = (*Store)(nil)
 )
 
-// restoring marks a directory that a Restore has not finished.
-const restoring = "RESTORE-UNFINISHED"
-
-// Open opens the store in dir, which is made if it is not there. It recovers
-// what a crash has left. It fails with backend.ErrUnavailable if another process
-// has the directory open, if the disk is nearly full, or if a Restore into it did
-// not finish.
-func Open(dir string, opts Options) (*Store, error) {
-	opts, err := opts.resolved()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("badger: open: %w", err)
-	}
-	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o077 != 0 {
-		opts.Logger.Warn("badger: the directory can be read by others, and BadgerDB's files with it; make it 0700", "mode", info.Mode().String())
-	}
-	if _, err := os.Stat(filepath.Join(dir, restoring)); err == nil {
-		return nil, fmt.Errorf("badger: open %s: a restore into it did not finish; remove it and restore again: %w", dir, backend.ErrUnavailable)
-	}
-	return open(dir, opts)
-}
-
-func open(dir string, opts Options) (*Store, error) {
-	if err := prepare(dir, opts); err != nil {
-		return nil, err
-	}
-	db, err := badgerdb.Open(opts.engine(dir))
-	if err != nil {
-		if errors.Is(err, badgerdb.ErrEncryptionKeyMismatch) {
-			return nil, fmt.Errorf("badger: open %s: wrong encryption key, or none where one is needed: %w", dir, err)
-		}
-		return nil, fmt.Errorf("badger: open %s: %w", dir, err)
-	}
-	opts.EncryptionKey = nil // it has served, and is not to be printed with s
-	s := &Store{
-		opts:  opts,
-		dir:   dir,
-		db:    db,
-		queue: make(chan *op, maxBatch),
-		stop:  make(chan struct{}),
-		news:  make(chan struct{}),
-	}
-	if err := s.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	s.done.Go(s.write)
-	s.done.Go(s.upkeep)
-	return s, nil
-}
-
-// prepare checks what would make BadgerDB's Open fail obscurely, or kill the
-// process, and mends what a kill can leave.
-func prepare(dir string, opts Options) error {
-	unlock, err := lockDir(dir)
-	if err != nil {
-		return fmt.Errorf("badger: open %s: the directory is in use by another process; a Badger store belongs to one, use a store that several can share: %w: %w",
-			dir, backend.ErrUnavailable, err)
-	}
-	defer unlock()
-	if free, err := freeBytes(dir); err == nil && free < openFree {
-		return fmt.Errorf("badger: open %s: %d MiB free, at least %d needed to recover safely: %w",
-			dir, free>>20, openFree>>20, backend.ErrUnavailable)
-	}
-	// A kill between the making of a memtable's file and its first write leaves it
-	// empty, and BadgerDB then fails to open. It holds nothing.
-	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
-	if err != nil {
-		return fmt.Errorf("badger: open: %w", err)
-	}
-	for _, name := range logs {
-		if info, err := os.Stat(name); err == nil && info.Size() == 0 {
-			if err := os.Remove(name); err != nil {
-				return fmt.Errorf("badger: open: empty memtable file: %w", err)
-			}
-			opts.Logger.Warn("badger: removed an empty memtable file left by a crash", "file", filepath.Base(name))
-		}
-	}
-	return nil
-}
-
 // load reads or writes the format and the epoch, and finds the ends of the feed.
 func (s *Store) load() error {
 	err := s.db.Update(func(txn *badgerdb.Txn) error {
 		item, err := txn.Get(keyFormat)
 		if errors.Is(err, badgerdb.ErrKeyNotFound) {
+			if anyKey(txn) {
+				return fmt.Errorf("%w: it is the BadgerDB of another application", ErrNotAStore)
+			}
 			_, _ = rand.Read(s.epoch[:]) // never returns an error
 			return errors.Join(txn.Set(keyFormat, []byte{format}), txn.Set(keyEpoch, s.epoch[:]))
 		}
@@ -178,6 +98,14 @@ func (s *Store) load() error {
 		s.floor.Store(max(logEnd(txn, false), 1))
 		return nil
 	})
+}
+
+// anyKey reports whether anything is in the database.
+func anyKey(txn *badgerdb.Txn) bool {
+	it := txn.NewIterator(badgerdb.IteratorOptions{})
+	defer it.Close()
+	it.Rewind()
+	return it.Valid()
 }
 
 // logEnd is the first or the last number in the feed, 0 if it is empty.
@@ -315,7 +243,7 @@ func (s *Store) upkeep() {
 		case <-s.stop:
 			return
 		case <-tick.C:
-			if writes := s.writes.Load(); writes-flattened >= worthFlatten && s.space() == nil {
+			if writes := s.writes.Load(); writes-flattened >= worthFlatten && s.mayCompact() == nil {
 				if err := s.flatten(flattenAtOnce); err != nil {
 					s.opts.Logger.Warn("badger: compaction failed", "error", err)
 				}
@@ -339,29 +267,11 @@ func (s *Store) Maintain(ctx context.Context) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.space(); err != nil {
+	if err := s.mayCompact(); err != nil {
 		return err
 	}
 	if err := s.flatten(2); err != nil {
 		return fmt.Errorf("badger: compact: %w", err)
-	}
-	return nil
-}
-
-// space refuses work while the disk is nearly full.
-func (s *Store) space() error {
-	var free uint64
-	if s.hooks.freeBytes != nil {
-		free = s.hooks.freeBytes()
-	} else {
-		var err error
-		if free, err = freeBytes(s.dir); err != nil {
-			return fmt.Errorf("badger: free space: %w: %w", backend.ErrUnavailable, err)
-		}
-	}
-	if free < s.opts.MinFreeBytes {
-		return fmt.Errorf("badger: disk nearly full: %d MiB free, %d MiB are kept: %w",
-			free>>20, s.opts.MinFreeBytes>>20, backend.ErrUnavailable)
 	}
 	return nil
 }

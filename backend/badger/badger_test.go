@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
@@ -29,6 +30,7 @@ const (
 	childRound = "FOB_BADGER_ROUND"
 	childOpens = "FOB_BADGER_OPENS"
 	childPower = "FOB_BADGER_POWER"
+	childGroup = "FOB_BADGER_GROUP" // InsecureGroupAccess
 )
 
 func TestMain(m *testing.M) {
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 			powerWriter(dir, base)
 			os.Exit(1)
 		}
-		store, err := badger.Open(dir, badger.Options{})
+		store, err := badger.Open(dir, badger.Options{InsecureGroupAccess: os.Getenv(childGroup) != ""})
 		if os.Getenv(childOpens) != "" {
 			fmt.Print(err)
 			os.Exit(0)
@@ -120,6 +122,14 @@ func TestContract(t *testing.T) {
 				dir := dirs[s]
 				mu.Unlock()
 				return at(t, dir)
+			}, Scarce: func(_ *testing.T, s backend.Store) {
+				s.(*badger.Store).SetFree(func() uint64 { return badger.LastFree })
+			}, Batches: func(_ *testing.T, s backend.Store) backendtest.Batches {
+				b := s.(*badger.Store)
+				return backendtest.Batches{
+					OnBatch:   func(f func()) { b.OnBatch(func(int) { f() }) },
+					OnApplied: b.OnApplied, Waiting: b.Waiting,
+				}
 			}}
 			if name == "plain" {
 				suite.Kill = func(t *testing.T) {
@@ -232,7 +242,18 @@ func TestWritesStopBeforeTheDiskIsFull(t *testing.T) {
 	_, err = s.Put(t.Context(), record(2), backend.IfAbsent())
 	require.ErrorIs(t, err, backend.ErrUnavailable)
 	require.ErrorContains(t, err, "disk nearly full: 99 MiB free, 100 MiB are kept")
+	require.NoError(t, s.Maintain(t.Context()), "it makes room, and has enough itself")
+	urgent := record(3)
+	v, err := s.Put(backend.Urgent(t.Context()), urgent, backend.IfAbsent())
+	require.NoError(t, err)
+	free.Store(badger.LastFree - 1)
 	require.ErrorIs(t, s.Maintain(t.Context()), backend.ErrUnavailable)
+	_, err = s.Put(backend.Urgent(t.Context()), urgent, backend.IfVersion(v))
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "disk full: 79 MiB free, 80 MiB are kept")
+	require.ErrorIs(t, s.Delete(t.Context(), urgent.ID, v), backend.ErrUnavailable)
+	_, err = s.Purge(t.Context(), time.Now(), 10)
+	require.ErrorIs(t, err, backend.ErrUnavailable)
 	_, err = s.Get(t.Context(), record(1).ID)
 	require.NoError(t, err, "reads go on")
 	free.Store(200 << 20)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/badger"
@@ -162,4 +163,116 @@ func TestADiskThatFillsUp(t *testing.T) {
 	}
 	_, err = s.Put(t.Context(), record(5000), backend.IfAbsent())
 	require.NoError(t, err, fmt.Sprint("after ", len(written), " large ones"))
+}
+
+// fillUp leaves that much free on the file system of dir, and returns how to free it.
+func fillUp(t *testing.T, dir string, leave uint64) (empty func()) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	require.NoError(t, err)
+	for {
+		var st unix.Statfs_t
+		require.NoError(t, unix.Statfs(dir, &st))
+		free := st.Bavail * uint64(st.Bsize)
+		if free <= leave {
+			break
+		}
+		n, err := f.Write(make([]byte, min(free-leave, 1<<20)))
+		if errors.Is(err, unix.ENOSPC) && n == 0 {
+			break
+		}
+		require.NoError(t, f.Sync())
+	}
+	require.NoError(t, f.Close())
+	return func() { require.NoError(t, os.Remove(f.Name())) }
+}
+
+// On a disk that is "full" what ends something goes on, and what makes room: by
+// overwriting, by making new records (marks and epochs), by removing.
+func TestRevocationsGoOnFromTheReserve(t *testing.T) {
+	dir, _ := image(t, 400)
+	db := filepath.Join(dir, "db")
+	s := open(t, db, badger.Options{})
+	keys := fill(t, s, 0, 2000)
+	for i := range uint64(500) {
+		rec := record(10_000 + i)
+		rec.PurgeAt = 1
+		_, err := s.Put(t.Context(), rec, backend.IfAbsent())
+		require.NoError(t, err)
+	}
+	// 4 MiB above what is kept for opening.
+	empty := fillUp(t, dir, badger.LastFree+4<<20)
+	_, err := s.Put(t.Context(), record(5000), backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "disk nearly full")
+	_, err = s.Put(t.Context(), record(1), backend.IfVersion(keys[record(1).ID]))
+	require.ErrorIs(t, err, backend.ErrUnavailable, "an ordinary change")
+	require.ErrorIs(t, s.AddUsage(t.Context(), []backend.Usage{{ID: record(1).ID, N: 1}}), backend.ErrUnavailable)
+
+	urgent := backend.Urgent(t.Context())
+	for i := range uint64(500) {
+		rec := record(i)
+		rec.Body = []byte("revoked")
+		_, err := s.Put(urgent, rec, backend.IfVersion(keys[rec.ID]))
+		require.NoError(t, err)
+		_, err = s.Put(urgent, record(20_000+i), backend.IfAbsent())
+		require.NoError(t, err)
+	}
+	purged, err := s.Purge(t.Context(), time.Now(), 1000)
+	require.NoError(t, err)
+	require.Equal(t, 500, purged)
+	require.NoError(t, s.Delete(t.Context(), record(1999).ID, keys[record(1999).ID]))
+	require.NoError(t, s.Maintain(t.Context()))
+	require.NoError(t, s.Close())
+
+	s, err = badger.Open(db, badger.Options{})
+	require.NoError(t, err, "what the reserve was used for leaves room to open")
+	for i := range uint64(500) {
+		rec, err := s.Get(t.Context(), record(i).ID)
+		require.NoError(t, err)
+		require.Equal(t, "revoked", string(rec.Body))
+	}
+	require.NoError(t, s.Close())
+	empty()
+	s = open(t, db, badger.Options{})
+	_, err = s.Put(t.Context(), record(5000), backend.IfAbsent())
+	require.NoError(t, err)
+}
+
+// What is too small for a store says so at its first Open, and a store that was opened
+// once can be opened again, however far it has filled the disk.
+func TestADiskThatIsTooSmall(t *testing.T) {
+	for _, c := range []struct {
+		megabytes int64
+		least     uint64
+		fits      bool
+	}{
+		{64, 1, false}, {80, 1, false}, {100, 1, false}, {200, 0, false}, {300, 290 << 20, false}, {150, 1, true}, {150, 100 << 20, true},
+	} {
+		t.Run(fmt.Sprint(c.megabytes, " MiB, ", c.least), func(t *testing.T) {
+			dir, _ := image(t, c.megabytes)
+			opts := badger.Options{MinFreeBytes: c.least}
+			s, err := badger.Open(dir, opts) // the root of the volume, which holds lost+found
+			if !c.fits {
+				require.ErrorIs(t, err, backend.ErrUnavailable)
+				require.ErrorContains(t, err, "needed for a new store (Options.MinFreeBytes)")
+				return
+			}
+			require.NoError(t, err)
+			n := uint64(0)
+			for ctx := t.Context(); err == nil; n++ {
+				rec := record(n)
+				rec.Body = make([]byte, backend.MaxBody)
+				if _, err = s.Put(ctx, rec, backend.IfAbsent()); err != nil && ctx == t.Context() {
+					ctx = backend.Urgent(ctx)
+					_, err = s.Put(ctx, rec, backend.IfAbsent())
+				}
+			}
+			require.ErrorIs(t, err, backend.ErrUnavailable)
+			require.NoError(t, s.Close())
+			s, err = badger.Open(dir, opts)
+			require.NoError(t, err, "the second Open, after %d records", n)
+			require.NoError(t, s.Close())
+		})
+	}
 }

@@ -19,10 +19,28 @@
 // # Disk space
 //
 // BadgerDB writes through memory maps, and a full disk would end the process
-// with SIGBUS. So writes are refused with backend.ErrUnavailable while less than
-// Options.MinFreeBytes is free, and Open refuses when there is too little to
-// recover in. Reads go on. An empty store shows about 68 MB in a listing of its
-// files, which are sparse; they take up almost nothing.
+// with SIGBUS. So new records and ordinary changes are refused with
+// backend.ErrUnavailable while less than Options.MinFreeBytes (256 MiB) is free. What
+// ends something (fob.Manager's Revoke, Disable, RevokeSubject and RevokeTokens, the end
+// of a session whose secret was replayed) and what makes room (Purge, Delete, Maintain)
+// goes on from that reserve, until 80 MiB are free, or more where the next flush leads
+// to a compaction, which must have room. Then everything is refused: Open needs 64 MiB
+// to recover in, and refuses where there is less. A new store needs MinFreeBytes. Reads
+// go on in any case. The reserve is free space, which others on the same file system can
+// take: give the store one of its own, or a quota to the others.
+//
+// An empty store shows about 68 MB in a listing of its files, which are sparse; they
+// take up almost nothing.
+//
+// # The directory
+//
+// It is the store's alone: Open, Restore and RotateEncryptionKey refuse one that holds
+// something else (ErrNotAStore) and change nothing in it. In the root of a volume,
+// lost+found and the like do no harm. It is made 0700 and its files 0600, whatever the
+// umask; on Linux a default access control list on the directory does that for files
+// that are made later. What others may do with one that is there is taken from them, and
+// where that cannot be done, because it is another user's, it is refused: see
+// Options.InsecureGroupAccess.
 //
 // # What else to know
 //

@@ -40,3 +40,17 @@ func (s *Store) DropLog(seq uint64) error {
 
 // OnCommit is called before each commit.
 func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
+
+// OnApplied is called after each operation of a batch that succeeded; its error takes
+// the place of the engine's.
+func (s *Store) OnApplied(f func() error) { s.hooks.applied = f }
+
+// Waiting is how many operations wait for the writer.
+func (s *Store) Waiting() int { return len(s.queue) }
+
+// What must be free, in bytes.
+const (
+	OpenFree     = openFree
+	LastFree     = lastFree
+	LeastMinFree = leastMinFree
+)

@@ -3,13 +3,17 @@ package badger_test
 import (
 	"bytes"
 	"context"
+	"encoding/gob"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,22 +96,47 @@ func TestABackupAmidWritesIsOneInstant(t *testing.T) {
 	}
 }
 
+// holds is a key in an exported field, as an application's configuration has it.
+type holds[K any] struct {
+	Key  K            `yaml:"key"`
+	At   *K           `yaml:"at"`
+	Many []K          `yaml:"many"`
+	By   map[string]K `yaml:"by" xml:"-"`
+}
+
+func held[K any](key K) []any {
+	h := holds[K]{key, &key, []K{key}, map[string]K{"a": key}}
+	return []any{key, &key, h, &h, []K{key}, map[string]K{"a": key}, []any{key, &key}}
+}
+
 func TestKeysAreNotPrintedByAnybody(t *testing.T) {
 	secret := bytes.Repeat([]byte("S3CR"), 8)
-	var text, encoded bytes.Buffer
-	for _, key := range []any{badger.EncryptionKey(secret), badger.BackupKey(secret), badger.Options{EncryptionKey: secret}} {
-		slog.New(slog.NewTextHandler(&text, nil)).Info("x", "key", key)
-		slog.New(slog.NewJSONHandler(&encoded, nil)).Info("x", "key", key)
-		if _, isOptions := key.(badger.Options); !isOptions {
-			b, err := json.Marshal(key)
-			require.NoError(t, err)
-			encoded.Write(b)
+	opts := badger.Options{EncryptionKey: secret}
+	store := open(t, t.TempDir(), opts)
+	values := slices.Concat(held(badger.EncryptionKey(secret)), held(badger.BackupKey(secret)), []any{opts, &opts, []badger.Options{opts}, store, []any{store}})
+	for _, v := range values {
+		var out bytes.Buffer
+		for verb := 'A'; verb <= 'z'; verb++ {
+			if verb == 'w' || verb == 'p' { // fmt hands them to nobody's Format: see EncryptionKey
+				continue
+			}
+			for _, flags := range []string{"", "+", "#", " ", "0", "-40", ".3", "# "} {
+				fmt.Fprintf(&out, "%"+flags+string(verb), v)
+			}
 		}
-	}
-	for _, out := range []string{text.String(), encoded.String()} {
-		require.NotContains(t, out, "S3CR")
-		require.NotContains(t, out, "UzNDUl") // the same in base64
-		require.NotContains(t, out, "83 51 67")
+		fmt.Fprintln(&out, v, fmt.Sprint(v), fmt.Errorf("wrapped: %v", v))
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+			slog.New(handler).Info("x", "key", v, slog.Group("g", "key", v))
+		}
+		// What cannot be encoded says so, and shows nothing.
+		encoded, err := json.Marshal(v)
+		fmt.Fprintln(&out, string(encoded), err)
+		encoded, err = xml.Marshal(v)
+		fmt.Fprintln(&out, string(encoded), err)
+		fmt.Fprintln(&out, gob.NewEncoder(&out).Encode(v))
+		for _, shown := range []string{"S3CR", "UzNDUl", "M0NSUz", "Q1JTM0", "83 51 67", "53334352", "53 33 43 52", "0x53, 0x33", "83, 51, 67", "123 63 103", "1010011 110011"} {
+			require.False(t, strings.Contains(out.String(), shown), "%T shows %q", v, shown)
+		}
 	}
 }
 

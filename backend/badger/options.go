@@ -15,9 +15,21 @@ type Options struct {
 	// means no encryption. A directory stays with the choice it was made with; see
 	// RotateEncryptionKey.
 	EncryptionKey EncryptionKey
-	// MinFreeBytes is the free space on the file system below which writes are
-	// refused. Default 256 MiB: what flushing and compaction may need at once.
+	// MinFreeBytes is the free space on the file system below which new records and
+	// ordinary changes are refused. Default 256 MiB: what flushing and compaction may
+	// need at once. Less than 96 MiB counts as 96 MiB.
+	//
+	// What is below it is a reserve: Delete, Purge, and what is written with a context
+	// of [backend.Urgent], go on until 80 MiB are free, or more where the next flush
+	// leads to a compaction. Open needs 64 MiB free, which the others leave to it, and
+	// for a new store MinFreeBytes: on a file system that has less, it fails at once.
 	MinFreeBytes uint64
+	// InsecureGroupAccess leaves the directory's group the rights that it has. Set it
+	// where a volume is given to a container by its group (fsGroup in Kubernetes) and
+	// the store is in the volume's root, and where that group is nobody else's. Default
+	// false: the directory is made 0700 and its files 0600, whatever the umask, and Open
+	// fails where it cannot. The rights of all others are taken away in any case.
+	InsecureGroupAccess bool
 	// ReadAfterFailure lets Get, List and Usage go on after a commit has failed.
 	// They may then show what is not on disk: a revocation, say, that the next
 	// start will not know. Default false: they fail with backend.ErrUnavailable, as
@@ -32,35 +44,9 @@ type Options struct {
 	IndexCacheBytes int64
 }
 
-// EncryptionKey is an AES key. It does not print.
-type EncryptionKey []byte
-
-const redacted = "[redacted]"
-
-// Format writes a redaction, for every verb.
-func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
-
-// LogValue returns a redaction: slog prints bytes without asking Format.
-func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns a redaction; JSON uses it too.
-func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// Format writes the directory, for every verb: BadgerDB's options, which s points to,
-// hold the encryption key.
-func (s *Store) Format(f fmt.State, _ rune) {
-	if s == nil {
-		_, _ = f.Write([]byte("<nil>"))
-		return
-	}
-	_, _ = fmt.Fprintf(f, "badger store in %q", s.dir)
-}
-
 const (
-	memTable       = 16 << 20
-	defaultMinFree = 256 << 20
-	// Open needs room to write out the memtables that it recovers.
-	openFree = 4 * memTable
+	memTable  = 16 << 20
+	topTables = 5 // in level 0, until it is compacted
 )
 
 // resolved fills in defaults and refuses what BadgerDB would panic on.
@@ -74,6 +60,7 @@ func (o Options) resolved() (Options, error) {
 	if o.MinFreeBytes == 0 {
 		o.MinFreeBytes = defaultMinFree
 	}
+	o.MinFreeBytes = max(o.MinFreeBytes, leastMinFree)
 	if o.IndexCacheBytes < 0 {
 		return o, fmt.Errorf("badger: IndexCacheBytes %d is negative", o.IndexCacheBytes)
 	}
@@ -92,6 +79,7 @@ func (o Options) engine(dir string) badgerdb.Options {
 		WithMemTableSize(memTable).
 		WithNumMemtables(3).
 		WithNumCompactors(2).
+		WithNumLevelZeroTables(topTables).
 		WithValueLogFileSize(16 << 20).
 		WithCompression(bopts.None).
 		WithBlockCacheSize(0).

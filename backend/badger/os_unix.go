@@ -3,29 +3,23 @@
 package badger
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// lockDir takes the lock that BadgerDB will take, to say clearly when it is held.
+// inUse reports whether lockDir failed because somebody has the lock.
+func inUse(err error) bool { return errors.Is(err, unix.EWOULDBLOCK) }
+
+// lockDir takes the lock that BadgerDB will take.
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil // closing unlocks
-}
-
-// freeBytes is what this process may still write on the file system of dir.
-func freeBytes(dir string) (uint64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return uint64(st.Bavail) * uint64(st.Bsize), nil
 }

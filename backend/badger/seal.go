@@ -9,23 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
+	"github.com/fobkit/fob/backend"
 	"golang.org/x/crypto/chacha20poly1305"
 )
-
-// BackupKey seals backups: 32 bytes from a cryptographic source, kept elsewhere
-// than the backups. It does not print.
-type BackupKey []byte
-
-// LogValue returns a redaction: slog prints bytes without asking Format.
-func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText returns a redaction; JSON uses it too.
-func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// Format writes a redaction, for every verb.
-func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
 // A sealed stream is a header (magic, 32 random bytes) and chunks, each a
 // length and a ChaCha20-Poly1305 box of up to 64 KiB. The key of a stream is
@@ -41,9 +28,16 @@ const (
 	chunkLen  = 64 << 10
 )
 
+func (k BackupKey) check() error {
+	if len(k) != chacha20poly1305.KeySize {
+		return fmt.Errorf("badger: %w: backup key of %d bytes, want %d", backend.ErrInvalid, len(k), chacha20poly1305.KeySize)
+	}
+	return nil
+}
+
 func streamCipher(key BackupKey, header []byte) (cipher.AEAD, error) {
-	if len(key) != chacha20poly1305.KeySize {
-		return nil, fmt.Errorf("badger: backup key of %d bytes, want %d", len(key), chacha20poly1305.KeySize)
+	if err := key.check(); err != nil {
+		return nil, err
 	}
 	k, err := hkdf.Key(sha256.New, key, header, "fob badger backup", chacha20poly1305.KeySize)
 	if err != nil {

@@ -19,6 +19,8 @@ type op struct {
 	apply func(*batch) error
 	size  int // bytes it may add, roughly
 	alone bool
+	// urgent ends something or makes room: it may use the reserve on a full disk.
+	urgent bool
 
 	// state settles who has the op when its caller gives up: cancelled while still
 	// queued it surely was not applied.
@@ -140,12 +142,14 @@ func (s *Store) commit(ops []*op) {
 	if s.hooks.batched != nil {
 		s.hooks.batched(len(ops))
 	}
-	if err := s.writable(); err != nil {
+	if failed := s.failed.Load(); failed != nil {
+		err := fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
 		for _, o := range ops {
 			o.err = err
 		}
 		return
 	}
+	room, low := s.room()
 	b := &batch{txn: s.db.NewTransaction(true), seq: s.head.Load(), trimmed: s.floor.Load()}
 	defer b.txn.Discard()
 	applied := make([]*op, 0, len(ops))
@@ -153,17 +157,26 @@ func (s *Store) commit(ops []*op) {
 		if !o.state.CompareAndSwap(queued, taken) {
 			continue // its caller has gone
 		}
-		if o.err = o.apply(b); o.err == nil {
+		if room == roomForNobody || room == roomForUrgent && !o.urgent {
+			o.err = low
+			continue
+		}
+		o.err = o.apply(b)
+		if s.hooks.applied != nil && o.err == nil {
+			o.err = s.hooks.applied()
+		}
+		if o.err == nil {
 			applied = append(applied, o)
 			continue
 		}
 		if !refusal(o.err) {
-			// The transaction may hold half of this op: nothing of it is written.
+			// The transaction may hold half of this op: nothing of it is written. What was
+			// answered so far rests on changes that are not made, refusals too.
 			err := fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, o.err)
-			for _, o := range append(applied, o) {
+			for _, o := range ops {
+				o.state.CompareAndSwap(queued, taken)
 				o.err = err
 			}
-			s.failRest(ops, err)
 			return
 		}
 	}
@@ -201,22 +214,6 @@ func (s *Store) commit(ops []*op) {
 	s.announce()
 }
 
-// failRest answers the ops that were not looked at.
-func (s *Store) failRest(ops []*op, err error) {
-	for _, o := range ops {
-		if o.state.CompareAndSwap(queued, taken) {
-			o.err = err
-		}
-	}
-}
-
-func (s *Store) writable() error {
-	if failed := s.failed.Load(); failed != nil {
-		return fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
-	}
-	return s.space()
-}
-
 // refusal reports whether an op's error is an answer, and not a failure.
 func refusal(err error) bool {
 	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) ||
@@ -238,7 +235,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	}
 	rec.Body = bytes.Clone(rec.Body) // the writer may outlast this call
 	var version uint64
-	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body)}
+	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body), urgent: backend.IsUrgent(ctx)}
 	o.apply = func(b *batch) (err error) {
 		version, err = b.put(rec, cond)
 		return err
@@ -292,7 +289,7 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	return s.submit(ctx, &op{size: 1024, apply: func(b *batch) error {
+	return s.submit(ctx, &op{size: 1024, urgent: true, apply: func(b *batch) error {
 		old, err := b.get(id)
 		if err != nil {
 			return err
@@ -356,7 +353,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		return 0, err
 	}
 	n := 0
-	err := s.submit(ctx, &op{alone: true, apply: func(b *batch) error {
+	err := s.submit(ctx, &op{alone: true, urgent: true, apply: func(b *batch) error {
 		due, err := s.dueBefore(b.txn, before.UnixMilli(), limit)
 		if err != nil {
 			return err

@@ -58,7 +58,7 @@ func (c *conn) setUp(u use) error {
 	var file, journal, locking string
 	var synchronous int
 	if err := errors.Join(
-		c.ask(`SELECT file FROM pragma_database_list WHERE name = 'main'`, &file),
+		c.ask(sqlFile, &file),
 		c.ask(`PRAGMA journal_mode`, &journal),
 		c.ask(`PRAGMA locking_mode`, &locking),
 		c.ask(`PRAGMA synchronous`, &synchronous),

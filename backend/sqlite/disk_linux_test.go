@@ -124,7 +124,7 @@ func TestPowerLoss(t *testing.T) {
 func TestADiskThatFillsUp(t *testing.T) {
 	dir, _ := image(t, 24)
 	file := filepath.Join(dir, "fob.db")
-	s := open(t, file, sqlite.Options{})
+	s := open(t, file, sqlite.Options{MinFreeBytes: 1}) // SQLite itself finds it full
 	first, err := s.Put(t.Context(), record(0), backend.IfAbsent())
 	require.NoError(t, err)
 
@@ -188,6 +188,76 @@ func TestADiskThatFillsUp(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Put(t.Context(), record(0), backend.IfVersion(first))
 	require.NoError(t, err)
+}
+
+// On a disk that is "full" what ends something goes on, and what makes room.
+func TestRevocationsGoOnFromTheReserve(t *testing.T) {
+	dir, _ := image(t, 64)
+	file := filepath.Join(dir, "fob.db")
+	s := open(t, file, sqlite.Options{})
+	keys := map[uint64]uint64{}
+	for i := range uint64(1500) {
+		rec := record(i)
+		if i >= 1000 {
+			rec.PurgeAt = 1
+		}
+		v, err := s.Put(t.Context(), rec, backend.IfAbsent())
+		require.NoError(t, err)
+		keys[i] = v
+	}
+	ballast, err := os.Create(filepath.Join(dir, "ballast"))
+	require.NoError(t, err)
+	for {
+		var st unix.Statfs_t
+		require.NoError(t, unix.Statfs(dir, &st))
+		if st.Bavail*uint64(st.Bsize) <= 12<<20 {
+			break
+		}
+		_, err := ballast.Write(make([]byte, 256<<10))
+		require.NoError(t, err)
+		require.NoError(t, ballast.Sync())
+	}
+	require.NoError(t, ballast.Close())
+	_, err = s.Put(t.Context(), record(5000), backend.IfAbsent())
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "disk nearly full")
+	_, err = s.Put(t.Context(), record(1), backend.IfVersion(keys[1]))
+	require.ErrorIs(t, err, backend.ErrUnavailable, "an ordinary change")
+	require.ErrorIs(t, s.AddUsage(t.Context(), []backend.Usage{{ID: record(1).ID, N: 1}}), backend.ErrUnavailable)
+	_, err = s.Get(t.Context(), record(5000).ID)
+	require.ErrorIs(t, err, backend.ErrNotFound)
+
+	urgent := backend.Urgent(t.Context())
+	for i := range uint64(1000) {
+		rec := record(i)
+		rec.Body = []byte("revoked")
+		_, err := s.Put(urgent, rec, backend.IfVersion(keys[i]))
+		require.NoError(t, err)
+		_, err = s.Put(urgent, record(10_000+i), backend.IfAbsent())
+		require.NoError(t, err)
+	}
+	purged, err := s.Purge(t.Context(), time.Now(), 1000)
+	require.NoError(t, err)
+	require.Equal(t, 500, purged)
+	require.NoError(t, s.Delete(t.Context(), record(10_000).ID, latest(t, s, 10_000)))
+	require.NoError(t, s.Maintain(t.Context()))
+	require.NoError(t, s.Close())
+	s = open(t, file, sqlite.Options{})
+	for i := range uint64(1000) {
+		rec, err := s.Get(t.Context(), record(i).ID)
+		require.NoError(t, err)
+		require.Equal(t, "revoked", string(rec.Body))
+	}
+	require.NoError(t, os.Remove(ballast.Name()))
+	_, err = s.Put(t.Context(), record(5000), backend.IfAbsent())
+	require.NoError(t, err)
+}
+
+func latest(t *testing.T, s *sqlite.Store, n uint64) uint64 {
+	t.Helper()
+	rec, err := s.Get(t.Context(), record(n).ID)
+	require.NoError(t, err)
+	return rec.Version
 }
 
 // A write whose commit met an I/O error has an unknown outcome; nothing is

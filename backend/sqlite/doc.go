@@ -45,13 +45,26 @@
 // what fob.Manager.ExportRevocations writes apart from the database, and give it to
 // ApplyRevocations before the restored file is used. Restore while no process has the file open.
 //
+// # Disk space
+//
+// While less than Options.MinFreeBytes (16 MiB) is free, new records and ordinary changes
+// are refused with backend.ErrUnavailable; what ends something and what makes room goes
+// on from that reserve, until SQLite itself finds the disk full (SQLITE_FULL: surely not
+// written). The write-ahead log is what grows most: it is moved into the database at each
+// 1,000 pages, 4 MiB, unless a reader that stays in one transaction prevents it. A
+// max_page_count that is reached stops what ends something too, for the store cannot see
+// it: set none, or one that is far off. The reserve is free space, which others on the
+// same file system can take.
+//
 // # What else to know
 //
 // In a process that uses the file, do not open and close it by other means than
 // SQLite, to copy or to hash it, say: closing any descriptor drops the process's locks
 // (POSIX advisory locks; modernc.org/sqlite.OFDLocking ends that on Linux). Nor rename
-// or remove it while it is open. A new file has mode 0600, and its log and index the
-// same. A damaged page makes reads that need it fail with backend.ErrCorrupt and writes
+// or remove it while it is open. The file has mode 0600, and its log and index the same:
+// what others may do with one that is there is taken from them (see
+// Options.InsecureGroupAccess). A copy that VACUUM INTO makes has the mode of the umask:
+// make it in a directory of mode 0700. A damaged page makes reads that need it fail with backend.ErrCorrupt and writes
 // with backend.ErrUnavailable. N of a backend.Usage stops at the largest int64. Purged
 // records leave their pages in the file, for others to use; VACUUM gives them back.
 package sqlite

@@ -66,7 +66,25 @@ func classified(what string, ph phase, err error) error {
 	case ph == reading && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 		return fmt.Errorf("sqlite: %s: %w", what, err)
 	}
+	if why := hint(err); why != "" {
+		return fmt.Errorf("sqlite: %s: %w: %w: %s", what, sentinel(ph, err), err, why)
+	}
 	return fmt.Errorf("sqlite: %s: %w: %w", what, sentinel(ph, err), err)
+}
+
+// hint says what SQLite's own text leaves out: what to do.
+func hint(err error) string {
+	switch primary(err) {
+	case code.SQLITE_CANTOPEN:
+		return "the file or its directory is not there, may not be written to by this process, or is on a file system that is mounted read-only; SQLite makes files beside the database, for reading too"
+	case code.SQLITE_READONLY, code.SQLITE_PERM:
+		return "the file, its directory, or a -wal or -shm file beside it may not be written to by this process, or is on a file system that is mounted read-only"
+	case code.SQLITE_FULL:
+		return "free space on the file system, or raise PRAGMA max_page_count"
+	case code.SQLITE_BUSY, code.SQLITE_LOCKED:
+		return "another connection holds the database: a long transaction, or locking_mode=EXCLUSIVE"
+	}
+	return ""
 }
 
 func sentinel(ph phase, err error) error {

@@ -12,6 +12,16 @@ func (s *Store) OnBatch(f func(int)) { s.hooks.batched = f }
 // OnCommit is called before each commit.
 func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 
+// OnApplied is called after each operation of a batch that succeeded; its error takes
+// the place of the engine's.
+func (s *Store) OnApplied(f func() error) { s.hooks.applied = f }
+
+// Waiting is how many operations wait for the writer.
+func (s *Store) Waiting() int { return len(s.queue) }
+
+// SetFree makes the file system look as if that much were free.
+func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
+
 // OnLook is called when a Watch has read the changes, before it delivers them.
 func (s *Store) OnLook(f func()) { s.hooks.looked = f }
 

@@ -21,6 +21,17 @@ type Options struct {
 	// processors that Go uses, at least 4. A Store takes more: one to write, one for
 	// Maintain, and one for each Watch.
 	Readers int
+	// MinFreeBytes is the free space on the file system below which new records and
+	// ordinary changes are refused. Default 16 MiB: four times what the write-ahead log
+	// usually takes. What is below it is a reserve for Delete, Purge, and what is written
+	// with a context of [backend.Urgent]; those go on until SQLite finds the disk full.
+	// Every process that writes to the file must have it, and nothing else fill the disk.
+	MinFreeBytes uint64
+	// InsecureGroupAccess leaves the file's group the rights that it has, for processes
+	// that run as different users of one group. Default false: Open makes the file, its
+	// log and its index 0600, whatever the umask, and fails where it cannot. The rights of
+	// all others are taken away in any case. New leaves the files as they are.
+	InsecureGroupAccess bool
 	// Logger gets warnings. Nil discards them.
 	Logger *slog.Logger
 }
@@ -29,6 +40,7 @@ const (
 	defaultBusyTimeout = 5 * time.Second
 	defaultPollEvery   = 20 * time.Millisecond
 	maxPollEvery       = 50 * time.Millisecond
+	defaultMinFree     = 16 << 20
 	minReaders         = 4
 	ownConns           = 3 // beside the readers: writer, upkeep, one Watch
 )
@@ -50,6 +62,9 @@ func (o Options) resolved() (Options, error) {
 	}
 	if o.PollEvery == 0 {
 		o.PollEvery = defaultPollEvery
+	}
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = defaultMinFree
 	}
 	if o.Readers == 0 {
 		o.Readers = max(minReaders, runtime.GOMAXPROCS(0))

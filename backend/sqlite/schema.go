@@ -59,6 +59,12 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 	// As a whole, for whoever makes the file, recovers it or changes its journal mode
 	// can be in the way of any step.
 	err = wait(ctx, nil, time.Now().Add(defaultBusyTimeout), func() error {
+		// Another application's file is left as it is, its journal mode too.
+		if own {
+			if err := errors.Join(c.exec(`PRAGMA busy_timeout = 0`), c.theirs()); err != nil {
+				return err
+			}
+		}
 		for _, text := range []string{`PRAGMA busy_timeout = 0`, `PRAGMA synchronous = FULL`, `PRAGMA journal_mode = WAL`, sqlBegin} {
 			if err := c.exec(text); err != nil {
 				return err
@@ -81,14 +87,13 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 
 // migrate runs in a transaction.
 func (c *conn) migrate(own bool) error {
-	var tables, ours, app int
-	if err := errors.Join(c.ask(sqlTables, &tables, &ours), c.ask(`PRAGMA application_id`, &app)); err != nil {
+	var tables, ours int
+	if err := c.ask(sqlTables, &tables, &ours); err != nil {
 		return err
 	}
 	if own && ours == 0 {
-		if tables > 0 || app != 0 {
-			return fmt.Errorf("%w: the file is another application's database (application_id %#x, %d tables); to share one, use Migrate and New",
-				ErrSettings, app, tables)
+		if err := c.theirs(); err != nil {
+			return err
 		}
 		if err := c.exec(fmt.Sprint(`PRAGMA application_id = `, applicationID)); err != nil {
 			return err
@@ -122,6 +127,19 @@ func (c *conn) migrate(own bool) error {
 	}
 	_, err = c.run(sqlSetSchemaVersion, want)
 	return err
+}
+
+// theirs refuses a file that is another application's.
+func (c *conn) theirs() error {
+	var tables, ours, app int
+	if err := errors.Join(c.ask(sqlTables, &tables, &ours), c.ask(`PRAGMA application_id`, &app)); err != nil {
+		return err
+	}
+	if ours == 0 && (tables > 0 || app != 0) {
+		return fmt.Errorf("%w: the file is another application's database (application_id %#x, %d tables); to share one, use Migrate and New",
+			ErrSettings, app, tables)
+	}
+	return nil
 }
 
 func newer(have, want int) error {

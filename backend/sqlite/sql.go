@@ -53,6 +53,8 @@ ON CONFLICT (id) DO UPDATE SET n = min(fob_usage.n, 9223372036854775807 - exclud
 	sqlSchemaVersion    = `SELECT v FROM fob_meta WHERE k = 'schema'`
 	sqlSetSchemaVersion = `INSERT INTO fob_meta (k, v) VALUES ('schema', $1) ON CONFLICT (k) DO UPDATE SET v = excluded.v`
 	sqlCreateMeta       = `CREATE TABLE IF NOT EXISTS fob_meta (k TEXT NOT NULL PRIMARY KEY, v INTEGER NOT NULL) STRICT, WITHOUT ROWID`
+	// SQLite only: where the database is.
+	sqlFile = `SELECT file FROM pragma_database_list WHERE name = 'main'`
 	// SQLite only: how many tables there are, and whether ours is among them.
 	sqlTables = `SELECT count(*), coalesce(sum(name = 'fob_meta'), 0) FROM sqlite_schema WHERE type = 'table'`
 )

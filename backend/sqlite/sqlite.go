@@ -5,10 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +20,8 @@ import (
 type Store struct {
 	opts  Options
 	db    *sql.DB
-	owned bool // Open made db, and Close closes it
+	owned bool   // Open made db, and Close closes it
+	dir   string // of the database file
 
 	queue chan *op      // to the writer
 	stop  chan struct{} // closed by Close
@@ -51,6 +49,8 @@ type hooks struct {
 	commitError func() error         // in place of a commit's own answer
 	batched     func(operations int) // before a batch is evaluated
 	committing  func()               // after it, before it is committed
+	applied     func() error         // after each operation that succeeded, in place of its answer
+	freeBytes   func() uint64        // in place of the file system's
 	looked      func()               // after a Watch has read the changes
 	keep        uint64               // in place of keepChanges
 	batch       int                  // in place of maxChanges
@@ -67,17 +67,21 @@ var (
 
 // Open opens the database file at path, which is made with mode 0600 if it is not
 // there, and migrates it (see Migrate). The file is the store's alone: one that
-// holds something else is refused with ErrSettings. path is a file name, in which
-// no character is special; it is neither a URI nor ":memory:".
+// holds something else is refused with ErrSettings, and backend.ErrUnavailable says
+// what is wrong with its place: a file system that is read-only, a directory that is not
+// there, rights that are lacking. path is a file name, in which no character is special;
+// it is neither a URI nor ":memory:". What others may do with the file is taken from
+// them: see Options.InsecureGroupAccess.
 func Open(path string, opts Options) (*Store, error) {
 	opts, err := opts.resolved()
 	if err != nil {
 		return nil, err
 	}
-	dsn, err := prepareFile(path, opts)
+	path, err = prepareFile(path, opts)
 	if err != nil {
 		return nil, err
 	}
+	dsn := nameOf(path)
 	connector, err := engine.NewConnector(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: open: %w", err)
@@ -86,54 +90,15 @@ func Open(path string, opts Options) (*Store, error) {
 	ctx := context.Background()
 	err = migrate(ctx, db, true)
 	if err == nil {
+		err = tighten(path, opts)
+	}
+	if err == nil {
 		var s *Store
 		if s, err = start(ctx, db, opts, true); err == nil {
 			return s, nil
 		}
 	}
 	return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), db.Close())
-}
-
-// creating is held while a file is open by other means than SQLite.
-var creating sync.Mutex
-
-// prepareFile makes the file, so that nobody else can read it, and returns how the
-// driver names it.
-func prepareFile(path string, opts Options) (dsn string, err error) {
-	switch {
-	case path == "" || strings.HasPrefix(path, ":memory:"):
-		return "", fmt.Errorf("%w: a database in memory has no file; use backend/memory for that", ErrSettings)
-	case strings.HasPrefix(path, "file:"):
-		return "", fmt.Errorf("%w: Open takes a file name, not a URI; for a connection string, use sql.Open, Migrate and New", ErrSettings)
-	case strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("%w: a file name with a NUL in it", ErrSettings)
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return "", fmt.Errorf("sqlite: open: %w", err)
-	}
-	// With O_EXCL a file that is there is not opened: closing it again would drop the
-	// locks that another Store in this process has on it (POSIX, fcntl). Nor may one have
-	// locks on a new file before that is closed here.
-	creating.Lock()
-	defer creating.Unlock()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	switch {
-	case err == nil:
-		err = f.Close()
-	case errors.Is(err, os.ErrExist):
-		var info os.FileInfo
-		if info, err = os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-			opts.Logger.Warn("sqlite: the database file can be read by others; make it 0600", "mode", info.Mode().String())
-		}
-	}
-	if err != nil {
-		return "", fmt.Errorf("sqlite: open: %w: %w", backend.ErrUnavailable, err)
-	}
-	slashed := filepath.ToSlash(path)
-	if !strings.HasPrefix(slashed, "/") { // a drive letter
-		slashed = "/" + slashed
-	}
-	return (&url.URL{Scheme: "file", Path: slashed}).String(), nil
 }
 
 // New makes a store of a database that the caller has opened, with the driver
@@ -178,7 +143,8 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		s.end()
 		return nil, err
 	}
-	if err = w.checkSchema(); err == nil {
+	if err = errors.Join(w.checkSchema(), w.ask(sqlFile, &s.dir)); err == nil {
+		s.dir = filepath.Dir(s.dir)
 		var r *conn
 		if r, err = s.dial(ctx, forReading); err == nil {
 			s.readers.push(r)

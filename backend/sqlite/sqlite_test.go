@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,13 +35,18 @@ func TestMain(m *testing.M) {
 	if file == "" {
 		os.Exit(m.Run())
 	}
-	store, err := sqlite.Open(file, sqlite.Options{})
+	does := os.Getenv(childDoes)
+	store, err := sqlite.Open(file, sqlite.Options{InsecureGroupAccess: does == "open for the group"})
+	if strings.HasPrefix(does, "open") {
+		fmt.Print(err)
+		os.Exit(0)
+	}
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	arg, _ := strconv.Atoi(os.Getenv(childArg))
-	switch os.Getenv(childDoes) {
+	switch does {
 	case "kill":
 		backendtest.KillWriter(store, os.Stdout, arg)
 	case "power":
@@ -96,6 +102,16 @@ func TestContract(t *testing.T) {
 			file := files[s]
 			mu.Unlock()
 			return at(t, file)
+		},
+		Scarce: func(_ *testing.T, s backend.Store) {
+			s.(*sqlite.Store).SetFree(func() uint64 { return 1 << 20 })
+		},
+		Batches: func(_ *testing.T, s backend.Store) backendtest.Batches {
+			q := s.(*sqlite.Store)
+			return backendtest.Batches{
+				OnBatch:   func(f func()) { q.OnBatch(func(int) { f() }) },
+				OnApplied: q.OnApplied, Waiting: q.Waiting,
+			}
 		},
 		Kill: func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "fob.db")

@@ -23,7 +23,9 @@ type op struct {
 	apply func(*batch) error
 	size  int  // bytes it may add, roughly
 	alone bool // it is long enough to be a transaction by itself
-	until time.Time
+	// urgent ends something or makes room: it may use the reserve on a full disk.
+	urgent bool
+	until  time.Time
 
 	// state settles who has the op when its caller gives up: cancelled while still
 	// queued it surely was not applied.
@@ -191,9 +193,14 @@ func (w *writer) commit(ops []*op) {
 	if w.hooks.batched != nil {
 		w.hooks.batched(len(ops))
 	}
+	low := w.low()
 	live := make([]*op, 0, len(ops))
 	for _, o := range ops {
-		if o.state.CompareAndSwap(queued, taken) { // else its caller has gone
+		switch {
+		case !o.state.CompareAndSwap(queued, taken): // its caller has gone
+		case low != nil && !o.urgent:
+			o.err = low
+		default:
 			live = append(live, o)
 		}
 	}
@@ -239,7 +246,10 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 	}
 	head, applied := b.seq, 0
 	for i, o := range ops {
-		if o.err = o.apply(b); o.err == nil {
+		if o.err = o.apply(b); o.err == nil && w.hooks.applied != nil {
+			o.err = w.hooks.applied()
+		}
+		if o.err == nil {
 			applied++
 		} else if !refusal(o.err) {
 			err := o.err
@@ -313,7 +323,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	}
 	rec.Body = append([]byte{}, rec.Body...) // the writer may outlast this call; and nil would be NULL
 	var version uint64
-	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body)}
+	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body), urgent: backend.IsUrgent(ctx)}
 	o.apply = func(b *batch) (err error) {
 		version, err = b.put(&rec, cond)
 		return err
@@ -368,7 +378,7 @@ func (b *batch) differs(id backend.ID, version uint64) error {
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	return s.submit(ctx, &op{size: 1024, apply: func(b *batch) error {
+	return s.submit(ctx, &op{size: 1024, urgent: true, apply: func(b *batch) error {
 		if version > math.MaxInt64 {
 			return b.differs(id, version)
 		}
@@ -413,7 +423,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		return 0, err
 	}
 	n := 0
-	err := s.submit(ctx, &op{alone: true, apply: func(b *batch) error {
+	err := s.submit(ctx, &op{alone: true, urgent: true, apply: func(b *batch) error {
 		type record struct {
 			id      backend.ID
 			version uint64

@@ -65,10 +65,11 @@ func TestMisuse(t *testing.T) {
 func TestAFile(t *testing.T) {
 	fob := build(t)
 	file := filepath.Join(t.TempDir(), "fob.db")
-	for range 2 {
+	for again := range 2 {
 		out, errs, status := fob("migrate", "-sqlite", file)
 		require.Zero(t, status, errs)
 		require.Contains(t, out, "up to date")
+		require.Equal(t, again == 0, strings.Contains(out, "was not there"), "a name that is wrong is not passed over")
 	}
 	store, err := sqlite.Open(file, sqlite.Options{})
 	require.NoError(t, err)

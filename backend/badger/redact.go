@@ -1,0 +1,64 @@
+package badger
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// EncryptionKey is an AES key. It does not print: fmt, slog, and the encodings of the
+// standard library and of YAML show a redaction. It is a byte slice all the same, which
+// what walks values by reflection can read: fmt where a struct that holds it is given to
+// %p, or anything to a %w outside of Errorf; a copy in an unexported field; a diff of
+// testify.
+type EncryptionKey []byte
+
+// BackupKey seals backups: 32 bytes from a cryptographic source, kept elsewhere than
+// the backups. It does not print, as [EncryptionKey] does not.
+type BackupKey []byte
+
+const redacted = "[redacted]"
+
+// Format writes a redaction, for every verb.
+func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// String returns a redaction, for printers that do not know of Format.
+func (EncryptionKey) String() string { return redacted }
+
+// LogValue returns a redaction: slog prints bytes without asking Format.
+func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a redaction; JSON, XML and YAML use it too.
+func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalBinary returns a redaction; gob uses it.
+func (EncryptionKey) MarshalBinary() ([]byte, error) { return []byte(redacted), nil }
+
+// Format writes a redaction, for every verb.
+func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// String returns a redaction, for printers that do not know of Format.
+func (BackupKey) String() string { return redacted }
+
+// LogValue returns a redaction: slog prints bytes without asking Format.
+func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a redaction; JSON, XML and YAML use it too.
+func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalBinary returns a redaction; gob uses it.
+func (BackupKey) MarshalBinary() ([]byte, error) { return []byte(redacted), nil }
+
+// Format writes the directory, for every verb: BadgerDB's options, which s points to,
+// hold the encryption key.
+func (s *Store) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// String returns the directory, for printers that do not know of Format.
+func (s *Store) String() string {
+	if s == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("badger store in %q", s.dir)
+}
+
+// LogValue is as String.
+func (s *Store) LogValue() slog.Value { return slog.StringValue(s.String()) }
