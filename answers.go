@@ -113,6 +113,15 @@ func (a *answers) forget(records ...backend.ID) {
 	}
 }
 
+// version is that of the native key's record of which an entry was made; zero if it is
+// none that is good.
+func (a *answers) version(id backend.ID) uint64 {
+	if e, ok := a.keys.Peek(cache.Key(id)); ok && e.form >= 0 {
+		return e.key.version
+	}
+	return 0
+}
+
 // clear forgets everything.
 func (a *answers) clear() {
 	a.subjects.Clear()
@@ -159,6 +168,8 @@ type query struct {
 	seen      Digest
 	at        cache.Key // where the answer is remembered
 	id        ID        // of a native key
+
+	pins pins // what the load reads
 
 	// What memory has, if it is too old to be believed.
 	oldKey   *keyEntry
@@ -288,8 +299,25 @@ func isOutage(err error) bool {
 	return true
 }
 
-// load finds the answer out, from the store.
+// load finds the answer out, from the store. What is found to have changed is read once
+// more, for the answer that was made while that was found is not remembered.
 func (m *Manager) load(ctx context.Context, q *query) found {
+	f, differs := m.loadOnce(ctx, q)
+	if differs && q.how == cached && f.outage() == nil {
+		if again, _ := m.loadOnce(ctx, q); again.outage() == nil {
+			return again
+		}
+	}
+	return f
+}
+
+func (m *Manager) loadOnce(ctx context.Context, q *query) (f found, differs bool) {
+	defer func() { differs = m.newest.release(&q.pins) }()
+	return m.look(ctx, q), false
+}
+
+// look reads what there is.
+func (m *Manager) look(ctx context.Context, q *query) found {
 	switch q.form {
 	case tokenForm:
 		return m.loadToken(ctx, q)

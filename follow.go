@@ -16,6 +16,7 @@ import (
 // good.
 type marks struct {
 	follows bool // there is a feed; without one nothing is kept here
+	forget  func(...backend.ID)
 
 	mu  sync.RWMutex // guards all
 	all map[recordID]mark
@@ -36,7 +37,8 @@ func (s *marks) get(id recordID) mark {
 }
 
 // raise notes a mark, and reports whether it is news; an older state never replaces
-// a newer one, since epochs and instants only rise.
+// a newer one, since epochs and instants only rise. What was made from an older one is
+// forgotten before anybody can see the new one and tell of it.
 func (s *marks) raise(id recordID, to mark) bool {
 	if !s.follows {
 		return false
@@ -50,6 +52,7 @@ func (s *marks) raise(id recordID, to mark) bool {
 		s.all = make(map[recordID]mark)
 	}
 	s.all[id] = to
+	s.forget(id)
 	return true
 }
 
@@ -204,7 +207,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 			return err
 		}
 	}
-	m.answers.clear()
+	m.newest.clear()
 	return nil
 }
 

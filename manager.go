@@ -27,6 +27,7 @@ type Manager struct {
 	limiter *legacyhash.Limiter
 
 	answers   *answers
+	newest    *newest
 	marks     marks
 	fleet     fleet
 	recent    recent
@@ -87,13 +88,14 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg:        cfg,
-		store:      store,
 		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
 		usage:      newUsageLog(cfg.CacheEntries),
 	}
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err
 	}
+	m.newest = newNewest(m.answers, cfg.CacheEntries)
+	m.store, m.marks.forget = &seenStore{store, m}, m.forget
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
@@ -215,7 +217,7 @@ func (m *Manager) observeOutcome(e Event, err error) {
 
 // forget makes every remembered answer that depends on these records be found
 // anew: see answers.forget.
-func (m *Manager) forget(records ...backend.ID) { m.answers.forget(records...) }
+func (m *Manager) forget(records ...backend.ID) { m.newest.forget(records...) }
 
 // readKey reads a key from the store, not the cache.
 func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
