@@ -134,7 +134,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 	m.tryJoin(ctx)
 	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
 	for ctx.Err() == nil {
-		err := feed.Watch(ctx, token, func(b backend.Batch) error {
+		batch := func(b backend.Batch) error {
 			if token == nil || b.Reset {
 				// Told once is enough: should this fail, it is done again.
 				token = nil
@@ -150,9 +150,15 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			}
 			pause = followPause
 			if m.proven(b.AsOf) && m.health.follows(m.clock.now()) {
-				m.observe(Event{Type: EventFeedResumed})
+				m.report(Event{Type: EventFeedResumed})
 			}
 			return nil
+		}
+		err := guarded("", func() error {
+			return feed.Watch(ctx, token, func(b backend.Batch) error {
+				// Not through the store, which may hold a lock while it calls.
+				return guarded("", func() error { return batch(b) })
+			})
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
 			return
@@ -165,11 +171,8 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		}
 		err = storeError("fob: follow the feed", err)
 		m.health.lost(err, m.now())
-		m.observe(Event{Type: EventFeedLost, Err: err})
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause + jitter(pause/2)):
-		}
+		m.report(Event{Type: EventFeedLost, Err: err})
+		pauseFor(ctx, pause+jitter(pause/2))
 		pause = min(2*pause, followPauseMax)
 	}
 }

@@ -94,25 +94,31 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 // and does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
 	for _, made := range m.recent.list(m.clock.now()) {
-		var err error
-		switch rev := made.rev; {
-		case made.before != 0:
-			var already bool
-			if already, err = m.putMark(ctx, m.issuerMark(), made.before, 0, rev.Reason); !already {
-				m.observeOutcome(Event{Type: EventTokensRevoked, Reason: rev.Reason}, err)
-			}
-		case rev.Subject != "":
-			_, err = m.applyEpoch(ctx, rev)
-		default:
-			_, _, err = m.revokeID(ctx, rev.ID, rev.Reason)
-		}
+		err := guarded("", func() error { return m.reapplyOne(ctx, made) })
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):
 		case isOutage(err):
 			return err
 		default:
-			m.observe(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
+			m.report(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
 		}
 	}
 	return nil
+}
+
+func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
+	switch rev := made.rev; {
+	case made.before != 0:
+		already, err := m.putMark(ctx, m.issuerMark(), made.before, 0, rev.Reason)
+		if !already {
+			m.observeOutcome(Event{Type: EventTokensRevoked, Reason: rev.Reason}, err)
+		}
+		return err
+	case rev.Subject != "":
+		_, err := m.applyEpoch(ctx, rev)
+		return err
+	default:
+		_, _, err := m.revokeID(ctx, rev.ID, rev.Reason)
+		return err
+	}
 }

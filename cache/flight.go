@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,15 @@ type Flight[K comparable, V any] struct {
 	next   *Flight[K, V] // guarded by the shard's lock
 	landed chan struct{} // made by the first who waits; guarded by the shard's lock
 	value  V             // written before landed is closed
+
+	// Guarded by the shard's lock:
+	off       bool // nobody joins it any more
+	left      bool // see Leave; not to be used again
+	dismissed bool // landed is closed, and the value is nobody's; written before that
 }
+
+// ErrDismissed is what Wait returns of a flight that was given up on: see Dismiss.
+var ErrDismissed = errors.New("cache: the flight was given up on")
 
 // NewFlights makes an empty Flights.
 func NewFlights[K comparable, V any]() *Flights[K, V] {
@@ -65,7 +74,7 @@ func (f *Flights[K, V]) Join(k K, hash uint64) (fl *Flight[K, V], leads bool) {
 	if fl, s.spare = s.spare, nil; fl == nil {
 		fl = &Flight[K, V]{shard: s}
 	}
-	fl.key, fl.next, s.first = k, s.first, fl
+	fl.key, fl.next, s.first, fl.off = k, s.first, fl, false
 	return fl, true
 }
 
@@ -75,23 +84,86 @@ func (f *Flights[K, V]) Land(fl *Flight[K, V], v V) {
 	s := fl.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := &s.first
+	unused := !fl.off && !fl.left
+	fl.takeOff()
+	switch {
+	case fl.landed == nil && unused:
+		s.spare = fl // only its leader has seen it
+	case fl.landed != nil && !fl.dismissed:
+		fl.value = v
+		close(fl.landed)
+	}
+}
+
+// takeOff makes nobody join the flight any more. The caller has the shard's lock.
+func (fl *Flight[K, V]) takeOff() {
+	if fl.off {
+		return
+	}
+	at := &fl.shard.first
 	for *at != fl {
 		at = &(*at).next
 	}
-	*at, fl.next = fl.next, nil
-	if fl.landed == nil {
-		s.spare = fl // only its leader has seen it
+	*at, fl.next, fl.off = fl.next, nil, true
+}
+
+// Leave says that whoever led a flight has given up on it, and that it goes on alone: see
+// Left. From then on its leader may call Retire and Dismiss whenever it wants; after Land
+// they do nothing. It reports whether the flight can still be joined.
+func (f *Flights[K, V]) Leave(fl *Flight[K, V]) bool {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	fl.left = true
+	return !fl.off
+}
+
+// Left reports whether Leave was called for a flight.
+func (fl *Flight[K, V]) Left() bool {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	return fl.left
+}
+
+// Retire makes nobody join a flight any more: who comes later begins a new one. Those who
+// wait for it go on waiting.
+func (f *Flights[K, V]) Retire(fl *Flight[K, V]) {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	fl.takeOff()
+}
+
+// Dismiss is Retire that also sends away those who wait: one of them begins a new flight,
+// if they Join again, and the others join that one. It is for a flight that takes too
+// long. Its leader still calls Land, which tells nobody.
+func (f *Flights[K, V]) Dismiss(fl *Flight[K, V]) {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	fl.takeOff()
+	if fl.landed == nil || fl.done() {
 		return
 	}
-	fl.value = v
+	fl.dismissed = true
 	close(fl.landed)
 }
 
-// Wait returns what Land was given, or the error of ctx when that ends first.
+// done reports whether those who wait were let go. The caller has the shard's lock.
+func (fl *Flight[K, V]) done() bool {
+	select {
+	case <-fl.landed: // never, where it is nil
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait returns what Land was given, the error of ctx when that ends first, or
+// ErrDismissed.
 func (fl *Flight[K, V]) Wait(ctx context.Context) (v V, err error) {
 	select {
 	case <-fl.landed:
+		if fl.dismissed {
+			return v, ErrDismissed
+		}
 		return fl.value, nil
 	case <-ctx.Done():
 		return v, ctx.Err()
