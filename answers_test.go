@@ -633,7 +633,7 @@ func TestNobodyWaitsForLongForALoadThatHangs(t *testing.T) {
 		defer cancel()
 		wg.Go(func() {
 			_, err := m.Verify(patient, text)
-			require.ErrorIs(t, err, context.DeadlineExceeded, "its own read hangs, for as long as it wants to wait")
+			mustBeUnsure(t, err) // its own read hangs, for as long as it wants to wait
 		})
 		synctest.Wait()
 		before := gets(fault)
@@ -647,6 +647,7 @@ func TestNobodyWaitsForLongForALoadThatHangs(t *testing.T) {
 		pass(2 * time.Second)
 		require.Equal(t, before+1, gets(fault), "one of a thousand asks, and the others wait for it")
 		mustVerify(t, m, text)
+		cancel()
 		wg.Wait()
 	})
 }

@@ -37,32 +37,28 @@ const (
 func (m *Manager) collapse(ctx context.Context, q *query) found {
 	flights := m.answers.flights
 	// The first flight began before this call did; every later one began after it.
+	flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
 	for first, useless := true, 0; useless < joinTries; first = false {
-		flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
 		if leads {
 			return m.lead(ctx, q, flight)
 		}
 		outage, err := wait(ctx, flight)
 		switch {
-		case ctx.Err() != nil && err != nil:
+		case err != nil && ctx.Err() != nil:
 			return found{err: fmt.Errorf("fob: verify: %w", ctx.Err())}
-		case errors.Is(err, context.DeadlineExceeded):
-			// Of all who wait one asks for itself now, and the others wait for that one.
-			flights.Dismiss(flight)
-			continue
-		case err != nil: // somebody else's patience was over
-			continue
-		case outage != nil && first:
-			continue
-		case outage != nil:
+		case err != nil:
+			// It took too long. Of all who wait one asks for itself now.
+		case outage != nil && !first:
 			return found{err: outage}
+		case outage == nil:
+			// What the other one found is taken from memory only, and not from its hands:
+			// there it is no longer good if something changed before this call began.
+			if f, ok := m.recall(q); ok {
+				return f
+			}
+			useless++
 		}
-		// What the other one found is taken from memory only, and not from its hands:
-		// there it is no longer good if something changed before this call began.
-		if f, ok := m.recall(q); ok {
-			return f
-		}
-		useless++
+		flight, leads = flights.Succeed(flight)
 	}
 	return m.load(ctx, q)
 }

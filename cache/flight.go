@@ -39,11 +39,14 @@ type Flight[K comparable, V any] struct {
 	// Guarded by the shard's lock:
 	off       bool // nobody joins it any more
 	left      bool // see Leave; not to be used again
-	dismissed bool // landed is closed, and the value is nobody's; written before that
+	succeeded bool // landed is closed, and the value is nobody's; written before that
+
+	then *Flight[K, V] // see Succeed
 }
 
-// ErrDismissed is what Wait returns of a flight that was given up on: see Dismiss.
-var ErrDismissed = errors.New("cache: the flight was given up on")
+// ErrSucceeded is what Wait returns of a flight that somebody else has given up on: see
+// Flights.Succeed.
+var ErrSucceeded = errors.New("cache: the flight was given up on")
 
 // NewFlights makes an empty Flights.
 func NewFlights[K comparable, V any]() *Flights[K, V] {
@@ -61,6 +64,11 @@ func (f *Flights[K, V]) Join(k K, hash uint64) (fl *Flight[K, V], leads bool) {
 	s := &f.shards[(hi^lo)%uint64(len(f.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return f.join(s, k)
+}
+
+// join is Join for whoever has the lock of the shard.
+func (f *Flights[K, V]) join(s *flightShard[K, V], k K) (fl *Flight[K, V], leads bool) {
 	for fl := s.first; fl != nil; fl = fl.next {
 		if fl.key != k {
 			continue
@@ -89,7 +97,7 @@ func (f *Flights[K, V]) Land(fl *Flight[K, V], v V) {
 	switch {
 	case fl.landed == nil && unused:
 		s.spare = fl // only its leader has seen it
-	case fl.landed != nil && !fl.dismissed:
+	case fl.landed != nil && !fl.succeeded:
 		fl.value = v
 		close(fl.landed)
 	}
@@ -108,8 +116,8 @@ func (fl *Flight[K, V]) takeOff() {
 }
 
 // Leave says that whoever led a flight has given up on it, and that it goes on alone: see
-// Left. From then on its leader may call Retire and Dismiss whenever it wants; after Land
-// they do nothing. It reports whether the flight can still be joined.
+// Left. From then on Retire may be called for it at any time; after Land that does
+// nothing. It reports whether the flight can still be joined.
 func (f *Flights[K, V]) Leave(fl *Flight[K, V]) bool {
 	fl.shard.mu.Lock()
 	defer fl.shard.mu.Unlock()
@@ -132,18 +140,28 @@ func (f *Flights[K, V]) Retire(fl *Flight[K, V]) {
 	fl.takeOff()
 }
 
-// Dismiss is Retire that also sends away those who wait: one of them begins a new flight,
-// if they Join again, and the others join that one. It is for a flight that takes too
-// long. Its leader still calls Land, which tells nobody.
-func (f *Flights[K, V]) Dismiss(fl *Flight[K, V]) {
-	fl.shard.mu.Lock()
-	defer fl.shard.mu.Unlock()
-	fl.takeOff()
-	if fl.landed == nil || fl.done() {
-		return
+// Succeed is Join for those who waited for a flight that was of no use to them, or took
+// too long: all of them come to one flight, which one of them leads, and which began after
+// they came. Nobody joins the old one any more, and who still waits for it is told
+// ErrSucceeded. Its leader still calls Land, which tells nobody then.
+func (f *Flights[K, V]) Succeed(fl *Flight[K, V]) (next *Flight[K, V], leads bool) {
+	s := fl.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fl.then != nil {
+		f.joined.Add(1)
+		return fl.then, false
 	}
-	fl.dismissed = true
-	close(fl.landed)
+	fl.takeOff()
+	if !fl.done() {
+		fl.succeeded = true
+		close(fl.landed)
+	}
+	fl.then, leads = f.join(s, fl.key)
+	if leads {
+		fl.then.landed = make(chan struct{}) // for those who come to it when it has landed
+	}
+	return fl.then, leads
 }
 
 // done reports whether those who wait were let go. The caller has the shard's lock.
@@ -157,12 +175,12 @@ func (fl *Flight[K, V]) done() bool {
 }
 
 // Wait returns what Land was given, the error of ctx when that ends first, or
-// ErrDismissed.
+// ErrSucceeded.
 func (fl *Flight[K, V]) Wait(ctx context.Context) (v V, err error) {
 	select {
 	case <-fl.landed:
-		if fl.dismissed {
-			return v, ErrDismissed
+		if fl.succeeded {
+			return v, ErrSucceeded
 		}
 		return fl.value, nil
 	case <-ctx.Done():
