@@ -102,7 +102,7 @@ func (e *tokenEntry) answer(ms int64) (Credential, error) {
 func (m *Manager) loadToken(ctx context.Context, q *query) found {
 	ticket := m.answers.tokens.Begin()
 	if q.oldToken != nil {
-		return m.settleToken(ctx, q, ticket, q.oldToken.token)
+		return m.settleToken(ctx, q, ticket, q.oldToken.token.again())
 	}
 	text, err := paseto.Parse(q.presented)
 	if err != nil {
