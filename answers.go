@@ -3,10 +3,8 @@ package fob
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,10 +59,6 @@ const (
 	// absentEntries bounds what is remembered of credentials that do not exist.
 	absentEntries = 1024
 	glimpsedBits  = 13
-	// detachedMax bounds how many loads go on although their caller has left.
-	detachedMax = 64
-	// loadTimeout bounds such a load.
-	loadTimeout = 10 * time.Second
 	// With StaleIfError: how long a check that could be answered from memory waits for
 	// the store, and how long the store is left alone after it failed.
 	staleWait  = 250 * time.Millisecond
@@ -113,6 +107,15 @@ func (a *answers) forget(records ...backend.ID) {
 	}
 }
 
+// version is that of the native key's record of which an entry was made; zero if it is
+// none that is good.
+func (a *answers) version(id backend.ID) uint64 {
+	if e, ok := a.keys.Peek(cache.Key(id)); ok && e.form >= 0 {
+		return e.key.version
+	}
+	return 0
+}
+
 // clear forgets everything.
 func (a *answers) clear() {
 	a.subjects.Clear()
@@ -159,6 +162,8 @@ type query struct {
 	seen      Digest
 	at        cache.Key // where the answer is remembered
 	id        ID        // of a native key
+
+	pins pins // what the load reads
 
 	// What memory has, if it is too old to be believed.
 	oldKey   *keyEntry
@@ -280,7 +285,7 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 // isOutage reports whether err means that the store could not be asked, rather
 // than that it gave an answer which cannot be used.
 func isOutage(err error) bool {
-	for _, known := range []error{ErrRejected, ErrCorrupt, ErrPepper, ErrBusy, ErrClosed, ErrSealKey, backend.ErrClosed} {
+	for _, known := range []error{ErrRejected, ErrCorrupt, ErrPepper, ErrBusy, ErrClosed, ErrSealKey, errPanicked, backend.ErrClosed} {
 		if errors.Is(err, known) {
 			return false
 		}
@@ -288,8 +293,25 @@ func isOutage(err error) bool {
 	return true
 }
 
-// load finds the answer out, from the store.
+// load finds the answer out, from the store. What is found to have changed is read once
+// more, for the answer that was made while that was found is not remembered.
 func (m *Manager) load(ctx context.Context, q *query) found {
+	f, differs := m.loadOnce(ctx, q)
+	if differs && q.how == cached && f.outage() == nil {
+		if again, _ := m.loadOnce(ctx, q); again.outage() == nil {
+			return again
+		}
+	}
+	return f
+}
+
+func (m *Manager) loadOnce(ctx context.Context, q *query) (f found, differs bool) {
+	defer func() { differs = m.newest.release(&q.pins) }()
+	return m.look(ctx, q), false
+}
+
+// look reads what there is.
+func (m *Manager) look(ctx context.Context, q *query) found {
 	switch q.form {
 	case tokenForm:
 		return m.loadToken(ctx, q)
@@ -297,104 +319,6 @@ func (m *Manager) load(ctx context.Context, q *query) found {
 		return m.loadForeign(ctx, q)
 	}
 	return m.loadKey(ctx, q)
-}
-
-// joinTries bounds how often a caller waits for answers that turn out to be of no
-// use to it before it loads its own.
-const joinTries = 3
-
-// collapse loads, or waits for the same load of another caller.
-func (m *Manager) collapse(ctx context.Context, q *query) found {
-	for range joinTries {
-		flight, leads := m.answers.flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
-		if leads {
-			return m.lead(ctx, q, flight)
-		}
-		outage, err := flight.Wait(ctx)
-		if err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
-		}
-		if outage != nil {
-			return found{err: outage}
-		}
-		// What the other one found is taken from memory only, and not from its hands:
-		// there it is no longer good if something changed before this call began.
-		if f, ok := m.recall(q); ok {
-			return f
-		}
-	}
-	return m.load(ctx, q)
-}
-
-// recall looks for an answer that came into memory while q waited. How old it may
-// be is counted from when q began.
-func (m *Manager) recall(q *query) (f found, ok bool) {
-	if q.form == tokenForm {
-		if e, ok := m.answers.tokens.Get(q.at, q.now.mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
-			return found{token: e}, true
-		}
-	} else if e, ok := m.answers.keys.Get(q.at, q.now.mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
-		return found{key: e}, true
-	}
-	if err := m.knownAbsent(q); err != nil {
-		return found{err: err}, true
-	}
-	return found{}, false
-}
-
-// errAbandoned is what those are told who wait for a load that panicked.
-var errAbandoned = errors.New("fob: verify: the load was abandoned")
-
-// lead loads for everybody who waits. The load runs in the first caller's
-// goroutine, which costs nothing; when that caller leaves before its end, it goes
-// on in one of its own, so that nobody suffers from somebody else's deadline, and
-// a store that is slower than all deadlines still fills the cache.
-func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) found {
-	outage, handedOver := errAbandoned, false
-	defer func() {
-		if !handedOver {
-			m.answers.flights.Land(flight, outage)
-		}
-	}()
-	f := m.load(ctx, q)
-	outage = f.outage()
-	if outage != nil && ctx.Err() != nil {
-		outage = nil // that is this caller's own; the others look for themselves
-		rest := *q
-		rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
-		handedOver = m.detach(ctx, func(ctx context.Context) {
-			outage := errAbandoned
-			defer func() { m.answers.flights.Land(flight, outage) }()
-			rest.now = m.moment()
-			late := m.load(ctx, &rest)
-			outage = late.outage()
-		})
-	}
-	return f
-}
-
-// detach runs a load that its caller did not wait for, unless too many run. Close
-// ends it and waits.
-func (m *Manager) detach(ctx context.Context, load func(context.Context)) bool {
-	m.life.Lock()
-	defer m.life.Unlock()
-	if m.closed.Load() || m.detached >= detachedMax {
-		return false
-	}
-	m.detached++
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	stop := context.AfterFunc(m.running, cancel)
-	m.done.Go(func() {
-		defer func() {
-			stop()
-			cancel()
-			m.life.Lock()
-			m.detached--
-			m.life.Unlock()
-		}()
-		load(ctx)
-	})
-	return true
 }
 
 // absence is what is remembered of a credential that was not accepted and is not

@@ -24,8 +24,11 @@ func (t moment) age(at int64) int64 {
 	return t.mono - at
 }
 
-// wall is the wall time in Unix milliseconds of a monotonic instant near this one.
-func (t moment) wall(mono int64) int64 { return t.ms - (t.mono-mono)/int64(time.Millisecond) }
+// wall is the wall time in Unix milliseconds of a monotonic instant near this one, or a
+// little earlier: what is told to be known as of it must not be claimed of a later one.
+func (t moment) wall(mono int64) int64 {
+	return t.ms - (t.mono-mono+int64(time.Millisecond)-1)/int64(time.Millisecond)
+}
 
 // feedAge is how long ago the feed last proved that it has told everything; negative if
 // it never has.

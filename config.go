@@ -210,6 +210,9 @@ func (c Config) resolved() (Config, error) {
 		c.Tokens = resolved
 		problems = append(problems, more...)
 	}
+	if c.Observer != nil && missing(c.Observer) {
+		problem("Observer is a nil pointer or function")
+	}
 	if c.CacheEntries < 1 {
 		problem("CacheEntries %d, at least 1", c.CacheEntries)
 	}

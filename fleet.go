@@ -145,7 +145,7 @@ func (m *Manager) tryJoin(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
 	if err := m.joinFleet(ctx); err != nil && m.running.Err() == nil {
-		m.observe(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: join the fleet: %w", err)})
+		m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: join the fleet: %w", err)})
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 // good.
 type marks struct {
 	follows bool // there is a feed; without one nothing is kept here
+	forget  func(...backend.ID)
 
 	mu  sync.RWMutex // guards all
 	all map[recordID]mark
@@ -55,7 +56,8 @@ func (s *marks) get(id recordID) mark {
 }
 
 // raise notes a mark, and reports whether it is news; an older state never replaces
-// a newer one, since epochs and instants only rise.
+// a newer one, since epochs and instants only rise. What was made from an older one is
+// forgotten before anybody can see the new one and tell of it.
 func (s *marks) raise(id recordID, to mark) bool {
 	if !s.follows {
 		return false
@@ -69,6 +71,7 @@ func (s *marks) raise(id recordID, to mark) bool {
 		s.all = make(map[recordID]mark)
 	}
 	s.all[id] = to
+	s.forget(id)
 	return true
 }
 
@@ -171,7 +174,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 	m.tryJoin(ctx)
 	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
 	for ctx.Err() == nil {
-		err := feed.Watch(ctx, token, func(b backend.Batch) error {
+		batch := func(b backend.Batch) error {
 			if token == nil || b.Reset {
 				// Told once is enough: should this fail, it is done again.
 				token = nil
@@ -187,9 +190,15 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			}
 			pause = followPause
 			if m.proven(b.AsOf) && m.health.follows(m.clock.now()) {
-				m.observe(Event{Type: EventFeedResumed})
+				m.report(Event{Type: EventFeedResumed})
 			}
 			return nil
+		}
+		err := guarded("", func() error {
+			return feed.Watch(ctx, token, func(b backend.Batch) error {
+				// Not through the store, which may hold a lock while it calls.
+				return guarded("", func() error { return batch(b) })
+			})
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
 			return
@@ -202,11 +211,8 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		}
 		err = storeError("fob: follow the feed", err)
 		m.health.lost(err, m.now())
-		m.observe(Event{Type: EventFeedLost, Err: err})
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause + jitter(pause/2)):
-		}
+		m.report(Event{Type: EventFeedLost, Err: err})
+		pauseFor(ctx, pause+jitter(pause/2))
 		pause = min(2*pause, followPauseMax)
 	}
 }
@@ -244,7 +250,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 			return err
 		}
 	}
-	m.answers.clear()
+	m.newest.clear()
 	return nil
 }
 

@@ -410,6 +410,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 	refs := make([]cache.Ref, 0, cache.MaxRefs)
 	for _, ref := range aliases {
 		refs = append(refs, cache.Ref(ref))
+		m.newest.pin(&q.pins, ref)
 		led, err := m.readAlias(ctx, ref)
 		if errors.Is(err, ErrNotFound) || err == nil && led.pending {
 			continue
@@ -418,6 +419,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 			return found{err: fmt.Errorf("fob: verify: %w", err)}
 		}
 		refs = append(refs, cache.Ref(led.target))
+		m.newest.pin(&q.pins, backend.ID(led.target))
 		rec, err := m.store.Get(ctx, backend.ID(led.target))
 		if errors.Is(err, backend.ErrNotFound) {
 			continue // purged

@@ -91,7 +91,7 @@ const silence = 10 * backend.HeartbeatEvery
 // that is half open, or a store that is looking for its server.
 func (m *Manager) noticeSilence() {
 	if m.health.silent(m.clock.now(), max(silence, m.cfg.MaxStaleness)) {
-		m.observe(Event{Type: EventFeedLost, Err: errSilent})
+		m.report(Event{Type: EventFeedLost, Err: errSilent})
 	}
 }
 

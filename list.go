@@ -123,6 +123,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 func (m *Manager) keep(ctx context.Context, q Query, now time.Time, at moment, records []backend.Record) ([]Credential, error) {
 	var kept []Credential
 	for i := range records {
+		m.saw(&records[i])
 		k, err := m.current(ctx, &query{how: cached, now: at}, &records[i])
 		if err != nil {
 			return nil, err
@@ -170,6 +171,7 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 // current decodes a key that was read for q, and adds what its subject's record
 // says of it.
 func (m *Manager) current(ctx context.Context, q *query, rec *backend.Record) (*Key, error) {
+	defer m.newest.release(&q.pins)
 	k, err := decodeKey(rec)
 	if err != nil {
 		return nil, err
@@ -205,7 +207,6 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	if err != nil {
 		return nil, storeError("read", err)
 	}
-	m.forget(rec.ID) // it may be newer than what is remembered, and no Verify after this may go back
 	return m.current(ctx, &q, &rec)
 }
 

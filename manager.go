@@ -27,6 +27,7 @@ type Manager struct {
 	limiter *legacyhash.Limiter
 
 	answers   *answers
+	newest    *newest
 	marks     marks
 	fleet     fleet
 	recent    recent
@@ -79,7 +80,7 @@ const upkeepTimeout = 10 * time.Second
 // Close ends. A Config
 // that cannot work is ErrInvalid, with every problem named.
 func New(store backend.Store, cfg Config) (*Manager, error) {
-	if store == nil {
+	if missingStore(store) {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)
 	}
 	cfg, err := cfg.resolved()
@@ -88,13 +89,15 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg:        cfg,
-		store:      store,
 		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
 		usage:      newUsageLog(cfg.CacheEntries),
 	}
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err
 	}
+	m.rotations.turn = newTurn()
+	m.newest = newNewest(m.answers, cfg.CacheEntries)
+	m.store, m.marks.forget = &seenStore{store, m}, m.forget
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
@@ -121,9 +124,9 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks.follows = follows && lists
-	m.done.Go(func() { m.upkeep(m.running) })
+	m.background("upkeep", m.upkeep)
 	if m.marks.follows {
-		m.done.Go(func() { m.followFeed(m.running, feed, lister) })
+		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })
 	}
 	return m, nil
 }
@@ -150,6 +153,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 	flush := time.NewTicker(m.cfg.UsageInterval)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
+	var more <-chan time.Time // when the sweep goes on that has not come to its end
 	if m.marks.follows {
 		t := time.NewTicker(max(m.cfg.MaxStaleness/2, followPauseMax/2))
 		defer t.Stop()
@@ -168,9 +172,10 @@ func (m *Manager) upkeep(ctx context.Context) {
 		defer t.Stop()
 		sweep = t.C
 	}
+	var sweeping sweepParts
 	for {
 		var task func(context.Context) error
-		within := ctx
+		within, sweeps := ctx, false
 		select {
 		case <-ctx.Done():
 			return
@@ -184,13 +189,29 @@ func (m *Manager) upkeep(ctx context.Context) {
 			m.tryJoin(ctx)
 			continue
 		case <-sweep:
-			task = func(ctx context.Context) error { _, err := m.Sweep(ctx); return err }
+			sweeping, sweeps = allSweeps, true
+		case <-more:
+			sweeps = true
 		}
+		if sweeps {
+			more = nil
+			task = func(ctx context.Context) (err error) {
+				_, sweeping, err = m.sweep(ctx, sweeping)
+				return err
+			}
+		}
+		began := m.clock.now().mono
 		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
-		if err := task(bounded); err != nil && ctx.Err() == nil {
-			m.observe(Event{Type: EventUpkeepFailed, Err: err})
-		}
+		err := guarded("", func() error { return task(bounded) })
 		cancel()
+		if err != nil && ctx.Err() == nil {
+			m.report(Event{Type: EventUpkeepFailed, Err: err})
+		}
+		if sweeps && err == nil && sweeping != (sweepParts{}) {
+			// The others who use the store, and the writing of usage, have at least as much
+			// of the time.
+			more = time.After(max(sweepPause, time.Duration(m.clock.now().mono-began)))
+		}
 	}
 }
 
@@ -216,7 +237,7 @@ func (m *Manager) observeOutcome(e Event, err error) {
 
 // forget makes every remembered answer that depends on these records be found
 // anew: see answers.forget.
-func (m *Manager) forget(records ...backend.ID) { m.answers.forget(records...) }
+func (m *Manager) forget(records ...backend.ID) { m.newest.forget(records...) }
 
 // readKey reads a key from the store, not the cache.
 func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {

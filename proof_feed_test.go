@@ -127,6 +127,12 @@ func TestTheProofBites(t *testing.T) {
 	t.Run("no version floor", func(t *testing.T) {
 		bites(t, func(seed uint64) int { return int(races(t, seed, 20_000, fob.BreakTickets).violations) })
 	})
+	t.Run("what is read is not compared with what is remembered", func(t *testing.T) {
+		bites(t, func(seed uint64) int {
+			n, _ := toldRound(t, lagging(proofStores(t)["memory"](t), seed), seed, fob.BreakNewest)
+			return n
+		})
+	})
 	t.Run("no feed", func(t *testing.T) {
 		// It says that it has told everything, and tells nothing.
 		deaf := func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {

@@ -30,9 +30,14 @@ import (
 
 // action is what was asked for.
 type action struct {
-	verb   string // verify, disable, enable, scope, revoke, revoke subject
+	verb   string // verify, fresh, get, list, disable, enable, scope, revoke, revoke subject
 	scope  fob.Scope
 	worker int
+}
+
+// looks reports whether an action asks what a key is, and changes nothing.
+func (a action) looks() bool {
+	return slices.Contains([]string{"verify", "fresh", "get", "list"}, a.verb)
 }
 
 // outcome is what was answered.
@@ -52,7 +57,7 @@ var keyModel = (&porcupine.NondeterministicModel{
 	Init: func() []any { return []any{keyState{status: fob.StatusActive, scope: "scope:0"}} },
 	Step: func(state, input, output any) []any {
 		s, in, out := state.(keyState), input.(action), output.(outcome)
-		if in.verb == "verify" {
+		if in.looks() {
 			right := outcome{what: "accepted", scope: s.scope}
 			switch s.status {
 			case fob.StatusDisabled:
@@ -164,10 +169,26 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 		var out outcome
 		call := p.at()
 		switch dice := r.IntN(100); {
-		case dice < 80:
+		case dice < 56:
 			in.verb = "verify"
-			cred, err := m.Verify(ctx, k.text)
-			out = verified(cred, err)
+			out = verified(m.Verify(ctx, k.text))
+		case dice < 64:
+			in.verb = "fresh"
+			out = verified(m.Fresh().Verify(ctx, k.text))
+		case dice < 72:
+			in.verb = "get"
+			out = statusOf(m.Get(ctx, k.id))
+		case dice < 80:
+			in.verb = "list"
+			page, err := m.List(ctx, fob.Query{Subject: k.name})
+			if err == nil && len(page.Credentials) != 1 {
+				err = fmt.Errorf("%w: %d keys of one", fob.ErrRejected, len(page.Credentials))
+			}
+			if err != nil {
+				out = verified(nil, err)
+			} else {
+				out = statusOf(page.Credentials[0], nil)
+			}
 		case dice < 87:
 			in.verb = "disable"
 			out = changed(m.Disable(ctx, k.id))
@@ -215,6 +236,19 @@ func verified(cred fob.Credential, err error) outcome {
 		return outcome{what: err.Error()} // there is no right time for it
 	}
 	return outcome{what: "unsure"}
+}
+
+// statusOf is what the status of a key says, as a verification would.
+func statusOf(cred fob.Credential, err error) outcome {
+	if err == nil {
+		switch cred.StatusAt(time.Now()) {
+		case fob.StatusDisabled:
+			err = fob.ErrDisabled
+		case fob.StatusRevoked:
+			err = fob.ErrRevoked
+		}
+	}
+	return verified(cred, err)
 }
 
 func changed(err error) outcome {
@@ -276,7 +310,7 @@ func (p *proof) violations(t *testing.T, workers, operations int, pause time.Dur
 func echoed(history []porcupine.Operation) []porcupine.Operation {
 	all := slices.Clone(history)
 	for _, op := range history {
-		if op.Input.(action).verb != "verify" {
+		if !op.Input.(action).looks() {
 			op.Output = outcome{what: "perhaps"}
 			all = append(all, op)
 		}
@@ -292,7 +326,7 @@ func untilWrong(history []porcupine.Operation) []porcupine.Operation {
 	for i, last := range byReturn {
 		told := slices.Clone(byReturn[:i+1])
 		for _, op := range byReturn[i+1:] {
-			if op.Call < last.Return && op.Input.(action).verb != "verify" { // under way
+			if op.Call < last.Return && !op.Input.(action).looks() { // under way
 				op.Output, op.Return = outcome{what: "perhaps"}, int64(time.Hour)
 				told = append(told, op)
 			}
@@ -348,6 +382,32 @@ func faulty(store backend.Store, seed uint64) backend.Store {
 	return fault
 }
 
+// lagging makes acknowledgements, and answers of reads, come long after the store has
+// made or read what they tell.
+func lagging(store backend.Store, seed uint64) backend.Store {
+	r := rand.New(rand.NewPCG(seed, 98))
+	fault := backendtest.NewFault(store)
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		wait := time.Duration(r.IntN(1000)) * time.Microsecond
+		switch {
+		case c.Op == backendtest.OpPut && r.IntN(2) == 0, c.Op == backendtest.OpGet && r.IntN(4) == 0:
+			return backendtest.Injection{After: func() { time.Sleep(wait) }}
+		}
+		return backendtest.Injection{}
+	})
+	return fault
+}
+
+// listing is a store with lists and without a feed.
+type listing struct{ backend.Store }
+
+func (s listing) Unwrap() backend.Store { return nil }
+
+func (s listing) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	lister, _ := backend.As[backend.Lister](s.Store)
+	return lister.List(ctx, q)
+}
+
 func proofStores(t *testing.T) map[string]func(t *testing.T) backend.Store {
 	t.Helper()
 	return map[string]func(t *testing.T) backend.Store{
@@ -362,6 +422,39 @@ func proofStores(t *testing.T) map[string]func(t *testing.T) backend.Store {
 			t.Cleanup(func() { require.NoError(t, s.Close()) })
 			return s
 		},
+	}
+}
+
+// toldRound is one round of the proof over a store whose answers lag: of all that is under
+// way, what was told first must not be followed by what is older.
+func toldRound(t *testing.T, store backend.Store, seed uint64, breakIt func(*fob.Manager)) (violations int, story string) {
+	t.Helper()
+	m := newManager(t, store, fob.Config{MaxStaleness: time.Hour})
+	if breakIt != nil {
+		breakIt(m)
+	}
+	p := &proof{seed: seed, managers: []*fob.Manager{m}}
+	return p.violations(t, 8, 200, 0)
+}
+
+// Nobody is told an older state of a key after somebody was told a newer one, by
+// whichever call, while the change that came between is not acknowledged yet.
+func TestNothingOldAfterNew(t *testing.T) {
+	seed := proofSeed()
+	for name, open := range proofStores(t) {
+		for _, follows := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/feed=%v", name, follows), func(t *testing.T) {
+				t.Parallel() // they mostly wait
+				for round := range proofRounds(4) {
+					store := lagging(open(t), seed+uint64(round))
+					if !follows {
+						store = listing{store}
+					}
+					n, story := toldRound(t, store, seed+uint64(round), nil)
+					require.Zero(t, n, story)
+				}
+			})
+		}
 	}
 }
 

@@ -111,22 +111,27 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 // and does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
 	for _, made := range m.recent.list(m.clock.now()) {
-		var err error
-		switch rev := made.rev; {
-		case made.issuer.epoch != 0:
-			err = m.reapplyIssuer(ctx, made.issuer)
-		case rev.Subject != "":
-			_, err = m.applyEpoch(ctx, rev)
-		default:
-			_, _, err = m.revokeID(ctx, rev.ID, rev.Reason)
-		}
+		err := guarded("", func() error { return m.reapplyOne(ctx, made) })
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):
 		case isOutage(err):
 			return err
 		default:
-			m.observe(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
+			m.report(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
 		}
 	}
 	return nil
+}
+
+func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
+	switch rev := made.rev; {
+	case made.issuer.epoch != 0:
+		return m.reapplyIssuer(ctx, made.issuer)
+	case rev.Subject != "":
+		_, err := m.applyEpoch(ctx, rev)
+		return err
+	default:
+		_, _, err := m.revokeID(ctx, rev.ID, rev.Reason)
+		return err
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"unicode"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -143,16 +142,8 @@ func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, re
 	if err != nil {
 		return 0, backend.Record{}, err
 	}
-	epoch, reason, err := decodeEpoch(&rec)
-	if err != nil {
-		return 0, rec, err
-	}
-	// Whoever is told of it must not see an older state afterwards.
-	known, ok := m.answers.subjects.Get(cache.Key(ref), 0)
-	if m.marks.raise(ref, mark{epoch: epoch, reason: reason}) || ok && known.epoch < epoch {
-		m.forget(ref)
-	}
-	return epoch, rec, nil
+	epoch, _, err = decodeEpoch(&rec)
+	return epoch, rec, err
 }
 
 func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err error) {

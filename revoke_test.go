@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fobkit/fob"
@@ -255,15 +256,29 @@ func TestAStoreThatFailsIsNeverAnAcceptanceAndNeverARejection(t *testing.T) {
 	_, err = m.Verify(t.Context(), text)
 	mustBeUnsure(t, err)
 
-	// A store that hangs ends with the caller's patience.
-	fault.Inject(func(backendtest.Call) backendtest.Injection { return backendtest.Injection{Hang: true} })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, err = m.Verify(ctx, text)
-	mustBeUnsure(t, err)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	fault.Inject(nil)
-	mustVerify(t, m, text)
+}
+
+// A store that hangs ends with the caller's patience, and no later one is held up by it.
+func TestAStoreThatHangsIsNoRejectionAndHoldsUpNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		m := newManager(t, fault, fob.Config{})
+		defer m.Close()
+		text, _ := mustIssue(t, m, fob.KeySpec{})
+		synctest.Wait()
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			return backendtest.Injection{Hang: c.Op == backendtest.OpGet}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err := m.Verify(ctx, text)
+		mustBeUnsure(t, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait() // its load has begun anew, and hangs
+		fault.Inject(nil)
+		began := time.Now()
+		mustVerify(t, m, text)
+		require.LessOrEqual(t, time.Since(began), 250*time.Millisecond)
+	})
 }
 
 func TestARevokeWhoseAnswerIsLostIsMadeSureOf(t *testing.T) {

@@ -3,91 +3,116 @@ package fob
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 )
 
-// sweepBatch bounds one sweep: how many records it purges and how many
-// rotations it looks at. What is left waits for the next.
-const sweepBatch = 1000
+const (
+	// sweepBatch bounds one sweep: how many records it purges and how many rotations it
+	// looks at. It is the most that a store need do at a time (backend.MaxLimit), so there
+	// is nothing to set; what is left is for the next one.
+	sweepBatch = backend.MaxLimit
+	// sweepPage is how many rotations are read at a time, for a store that is so slow
+	// that it cannot look at all of them in one sweep.
+	sweepPage = 100
+	// sweepPause is the shortest time between two sweeps of which the first left something.
+	sweepPause = 10 * time.Millisecond
+)
 
 // Swept is what one sweep did.
 type Swept struct {
 	Purged  int // records removed, at most 1,000
 	Retired int // rotated keys retired early
-	// More reports that old records are left for the next sweep.
+	// More reports that the sweep has not come to its end: what is old, or a rotation that
+	// was not looked at, is left for the next one.
 	More bool
 }
 
 // Sweep does the Manager's upkeep once: it removes records whose retention is
 // over, and retires rotated keys that have gone quiet. It runs by itself every
-// Config.SweepInterval; call it to have it done now. One call is bounded; it
+// Config.SweepInterval, and goes on then, with pauses, until nothing is left; call it
+// to have it done now. One call is bounded (see Swept.More); it
 // never removes the record of a credential that could still be accepted.
 func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
 	if m.closed.Load() {
 		return Swept{}, ErrClosed
 	}
-	var done Swept
-	retired, err1 := m.retireQuiet(ctx)
-	done.Retired = retired
-	var err2 error
-	if purger, ok := backend.As[backend.Purger](m.store); ok {
+	done, _, err := m.sweep(ctx, allSweeps)
+	return done, err
+}
+
+// sweepParts are the parts of a sweep that are to be done, or to be gone on with.
+type sweepParts struct{ retire, purge bool }
+
+var allSweeps = sweepParts{retire: true, purge: true}
+
+// sweep does parts of a sweep, and returns those that have not come to their end.
+func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left sweepParts, err error) {
+	var err1, err2 error
+	if parts.retire {
+		done.Retired, left.retire, err1 = m.retireQuiet(ctx)
+	}
+	if purger, ok := backend.As[backend.Purger](m.store); ok && parts.purge {
 		// Whoever purges by a clock that is wrong may bring back what others have ended.
 		if err := m.checkSkew(ctx); err != nil {
-			return done, errors.Join(err1, err)
+			return done, left, errors.Join(err1, err)
 		}
 		done.Purged, err2 = purger.Purge(ctx, m.now(), sweepBatch)
-		done.More = done.Purged == sweepBatch
+		left.purge = done.Purged == sweepBatch
 		if err2 != nil {
 			err2 = storeError("fob: purge", err2)
 		}
 	}
-	return done, errors.Join(err1, err2)
+	done.More = left != sweepParts{}
+	return done, left, errors.Join(err1, err2)
 }
 
-// rotationWalk goes through all rotations, a batch at each sweep.
+// rotationWalk goes through all rotations, a part of them at each sweep.
 type rotationWalk struct {
-	mu    sync.Mutex // guards after
+	turn  turn // taken by whoever goes on
 	after backend.Cursor
 }
 
-func (w *rotationWalk) next(ctx context.Context, lister backend.Lister) ([]backend.Record, error) {
-	w.mu.Lock()
-	q := backend.Query{Kind: recordRotation, Limit: sweepBatch, After: w.after}
-	w.mu.Unlock()
-	page, err := lister.List(ctx, q)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.after = page.Next; err != nil {
-		w.after = "" // the cursor may be what was wrong
-	}
-	return page.Records, err
-}
-
 // retireQuiet ends the overlap of rotated keys whose successor is in use and
-// which have not been used for their quiet time.
-func (m *Manager) retireQuiet(ctx context.Context) (retired int, err error) {
+// which have not been used for their quiet time. It goes on where the last one ended,
+// and reports whether rotations are left that it has not looked at.
+func (m *Manager) retireQuiet(ctx context.Context) (retired int, more bool, err error) {
 	lister, ok := backend.As[backend.Lister](m.store)
 	if !ok {
-		return 0, nil
+		return 0, false, nil
 	}
-	records, err := m.rotations.next(ctx, lister)
-	if err != nil {
-		return 0, storeError("fob: list rotations", err)
+	w := &m.rotations
+	if err := w.turn.take(ctx); err != nil {
+		return 0, true, fmt.Errorf("fob: retire rotated keys: %w", err)
 	}
+	defer w.turn.free()
 	var problems []error
-	for i := range records {
-		did, err := m.retireIfQuiet(ctx, &records[i])
+	for looked := 0; looked < sweepBatch; {
+		page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepPage, After: w.after})
 		if err != nil {
-			problems = append(problems, err)
+			w.after = "" // the cursor may be what was wrong
+			return retired, true, errors.Join(append(problems, storeError("fob: list rotations", err))...)
 		}
-		if did {
-			retired++
+		for i := range page.Records {
+			did, err := m.retireIfQuiet(ctx, &page.Records[i])
+			if err != nil {
+				problems = append(problems, err)
+			}
+			if did {
+				retired++
+			}
+		}
+		if ctx.Err() != nil {
+			return retired, true, errors.Join(problems...) // this page is looked at again
+		}
+		looked += len(page.Records)
+		if w.after = page.Next; page.Next == "" {
+			break
 		}
 	}
-	return retired, errors.Join(problems...)
+	return retired, w.after != "", errors.Join(problems...)
 }
 
 func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool, error) {

@@ -106,6 +106,14 @@ func (t *Token) Claim(name string) (value any, ok bool) {
 	return value, ok
 }
 
+// again is the same token, found out about anew. Whoever holds the first is told no more
+// than was known of that one: this one may turn out to be revoked.
+func (t *Token) again() *Token {
+	next := *t
+	next.asOf = newAsOf(t.asOf.Load())
+	return &next
+}
+
 // StatusAt implements Credential. Verify refuses a token that was revoked, so a
 // Token knows of its times only.
 func (t *Token) StatusAt(at time.Time) Status {

@@ -109,7 +109,7 @@ var (
 // hour, while source fails. It starts no goroutine. A config that cannot work is
 // ErrInvalid.
 func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
-	if source == nil || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
+	if missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
 		return nil, fmt.Errorf("%w: a token verifier needs a source of keys, an issuer and an audience", ErrInvalid)
 	}
 	resolved, problems := TokenConfig{

@@ -102,7 +102,7 @@ func (e *tokenEntry) answer(ms int64) (Credential, error) {
 func (m *Manager) loadToken(ctx context.Context, q *query) found {
 	ticket := m.answers.tokens.Begin()
 	if q.oldToken != nil {
-		return m.settleToken(ctx, q, ticket, q.oldToken.token)
+		return m.settleToken(ctx, q, ticket, q.oldToken.token.again())
 	}
 	text, err := paseto.Parse(q.presented)
 	if err != nil {
@@ -189,7 +189,8 @@ func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket
 		}
 	}
 	t.asOf.Store(q.now.wall(e.asOf))
-	stored, _ := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
+	stored, ok := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
+	q.pins.kept = q.pins.kept || ok
 	return found{token: stored}
 }
 
@@ -206,7 +207,10 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 // ended reports why a token was ended, or nil, and as of when: by the marks that
 // follow the feed, or by the store where those are not complete.
 func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
-	look := func(id recordID) (mark, error) { return m.readMark(ctx, id) }
+	look := func(id recordID) (mark, error) {
+		m.newest.pin(&q.pins, id)
+		return m.readMark(ctx, id)
+	}
 	asOf = q.now.mono
 	if q.how == cached && m.live(q.now) {
 		asOf = q.now.synced
@@ -246,6 +250,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 		}
 	}
 	ticket := m.answers.parents.Begin()
+	m.newest.pin(&q.pins, backend.ID(id))
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, checkError(err)
@@ -259,6 +264,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 		return nil, checkError(err)
 	}
 	p := parentState{key: k, asOf: min(q.now.mono, s.asOf), revoked: k.epoch < s.epoch}
-	stored, _ := m.answers.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
+	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
+	q.pins.kept = q.pins.kept || ok
 	return stored, nil
 }

@@ -202,7 +202,9 @@ func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, pro
 // loadKey reads the record of a native key, checks it and remembers the answer.
 func (m *Manager) loadKey(ctx context.Context, q *query) found {
 	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
-	rec, err := m.store.Get(ctx, backend.ID(q.id))
+	q.pins.own = backend.ID(q.id)
+	m.newest.pin(&q.pins, q.pins.own)
+	rec, err := m.store.Get(ctx, q.pins.own)
 	if errors.Is(err, backend.ErrNotFound) {
 		return m.refuse(q, absent, absence{native: true}, cache.Ref(q.id))
 	}
@@ -236,7 +238,7 @@ func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache
 	if m.answers.glimpsed[part>>(64-glimpsedBits)].Swap(part) != part {
 		return found{err: a.err}
 	}
-	m.answers.absent.Put(q.at, a, ticket, forever, refs...)
+	_, q.pins.absent = m.answers.absent.Put(q.at, a, ticket, forever, refs...)
 	return found{err: a.err}
 }
 
@@ -268,7 +270,8 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 		}
 	}
 	k.asOf.Store(q.now.wall(e.asOf))
-	stored, _ := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	stored, ok := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	q.pins.kept = q.pins.kept || ok
 	if e.verdict == open && m.wantsRehash(k) {
 		m.rehash(ctx, q.now, k, q.presented)
 	}
@@ -288,12 +291,14 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (sub
 		}
 	}
 	ticket := m.answers.subjects.Begin()
+	m.newest.pin(&q.pins, ref)
 	epoch, _, err := m.readEpoch(ctx, ref)
 	if err != nil {
 		return subjectState{}, err
 	}
 	s := subjectState{epoch: epoch, asOf: q.now.mono}
-	m.answers.subjects.Put(cache.Key(ref), s, ticket, forever, cache.Ref(ref))
+	_, ok := m.answers.subjects.Put(cache.Key(ref), s, ticket, forever, cache.Ref(ref))
+	q.pins.kept = q.pins.kept || ok
 	return s, nil
 }
 

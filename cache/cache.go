@@ -223,6 +223,18 @@ func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
 	return nil, false
 }
 
+// Peek is Get for whoever looks and uses nothing: whatever the time of the entry, it
+// counts neither as a hit nor as a miss, and keeps the entry from no eviction.
+func (c *Cache[V]) Peek(k Key) (v *V, ok bool) {
+	hash := c.mix((*[16]byte)(&k))
+	for e := c.shard(hash).table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
+		if e.key == k {
+			return &e.value, c.good(e)
+		}
+	}
+	return nil, false
+}
+
 // good reports whether no Ref of e changed since its ticket.
 func (c *Cache[V]) good(e *entry[V]) bool {
 	// seq is read before the stripes, and Invalidate writes it after them: whoever

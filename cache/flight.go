@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,18 @@ type Flight[K comparable, V any] struct {
 	next   *Flight[K, V] // guarded by the shard's lock
 	landed chan struct{} // made by the first who waits; guarded by the shard's lock
 	value  V             // written before landed is closed
+
+	// Guarded by the shard's lock:
+	off       bool // nobody joins it any more
+	left      bool // see Leave; not to be used again
+	succeeded bool // landed is closed, and the value is nobody's; written before that
+
+	then *Flight[K, V] // see Succeed
 }
+
+// ErrSucceeded is what Wait returns of a flight that somebody else has given up on: see
+// Flights.Succeed.
+var ErrSucceeded = errors.New("cache: the flight was given up on")
 
 // NewFlights makes an empty Flights.
 func NewFlights[K comparable, V any]() *Flights[K, V] {
@@ -52,6 +64,11 @@ func (f *Flights[K, V]) Join(k K, hash uint64) (fl *Flight[K, V], leads bool) {
 	s := &f.shards[(hi^lo)%uint64(len(f.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return f.join(s, k)
+}
+
+// join is Join for whoever has the lock of the shard.
+func (f *Flights[K, V]) join(s *flightShard[K, V], k K) (fl *Flight[K, V], leads bool) {
 	for fl := s.first; fl != nil; fl = fl.next {
 		if fl.key != k {
 			continue
@@ -65,7 +82,7 @@ func (f *Flights[K, V]) Join(k K, hash uint64) (fl *Flight[K, V], leads bool) {
 	if fl, s.spare = s.spare, nil; fl == nil {
 		fl = &Flight[K, V]{shard: s}
 	}
-	fl.key, fl.next, s.first = k, s.first, fl
+	fl.key, fl.next, s.first, fl.off = k, s.first, fl, false
 	return fl, true
 }
 
@@ -75,23 +92,96 @@ func (f *Flights[K, V]) Land(fl *Flight[K, V], v V) {
 	s := fl.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := &s.first
+	unused := !fl.off && !fl.left
+	fl.takeOff()
+	switch {
+	case fl.landed == nil && unused:
+		s.spare = fl // only its leader has seen it
+	case fl.landed != nil && !fl.succeeded:
+		fl.value = v
+		close(fl.landed)
+	}
+}
+
+// takeOff makes nobody join the flight any more. The caller has the shard's lock.
+func (fl *Flight[K, V]) takeOff() {
+	if fl.off {
+		return
+	}
+	at := &fl.shard.first
 	for *at != fl {
 		at = &(*at).next
 	}
-	*at, fl.next = fl.next, nil
-	if fl.landed == nil {
-		s.spare = fl // only its leader has seen it
-		return
-	}
-	fl.value = v
-	close(fl.landed)
+	*at, fl.next, fl.off = fl.next, nil, true
 }
 
-// Wait returns what Land was given, or the error of ctx when that ends first.
+// Leave says that whoever led a flight has given up on it, and that it goes on alone: see
+// Left. From then on Retire may be called for it at any time; after Land that does
+// nothing. It reports whether the flight can still be joined.
+func (f *Flights[K, V]) Leave(fl *Flight[K, V]) bool {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	fl.left = true
+	return !fl.off
+}
+
+// Left reports whether Leave was called for a flight.
+func (fl *Flight[K, V]) Left() bool {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	return fl.left
+}
+
+// Retire makes nobody join a flight any more: who comes later begins a new one. Those who
+// wait for it go on waiting.
+func (f *Flights[K, V]) Retire(fl *Flight[K, V]) {
+	fl.shard.mu.Lock()
+	defer fl.shard.mu.Unlock()
+	fl.takeOff()
+}
+
+// Succeed is Join for those who waited for a flight that was of no use to them, or took
+// too long: all of them come to one flight, which one of them leads, and which began after
+// they came. Nobody joins the old one any more, and who still waits for it is told
+// ErrSucceeded. Its leader still calls Land, which tells nobody then.
+func (f *Flights[K, V]) Succeed(fl *Flight[K, V]) (next *Flight[K, V], leads bool) {
+	s := fl.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fl.then != nil {
+		f.joined.Add(1)
+		return fl.then, false
+	}
+	fl.takeOff()
+	if !fl.done() {
+		fl.succeeded = true
+		close(fl.landed)
+	}
+	fl.then, leads = f.join(s, fl.key)
+	if leads {
+		fl.then.landed = make(chan struct{}) // for those who come to it when it has landed
+	}
+	return fl.then, leads
+}
+
+// done reports whether those who wait were let go. The caller has the shard's lock.
+func (fl *Flight[K, V]) done() bool {
+	select {
+	case <-fl.landed: // never, where it is nil
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait returns what Land was given, the error of ctx when that ends first, or
+// ErrSucceeded.
 func (fl *Flight[K, V]) Wait(ctx context.Context) (v V, err error) {
 	select {
 	case <-fl.landed:
+		if fl.succeeded {
+			return v, ErrSucceeded
+		}
 		return fl.value, nil
 	case <-ctx.Done():
 		return v, ctx.Err()

@@ -128,3 +128,68 @@ func TestStatsCountWhatHappened(t *testing.T) {
 	require.EqualValues(t, 1, st.Refused)
 	require.EqualValues(t, 1, st.Invalidations)
 }
+
+func TestAFlightThatIsGivenUpOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := cache.NewFlights[string, int]()
+		first, leads := f.Join("a", 1)
+		require.True(t, leads)
+		require.False(t, first.Left())
+		var wg sync.WaitGroup
+		wait := func(fl *cache.Flight[string, int], want int, wrong error) {
+			wg.Go(func() {
+				v, err := fl.Wait(t.Context())
+				require.ErrorIs(t, err, wrong)
+				require.Equal(t, want, v)
+			})
+		}
+		joined, _ := f.Join("a", 1)
+		require.Same(t, first, joined)
+		wait(joined, 0, cache.ErrSucceeded)
+		synctest.Wait()
+		second, leads := f.Succeed(joined)
+		require.True(t, leads)
+		again, leads := f.Succeed(joined)
+		require.False(t, leads, "one of those who waited")
+		require.Same(t, second, again)
+		newcomer, leads := f.Join("a", 1)
+		require.False(t, leads)
+		require.Same(t, second, newcomer)
+		wait(newcomer, 2, nil)
+		synctest.Wait()
+		f.Land(first, 1) // tells nobody
+		f.Land(second, 2)
+		wg.Wait()
+		late, leads := f.Succeed(joined)
+		require.False(t, leads, "who was slow still comes to what the others came to")
+		v, err := late.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 2, v)
+	})
+}
+
+func TestAFlightThatWasLeft(t *testing.T) {
+	f := cache.NewFlights[string, int]()
+	first, _ := f.Join("a", 1)
+	require.True(t, f.Leave(first))
+	require.True(t, first.Left())
+	waiting, leads := f.Join("a", 1)
+	require.False(t, leads)
+	f.Retire(first)
+	require.False(t, f.Leave(first), "nobody can join it any more")
+	second, leads := f.Join("a", 1)
+	require.True(t, leads, "who comes later begins anew")
+	next, leads := f.Succeed(waiting)
+	require.False(t, leads)
+	require.Same(t, second, next, "what began since is what the others come to")
+	f.Land(first, 1)
+	f.Land(second, 2)
+	f.Retire(first)
+	third, leads := f.Join("a", 1)
+	require.True(t, leads)
+	f.Retire(first)
+	require.NotSame(t, first, third, "it is not used again while somebody may retire it")
+	joined, leads := f.Join("a", 1)
+	require.False(t, leads)
+	require.Same(t, third, joined)
+}

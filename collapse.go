@@ -1,0 +1,153 @@
+package fob
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fobkit/fob/cache"
+)
+
+// Of many who want one answer that is not in memory, one loads it and the others wait:
+// they are on one flight. But a load may hang that would be answered at once if it were
+// begun now, so nobody waits for another one's load for long, and nobody is told of its
+// failure who came after it began.
+const (
+	// joinWait bounds how long a load is waited for before one of those who wait begins
+	// another. A load takes a few milliseconds as a rule, and up to a second over a store
+	// that is in trouble, when to ask it twice would only add to that.
+	joinWait = 2 * time.Second
+	// leftWait bounds the same for who comes to a load when its caller has given up on it,
+	// and is how long after that anybody can: it was left for a reason.
+	leftWait = 250 * time.Millisecond
+	// joinTries bounds how often a caller waits for answers that turn out to be of no
+	// use to it before it loads its own.
+	joinTries = 3
+	// detachedMax bounds how many loads go on although their caller has left.
+	detachedMax = 64
+	// loadTimeout bounds such a load.
+	loadTimeout = 10 * time.Second
+)
+
+// collapse loads, or waits for the same load of another caller.
+func (m *Manager) collapse(ctx context.Context, q *query) found {
+	flights := m.answers.flights
+	// The first flight began before this call did; every later one began after it.
+	flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
+	for first, useless := true, 0; useless < joinTries; first = false {
+		if leads {
+			return m.lead(ctx, q, flight)
+		}
+		outage, err := wait(ctx, flight)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return found{err: fmt.Errorf("fob: verify: %w", ctx.Err())}
+		case err != nil:
+			// It took too long. Of all who wait one asks for itself now.
+		case outage != nil && !first:
+			return found{err: outage}
+		case outage == nil:
+			// What the other one found is taken from memory only, and not from its hands:
+			// there it is no longer good if something changed before this call began.
+			if f, ok := m.recall(q); ok {
+				return f
+			}
+			useless++
+		}
+		flight, leads = flights.Succeed(flight)
+	}
+	return m.load(ctx, q)
+}
+
+// wait waits for a flight, and not for long.
+func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (outage, err error) {
+	limit := joinWait
+	if flight.Left() {
+		limit = leftWait
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return flight.Wait(ctx)
+}
+
+// recall looks for an answer that came into memory while q waited. How old it may
+// be is counted from when q began.
+func (m *Manager) recall(q *query) (f found, ok bool) {
+	if q.form == tokenForm {
+		if e, ok := m.answers.tokens.Get(q.at, q.now.mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+			return found{token: e}, true
+		}
+	} else if e, ok := m.answers.keys.Get(q.at, q.now.mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+		return found{key: e}, true
+	}
+	if err := m.knownAbsent(q); err != nil {
+		return found{err: err}, true
+	}
+	return found{}, false
+}
+
+// errAbandoned is what those are told who wait for a load that panicked.
+var errAbandoned = errors.New("fob: verify: the load was abandoned")
+
+// lead loads for everybody who waits. The load runs in the first caller's
+// goroutine, which costs nothing; when that caller leaves before its end, it is begun
+// anew in one of its own, so that nobody suffers from somebody else's deadline, and
+// a store that is slower than all deadlines still fills the cache.
+func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) found {
+	outage, handedOver := errAbandoned, false
+	defer func() {
+		if !handedOver {
+			m.answers.flights.Land(flight, outage)
+		}
+	}()
+	f := m.load(ctx, q)
+	outage = f.outage()
+	if outage != nil && ctx.Err() != nil {
+		outage = nil // that is this caller's own; the others look for themselves
+		handedOver = m.detach(ctx, q, flight)
+	}
+	return f
+}
+
+// detach begins a load anew that its caller did not wait for, unless too many such run,
+// or the others have given up on it too. Close ends it and waits.
+func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) bool {
+	m.life.Lock()
+	defer m.life.Unlock()
+	flights := m.answers.flights
+	if m.closed.Load() || m.detached >= detachedMax || !flights.Leave(flight) {
+		return false
+	}
+	m.detached++
+	rest := *q
+	rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	stop := context.AfterFunc(m.running, cancel)
+	left := time.AfterFunc(leftWait, func() { flights.Retire(flight) })
+	m.done.Go(func() {
+		outage := errAbandoned
+		defer func() {
+			left.Stop()
+			stop()
+			cancel()
+			flights.Land(flight, outage)
+			m.life.Lock()
+			m.detached--
+			m.life.Unlock()
+		}()
+		err := guarded(rest.presented, func() error {
+			rest.now = m.moment()
+			late := m.load(ctx, &rest)
+			outage = late.outage()
+			return nil
+		})
+		if err != nil {
+			m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: verify: %w", err)})
+		}
+	})
+	return true
+}
