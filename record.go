@@ -89,14 +89,17 @@ const (
 	fieldRing
 	fieldRingSum
 	fieldIdleUntil
-	fieldAnswerUntil
-	fieldUsed
+	_ // was until when a refresh is answered again
+	_ // was the digests of used refresh secrets
 	fieldClaims
 	fieldEnded
 	fieldKeptUntil
 	fieldRetired
 	fieldPending // of an alias: its import has not finished
 	fieldStaleness
+	fieldTagKey // of a family: by which it knows its own secrets
+	fieldLinks  // of a family: from the secrets used lately to the current one
+	fieldUsageInterval
 )
 
 const bodyFormat = 1
