@@ -80,7 +80,7 @@ func newAnswers(cfg *Config) (*answers, error) {
 	a.absent, errs[2] = cache.New(cache.Config[absence]{Entries: min(n, absentEntries)})
 	a.rehashed, errs[5] = cache.New(cache.Config[struct{}]{Entries: min(n, absentEntries)})
 	if cfg.Tokens != nil {
-		a.tokens, errs[3] = cache.New(cache.Config[tokenEntry]{Entries: n, Bytes: bytes, Size: func(e *tokenEntry) int { return e.token.size() }})
+		a.tokens, errs[3] = cache.New(cache.Config[tokenEntry]{Entries: n, Bytes: bytes, Size: (*tokenEntry).size})
 		a.parents, errs[4] = cache.New(cache.Config[parentState]{Entries: n, Bytes: bytes, Size: func(p *parentState) int { return p.key.size() }})
 	}
 	if err := errors.Join(errs[:]...); err != nil {
@@ -203,7 +203,12 @@ func (m *Manager) answer(f *found, ms int64) (Credential, error) {
 		return nil, f.err
 	}
 	if f.token != nil {
-		return f.token.answer(m.clock.now().ms)
+		ms = m.clock.now().ms
+		cred, err := f.token.answer(ms)
+		if err == nil {
+			m.tokenUsed(f.token, ms, false)
+		}
+		return cred, err
 	}
 	if f.key.from != 0 || f.key.to != forever {
 		ms = m.clock.now().ms

@@ -69,7 +69,9 @@ type Config struct {
 
 	// UsageInterval is how often usage is written to the store: at most one
 	// write per key and interval, and at most one interval of usage is lost in a
-	// crash. Default 1 minute, at least 10 ms.
+	// crash. Default 1 minute, at least 10 ms. More than that is written into the store
+	// before it is made use of, so that no process takes a key for quiet (see
+	// Rotation.QuietTime) that was used in this one.
 	UsageInterval time.Duration
 	// SweepInterval is how often upkeep runs: purging old records and retiring
 	// rotated keys that went quiet. Default 1 minute, at least 10 ms; negative turns

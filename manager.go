@@ -150,7 +150,8 @@ func (m *Manager) Close() error {
 
 // upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
-	flush := time.NewTicker(m.cfg.UsageInterval)
+	every := min(m.cfg.UsageInterval, fleetUsage) // until the fleet knows of more
+	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
 	var more <-chan time.Time // when the sweep goes on that has not come to its end
@@ -181,7 +182,15 @@ func (m *Manager) upkeep(ctx context.Context) {
 			return
 		case <-flush.C:
 			// Cut off by Close, it might be lost: Close waits for it.
-			task, within = m.flushUsage, context.WithoutCancel(ctx)
+			within = context.WithoutCancel(ctx)
+			task = func(ctx context.Context) error {
+				next, err := m.writeUsage(ctx)
+				if next != every {
+					every = next
+					flush.Reset(every)
+				}
+				return err
+			}
 		case <-silence:
 			m.noticeSilence()
 			continue

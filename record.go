@@ -89,8 +89,8 @@ const (
 	fieldRing
 	fieldRingSum
 	fieldIdleUntil
-	fieldAnswerUntil
-	fieldUsed
+	_ // was until when a refresh is answered again
+	_ // was the digests of used refresh secrets
 	fieldClaims
 	fieldEnded
 	fieldKeptUntil
@@ -99,6 +99,9 @@ const (
 	fieldStaleness
 	fieldEnds   // of an issuer's mark
 	fieldMaxTTL // of the fleet: the longest life that a token is given
+	fieldTagKey // of a family: by which it knows its own secrets
+	fieldLinks  // of a family: from the secrets used lately to the current one
+	fieldUsageInterval
 )
 
 const bodyFormat = 1

@@ -4,24 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 )
-
-// refreshPrefix starts a refresh secret: the text form of keys, with a prefix that
-// no key can have.
-const refreshPrefix = "fobrefresh"
-
-// oldSecrets is how many used secrets a family remembers, to tell a stolen one
-// from a text that was never issued. Anybody who knows a family's ID can make up
-// the latter; it must not end the family.
-const oldSecrets = 128
-
-// oldLen is how much of the digest of a used secret is kept.
-const oldLen = 8
 
 // family is what Refresh continues: one chain of single-use secrets. All of it is
 // one record, replaced by compare-and-swap, so that of any number of concurrent
@@ -32,32 +19,36 @@ type family struct {
 	spec    *Token // what each access token is to be; its times are those of the first
 	version uint64
 
-	begun, ends, idleUntil int64 // Unix milliseconds
+	// Unix milliseconds. Where the key of the family ends is not among them: it is looked
+	// at each time.
+	begun, ends, idleUntil int64
+	ttl                    int64  // that was asked for an access token, milliseconds
+	tagKey                 string // see issuedOnce
 	current                Digest
-	used                   string // digests of used secrets, oldLen bytes each, the last one last
-	ttl                    int64  // of an access token, milliseconds
-
-	answer      string // what the last used secret was answered with, sealed under it
-	answerUntil int64
-	ended       bool
-	reason      RevokeReason
+	links                  []link // of the secrets that were used lately, the last one last
+	answer                 string // the access token given last, sealed under the current secret
+	ended                  bool
+	reason                 RevokeReason
 }
 
 func familyRecord(id ID) recordID { return namedRecord(recordFamily, string(id[:])) }
 
-// beginFamily issues a token with a refresh secret.
-func (m *Manager) beginFamily(ctx context.Context, t *Token, now time.Time) (Issued, error) {
+// beginFamily issues a token with a refresh secret. ttl is what was asked for, in
+// milliseconds, whatever is left of the key k, which is nil for a token of none.
+func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, now time.Time) (Issued, error) {
 	t.family = ID(keytext.NewID(now))
 	issued, err := m.sealToken(ctx, t, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	secret := drawRefresh(t.family)
+	// What begins later is used later, too.
+	starts := max(millis(now), t.notBefore)
 	f := &family{
-		id: t.family, spec: issued.Token,
-		begun: millis(now), ends: millis(now.Add(m.cfg.Tokens.RefreshTTL)), idleUntil: millis(now.Add(m.cfg.Tokens.RefreshIdle)),
-		current: refreshDigest(secret), ttl: t.expiresAt - t.issuedAt,
+		id: t.family, spec: issued.Token, begun: millis(now), ttl: ttl, tagKey: newTagKey(),
+		ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), idleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
 	}
+	secret, _ := f.drawSecret()
+	f.current = refreshDigest(secret)
 	rec, err := m.encodeFamily(f)
 	if err != nil {
 		return Issued{}, err
@@ -65,28 +56,38 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, now time.Time) (Iss
 	if _, err := m.create(ctx, rec); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
-	return f.issued(issued, secret), nil
+	return f.issued(issued, secret, k), nil
 }
 
-func (f *family) issued(i Issued, secret string) Issued {
-	i.Refresh, i.RefreshExpiresAt = newSecret(secret), instant(min(f.ends, f.idleUntil))
+// issued completes what is handed out while the family's key is as k is.
+func (f *family) issued(i Issued, secret string, k *Key) Issued {
+	i.Refresh, i.RefreshExpiresAt = newSecret(secret), instant(min(f.endsWith(k), f.idleUntil))
+	if k != nil {
+		i.Token = i.Token.under(k)
+	}
 	return i
 }
 
-func drawRefresh(id ID) string { return keytext.Format(refreshPrefix, id, keytext.NewSecret()) }
-
-func refreshDigest(text string) Digest { return digestOf([]byte(text)) }
+// endsWith is when the family ends while its key is as k is.
+func (f *family) endsWith(k *Key) int64 {
+	if k == nil || k.endsAt() == 0 {
+		return f.ends
+	}
+	return min(f.ends, k.endsAt())
+}
 
 // Refresh exchanges a refresh secret for a new access token and the next refresh
 // secret (RFC 6749 §6, with rotation as RFC 9700 §4.14.2 asks for it). A secret is
-// good for one use. Presented again within TokenConfig.RefreshGrace it gets the
-// same answer, sealed under itself, for a client that lost the first one;
-// presented later it is taken for stolen: the family is revoked, with every access
-// token of it, and the answer is ErrReplayed.
+// good for one use. Presented again within TokenConfig.RefreshGrace of its use it gets
+// the newest pair of its family, for a client that lost its answer or has several tabs
+// with one session; presented later, however much later and whatever came after it, it
+// is taken for stolen: the family is revoked, with every access token of it, and the
+// answer is ErrReplayed. That goes on although the caller leaves.
 //
 // Errors are in the two classes of Verify. A family that is over is ErrExpired,
-// one that was revoked ErrRevoked; what its key or subject lost, the refreshed
-// token cannot have.
+// one that was revoked ErrRevoked; so is one whose key or subject was. What its key lost
+// the refreshed token cannot have (see Manager.ExchangeKey), and it does not begin
+// before the first was to begin. A refresh counts as a use of the key.
 func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -127,20 +128,20 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	switch {
 	case f.current.Equal(digest):
 		return m.advance(ctx, f, &rec, presented, now)
-	case !f.wasUsed(digest):
+	case !f.issuedOnce(presented):
 		return Issued{}, ErrUnknown
 	case f.ended:
 		return Issued{}, ErrRevoked
 	}
-	if f.answer != "" && f.lastUsed(digest) && millis(now) < f.answerUntil {
-		if err := m.familyRefused(ctx, f, now); err != nil {
-			return Issued{}, err
-		}
-		return m.answerAgain(ctx, f, presented)
+	if at := f.linkOf(digest, millis(now)); at >= 0 {
+		return m.answerAgain(ctx, f, presented, at, now)
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
 	const replayed RevokeReason = "refresh secret replayed"
-	_, err = m.endFamily(ctx, id, replayed)
+	err = m.protect(ctx, func(ctx context.Context) error {
+		_, err := m.endFamily(ctx, id, replayed)
+		return err
+	})
 	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: replayed}, token: true}, err)
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
@@ -148,91 +149,74 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	return Issued{}, ErrReplayed
 }
 
-// familyRefused reports why a family can no longer be refreshed.
-func (m *Manager) familyRefused(ctx context.Context, f *family, now time.Time) error {
+// familyKey returns the key of a family as it is now, nil if it came from none, or the
+// reason why the family cannot be refreshed.
+func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key, error) {
 	ms := millis(now)
 	switch {
 	case f.ended:
-		return ErrRevoked
+		return nil, ErrRevoked
 	case ms >= f.ends || ms >= f.idleUntil:
-		return ErrExpired
+		return nil, ErrExpired
 	}
 	// From the store, whatever the marks say: a refresh is rare and reaches far.
 	for _, ref := range []recordID{markOf("family", f.id), m.issuerMark()} {
 		found, err := m.readMark(ctx, ref)
 		if err != nil {
-			return checkError(err)
+			return nil, checkError(err)
 		}
 		if found.endsToken(f.spec.issuerEpoch, f.begun) {
-			return ErrRevoked
+			return nil, ErrRevoked
 		}
 	}
 	epoch, _, err := m.readEpoch(ctx, f.spec.subjectRef)
 	if err != nil {
-		return checkError(err)
+		return nil, checkError(err)
 	}
 	if f.spec.epoch < epoch {
-		return ErrRevoked
+		return nil, ErrRevoked
 	}
 	if f.spec.parent.IsZero() {
-		return nil
+		return nil, nil //nolint:nilnil // it has none, and that is no error
 	}
 	k, err := m.readKey(ctx, f.spec.parent)
 	if errors.Is(err, ErrNotFound) {
-		return ErrUnknown
+		return nil, ErrUnknown
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return checkError(err)
+		return nil, checkError(err)
 	}
 	if k.epoch < epoch {
-		return ErrRevoked
+		return nil, ErrRevoked
 	}
-	if err := k.refusal(ms); err != nil {
-		return err
-	}
-	// The key may have been narrowed since.
-	if !f.spec.scopes.within(k.scopes) || !f.spec.grants.within(k.scopes, nil) {
-		return ErrRevoked
-	}
-	if end := k.endsAt(); end != 0 {
-		f.ends = min(f.ends, end)
-	}
-	return nil
+	return k, k.refusal(ms)
 }
 
 // advance uses the current secret of a family.
 func (m *Manager) advance(ctx context.Context, f *family, rec *backend.Record, presented string, now time.Time) (Issued, error) {
-	if err := m.familyRefused(ctx, f, now); err != nil {
+	k, err := m.familyKey(ctx, f, now)
+	if err != nil {
 		return Issued{}, err
 	}
 	t := *f.spec
 	t.issuedAt = now.Truncate(time.Second).UnixMilli()
-	t.notBefore = t.issuedAt
-	t.expiresAt = min(t.issuedAt+f.ttl, f.ends/1000*1000)
-	if t.expiresAt <= t.issuedAt {
+	t.notBefore = max(t.issuedAt, f.spec.notBefore)
+	t.expiresAt = min(t.notBefore+f.ttl, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
+	if t.expiresAt <= t.notBefore {
 		return Issued{}, ErrExpired
 	}
-	issued, err := m.sealToken(ctx, &t, now)
+	issued, err := m.sealRefreshed(ctx, &t, k, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	next := drawRefresh(f.id)
-	used := f.current
-	f.used += string(used.sum[:oldLen])
-	if extra := len(f.used) - oldSecrets*oldLen; extra > 0 {
-		f.used = f.used[extra:]
-	}
-	f.current = refreshDigest(next)
-	f.idleUntil = millis(now.Add(m.cfg.Tokens.RefreshIdle))
-	f.answer, f.answerUntil = "", 0
-	if m.cfg.Tokens.RefreshGrace > 0 {
-		f.answerUntil = millis(now.Add(m.cfg.Tokens.RefreshGrace))
-		if f.answer, err = sealRefresh(presented, f.id, next+"\n"+issued.Access.Reveal()); err != nil {
-			return Issued{}, err
-		}
+	next, random := f.drawSecret()
+	f.idleUntil = max(millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
+	until := millis(now.Add(m.cfg.Tokens.RefreshGrace))
+	if err := f.use(presented, next, random, issued.Access.Reveal(), millis(now), until); err != nil {
+		return Issued{}, err
 	}
 	updated, err := m.encodeFamily(f)
 	if err != nil {
@@ -242,37 +226,50 @@ func (m *Manager) advance(ctx context.Context, f *family, rec *backend.Record, p
 	if _, err := m.replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
-	return f.issued(issued, next), nil
+	m.refreshed(k, now)
+	return f.issued(issued, next, k), nil
 }
 
-// answerAgain repeats the answer to the secret that was used last.
-func (m *Manager) answerAgain(ctx context.Context, f *family, presented string) (Issued, error) {
-	text, err := openRefresh(presented, f.id, f.answer)
+// sealRefreshed seals the next token of a family. Its claims are those of the first,
+// which every Manager measures by the key as it is then. Where others can check the
+// token who cannot look at the key, it holds no more than the key allows now.
+func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.Time) (Issued, error) {
+	if k != nil {
+		r, err := m.currentRing(ctx)
+		if err != nil {
+			return Issued{}, err
+		}
+		if key := r.active(millis(now)); key != nil && !key.protocol.Local() {
+			t = t.limitedTo(k.scopes)
+		}
+	}
+	return m.sealToken(ctx, t, now)
+}
+
+// refreshed counts a refresh as a use of the family's key, if it has one.
+func (m *Manager) refreshed(k *Key, now time.Time) {
+	if k != nil {
+		m.usage.count(k.id, millis(now))
+	}
+}
+
+// answerAgain answers a secret that was used lately, and whose link is at a place, with
+// the newest pair.
+func (m *Manager) answerAgain(ctx context.Context, f *family, presented string, at int, now time.Time) (Issued, error) {
+	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	next, access, ok := strings.Cut(text, "\n")
-	if !ok {
-		return Issued{}, fmt.Errorf("%w: sealed answer", ErrCorrupt)
+	secret, access, err := f.newest(presented, at)
+	if err != nil {
+		return Issued{}, err
 	}
 	t, err := m.reopen(ctx, access)
 	if err != nil {
 		return Issued{}, err
 	}
-	return f.issued(Issued{Access: newSecret(access), Token: t}, next), nil
-}
-
-func (f *family) wasUsed(d Digest) bool {
-	for i := 0; i < len(f.used); i += oldLen {
-		if f.used[i:i+oldLen] == string(d.sum[:oldLen]) { // digests of high-entropy secrets, of which a part is kept
-			return true
-		}
-	}
-	return false
-}
-
-func (f *family) lastUsed(d Digest) bool {
-	return strings.HasSuffix(f.used, string(d.sum[:oldLen]))
+	m.refreshed(k, now)
+	return f.issued(Issued{Access: newSecret(access), Token: t}, secret, k), nil
 }
 
 // endFamily revokes a family: first the mark that ends its access tokens, then the
@@ -302,7 +299,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		if already = already && marked; f.ended {
 			return nil
 		}
-		f.ended, f.reason, f.answer, f.answerUntil = true, reason, "", 0
+		f.ended, f.reason, f.answer, f.links = true, reason, "", nil
 		updated, err := m.encodeFamily(f)
 		if err != nil {
 			return err
@@ -335,12 +332,12 @@ func (m *Manager) encodeFamily(f *family) (backend.Record, error) {
 	w.id(fieldTarget, f.id)
 	w.text(fieldSealed, f.answer)
 	w.number(fieldIdleUntil, uint64(f.idleUntil))
-	w.number(fieldAnswerUntil, uint64(f.answerUntil))
-	w.text(fieldUsed, f.used)
 	w.text(fieldClaims, string(payload))
 	if f.ended {
 		w.text(fieldEnded, "\x01")
 	}
+	w.text(fieldTagKey, f.tagKey)
+	w.text(fieldLinks, encodeLinks(f.links))
 	w.seal(&rec)
 	return rec, nil
 }
@@ -370,47 +367,25 @@ func (m *Manager) decodeFamily(rec *backend.Record) (*family, error) {
 			f.answer = v
 		case fieldIdleUntil:
 			f.idleUntil = r.millis(v)
-		case fieldAnswerUntil:
-			f.answerUntil = r.millis(v)
-		case fieldUsed:
-			f.used = v
-			r.bad = r.bad || len(v)%oldLen != 0
 		case fieldClaims:
 			payload = v
 		case fieldEnded:
 			f.ended = true
 			r.bad = r.bad || v != "\x01"
+		case fieldTagKey:
+			f.tagKey = v
+		case fieldLinks:
+			links, ok := decodeLinks(v)
+			f.links, r.bad = links, r.bad || !ok
 		default:
 			r.bad = true
 		}
 	}
-	if r.bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || familyRecord(f.id) != rec.ID {
+	if r.bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || len(f.tagKey) != tagKeyLen || familyRecord(f.id) != rec.ID {
 		return nil, corrupt(rec, "fields")
 	}
 	if f.spec, err = decodeToken([]byte(payload), ""); err != nil || f.spec.family != f.id {
 		return nil, corrupt(rec, "claims")
 	}
 	return f, nil
-}
-
-// sealRefresh encrypts an answer so that it takes the presented secret, of which
-// the store has the digest only, to open it.
-func sealRefresh(presented string, id ID, text string) (string, error) {
-	aead, err := derivedCipher([]byte(presented), id[:], "fob refresh answer")
-	if err != nil {
-		return "", err
-	}
-	return string(aead.Seal(nil, nil, []byte(text), id[:])), nil
-}
-
-func openRefresh(presented string, id ID, sealed string) (string, error) {
-	aead, err := derivedCipher([]byte(presented), id[:], "fob refresh answer")
-	if err != nil {
-		return "", err
-	}
-	text, err := aead.Open(nil, nil, []byte(sealed), id[:])
-	if err != nil {
-		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
-	}
-	return string(text), nil
 }

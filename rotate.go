@@ -19,8 +19,10 @@ type Rotation struct {
 	// verifies it. Zero: not at all, whatever any clock says.
 	Overlap time.Duration
 	// QuietTime, if set, retires the old key before the end of the overlap, once
-	// the successor has been used and the old key has not been for this long. At
-	// least twice Config.UsageInterval, because usage is written behind.
+	// the successor has been used and the old key, with all that it was exchanged for,
+	// has not been for this long. At least twice the largest Config.UsageInterval of the
+	// processes on the store, because usage is written behind; less than 2 minutes
+	// counts as 2 minutes.
 	QuietTime time.Duration
 	// TTL is the lifetime of the successor; zero: the lifetime that the old key
 	// was issued with, or was given since by UpdateKey, if any. It must outlast the
@@ -57,6 +59,15 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 	if rotation.Overlap < 0 || rotation.TTL < 0 || rotation.QuietTime < 0 ||
 		rotation.QuietTime > 0 && rotation.QuietTime < 2*m.cfg.UsageInterval {
 		return Secret{}, nil, fmt.Errorf("%w: durations of the rotation", ErrInvalid)
+	}
+	if rotation.QuietTime > 0 {
+		interval, _, err := m.readFleetUsage(ctx)
+		if err != nil {
+			return Secret{}, nil, err
+		}
+		if interval > fleetUsage && rotation.QuietTime < 2*interval {
+			return Secret{}, nil, fmt.Errorf("%w: quiet time %v, want %v, for usage is written each %v", ErrInvalid, rotation.QuietTime, 2*interval, interval)
+		}
 	}
 	now := m.now()
 	old, err := m.readKey(ctx, id)
@@ -201,9 +212,13 @@ func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
 	dropped := *next
 	dropped.status, dropped.reason, dropped.revokedAt = StatusRevoked, "rotation not finished", millis(m.now())
 	rec := encodeKey(&dropped, m.purgeAt(&dropped))
-	if _, err := m.store.Put(ctx, rec, backend.IfVersion(next.version)); err == nil {
-		m.forget(rec.ID)
-	}
+	_ = m.protect(ctx, func(ctx context.Context) error {
+		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.version))
+		if err == nil {
+			m.forget(rec.ID)
+		}
+		return err
+	})
 }
 
 // rotatable says why a key cannot be rotated, or returns its subject's epoch.

@@ -155,7 +155,9 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 }
 
 // quiet reports whether the successor has been used, and the old key neither
-// since its successor was issued nor within its quiet time.
+// since its successor was issued nor within its quiet time. That is longer than usage
+// may be on its way from any process of the fleet: by as much again, because a use has
+// the time of a clock that may be behind this one.
 func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, error) {
 	usage, err := m.usageOf(ctx, old.id, old.successor)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -168,11 +170,16 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 	if err != nil {
 		return false, err
 	}
+	interval, _, err := m.readFleetUsage(ctx)
+	if err != nil {
+		return false, err
+	}
+	least := max(time.Duration(old.quiet)*time.Millisecond, 2*interval, 2*m.cfg.UsageInterval)
 	last := usage[0].LastUsedAt
 	if issued := successor.IssuedAt(); last.Before(issued) {
 		last = issued
 	}
-	return usage[1].Count > 0 && now.Sub(last) >= time.Duration(old.quiet)*time.Millisecond, nil
+	return usage[1].Count > 0 && now.Sub(last) >= least, nil
 }
 
 func rotationTarget(rec *backend.Record) (ID, error) {

@@ -57,7 +57,8 @@ func (t *Token) Subject() string { return t.subject }
 // SubjectKind implements Credential.
 func (t *Token) SubjectKind() SubjectKind { return t.subjectKind }
 
-// Scopes implements Credential.
+// Scopes implements Credential. From Manager.Verify it is what the token allows now: see
+// Manager.ExchangeKey. So are Allows, Grants and AllowsOn.
 func (t *Token) Scopes() Scopes { return slices.Clone(t.scopes) }
 
 // Allows implements Credential. It allocates nothing.
@@ -74,10 +75,12 @@ func (t *Token) AllowsOn(action string, r Resource) bool {
 // IssuedAt implements Credential, in whole seconds where it was issued here.
 func (t *Token) IssuedAt() time.Time { return instant(t.issuedAt) }
 
-// NotBefore is the first instant at which the token is accepted.
+// NotBefore is the first instant at which the token is accepted (whole seconds, unless
+// its key begins later).
 func (t *Token) NotBefore() time.Time { return instant(t.notBefore) }
 
-// ExpiresAt implements Credential, in whole seconds where it was issued here.
+// ExpiresAt implements Credential, in whole seconds where it was issued here, unless
+// its key ends sooner.
 func (t *Token) ExpiresAt() time.Time { return instant(t.expiresAt) }
 
 // AsOf implements Credential.
@@ -151,7 +154,7 @@ type TokenSpec struct {
 	// one). Zero means TokenConfig.TTL; more than TokenConfig.MaxTTL is ErrInvalid.
 	TTL time.Duration
 	// NotBefore is the first instant at which it is accepted, rounded up to whole
-	// seconds; zero: at once.
+	// seconds; zero: at once. No token that it is refreshed to begins before that.
 	NotBefore time.Time
 	// Refreshable asks for a refresh secret as well, for Manager.Refresh.
 	Refreshable bool
@@ -166,7 +169,7 @@ type Issued struct {
 	Refresh Secret // for Manager.Refresh, once; empty unless TokenSpec.Refreshable
 	Token   *Token
 	// RefreshExpiresAt is when Refresh will no longer be accepted unless it is
-	// used before; zero without one.
+	// used before, as the key of the family is now; zero without one.
 	RefreshExpiresAt time.Time
 }
 

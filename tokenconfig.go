@@ -67,13 +67,15 @@ type TokenConfig struct {
 	// 1 minute. The first key is used at once.
 	KeyLead time.Duration
 
-	// RefreshTTL bounds how long tokens can be refreshed in all, counted from the
-	// first; RefreshIdle how long a refresh secret may lie unused. Default 30 days,
+	// RefreshTTL bounds how long tokens can be refreshed in all, counted from when the
+	// first begins; RefreshIdle how long a refresh secret may lie unused. Default 30 days,
 	// and 7 days.
 	RefreshTTL, RefreshIdle time.Duration
-	// RefreshGrace is how long after its use a refresh secret, presented again,
-	// gets the same answer, for a client that lost the first one. After that it is
-	// taken for stolen, and the family is revoked. Default 10 s; negative is none.
+	// RefreshGrace is how long after its use a refresh secret, presented again, gets
+	// the newest pair, for a client that lost its answer or has several tabs. That
+	// holds for the last 32 that were used. After that it is taken for stolen, and the
+	// family is revoked. Whoever has copied a secret can use it for so long after its
+	// holder did without being found out at once. Default 10 s; negative is none.
 	RefreshGrace time.Duration
 }
 

@@ -36,13 +36,16 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	if t.epoch, _, err = m.readEpoch(ctx, t.subjectRef); err != nil {
 		return Issued{}, storeError("fob: issue token", err)
 	}
-	return m.issueToken(ctx, t, spec.Refreshable, now)
+	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, spec.Refreshable, now)
 }
 
 // ExchangeKey verifies an API key and issues a token that allows no more than the
 // key does, and for no longer: scopes and grants that the key lacks are ErrScope,
-// and a TTL that outlasts the key is cut. Revoking or disabling the key ends the
-// token at once. spec.Subject is "" or that of the key.
+// and a TTL that outlasts the key is cut. What the token may do from then on follows
+// the key as it is at each verification: revoking or disabling the key ends it at once,
+// what the key loses by UpdateKey it loses, and what the key gets back it has again, as
+// far as its claims go. So do Scopes, Grants and the times of the Token that Verify
+// returns. spec.Subject is "" or that of the key.
 func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenSpec) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -68,19 +71,21 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 		return Issued{}, fmt.Errorf("%w: the key does not grant all of that", ErrScope)
 	}
 	t.parent, t.epoch = k.id, k.epoch
+	ttl := t.expiresAt - t.issuedAt // what is asked for, whatever the key has left of it now
 	if end := k.endsAt(); end != 0 {
 		t.expiresAt = min(t.expiresAt, end/1000*1000)
 	}
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, fmt.Errorf("%w: the key ends before the token would begin", ErrInvalid)
 	}
-	return m.issueToken(ctx, t, spec.Refreshable, now)
+	return m.issueToken(ctx, t, ttl, k, spec.Refreshable, now)
 }
 
-// issueToken seals a token that is complete but for its ID.
-func (m *Manager) issueToken(ctx context.Context, t *Token, refreshable bool, now time.Time) (Issued, error) {
+// issueToken seals a token that is complete but for its ID. ttl and k are as for
+// beginFamily.
+func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, refreshable bool, now time.Time) (Issued, error) {
 	if refreshable {
-		return m.beginFamily(ctx, t, now)
+		return m.beginFamily(ctx, t, ttl, k, now)
 	}
 	return m.sealToken(ctx, t, now)
 }

@@ -71,8 +71,11 @@ type TokenVerifierConfig struct {
 // TokenVerifier checks signed tokens by public keys alone, in a process that has
 // neither the store nor a secret. It implements Verifier.
 //
-// It knows nothing of revocations: a token that was revoked is accepted here until
-// it expires. Where that is too long, let tokens be short, or ask a Manager.
+// It knows nothing of revocations, nor of what became of the key that a token was
+// exchanged for: a token that was revoked is accepted here until it expires, one whose
+// key was narrowed allows what it was sealed with, and its use does not count for the
+// key. Where that is too long, let tokens be short, or ask a Manager. A token that was
+// refreshed since holds what the key allowed at that time.
 type TokenVerifier struct {
 	cfg    TokenConfig
 	source TokenKeySource
@@ -261,7 +264,7 @@ func openWith(key *ringKey, text paseto.Token, cfg *TokenConfig) (*Token, error)
 
 func newTokenEntry(seen Digest, t *Token, cfg *TokenConfig) tokenEntry {
 	return tokenEntry{
-		seen: seen, token: t,
+		seen: seen, token: t, claims: t,
 		from: max(t.notBefore, t.issuedAt) - cfg.early().Milliseconds(), to: t.expiresAt + cfg.late().Milliseconds(),
 	}
 }

@@ -36,14 +36,17 @@ func newTokens(cfg Config) (*tokens, error) {
 // by half of the digest of its text and compared by all of it.
 type tokenEntry struct {
 	seen     Digest
-	from, to int64 // accepted while from <= now < to, Unix milliseconds
-	asOf     int64 // monotonic; only through package atomic once it is shared
-	token    *Token
-	refused  error
+	from, to int64        // accepted while from <= now < to, Unix milliseconds
+	asOf     int64        // monotonic; only through package atomic once it is shared
+	token    *Token       // what is answered: the claims, as far as the key allows them
+	claims   *Token       // what was sealed; token itself, unless the key allows less
+	parent   *parentState // the key that it came from; nil if from none
+	refused  error        // whatever the time
 }
 
 // parentState is what a token has to know of the key it came from.
 type parentState struct {
+	use     usageCell // of the key, by its tokens; first, see keyEntry
 	key     *Key
 	asOf    int64
 	revoked bool // by its subject
@@ -67,7 +70,11 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 	ok = ok && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
 		e.confirm(now)
-		return e.answer(now.ms)
+		cred, err := e.answer(now.ms)
+		if err == nil {
+			m.tokenUsed(e, now.ms, true)
+		}
+		return cred, err
 	}
 	q := query{how: how, now: now, form: tokenForm, presented: presented, seen: seen, at: at}
 	if ok {
@@ -88,11 +95,8 @@ func (e *tokenEntry) answer(ms int64) (Credential, error) {
 	if e.refused != nil {
 		return nil, e.refused
 	}
-	if ms < e.from {
-		return nil, ErrNotYetValid
-	}
-	if ms >= e.to {
-		return nil, ErrExpired
+	if ms < e.from || ms >= e.to {
+		return nil, e.outside(ms)
 	}
 	return e.token, nil
 }
@@ -102,7 +106,7 @@ func (e *tokenEntry) answer(ms int64) (Credential, error) {
 func (m *Manager) loadToken(ctx context.Context, q *query) found {
 	ticket := m.answers.tokens.Begin()
 	if q.oldToken != nil {
-		return m.settleToken(ctx, q, ticket, q.oldToken.token.again())
+		return m.settleToken(ctx, q, ticket, q.oldToken.claims.again())
 	}
 	text, err := paseto.Parse(q.presented)
 	if err != nil {
@@ -178,17 +182,9 @@ func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket
 		}
 		refs = append(refs, parent.key.subjectRef)
 		e.asOf = min(e.asOf, max(parent.asOf, q.now.synced))
-		switch end := parent.key.endsAt(); {
-		case parent.revoked:
-			e.refused = ErrRevoked
-		default:
-			e.refused = parent.key.refusal(q.now.ms)
-			if end != 0 {
-				e.to = min(e.to, end)
-			}
-		}
+		e.hangFrom(parent)
 	}
-	t.asOf.Store(q.now.wall(e.asOf))
+	e.token.asOf.Store(q.now.wall(e.asOf))
 	stored, ok := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
 	q.pins.kept = q.pins.kept || ok
 	return found{token: stored}
@@ -263,7 +259,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 	if err != nil {
 		return nil, checkError(err)
 	}
-	p := parentState{key: k, asOf: min(q.now.mono, s.asOf), revoked: k.epoch < s.epoch}
+	p := parentState{use: usageCell{id: k.id}, key: k, asOf: min(q.now.mono, s.asOf), revoked: k.epoch < s.epoch}
 	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
 	q.pins.kept = q.pins.kept || ok
 	return stored, nil

@@ -16,13 +16,18 @@ import (
 // Usage is how often a credential was accepted, and when last. It is written
 // behind: what the store holds trails by up to Config.UsageInterval, and a
 // crash loses at most that much. It is never counted twice.
+//
+// What a key is exchanged for is used in its name: an exchange, each acceptance of such
+// a token by a Manager, and each refresh is a use of the key. A token of no key has no
+// usage; what a TokenVerifier accepts is seen by nobody.
 type Usage struct {
 	Count      uint64
 	LastUsedAt time.Time // UTC, milliseconds; zero: never used
 }
 
 // usageCell counts the uses of one cached key since they were last written. It
-// lies inside the key's entry in the cache, which is copied once, before it is
+// lies inside an entry in the cache, the key's own or that of what its tokens have to
+// know of it, which is copied once, before it is
 // shared: hence plain numbers, which only package atomic touches from then on.
 type usageCell struct {
 	n       uint64
@@ -30,6 +35,7 @@ type usageCell struct {
 	crowded unsafe.Pointer // *cache.Counter, for uses that got into each other's way
 	queued  uint32         // 1: in usageLog.dirty
 	clashes uint32
+	id      ID // whose uses they are; never changes
 }
 
 // crowd is how often, between two writes of usage, two cores may want one cell at
@@ -85,8 +91,8 @@ type usageLog struct {
 	limit int
 
 	mu    sync.Mutex
-	dirty []*keyEntry
-	older []*keyEntry // empty again by the time that dirty is full
+	dirty []*usageCell
+	older []*usageCell // empty again by the time that dirty is full
 	sums  map[ID]*tally
 
 	flush turn // one write at a time, and none while usage is read; taken before mu
@@ -110,9 +116,8 @@ func (l *usageLog) count(id ID, ms int64) {
 	merge(l.sums, id, 1, ms)
 }
 
-// used counts one use of the key in an entry of the cache.
-func (l *usageLog) used(e *keyEntry, ms int64) {
-	c := &e.use
+// used counts one use of the key that an entry of the cache has a cell of.
+func (l *usageLog) used(c *usageCell, ms int64) {
 	c.add()
 	for {
 		last := atomic.LoadInt64(&c.last)
@@ -121,17 +126,17 @@ func (l *usageLog) used(e *keyEntry, ms int64) {
 		}
 	}
 	if atomic.LoadUint32(&c.queued) == 0 && atomic.CompareAndSwapUint32(&c.queued, 0, 1) {
-		l.add(e)
+		l.add(c)
 	}
 }
 
-func (l *usageLog) add(e *keyEntry) {
+func (l *usageLog) add(c *usageCell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.dirty) >= l.limit {
 		l.dirty, l.older = l.older, l.dirty
 	}
-	l.dirty = append(l.dirty, e)
+	l.dirty = append(l.dirty, c)
 	if n := len(l.older); n > 0 {
 		sum(l.sums, l.older[n-1])
 		l.older[n-1] = nil
@@ -140,18 +145,18 @@ func (l *usageLog) add(e *keyEntry) {
 }
 
 // sum moves the count of a cell out of the log.
-func sum(into map[ID]*tally, e *keyEntry) {
+func sum(into map[ID]*tally, c *usageCell) {
 	// Before the counter is read: a use that comes after puts it back in the log.
-	atomic.StoreUint32(&e.use.queued, 0)
-	if n := e.use.take(); n > 0 {
-		merge(into, e.key.id, n, atomic.LoadInt64(&e.use.last))
+	atomic.StoreUint32(&c.queued, 0)
+	if n := c.take(); n > 0 {
+		merge(into, c.id, n, atomic.LoadInt64(&c.last))
 	}
 }
 
 // take empties the log into one Usage per credential.
 func (l *usageLog) take() map[ID]*tally {
 	l.mu.Lock()
-	cells, taken := [][]*keyEntry{l.dirty, l.older}, l.sums
+	cells, taken := [][]*usageCell{l.dirty, l.older}, l.sums
 	l.dirty, l.older, l.sums = nil, nil, make(map[ID]*tally)
 	l.mu.Unlock()
 	for _, cells := range cells {
@@ -190,10 +195,10 @@ func (l *usageLog) pending(ids map[ID]bool) map[ID]*tally {
 			merge(found, id, t.n, t.last)
 		}
 	}
-	for _, cells := range [][]*keyEntry{l.dirty, l.older} {
-		for _, e := range cells {
-			if n := e.use.count(); n > 0 && ids[e.key.id] {
-				merge(found, e.key.id, n, atomic.LoadInt64(&e.use.last))
+	for _, cells := range [][]*usageCell{l.dirty, l.older} {
+		for _, c := range cells {
+			if n := c.count(); n > 0 && ids[c.id] {
+				merge(found, c.id, n, atomic.LoadInt64(&c.last))
 			}
 		}
 	}

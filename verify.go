@@ -129,7 +129,7 @@ func (m *Manager) hit(e *keyEntry, now moment) (Credential, error) {
 		return nil, e.refusal(now.ms)
 	}
 	e.confirm(now)
-	m.usage.used(e, now.ms)
+	m.usage.used(&e.use, now.ms)
 	return e.key, nil
 }
 
@@ -255,7 +255,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	if err != nil {
 		return found{err: checkError(err)}
 	}
-	e := keyEntry{seen: q.seen, key: k, form: int16(q.form), asOf: min(q.now.mono, state.asOf)}
+	e := keyEntry{seen: q.seen, use: usageCell{id: k.id}, key: k, form: int16(q.form), asOf: min(q.now.mono, state.asOf)}
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
 		e.verdict = revoked

@@ -21,6 +21,7 @@ type setup struct {
 	Store        storeAt
 	MaxStaleness time.Duration
 	StaleIfError time.Duration
+	RefreshGrace time.Duration
 }
 
 // request is one line to a process. Requests are answered as they finish, not in the
@@ -87,7 +88,9 @@ func child(text string) error {
 	c := &process{store: store}
 	c.m, err = fob.New(store, fob.Config{
 		Prefix: "acme_live", MaxStaleness: s.MaxStaleness, StaleIfError: s.StaleIfError,
-		Tokens:   &fob.TokenConfig{Issuer: "https://issuer.test", Audiences: []string{"api"}, SealKey: []byte(strings.Repeat("s", 32))},
+		Tokens: &fob.TokenConfig{
+			Issuer: "https://issuer.test", Audiences: []string{"api"}, SealKey: []byte(strings.Repeat("s", 32)), RefreshGrace: s.RefreshGrace,
+		},
 		Observer: fob.ObserverFunc(c.observe),
 	})
 	if err != nil {

@@ -189,8 +189,11 @@ func password(t *testing.T, url string) string {
 // or the family has ended; there are never two branches.
 func TestAProcessThatRefreshesIsKilled(t *testing.T) {
 	each(t, func(t *testing.T, e engine) {
-		s := setup{Store: e.fresh(t), MaxStaleness: time.Second}
-		here := fleet(t, s)[0]
+		s := setup{Store: e.fresh(t), MaxStaleness: time.Second, RefreshGrace: time.Hour}
+		strict := s
+		strict.RefreshGrace = -1
+		all := fleet(t, s, strict)
+		here, there := all[0], all[1]
 		key := here.must(request{Do: "issue", Subject: "app-42"})
 		killings := 12
 		if testing.Short() {
@@ -229,8 +232,12 @@ func TestAProcessThatRefreshesIsKilled(t *testing.T) {
 			}
 			went++
 			here.must(request{Do: "verify", Text: next.Text})
-			after := here.must(request{Do: "refresh", Text: next.Next})
-			if len(secrets) > 1 { // an older one ends all
+			if len(secrets) > 1 { // an older one leads to the same
+				older := here.must(request{Do: "refresh", Text: secrets[len(secrets)-2]})
+				require.Equal(t, next.Next, older.Next, "two branches")
+			}
+			after := there.must(request{Do: "refresh", Text: next.Next})
+			if len(secrets) > 1 { // without grace it ends all
 				require.True(t, here.do(request{Do: "refresh", Text: secrets[len(secrets)-2]}).Reject)
 				require.True(t, here.do(request{Do: "refresh", Text: after.Next}).Reject)
 				require.True(t, here.do(request{Do: "verify", Text: after.Text}).Reject)

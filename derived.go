@@ -1,0 +1,133 @@
+package fob
+
+import "slices"
+
+// What a token may do that a key was exchanged for is worked out from the key as it is
+// now, at every verification. Nothing of that is kept in the token, nor beside it for
+// longer than the key stays as it is: the claims of a token are what was asked for, and
+// a key that loses a right and gets it back takes its tokens along both ways.
+
+// under returns what t is while its key is as k is: no right that k has not, and no
+// instant at which k is not good. It is t itself where k allows all of it. What k
+// refuses at any time is not looked at.
+func (t *Token) under(k *Key) *Token {
+	limited := t.limitedTo(k.scopes)
+	from, to := max(t.notBefore, k.notBefore), t.expiresAt
+	if end := k.endsAt(); end != 0 {
+		to = min(to, end)
+	}
+	if from == t.notBefore && to == t.expiresAt {
+		return limited
+	}
+	if limited == t {
+		limited = t.again()
+	}
+	limited.notBefore, limited.expiresAt = from, to
+	return limited
+}
+
+// limitedTo returns t with those of its rights that scopes allow too, or t itself if
+// that is all of them.
+func (t *Token) limitedTo(scopes Scopes) *Token {
+	if t.scopes.within(scopes) && t.grants.within(scopes, nil) {
+		return t
+	}
+	limited := t.again()
+	limited.scopes, limited.grants = t.scopes.and(scopes), t.grants.and(scopes)
+	return limited
+}
+
+// and returns the scopes that allow exactly what both allow.
+func (s Scopes) and(o Scopes) Scopes {
+	if slices.Contains(s, ScopeAll) {
+		return slices.Clone(o)
+	}
+	var both Scopes
+	for _, scope := range s {
+		if o.Allow(scope) {
+			both = append(both, scope)
+		}
+	}
+	return both
+}
+
+// and returns the grants of what both g and scopes allow on a resource.
+func (g Grants) and(scopes Scopes) Grants {
+	if slices.Contains(scopes, ScopeAll) {
+		return g
+	}
+	var both Grants
+	for _, one := range g {
+		var actions []string
+		for _, scope := range scopes {
+			// The action of a scope that covers the type. One that is written "*" names no
+			// action that a scope allows (see allowsOn), and an empty one is none.
+			n := len(one.Type)
+			if len(scope) < n+2 || string(scope[:n]) != one.Type || scope[n] != ':' {
+				continue
+			}
+			if action := string(scope[n+1:]); action != Any && listed(one.Actions, action) {
+				actions = append(actions, action)
+			}
+		}
+		if len(actions) > 0 {
+			both = append(both, Grant{Type: one.Type, Actions: actions, Identifiers: one.Identifiers})
+		}
+	}
+	return both
+}
+
+// hangFrom makes the entry's answer what the key allows that its token came from. What
+// the key refuses at any time is a verdict, which a change of the key ends; what a time
+// will change is a bound.
+func (e *tokenEntry) hangFrom(p *parentState) {
+	e.parent = p
+	k := p.key
+	switch {
+	case p.revoked:
+		e.refused = ErrRevoked
+	case k.status != StatusActive || k.retired:
+		e.refused = k.refusal(0)
+	default:
+		e.token = e.claims.under(k)
+		e.from = max(e.from, k.notBefore)
+		if end := k.endsAt(); end != 0 {
+			e.to = min(e.to, end)
+		}
+	}
+}
+
+// outside says why an instant outside of the entry's bounds is: by the key first, which
+// knows why it ended.
+func (e *tokenEntry) outside(ms int64) error {
+	if e.parent != nil {
+		if err := e.parent.key.refusal(ms); err != nil {
+			return err
+		}
+	}
+	if ms < e.from {
+		return ErrNotYetValid
+	}
+	return ErrExpired
+}
+
+// size is the memory that an entry takes besides the key's, in bytes.
+func (e *tokenEntry) size() int {
+	n := e.claims.size()
+	if e.token != e.claims {
+		n += e.token.size() // shares most of it, which is nothing to rely on
+	}
+	return n
+}
+
+// tokenUsed counts a use of what e is about: it is one of the key that it came from.
+// held says that e is in the cache.
+func (m *Manager) tokenUsed(e *tokenEntry, ms int64, held bool) {
+	switch {
+	case e.parent == nil:
+	case held:
+		m.usage.used(&e.parent.use, ms)
+	default:
+		m.usage.count(e.parent.key.id, ms)
+	}
+}

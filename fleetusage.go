@@ -1,0 +1,97 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Usage is written behind, so what the store holds of a key trails by the UsageInterval
+// of whichever process it was used in. A key may be retired for being quiet only when it
+// was for longer than that. A process that writes its usage once a minute or more often
+// need not say so; one that takes longer writes that into the store, and until it has,
+// writes once a minute.
+//
+// The record is renewed by who needs it and is purged when nobody does any more, so that
+// nobody has to take it back.
+const (
+	fleetUsage = defaultUsage
+	// usageSpare is how long the record outlives its last renewal, besides two intervals:
+	// as far as the clock of whoever purges it may be ahead.
+	usageSpare = 24 * time.Hour
+)
+
+func fleetUsageRecord() recordID { return namedRecord(recordFleet, "usage interval") }
+
+// readFleetUsage returns the largest UsageInterval of any process on the store, and its
+// record, which is empty where none is above fleetUsage.
+func (m *Manager) readFleetUsage(ctx context.Context) (time.Duration, backend.Record, error) {
+	rec, err := m.store.Get(ctx, fleetUsageRecord())
+	if errors.Is(err, backend.ErrNotFound) {
+		return fleetUsage, backend.Record{}, nil
+	}
+	if err != nil {
+		return 0, rec, storeError("read the fleet's usage interval", err)
+	}
+	r, err := openBody(&rec, recordFleet)
+	if err != nil {
+		return 0, rec, err
+	}
+	field, v, ok := r.next()
+	if interval := time.Duration(r.millis(v)) * time.Millisecond; ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
+		return max(interval, fleetUsage), rec, nil
+	}
+	return 0, rec, corrupt(&rec, "usage interval")
+}
+
+// joinUsage sees to it that the fleet knows of this Manager's UsageInterval, if that is
+// above fleetUsage. Who needs a smaller one than stands there takes its place when the
+// one who needed it has not renewed it.
+func (m *Manager) joinUsage(ctx context.Context) error {
+	want := m.cfg.UsageInterval
+	if want <= fleetUsage {
+		return nil
+	}
+	err := retry(ctx, func(bool) error {
+		have, rec, err := m.readFleetUsage(ctx)
+		if err != nil {
+			return err
+		}
+		now := millis(m.now())
+		if have >= want && rec.PurgeAt-now > (want+usageSpare).Milliseconds() {
+			return nil
+		}
+		cond := backend.IfAbsent()
+		if rec.Version > 0 {
+			cond = backend.IfVersion(rec.Version)
+		} else {
+			rec = backend.Record{ID: fleetUsageRecord(), Kind: recordFleet, Created: now}
+		}
+		rec.PurgeAt = now + (2*want + usageSpare).Milliseconds()
+		w := newBody()
+		w.number(fieldUsageInterval, uint64((want + time.Millisecond - 1).Milliseconds())) // rounded up
+		w.seal(&rec)
+		_, err = m.replace(ctx, rec, cond)
+		if errors.Is(err, ErrNotFound) {
+			return again(err) // purged meanwhile
+		}
+		return raced(err)
+	})
+	if err != nil {
+		return fmt.Errorf("fob: tell the fleet the usage interval: %w", err)
+	}
+	return nil
+}
+
+// writeUsage writes usage, and returns when that is due again.
+func (m *Manager) writeUsage(ctx context.Context) (next time.Duration, err error) {
+	next = m.cfg.UsageInterval
+	err = m.joinUsage(ctx)
+	if err != nil {
+		next = min(next, fleetUsage) // nobody knows that it may be later
+	}
+	return next, errors.Join(err, m.flushUsage(ctx))
+}
