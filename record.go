@@ -97,6 +97,7 @@ const (
 	fieldRetired
 	fieldPending // of an alias: its import has not finished
 	fieldStaleness
+	fieldPrint // of what was imported
 )
 
 const bodyFormat = 1
