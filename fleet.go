@@ -186,13 +186,16 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 	if bound = max(bound, fleetDefault); bound < m.cfg.patience() || bound > worst {
 		return fmt.Errorf("%w: fleet staleness %v, want %v to %v", ErrInvalid, bound, m.cfg.patience(), worst)
 	}
-	have, rec, err := m.readFleet(ctx)
-	if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
-		have, err = worst+1, nil
-	}
-	if err == nil && bound < have {
-		err = m.writeFleet(ctx, rec, bound)
-	}
+	err := retry(ctx, func(bool) error {
+		have, rec, err := m.readFleet(ctx)
+		if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
+			have, err = worst+1, nil
+		}
+		if err == nil && bound < have {
+			err = m.writeFleet(ctx, rec, bound)
+		}
+		return raced(err)
+	})
 	if err != nil {
 		return fmt.Errorf("fob: lower fleet staleness: %w", err)
 	}
