@@ -303,7 +303,7 @@ func TestTheLifeOfARefreshedTokenIsWhatWasAskedFor(t *testing.T) {
 // TestNoRefreshedTokenBeginsBeforeTheFirst was to begin.
 func TestNoRefreshedTokenBeginsBeforeTheFirst(t *testing.T) {
 	clock := newClock()
-	cfg := clocked(tokenConfig(func(c *fob.TokenConfig) { c.MaxTTL = 60 * 24 * time.Hour }), clock)
+	cfg := clocked(tokenConfig(func(c *fob.TokenConfig) { c.MaxTTL, c.Leeway = 60*24*time.Hour, -1 }), clock)
 	m := newManager(t, nil, cfg)
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	begin := clock.Now().Add(30 * time.Minute)

@@ -242,14 +242,17 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 	if bound = max(bound, fleetDefault); bound < m.cfg.patience() || bound > worst {
 		return fmt.Errorf("%w: fleet staleness %v, want %v to %v", ErrInvalid, bound, m.cfg.patience(), worst)
 	}
-	have, rec, err := m.readFleet(ctx)
-	if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
-		// Nobody knows how long tokens live, either.
-		have, err = bounds{worst + 1, limitTTL}, nil
-	}
-	if err == nil && bound < have.staleness {
-		err = m.writeFleet(ctx, rec, bounds{bound, have.ttl})
-	}
+	err := retry(ctx, func(bool) error {
+		have, rec, err := m.readFleet(ctx)
+		if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
+			// Nobody knows how long tokens live, either.
+			have, err = bounds{worst + 1, limitTTL}, nil
+		}
+		if err == nil && bound < have.staleness {
+			err = m.writeFleet(ctx, rec, bounds{bound, have.ttl})
+		}
+		return raced(err)
+	})
 	if err != nil {
 		return fmt.Errorf("fob: lower fleet staleness: %w", err)
 	}

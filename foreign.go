@@ -2,15 +2,12 @@ package fob
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
@@ -65,6 +62,11 @@ type ForeignKey struct {
 	// under no pepper. Whoever has a copy of the store can then check guesses of a weak
 	// secret: give a Locator where there is one, and rotate the others.
 	Locator string
+	// Another says that this is another key than those that were imported with the same
+	// Locator before. It is needed only where that cannot be told: of two salted hashes
+	// nobody knows whether they are of one key, hashed twice. One that is imported twice
+	// has two records, and has to be revoked twice.
+	Another bool
 }
 
 // Format writes nothing of the key, for every verb.
@@ -75,118 +77,6 @@ func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue returns a redaction.
 func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// ImportKey makes a key of another system valid here: its text stays the same,
-// everything else is as if it had been issued here. Prefix and IdempotencyKey
-// of spec must be empty.
-//
-// A key that was imported already is ErrConflict, in another form too as far as
-// that can be told (of a Hash without Locator nobody knows the locator), and for
-// good: also when it was revoked or has expired, and its record was purged. An
-// import that failed or was cut off can be called again; until one has finished,
-// the key is not accepted. What an unfinished one left for another subject, or what
-// somebody has revoked or disabled of it, is ErrConflict as well.
-func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
-	k, err := m.importKey(ctx, spec, foreign)
-	if err != nil {
-		return nil, fmt.Errorf("fob: import key: %w", err)
-	}
-	m.observe(Event{Type: EventImported, ID: k.id, Subject: k.subject})
-	return k, nil
-}
-
-func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
-	if m.closed.Load() {
-		return nil, ErrClosed
-	}
-	if m.cfg.Foreign == nil {
-		return nil, fmt.Errorf("%w: Config.Foreign is not set", ErrInvalid)
-	}
-	if spec.Prefix != "" || spec.IdempotencyKey != "" {
-		return nil, fmt.Errorf("%w: Prefix and IdempotencyKey are for keys issued here", ErrInvalid)
-	}
-	now := m.now()
-	k, err := m.newKey(spec, now)
-	if err != nil {
-		return nil, err
-	}
-	k.prefix, k.foreign = "", true
-	if err := m.checkForeign(foreign); err != nil {
-		return nil, err
-	}
-	aliases := m.aliasesOf(foreign)
-	k.alias = aliases[0]
-	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return nil, storeError("read", err)
-	}
-	for _, other := range aliases[1:] {
-		if led, err := m.readAlias(ctx, other); err == nil && !led.pending {
-			return nil, fmt.Errorf("%w: imported in another form", ErrConflict)
-		} else if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
-	}
-	// The sequence, each prefix of which is safe to stop after:
-	//  1. the alias names the key-to-be. It is pending: Verify does not follow it.
-	//  2. the key is written.
-	//  3. the alias is no longer pending. From now on the key was accepted, perhaps;
-	//     so if it is ever gone, it was purged, and is not made anew.
-	// Every attempt writes the alias in step 1, and what step 2 may overwrite was read
-	// before; so one that gets through step 3 knows that the key is as it wrote it.
-	alias, cond, err := m.placeOfImport(ctx, k, now)
-	if err != nil {
-		return nil, err
-	}
-	version, err := m.replace(ctx, alias.record(), alias.cond)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case foreign.Secret != "":
-		m.digest(k, foreignSecret(k.id, foreign.Secret))
-	case foreign.Hash != "":
-		k.legacy = foreign.Hash
-	default:
-		k.legacy = ownDigest + hex.EncodeToString(foreign.Digest)
-	}
-	if k.version, err = m.replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
-		return nil, err
-	}
-	alias.pending = false
-	if _, err := m.replace(ctx, alias.record(), backend.IfVersion(version)); err != nil {
-		return nil, err
-	}
-	return k, nil
-}
-
-// placeOfImport gives k its ID, and returns its alias, to be written first, and the
-// condition under which the key is: the place of what an unfinished import of the
-// same key left, if there is such a thing.
-func (m *Manager) placeOfImport(ctx context.Context, k *Key, now time.Time) (*alias, backend.Cond, error) {
-	left, err := m.readAlias(ctx, k.alias)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		k.id = ID(keytext.NewID(now))
-		fresh := backend.Record{ID: k.alias, Kind: recordAlias, Owner: owner(k.subjectKind, k.subject), Created: k.issuedAt}
-		return &alias{target: k.id, pending: true, rec: fresh, cond: backend.IfAbsent()}, backend.IfAbsent(), nil
-	case err != nil:
-		return nil, backend.Cond{}, err
-	case !left.pending:
-		return nil, backend.Cond{}, fmt.Errorf("%w: imported already", ErrConflict)
-	}
-	k.id = left.target
-	old, err := m.readKey(ctx, k.id)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return left, backend.IfAbsent(), nil
-	case err != nil:
-		return nil, backend.Cond{}, err
-	case old.status != StatusActive || old.subjectRef != k.subjectRef:
-		return nil, backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
-	}
-	k.issuedAt = old.issuedAt // immutable
-	return left, backend.IfVersion(old.version), nil
-}
 
 // ownDigest marks a legacy hash that Config.Foreign.Digest can compute.
 const ownDigest = "own:"
@@ -256,107 +146,6 @@ func (m *Manager) checkForeignSecret(f ForeignKey) error {
 	return nil
 }
 
-// aliasesOf returns the records by which a key that was checked may have been
-// imported, as far as they can be told from what is known of it: first the one by
-// which it is to be found now.
-func (m *Manager) aliasesOf(f ForeignKey) []recordID {
-	var all []recordID
-	if f.Locator != "" {
-		all = append(all, aliasOfLocator(f.Locator))
-	}
-	switch {
-	case f.Secret != "":
-		sum := sha256.Sum256([]byte(f.Secret))
-		all = append(all, aliasOfSum(sum[:]))
-		possible, _ := m.aliasesOfText(f.Secret, sum[:])
-		for _, alias := range possible {
-			if !slices.Contains(all, alias) {
-				all = append(all, alias)
-			}
-		}
-	case f.Hash != "":
-		if h, err := legacyhash.Parse(f.Hash); err == nil {
-			if sum, plain := h.SHA256(); plain {
-				all = append(all, aliasOfSum(sum[:]))
-			}
-		}
-	default:
-		all = append(all, aliasOfDigest(f.Digest))
-	}
-	return all
-}
-
-// aliasesOfText returns every record by which a presented text may be found, and
-// its digest of the other system, if there is one. sum is its SHA-256.
-func (m *Manager) aliasesOfText(presented string, sum []byte) (aliases []recordID, own []byte) {
-	if locate := m.cfg.Foreign.Locate; locate != nil {
-		if locator, ok := locate(strings.Clone(presented)); ok && locator != "" {
-			aliases = append(aliases, aliasOfLocator(locator))
-		}
-	}
-	aliases = append(aliases, aliasOfSum(sum))
-	if digest := m.cfg.Foreign.Digest; digest != nil {
-		if own = digest(strings.Clone(presented)); len(own) > 0 {
-			aliases = append(aliases, aliasOfDigest(own))
-		}
-	}
-	return aliases, own
-}
-
-func aliasOfLocator(locator string) recordID { return namedRecord(recordAlias, "locator", locator) }
-func aliasOfSum(sum []byte) recordID         { return namedRecord(recordAlias, "sha256", string(sum)) }
-func aliasOfDigest(d []byte) recordID        { return namedRecord(recordAlias, "digest", string(d)) }
-
-// alias leads from the text of an imported key to its record.
-type alias struct {
-	target  ID
-	pending bool // the import has not finished
-	rec     backend.Record
-	cond    backend.Cond // that it is still as it was read
-}
-
-func (a *alias) record() backend.Record {
-	rec := a.rec
-	w := newBody()
-	w.id(fieldTarget, a.target)
-	if a.pending {
-		w.text(fieldPending, "\x01")
-	}
-	w.seal(&rec)
-	return rec
-}
-
-func (m *Manager) readAlias(ctx context.Context, ref recordID) (*alias, error) {
-	rec, err := m.store.Get(ctx, ref)
-	if err != nil {
-		return nil, storeError("read", err)
-	}
-	r, err := openBody(&rec, recordAlias)
-	if err != nil {
-		return nil, err
-	}
-	a := &alias{rec: rec, cond: backend.IfVersion(rec.Version)}
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
-		switch field {
-		case fieldTarget:
-			a.target = r.id(v)
-		case fieldPending:
-			a.pending = true
-			r.bad = r.bad || v != "\x01"
-		default:
-			r.bad = true
-		}
-	}
-	if r.bad || a.target.IsZero() {
-		return nil, corrupt(&rec, "fields")
-	}
-	return a, nil
-}
-
 const minForeign = 8
 
 // foreignText is the whole grammar of foreign keys: visible ASCII, bounded.
@@ -402,45 +191,62 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string, how deman
 }
 
 // loadForeign looks for the record of an imported key by everything that it may be
-// found by, and remembers the answer.
+// found by, and remembers the answer. What cannot be checked does not keep it from
+// looking on: the key may be another one of those that have the locator.
 func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 	// Before any store is asked: an entry put below depends on what is read after.
 	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
-	aliases, own := m.aliasesOfText(q.presented, q.seen.sum[:])
+	forms, own := m.formsOfText(q.presented, q.seen.sum[:])
 	refs := make([]cache.Ref, 0, cache.MaxRefs)
-	for _, ref := range aliases {
-		refs = append(refs, cache.Ref(ref))
-		m.newest.pin(&q.pins, ref)
-		led, err := m.readAlias(ctx, ref)
-		if errors.Is(err, ErrNotFound) || err == nil && led.pending {
-			continue
+	var unsure error
+	for _, form := range forms {
+		for n := range form.room() {
+			ref := form.at(n)
+			refs = append(refs, cache.Ref(ref))
+			k, err := m.keyOfAlias(ctx, ref, &q.pins)
+			if errors.Is(err, ErrNotFound) {
+				break
+			}
+			if err != nil && isOutage(err) {
+				return found{err: fmt.Errorf("fob: verify: %w", err)}
+			}
+			matches := false
+			if k != nil {
+				matches, err = m.matchesForeign(ctx, k, q.presented, own)
+			}
+			if matches {
+				return m.remember(ctx, q, ticket, k)
+			}
+			unsure = errors.Join(unsure, err)
 		}
-		if err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
-		}
-		refs = append(refs, cache.Ref(led.target))
-		m.newest.pin(&q.pins, backend.ID(led.target))
-		rec, err := m.store.Get(ctx, backend.ID(led.target))
-		if errors.Is(err, backend.ErrNotFound) {
-			continue // purged
-		}
-		if err != nil {
-			return found{err: checkError(err)}
-		}
-		k, err := decodeKey(&rec)
-		if err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
-		}
-		matches, err := m.matchesForeign(ctx, k, q.presented, own)
-		if err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
-		}
-		if !matches || !k.foreign || k.alias != ref {
-			continue
-		}
-		return m.remember(ctx, q, ticket, k)
+	}
+	if unsure != nil {
+		return found{err: fmt.Errorf("fob: verify: %w", unsure)} // it may be that one
 	}
 	return m.refuse(q, absent, absence{seen: q.seen}, refs...)
+}
+
+// keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
+// ErrNotFound if there is no such alias.
+func (m *Manager) keyOfAlias(ctx context.Context, ref recordID, p *pins) (*Key, error) {
+	m.newest.pin(p, ref)
+	led, err := m.readAlias(ctx, ref)
+	if err != nil || led.pending {
+		return nil, err
+	}
+	m.newest.pin(p, backend.ID(led.target))
+	rec, err := m.store.Get(ctx, backend.ID(led.target))
+	if errors.Is(err, backend.ErrNotFound) {
+		return nil, nil // purged
+	}
+	if err != nil {
+		return nil, storeError("read", err)
+	}
+	k, err := decodeKey(&rec)
+	if err != nil || !k.foreign || k.alias != ref {
+		return nil, err
+	}
+	return k, nil
 }
 
 // matchesForeign compares a presented foreign key with what the record holds. A

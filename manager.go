@@ -321,7 +321,7 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 			case errors.Is(err, backend.ErrNotFound): // surely not applied: the same condition again
 			case err != nil:
 				return storeError("write", err)
-			case string(found.Body) == string(rec.Body):
+			case string(found.Body) == string(rec.Body) && found.Created == rec.Created:
 				cond = backend.IfVersion(found.Version)
 			default:
 				if v, ok := cond.Version(); !ok || v != found.Version {

@@ -102,6 +102,7 @@ const (
 	fieldTagKey // of a family: by which it knows its own secrets
 	fieldLinks  // of a family: from the secrets used lately to the current one
 	fieldUsageInterval
+	fieldPrint // of what was imported
 )
 
 const bodyFormat = 1

@@ -37,11 +37,11 @@ type Rotation struct {
 // A rotation that failed or was cut off can be called again: the old key stays as
 // it is until the last step, and the unfinished successor is taken over. The old
 // key may have got its end only where the error is ErrIndeterminate, or there is no
-// answer at all; then, called again, RotateKey fails with ErrConflict, nobody has
+// answer at all; then, called again, RotateKey fails with ErrAlready, nobody has
 // the successor's secret, and the successor (Key.Successor of the old key) can be
-// rotated in its turn. ErrConflict otherwise means that the key was changed or
-// rotated by somebody else meanwhile, or has been rotated before: rotate its
-// successor. A revoked, disabled or expired key is refused with that reason, one of
+// rotated in its turn. ErrAlready otherwise means that somebody else has rotated the
+// key, now or before: of several rotations at once one comes through. Rotate its
+// successor. Another ErrConflict means that the key was changed meanwhile. A revoked, disabled or expired key is refused with that reason, one of
 // another environment with ErrWrongEnvironment; an imported one gets a successor of
 // the native form.
 func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
@@ -69,57 +69,111 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 			return Secret{}, nil, fmt.Errorf("%w: quiet time %v, want %v, for usage is written each %v", ErrInvalid, rotation.QuietTime, 2*interval, interval)
 		}
 	}
-	now := m.now()
-	old, err := m.readKey(ctx, id)
-	if err != nil {
+	r := &rotating{m: m, id: id, rotation: rotation, now: m.now(), attempt: newAttempt()}
+	if err := retry(ctx, func(bool) error { return r.try(ctx) }); err != nil {
 		return Secret{}, nil, err
 	}
-	epoch, err := m.rotatable(ctx, old, now)
-	if err != nil {
-		return Secret{}, nil, err
-	}
-	next, err := m.successorOf(old, rotation, epoch, now)
-	if err != nil {
-		return Secret{}, nil, err
-	}
+	m.observe(Event{Type: EventRotated, ID: r.old.id, Subject: r.old.subject})
+	m.observe(Event{Type: EventIssued, ID: r.next.id, Subject: r.next.subject})
+	return newSecret(r.text), r.next, nil
+}
 
-	// The sequence, each prefix of which is safe to stop after:
-	//  1. the old key names its successor-to-be and this attempt; it stays valid.
-	//  2. the successor is written. Nobody has its secret yet.
-	//  3. the old key gets its end, if this attempt is still the one it names.
-	// What step 2 may overwrite was read before step 1, so of two attempts at
-	// once at most one gets through both 2 and 3: the other meets a version it
-	// has not read. A later attempt finds the name and takes the successor over;
-	// its old secret was never handed out, because step 3 never came.
-	cond, err := m.placeOf(ctx, old, next, now)
+// rotating is one call of RotateKey. Its sequence, each prefix of which is safe to stop
+// after:
+//
+//  1. the old key names its successor-to-be and this attempt; it stays valid.
+//  2. the successor is written. Nobody has its secret yet.
+//  3. the old key gets its end, if this attempt is still the one it names.
+//
+// What step 2 may overwrite was read before step 1, so of two attempts at once at most
+// one gets through both 2 and 3: the other meets a version it has not read. A later
+// attempt finds the name and takes the successor over; its old secret was never handed
+// out, because step 3 never came. Of several at once the one that is named last comes
+// through, because the others wait for it and do not name themselves again, unless it
+// seems to be dead.
+type rotating struct {
+	m        *Manager
+	id       ID
+	rotation Rotation
+	now      time.Time
+	attempt  uint64
+	named    bool // by the old key, at some time
+	waited   int
+
+	old, next *Key
+	text      string
+}
+
+func (r *rotating) try(ctx context.Context) error {
+	m := r.m
+	old, err := m.readKey(ctx, r.id)
 	if err != nil {
-		return Secret{}, nil, err
+		return err
+	}
+	epoch, err := m.rotatable(ctx, old, r.now)
+	if err != nil {
+		return err
+	}
+	if r.named && old.rotating != 0 && old.rotating != r.attempt {
+		if r.waited++; r.waited <= waitsFor {
+			return again(errTakenOver)
+		}
+		r.waited = 0
+	}
+	next, err := m.successorOf(old, r.rotation, epoch, r.now)
+	if err != nil {
+		return err
+	}
+	cond, err := m.placeOf(ctx, old, next, r.now)
+	if err != nil {
+		return err
 	}
 	text := keytext.Format(next.prefix, next.id, keytext.NewSecret())
 	m.digestText(next, text)
 
 	named := *old
-	named.successor, named.rotating = next.id, newAttempt()
+	named.successor, named.rotating = next.id, r.attempt
 	if err := m.stepOn(ctx, old, &named); err != nil {
-		return Secret{}, nil, err
+		return m.lostTo(ctx, old, err)
 	}
+	r.named = true
 	if next.version, err = m.replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
-		return Secret{}, nil, err
+		return raced(err)
 	}
 	ended := named
-	ended.rotating, ended.retireAt, ended.retired = 0, millis(now.Add(rotation.Overlap)), rotation.Overlap == 0
-	if rotation.QuietTime > 0 && rotation.Overlap > 0 {
-		ended.quiet = rotation.QuietTime.Milliseconds()
+	ended.rotating, ended.retireAt, ended.retired = 0, millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
+	if r.rotation.QuietTime > 0 && r.rotation.Overlap > 0 {
+		ended.quiet = r.rotation.QuietTime.Milliseconds()
 		if err := m.putRotation(ctx, &ended); err != nil {
-			return Secret{}, nil, err
+			return err
 		}
 	}
 	if err := m.finishRotation(ctx, &named, &ended, next); err != nil {
-		return Secret{}, nil, err
+		return err
 	}
-	m.observe(Event{Type: EventRotated, ID: old.id, Subject: old.subject})
-	m.observe(Event{Type: EventIssued, ID: next.id, Subject: next.subject})
-	return newSecret(text), next, nil
+	r.old, r.next, r.text = old, next, text
+	return nil
+}
+
+// lostTo is err, with which a step failed from the state was, unless all that came
+// between is another rotation: then it is tried again.
+func (m *Manager) lostTo(ctx context.Context, was *Key, err error) error {
+	if !errors.Is(err, ErrConflict) {
+		return err
+	}
+	k, lookErr := m.readKey(ctx, was.id)
+	if lookErr == nil && sameButRotation(k, was) {
+		return again(errTakenOver)
+	}
+	return err
+}
+
+// sameButRotation reports whether two states of a key differ at most in what a
+// rotation changes, and in the digest.
+func sameButRotation(a, b *Key) bool {
+	x := *a
+	x.takeRotation(b)
+	return sameButDigest(&x, b)
 }
 
 // placeOf gives next its ID, and returns the condition under which it is written:
@@ -186,11 +240,13 @@ func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) e
 	switch {
 	case lookErr != nil || sameButDigest(old, named):
 		return err // if it is not known whether it was made, it still may be
+	case old.retireAt == 0 && sameButRotation(old, named):
+		return again(errTakenOver)
 	case old.retireAt == 0:
 		m.dropSuccessor(ctx, next) // not made, and never will be: the key has changed
 		return ErrConflict
 	case old.successor != next.id:
-		return ErrConflict
+		return errRotated
 	}
 	// Made: by this attempt, or by another one that has taken the successor over.
 	successor, lookErr := m.readKey(ctx, next.id)
@@ -198,7 +254,7 @@ func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) e
 	case lookErr != nil:
 		return err
 	case !successor.digest.Equal(next.digest):
-		return ErrConflict
+		return errRotated
 	}
 	// Once more, because what can be read need not be durable.
 	_, err = m.editKey(ctx, old.id, func(*Key, bool) (bool, error) { return true, nil })
@@ -221,10 +277,13 @@ func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
 	})
 }
 
+// errRotated is that somebody else has rotated the key.
+var errRotated = fmt.Errorf("%w: rotated already", ErrAlready)
+
 // rotatable says why a key cannot be rotated, or returns its subject's epoch.
 func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64, error) {
 	if k.retireAt != 0 {
-		return 0, fmt.Errorf("%w: rotated already", ErrConflict)
+		return 0, errRotated
 	}
 	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
 	if err != nil {
