@@ -1,7 +1,7 @@
 # make prints what there is to make. Everything here is one go command or one
 # script, so make is a convenience and never needed.
 .DEFAULT_GOAL := help
-.PHONY: help story test race proof cover bench fuzz lint linters tidy ci
+.PHONY: help story test race proof cover bench fuzz lint linters tidy outdated ci
 
 FUZZTIME ?= 30s
 COUNT ?= 6
@@ -42,6 +42,9 @@ linters: ## golangci-lint, which must be installed (see CONTRIBUTING.md)
 
 tidy: ## go mod tidy in every module
 	for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && GOWORK=off go mod tidy) || exit 1; done
+
+outdated: ## requirements that have fallen behind, asked of the module proxy
+	.ci/outdated
 
 ci: ## all that a change must pass
 	.ci/run

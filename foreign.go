@@ -122,6 +122,9 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 		if h.Lanes() > m.cfg.Foreign.SlowChecks {
 			return m.tooWide(h)
 		}
+		if err := h.Usable(); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
 	case m.cfg.Foreign.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
 		return fmt.Errorf("%w: want Config.Foreign.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
 	}

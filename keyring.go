@@ -198,6 +198,9 @@ func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
 	var keys []ringKey
 	for line := range strings.Lines(text) {
 		k, err := s.decodeLine(strings.Fields(line))
+		if errors.Is(err, paseto.ErrUnavailable) {
+			return nil, fmt.Errorf("fob: token keys: %w", err)
+		}
 		if err != nil || len(keys) == maxRing {
 			return nil, corrupt(rec, "token key")
 		}

@@ -23,7 +23,9 @@ const (
 	// in a token. Checking a signature that is not in the cache takes some 60 µs.
 	V4Public Protocol = Protocol(paseto.V4Public)
 	// V2Local and V2Public are for fleets that have them already: the specification
-	// has deprecated version 2, and v2.local does not commit to its key.
+	// has deprecated version 2, and v2.local does not commit to its key. A process in
+	// FIPS 140-only mode can do nothing with V2Local: New refuses it, and tokens of
+	// others cannot be checked there (which is no rejection).
 	V2Local  Protocol = Protocol(paseto.V2Local)
 	V2Public Protocol = Protocol(paseto.V2Public)
 )
@@ -147,6 +149,8 @@ func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 	}
 	if !paseto.Protocol(c.Protocol).Valid() {
 		problem("Protocol %d", c.Protocol)
+	} else if err := paseto.Protocol(c.Protocol).Usable(); err != nil {
+		problems = append(problems, fmt.Errorf("%w: Tokens.Protocol: %w", ErrInvalid, err))
 	}
 	if c.SealKey != nil {
 		c.SealKey = slices.Clone(c.SealKey)

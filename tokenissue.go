@@ -106,8 +106,8 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 		return Issued{}, err
 	}
 	key := r.active(millis(now))
-	if key == nil {
-		return Issued{}, fmt.Errorf("fob: issue token: %w", ErrTokenKey)
+	if key == nil { // nothing that the caller has presented is bad
+		return Issued{}, fmt.Errorf("fob: issue token: %w", unclassified(ErrTokenKey))
 	}
 	t.id = ID(keytext.NewID(now))
 	payload, err := t.payload()
@@ -140,6 +140,9 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, ErrTokenKey
 	}
 	payload, err := key.opener.Open(parsed, "")
+	if errors.Is(err, paseto.ErrUnavailable) {
+		return nil, fmt.Errorf("fob: refresh: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}

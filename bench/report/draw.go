@@ -23,8 +23,11 @@ func rendered(p *plot.Plot, name, title, words string, height vg.Length) (*chart
 	style(p)
 	c := &chart{name: name, title: title, text: words}
 	var out bytes.Buffer
-	asSVG := vgsvg.New(width, height)
+	asSVG := &outlined{Canvas: vgsvg.New(width, height)}
 	onto(p, draw.New(asSVG))
+	if asSVG.err != nil {
+		return nil, fmt.Errorf("chart %s: %w", name, asSVG.err)
+	}
 	if _, err := asSVG.WriteTo(&out); err != nil {
 		return nil, fmt.Errorf("chart %s: %w", name, err)
 	}

@@ -5,6 +5,7 @@
 //	go run ./bench/report                       # from the root of the repository
 //	go run ./bench/report -set keys,scaling -count 3
 //	go run ./bench/report -from bench/out/bench.txt -docs docs/benchmarks.md -images docs/images
+//	go run ./bench/report -from docs/images/bench.txt -images docs/images   # draws the charts again
 package main
 
 import (
@@ -35,7 +36,7 @@ func main() {
 	flag.StringVar(&o.out, "o", filepath.Join("bench", "out"), "folder for what is written")
 	flag.StringVar(&o.from, "from", "", "show this output of go test -bench instead of running")
 	flag.StringVar(&o.docs, "docs", "", "Markdown page to refresh between its marks")
-	flag.StringVar(&o.images, "images", "", "folder for the charts of that page")
+	flag.StringVar(&o.images, "images", "", "folder for the charts, as SVG, and what they are drawn from")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := report(ctx, o, os.Stdout, os.Stderr)
@@ -82,13 +83,10 @@ func report(ctx context.Context, o options, stdout, progress io.Writer) error {
 		errs = append(errs, c.write(o.out))
 	}
 	errs = append(errs, writePage(filepath.Join(o.out, "index.html"), figures, table, charts))
+	if o.images != "" {
+		errs = append(errs, keep(o.images, raw, charts))
+	}
 	if o.docs != "" {
-		if o.images != "" {
-			errs = append(errs, os.MkdirAll(o.images, 0o755))
-			for _, c := range charts {
-				errs = append(errs, os.WriteFile(filepath.Join(o.images, c.name+".svg"), c.svg, 0o644))
-			}
-		}
 		errs = append(errs, refresh(o.docs, o.images, figures, table, charts))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -96,6 +94,24 @@ func report(ctx context.Context, o options, stdout, progress io.Writer) error {
 	}
 	_, err = fmt.Fprintf(progress, "written: %s and %d charts\n", filepath.Join(o.out, "index.html"), len(charts))
 	return err
+}
+
+// rawName is what the output that charts were drawn from is kept as, beside them.
+const rawName = "bench.txt"
+
+// keep writes the charts and what they were drawn from, so that they can be drawn
+// again without measuring again.
+func keep(dir, raw string, charts []*chart) error {
+	text, err := os.ReadFile(raw)
+	if err != nil {
+		return err
+	}
+	errs := []error{os.MkdirAll(dir, 0o755)}
+	for _, c := range charts {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, c.name+".svg"), c.svg, 0o644))
+	}
+	errs = append(errs, os.WriteFile(filepath.Join(dir, rawName), text, 0o644))
+	return errors.Join(errs...)
 }
 
 // today is the date that reports carry.

@@ -35,10 +35,13 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The errors of Parse. They never contain the text.
+// The errors of Parse, and that of a check. They never contain the text.
 var (
 	ErrFormat = errors.New("legacyhash: unknown or malformed hash")
 	ErrCost   = errors.New("legacyhash: hash costs too much or too little to check")
+	// ErrUnavailable says that the cryptography of this process refuses to compute the
+	// hash, as in FIPS 140-only mode: whether a secret matches is not known.
+	ErrUnavailable = errors.New("legacyhash: this process cannot compute the hash")
 )
 
 // The bounds of what Parse accepts.
@@ -259,9 +262,27 @@ func (h *Hash) saltAndDigest(salt, digest string, size int) (err error) {
 	return nil
 }
 
-// Verify reports whether secret is what was hashed. bcrypt looks at 72 bytes
+// Usable fails with ErrUnavailable if this process can never check h. It costs next to
+// nothing.
+func (h Hash) Usable() error {
+	if h.kind != pbkdf2Hash {
+		return nil
+	}
+	h.cost = 1 // what is refused does not depend on the iterations
+	_, err := h.pbkdf2("")
+	return err
+}
+
+// Check reports whether secret is what was hashed. bcrypt looks at 72 bytes
 // only: a longer secret never matches there, rather than matching by its start.
-func (h Hash) Verify(secret string) bool {
+// It fails with ErrUnavailable where it cannot know.
+func (h Hash) Check(secret string) (matches bool, err error) {
+	// Some primitives report with a panic what the process's mode forbids.
+	defer func() {
+		if r := recover(); r != nil {
+			matches, err = false, fmt.Errorf("%w: panic", ErrUnavailable)
+		}
+	}()
 	var got []byte
 	switch h.kind {
 	case plainSHA256:
@@ -278,18 +299,31 @@ func (h Hash) Verify(secret string) bool {
 		}
 		got = d.Sum(nil)
 	case bcryptHash:
-		return len(secret) <= maxBcryptIn && bcrypt.CompareHashAndPassword([]byte(h.text), []byte(secret)) == nil
+		return h.bcrypt(secret)
 	case pbkdf2Hash:
-		var err error
 		if got, err = h.pbkdf2(secret); err != nil {
-			return false // a FIPS module that refuses short salts, say: no match
+			return false, err
 		}
 	case argon2idHash:
 		got = argon2.IDKey([]byte(secret), h.salt, h.cost, h.memory, h.threads, uint32(len(h.digest)))
 	default:
-		return false
+		return false, nil
 	}
-	return subtle.ConstantTimeCompare(got, h.digest) == 1
+	return subtle.ConstantTimeCompare(got, h.digest) == 1, nil
+}
+
+func (h Hash) bcrypt(secret string) (bool, error) {
+	if len(secret) > maxBcryptIn {
+		return false, nil
+	}
+	err := bcrypt.CompareHashAndPassword([]byte(h.text), []byte(secret))
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		return false, nil
+	}
+	return false, fmt.Errorf("%w: bcrypt", ErrUnavailable) // its error may quote the hash
 }
 
 func (h Hash) pbkdf2(secret string) ([]byte, error) {
@@ -297,5 +331,9 @@ func (h Hash) pbkdf2(secret string) ([]byte, error) {
 	if h.sha512 {
 		fn = func() hash.Hash { return sha512.New() }
 	}
-	return pbkdf2.Key(fn, secret, h.salt, int(h.cost), len(h.digest))
+	key, err := pbkdf2.Key(fn, secret, h.salt, int(h.cost), len(h.digest))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err) // names a rule, no value
+	}
+	return key, nil
 }

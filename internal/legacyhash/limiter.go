@@ -40,13 +40,13 @@ func NewLimiter(n int) *Limiter {
 	return &Limiter{turns: semaphore.NewWeighted(int64(n)), n: int64(n), records: make(map[[16]byte]struct{})}
 }
 
-// Verify is h.Verify of what is in a record, after waiting for a turn if h is slow,
+// Verify is h.Check of what is in a record, after waiting for a turn if h is slow,
 // or for as many as it has lanes. It fails with ErrBusy if too many wait already,
 // with ErrLanes, and with the context's error if that ends first: the check was then
-// not made.
+// not made. ErrUnavailable is that of Hash.Check.
 func (l *Limiter) Verify(ctx context.Context, record [16]byte, h Hash, secret string) (bool, error) {
 	if !h.Slow() {
-		return h.Verify(secret), nil
+		return h.Check(secret)
 	}
 	lanes := int64(h.Lanes())
 	if lanes > l.n {
@@ -60,7 +60,7 @@ func (l *Limiter) Verify(ctx context.Context, record [16]byte, h Hash, secret st
 		return false, err
 	}
 	defer l.turns.Release(lanes)
-	return h.Verify(secret), nil
+	return h.Check(secret)
 }
 
 func (l *Limiter) enter(record [16]byte) bool {

@@ -54,7 +54,7 @@ var layers = []layer{
 	// none of them reaches a user.
 	{"bench/peers", []string{".", "backend/...", "cache"}, []string{""}},
 	// Runs go test and draws; its own module too.
-	{"bench/report", nil, []string{"golang.org/x/perf", "gonum.org/v1/plot"}},
+	{"bench/report", nil, []string{"golang.org/x/image", "golang.org/x/perf", "gonum.org/v1/plot"}},
 	{"tools", nil, []string{"golang.org/x/mod"}},
 }
 

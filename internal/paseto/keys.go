@@ -43,7 +43,8 @@ type Opener interface {
 	ID() string
 	// Open returns the payload of t. It fails with ErrProtocol if t is of another
 	// protocol than the key, and with ErrSeal if it was not sealed with it, under
-	// the same implicit assertion. Version 2 has none: it must be "".
+	// the same implicit assertion. Version 2 has none: it must be "". It fails with
+	// ErrUnavailable where this process cannot find that out.
 	Open(t Token, implicit string) (payload []byte, err error)
 }
 
@@ -63,6 +64,16 @@ var (
 	_ Opener = PublicKey{}
 )
 
+// usable makes a mode of the process that forbids BLAKE2b or XChaCha20 an error of
+// whoever wants a key, not a panic of whoever uses one. No mode of today's does.
+func usable() error {
+	return guarded(func() error {
+		var key [SymmetricSize]byte
+		xor(key[:], keyed(24, key[:]), nil)
+		return nil
+	})
+}
+
 // NewSymmetricKey draws a key for V4Local or V2Local.
 func NewSymmetricKey(p Protocol) (SymmetricKey, error) {
 	var b [SymmetricSize]byte
@@ -74,6 +85,9 @@ func NewSymmetricKey(p Protocol) (SymmetricKey, error) {
 func SymmetricKeyFrom(p Protocol, b []byte) (SymmetricKey, error) {
 	if !p.Valid() || !p.Local() || len(b) != SymmetricSize {
 		return SymmetricKey{}, fmt.Errorf("%w: symmetric key of %d bytes for %v", ErrKey, len(b), p)
+	}
+	if err := usable(); err != nil {
+		return SymmetricKey{}, err
 	}
 	return SymmetricKey{protocol: p, b: [SymmetricSize]byte(b)}, nil
 }
@@ -93,6 +107,9 @@ func SecretKeyFrom(p Protocol, b []byte) (SecretKey, error) {
 	if !p.Valid() || p.Local() || len(b) != SecretSize {
 		return SecretKey{}, fmt.Errorf("%w: secret key of %d bytes for %v", ErrKey, len(b), p)
 	}
+	if err := usable(); err != nil {
+		return SecretKey{}, err
+	}
 	if subtle.ConstantTimeCompare(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), b) != 1 {
 		return SecretKey{}, fmt.Errorf("%w: its public half does not belong to it", ErrKey)
 	}
@@ -103,6 +120,9 @@ func SecretKeyFrom(p Protocol, b []byte) (SecretKey, error) {
 func PublicKeyFrom(p Protocol, b []byte) (PublicKey, error) {
 	if !p.Valid() || p.Local() || len(b) != PublicSize {
 		return PublicKey{}, fmt.Errorf("%w: public key of %d bytes for %v", ErrKey, len(b), p)
+	}
+	if err := usable(); err != nil {
+		return PublicKey{}, err
 	}
 	return PublicKey{protocol: p, b: [PublicSize]byte(b)}, nil
 }

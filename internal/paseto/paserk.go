@@ -206,13 +206,11 @@ func (k SymmetricKey) SealTo(to PublicKey) (string, error) {
 	if err != nil || to.Weak() {
 		return "", fmt.Errorf("%w: no public key to seal to", ErrKey)
 	}
-	theirs, err := ecdh.X25519().NewPublicKey(point.BytesMontgomery())
-	if err != nil {
-		return "", fmt.Errorf("%w: no public key to seal to", ErrKey)
-	}
-	ephemeral, err := ecdh.X25519().GenerateKey(nil)
-	if err != nil {
-		return "", fmt.Errorf("paseto: draw a key: %w", err)
+	// Of 32 bytes both can fail only where X25519 is forbidden, in FIPS 140-only mode.
+	theirs, err1 := ecdh.X25519().NewPublicKey(point.BytesMontgomery())
+	ephemeral, err2 := ecdh.X25519().GenerateKey(nil)
+	if err := errors.Join(err1, err2); err != nil {
+		return "", fmt.Errorf("%w: k%d.seal: %w", ErrUnavailable, k.protocol.Version(), err)
 	}
 	shared, err := ephemeral.ECDH(theirs)
 	if err != nil {
@@ -249,12 +247,9 @@ func (k SecretKey) Unseal(p Protocol, text string) (SymmetricKey, error) {
 	// itself clamps it (RFC 7748, section 5).
 	h := sha512.Sum512(k.b[:ed25519.SeedSize])
 	mine, err := ecdh.X25519().NewPrivateKey(h[:32])
-	if err != nil {
-		return SymmetricKey{}, fmt.Errorf("%w: %w", ErrKey, err)
-	}
-	theirs, err := ecdh.X25519().NewPublicKey(epk)
-	if err != nil {
-		return SymmetricKey{}, ErrSeal
+	theirs, err2 := ecdh.X25519().NewPublicKey(epk)
+	if err := errors.Join(err, err2); err != nil { // as in SealTo
+		return SymmetricKey{}, fmt.Errorf("%w: k%d.seal: %w", ErrUnavailable, p.Version(), err)
 	}
 	shared, err := mine.ECDH(theirs)
 	if err != nil {

@@ -54,19 +54,32 @@ func (p Protocol) Version() int {
 	return 4
 }
 
+// Usable fails with ErrUnavailable if this process can neither seal nor open tokens of
+// p: FIPS 140-only mode forbids the XChaCha20-Poly1305 of V2Local.
+func (p Protocol) Usable() error {
+	if p != V2Local {
+		return nil
+	}
+	var key [SymmetricSize]byte
+	return aeadUsable(key[:])
+}
+
 // Bounds of a token. A caller may ask for less.
 const (
 	MaxToken  = 8 << 10
 	MaxFooter = 512 // encoded
 )
 
-// The errors of Parse and Open. They never contain the token or what is in it.
+// The errors of Parse, Open and Seal. They never contain the token or what is in it.
 var (
 	ErrFormat   = errors.New("paseto: not a token")
 	ErrSize     = errors.New("paseto: token too long")
 	ErrProtocol = errors.New("paseto: another version or purpose")
 	ErrSeal     = errors.New("paseto: not sealed with this key")
 	ErrKey      = errors.New("paseto: not a key for that")
+	// ErrUnavailable says that the cryptography of this process refuses what it takes,
+	// as in FIPS 140-only mode: nothing is known of the token.
+	ErrUnavailable = errors.New("paseto: this process cannot compute that")
 )
 
 // Token is a text that Parse took apart: its strings are parts of that text.

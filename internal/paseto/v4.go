@@ -35,7 +35,7 @@ func keyed(size int, key []byte, parts ...string) []byte {
 func newBlake(size int, key []byte) hash.Hash {
 	h, err := blake2b.New(size, key)
 	if err != nil {
-		panic(err) // sizes are constants here
+		panic(err) // sizes are constants here; guarded makes an error of what a mode forbids
 	}
 	return h
 }
@@ -44,7 +44,7 @@ func newBlake(size int, key []byte) hash.Hash {
 func xor(key, nonce, src []byte) []byte {
 	c, err := chacha20.NewUnauthenticatedCipher(key, nonce)
 	if err != nil {
-		panic(err) // sizes are constants here
+		panic(err) // as in newBlake
 	}
 	dst := make([]byte, len(src))
 	c.XORKeyStream(dst, src)
@@ -97,12 +97,13 @@ func (k PublicKey) openV4(t Token, implicit string) ([]byte, error) {
 }
 
 // Seal implements Sealer.
-func (k SymmetricKey) Seal(payload, footer, implicit string) (string, error) {
+func (k SymmetricKey) Seal(payload, footer, implicit string) (token string, err error) {
 	switch k.protocol {
 	case V4Local:
 		var nonce [nonceSize]byte
 		_, _ = rand.Read(nonce[:]) // never returns an error
-		return k.sealV4(nonce, payload, footer, implicit), nil
+		err = guarded(func() error { token = k.sealV4(nonce, payload, footer, implicit); return nil })
+		return token, err
 	case V2Local:
 		return k.sealV2(payload, footer, implicit)
 	default:
@@ -111,21 +112,23 @@ func (k SymmetricKey) Seal(payload, footer, implicit string) (string, error) {
 }
 
 // Open implements Opener.
-func (k SymmetricKey) Open(t Token, implicit string) ([]byte, error) {
+func (k SymmetricKey) Open(t Token, implicit string) (payload []byte, err error) {
 	if err := t.ofProtocol(k.protocol); err != nil {
 		return nil, err
 	}
 	if k.protocol == V2Local {
 		return k.openV2(t, implicit)
 	}
-	return k.openV4(t, implicit)
+	err = guarded(func() error { payload, err = k.openV4(t, implicit); return err })
+	return payload, err
 }
 
 // Seal implements Sealer.
-func (k SecretKey) Seal(payload, footer, implicit string) (string, error) {
+func (k SecretKey) Seal(payload, footer, implicit string) (token string, err error) {
 	switch k.protocol {
 	case V4Public:
-		return k.sealV4(payload, footer, implicit), nil
+		err = guarded(func() error { token = k.sealV4(payload, footer, implicit); return nil })
+		return token, err
 	case V2Public:
 		return k.sealV2(payload, footer, implicit)
 	default:
@@ -134,14 +137,15 @@ func (k SecretKey) Seal(payload, footer, implicit string) (string, error) {
 }
 
 // Open implements Opener.
-func (k PublicKey) Open(t Token, implicit string) ([]byte, error) {
+func (k PublicKey) Open(t Token, implicit string) (payload []byte, err error) {
 	if err := t.ofProtocol(k.protocol); err != nil {
 		return nil, err
 	}
 	if k.protocol == V2Public {
 		return k.openV2(t, implicit)
 	}
-	return k.openV4(t, implicit)
+	err = guarded(func() error { payload, err = k.openV4(t, implicit); return err })
+	return payload, err
 }
 
 // ofProtocol compares a token's protocol with a key's.

@@ -1,0 +1,7 @@
+// Package weight measures what each part of this repository brings into the build of
+// a program that uses it, and holds docs/dependencies.md to that.
+//
+//	go test ./tools/weight                    # compiled modules and go.sum lines, exactly
+//	go test ./tools/weight -bytes             # the size of the program as well, within a twentieth
+//	go test ./tools/weight -bytes -update     # writes the table
+package weight
