@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -53,6 +54,8 @@ type settings struct {
 	parallel int
 	sample   uint64
 	skip     string
+	match    string
+	again    map[string]bool // keys, if not nil
 	verbose  bool
 	listed   bool
 	allowed  allowed
@@ -63,10 +66,23 @@ func main() {
 	flag.IntVar(&s.parallel, "p", runtime.GOMAXPROCS(0), "how many run at a time")
 	flag.Uint64Var(&s.sample, "sample", 1, "try one in so many")
 	flag.StringVar(&s.skip, "skip", "", "leave out the tests whose names match")
+	flag.StringVar(&s.match, "match", "", "try only those whose lines match")
+	again := flag.String("again", "", "try only those that stand in this file, what an earlier run printed")
 	flag.BoolVar(&s.verbose, "v", false, "print those that are noticed too")
 	flag.BoolVar(&s.listed, "listed", false, "try those of equivalent.txt too, and fail if one is noticed")
 	least := flag.Float64("least", 95, "fail below this percentage")
 	flag.Parse()
+	if *again != "" {
+		text, err := os.ReadFile(*again)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "mutants:", err)
+			os.Exit(1)
+		}
+		s.again = map[string]bool{}
+		for _, line := range strings.Split(string(text), "\n") {
+			s.again[line] = true
+		}
+	}
 	if err := run(s, *least, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
@@ -132,6 +148,9 @@ func (r *result) row() string {
 
 // drawn reports whether a mutant belongs to the sample.
 func (s *settings) drawn(m *mutant) bool {
+	if s.again != nil && !s.again[m.key] || s.match != "" && !regexp.MustCompile(s.match).MatchString(m.key) {
+		return false
+	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(m.key)) // a hash takes everything
 	return h.Sum64()%max(1, s.sample) == 0

@@ -21,7 +21,8 @@ import (
 // test is one test of a unit.
 type test struct {
 	name    string
-	took    time.Duration
+	took    time.Duration // by a clock
+	work    time.Duration // of the processor, which tells more on a busy machine
 	reaches map[int]bool
 }
 
@@ -59,11 +60,11 @@ func (b *bench) build(name string, replace map[string]string) (string, error) {
 	return bin, nil
 }
 
-// run runs tests of a binary and reports whether they passed.
-func (b *bench) run(bin string, names []string, limit time.Duration, env ...string) (bool, []byte, error) {
+// run runs tests of a binary and reports whether they passed, after how much work.
+func (b *bench) run(bin string, names []string, limit time.Duration, env ...string) (bool, time.Duration, []byte, error) {
 	tmp, err := os.MkdirTemp(b.scratch, "tmp")
 	if err != nil {
-		return false, nil, err
+		return false, 0, nil, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // what is left goes with scratch
 	ctx, cancel := context.WithTimeout(context.Background(), limit+patience)
@@ -75,11 +76,11 @@ func (b *bench) run(bin string, names []string, limit time.Duration, env ...stri
 	var failed *exec.ExitError
 	switch {
 	case err == nil:
-		return true, out, nil
+		return true, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), out, nil
 	case errors.As(err, &failed), errors.Is(err, exec.ErrWaitDelay), ctx.Err() != nil:
-		return false, out, nil
+		return false, 0, out, nil
 	}
-	return false, out, fmt.Errorf("run the tests of %s: %w", b.u.path, err)
+	return false, 0, out, fmt.Errorf("run the tests of %s: %w", b.u.path, err)
 }
 
 // trace runs each test alone, on the program as it should be, and writes down how
@@ -106,11 +107,11 @@ func (b *bench) trace(bin string) error {
 			return err
 		}
 		began := time.Now()
-		ok, out, err := b.run(bin, []string{name}, 10*time.Minute, "MUTANT_TRACE="+reached.Name())
+		ok, work, out, err := b.run(bin, []string{name}, 10*time.Minute, "MUTANT_TRACE="+reached.Name())
 		if err != nil {
 			return err
 		}
-		t.took = time.Since(began)
+		t.took, t.work = time.Since(began), work
 		if !ok {
 			fmt.Printf("  left out, because it fails on the program with all mutants, none of which is chosen: %s\n%s", name, bytes.TrimSpace(out[:min(len(out), 2000)]))
 			fmt.Println()
@@ -132,23 +133,24 @@ func (b *bench) trace(bin string) error {
 		b.tests = append(b.tests, t)
 		return nil
 	})
-	slices.SortFunc(b.tests, func(x, y *test) int { return cmp.Or(cmp.Compare(x.took, y.took), cmp.Compare(x.name, y.name)) })
+	slices.SortFunc(b.tests, func(x, y *test) int { return cmp.Or(cmp.Compare(x.work, y.work), cmp.Compare(x.name, y.name)) })
 	return err
 }
 
-// quick is how long the tests together take that are tried first.
+// quick is the work of the tests together that are tried first.
 const quick = 300 * time.Millisecond
 
 // judge runs the tests that come by a mutant, or all if its id is 0, until one
 // fails.
 func (b *bench) judge(bin string, id int) (verdict, error) {
 	var first, rest []string
-	var all, taken time.Duration
+	var all, work, taken time.Duration
 	for _, t := range b.tests {
 		if id != 0 && !t.reaches[id] {
 			continue
 		}
-		if all += t.took; len(first) == 0 || all <= quick {
+		all += t.took
+		if work += t.work; len(first) == 0 || work <= quick {
 			first, taken = append(first, t.name), all
 		} else {
 			rest = append(rest, t.name)
@@ -161,7 +163,7 @@ func (b *bench) judge(bin string, id int) (verdict, error) {
 		if len(names) == 0 {
 			continue
 		}
-		passed, _, err := b.run(bin, names, patience+20*taken, "MUTANT="+strconv.Itoa(id))
+		passed, _, _, err := b.run(bin, names, patience+20*taken, "MUTANT="+strconv.Itoa(id))
 		if err != nil {
 			return 0, err
 		}
