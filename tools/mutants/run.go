@@ -35,10 +35,10 @@ type bench struct {
 	tests    []*test // the quickest first
 }
 
-// What a program that is no longer right may take: it is stopped after this time
-// more than twenty times what it took when it was, and at this much memory.
+// What a program that is no longer right may take: ten times the work that it was
+// when it was right, four times the time, somewhat more of both, and this much memory.
 const (
-	patience = 10 * time.Second
+	patience = 20 * time.Second
 	memory   = 16 << 20 // KiB of address space
 )
 
@@ -60,16 +60,18 @@ func (b *bench) build(name string, replace map[string]string) (string, error) {
 	return bin, nil
 }
 
-// run runs tests of a binary and reports whether they passed, after how much work.
-func (b *bench) run(bin string, names []string, limit time.Duration, env ...string) (bool, time.Duration, []byte, error) {
+// run runs tests of a binary, which take so long and are so much work when they pass,
+// and reports whether they passed, after how much work.
+func (b *bench) run(bin string, names []string, takes, works time.Duration, env ...string) (bool, time.Duration, []byte, error) {
 	tmp, err := os.MkdirTemp(b.scratch, "tmp")
 	if err != nil {
 		return false, 0, nil, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // what is left goes with scratch
+	limit, processor := patience+4*takes, 5+int(10*works/time.Second)
 	ctx, cancel := context.WithTimeout(context.Background(), limit+patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d 2>/dev/null; exec "$0" "$@"`, memory), bin,
+	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d -t %d 2>/dev/null; exec "$0" "$@"`, memory, processor), bin,
 		"-test.short", "-test.failfast", "-test.timeout", limit.String(), "-test.run", "^("+strings.Join(names, "|")+")$")
 	cmd.Dir, cmd.Env, cmd.WaitDelay = b.u.dir, append(os.Environ(), append(env, "TMPDIR="+tmp)...), patience
 	out, err := cmd.CombinedOutput()
@@ -107,7 +109,7 @@ func (b *bench) trace(bin string) error {
 			return err
 		}
 		began := time.Now()
-		ok, work, out, err := b.run(bin, []string{name}, 10*time.Minute, "MUTANT_TRACE="+reached.Name())
+		ok, work, out, err := b.run(bin, []string{name}, 10*time.Minute, 10*time.Minute, "MUTANT_TRACE="+reached.Name())
 		if err != nil {
 			return err
 		}
@@ -144,14 +146,14 @@ const quick = 300 * time.Millisecond
 // fails.
 func (b *bench) judge(bin string, id int) (verdict, error) {
 	var first, rest []string
-	var all, work, taken time.Duration
+	var takes, works, firstTakes, firstWorks time.Duration
 	for _, t := range b.tests {
 		if id != 0 && !t.reaches[id] {
 			continue
 		}
-		all += t.took
-		if work += t.work; len(first) == 0 || work <= quick {
-			first, taken = append(first, t.name), all
+		takes, works = takes+t.took, works+t.work
+		if len(first) == 0 || works <= quick {
+			first, firstTakes, firstWorks = append(first, t.name), takes, works
 		} else {
 			rest = append(rest, t.name)
 		}
@@ -163,14 +165,14 @@ func (b *bench) judge(bin string, id int) (verdict, error) {
 		if len(names) == 0 {
 			continue
 		}
-		passed, _, _, err := b.run(bin, names, patience+20*taken, "MUTANT="+strconv.Itoa(id))
+		passed, _, _, err := b.run(bin, names, firstTakes, firstWorks, "MUTANT="+strconv.Itoa(id))
 		if err != nil {
 			return 0, err
 		}
 		if !passed {
 			return killed, nil
 		}
-		taken = all
+		firstTakes, firstWorks = takes, works
 	}
 	return survived, nil
 }
