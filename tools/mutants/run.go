@@ -71,7 +71,7 @@ func (b *bench) run(bin string, names []string, takes, works time.Duration, env 
 	limit, processor := patience+4*takes, 5+int(10*works/time.Second)
 	ctx, cancel := context.WithTimeout(context.Background(), limit+patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d -t %d 2>/dev/null; exec "$0" "$@"`, memory, processor), bin,
+	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d; ulimit -t %d; exec "$0" "$@"`, memory, processor), bin,
 		"-test.short", "-test.failfast", "-test.timeout", limit.String(), "-test.run", "^("+strings.Join(names, "|")+")$")
 	cmd.Dir, cmd.Env, cmd.WaitDelay = b.u.dir, append(os.Environ(), append(env, "TMPDIR="+tmp)...), patience
 	out, err := cmd.CombinedOutput()
