@@ -46,7 +46,7 @@ func load(root, rel string, only []string) (*unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = list(u.dir, func(p listed) { u.exports[p.ImportPath] = p.Export }, "-deps", "-export", "-json=ImportPath,Export", ".")
+	err = list(u.dir, func(p listed) { u.exports[p.ImportPath] = p.Export }, "-deps", "-export", "-json=ImportPath,Export", ".", "os", "strconv", "sync/atomic") // the last three are what the switch imports
 	if err != nil {
 		return nil, err
 	}

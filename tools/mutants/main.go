@@ -8,7 +8,7 @@
 //	go run ./tools/mutants -sample 20                        every twentieth, always the same
 //
 // It prints each survivor, and fails if of one package fewer than -least percent
-// were noticed. Only the package's own tests are run, as with -short. A test that
+// were noticed; of a sample, which has few of each, if of all together. Only the package's own tests are run, as with -short. A test that
 // does not end, or that fails for want of memory, has noticed. What changes nothing
 // that could be observed stands in equivalent.txt with the reason, and counts
 // neither way.
@@ -59,6 +59,7 @@ type settings struct {
 	verbose  bool
 	listed   bool
 	allowed  allowed
+	seen     map[string]verdict // if not nil, what became of each
 }
 
 func main() {
@@ -103,6 +104,7 @@ func run(s settings, least float64, units []string) error {
 	}
 	var table []string
 	var wrong []error
+	all := &result{name: "all", counts: map[verdict]int{}}
 	for _, name := range units {
 		dir, files, _ := strings.Cut(name, "=")
 		var only []string
@@ -114,11 +116,13 @@ func run(s settings, least float64, units []string) error {
 			return err
 		}
 		table = append(table, r.row())
-		if r.percent() < least {
-			wrong = append(wrong, fmt.Errorf("%s: %.1f %% noticed, want %g %%", dir, r.percent(), least))
-		}
+		all.add(r)
 		wrong = append(wrong, r.wrong...)
+		if s.sample <= 1 {
+			wrong = append(wrong, r.enough(least))
+		}
 	}
+	wrong, table = append(wrong, all.enough(least)), append(table, all.row())
 	fmt.Printf("%-24s %8s %8s %8s %9s %10s %8s %8s\n%s", "package", "mutants", "killed", "survived", "unreached", "equivalent", "percent", "time", strings.Join(table, ""))
 	return errors.Join(wrong...)
 }
@@ -138,6 +142,21 @@ func (r *result) percent() float64 {
 		return 100
 	}
 	return 100 * float64(r.counts[killed]) / float64(all)
+}
+
+// enough is the error of fewer than least percent.
+func (r *result) enough(least float64) error {
+	if r.percent() >= least {
+		return nil
+	}
+	return fmt.Errorf("%s: %.1f %% noticed, want %g %%", r.name, r.percent(), least)
+}
+
+func (r *result) add(other *result) {
+	for v, n := range other.counts {
+		r.counts[v] += n
+	}
+	r.listed, r.took = r.listed+other.listed, r.took+other.took
 }
 
 func (r *result) row() string {
@@ -227,6 +246,9 @@ func (r *result) note(s *settings, m *mutant, v verdict) {
 		return
 	}
 	r.counts[v]++
+	if s.seen != nil {
+		s.seen[m.key] = v
+	}
 	switch word := map[verdict]string{killed: "killed", survived: "SURVIVED", unreached: "UNREACHED"}[v]; {
 	case v == survived, v == unreached, s.verbose && v == killed:
 		fmt.Printf("%-9s line %d\n%s\n", word, m.line, m.key)
