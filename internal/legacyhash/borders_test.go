@@ -123,6 +123,11 @@ func TestLineBreaksAreNoPartOfAHash(t *testing.T) {
 		_, err := legacyhash.Parse(fmt.Sprintf(text, bytes64(16), bytes64(32)))
 		require.NoError(t, err)
 	}
+	digest := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	for _, text := range []string{digest + "\n", digest + "\r", "\n" + digest, digest[:20] + "\r\n" + digest[20:]} {
+		_, err := legacyhash.Parse("pbkdf2_sha256$10$salt$" + text)
+		require.ErrorIs(t, err, legacyhash.ErrFormat, "%q", text)
+	}
 }
 
 // The last 53 characters of a bcrypt hash are of its own base64.
