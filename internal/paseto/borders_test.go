@@ -244,7 +244,14 @@ func TestAnIDHas33BytesAndAType(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, text, got)
 	}
-	_, err := paseto.ParseID(paseto.V4Local, id)
+	_, err := paseto.ParseSymmetricKey(0, "k4.local."+strings.Repeat("A", 43))
+	require.ErrorIs(t, err, paseto.ErrPASERK, "of no protocol")
+	mine := pairs(t)[paseto.V4Public].sealer.(paseto.SecretKey)
+	for _, other := range []string{"", id, "k4.local." + strings.Repeat("A", 43), "k2.seal." + strings.Repeat("A", 128), "k4.seal.A"} {
+		_, err := mine.Unseal(paseto.V4Local, other)
+		require.ErrorIs(t, err, paseto.ErrPASERK, "%q is not sealed", other)
+	}
+	_, err = paseto.ParseID(paseto.V4Local, id)
 	require.ErrorIs(t, err, paseto.ErrPASERK, "of no type at all")
 	_, err = paseto.ParseID(0, id, "lid")
 	require.ErrorIs(t, err, paseto.ErrPASERK, "of no protocol")
@@ -293,9 +300,9 @@ func TestKeysOfTwoVersionsDoNotMeet(t *testing.T) {
 			require.NoError(t, err3)
 			other := 6 - a
 			_, err = paseto.UnwrapSymmetricKey(sym(a).Protocol(), wrapped, sym(other))
-			require.ErrorIs(t, err, paseto.ErrKey)
+			require.ErrorContains(t, err, "another version")
 			_, err = paseto.UnwrapSecretKey(sec(a).Protocol(), wrappedSecret, sym(other))
-			require.ErrorIs(t, err, paseto.ErrKey)
+			require.ErrorContains(t, err, "another version")
 			_, err = sec(other).Unseal(sym(a).Protocol(), sealed)
 			require.ErrorIs(t, err, paseto.ErrKey)
 			_, err = paseto.UnwrapSymmetricKey(sym(other).Protocol(), wrapped, sym(other))
