@@ -1,7 +1,7 @@
 # make prints what there is to make. Everything here is one go command or one
 # script, so make is a convenience and never needed.
 .DEFAULT_GOAL := help
-.PHONY: help story test race proof cover bench fuzz lint linters tidy outdated ci
+.PHONY: help story test race proof mutants cover bench fuzz lint linters tidy outdated ci
 
 FUZZTIME ?= 30s
 COUNT ?= 6
@@ -22,6 +22,9 @@ race: ## the same under the race detector, in random order
 proof: ## linearizability, staleness and ten million races, for about an hour
 	FOB_RACES=10000000 FOB_PROOF_ROUNDS=200 go test -race -timeout 3h -v \
 		-run 'TestLinearizable|TestBoundedStaleness|TestVerifyRacesRevoke|TestTheProofBites' .
+
+mutants: ## what the tests of what decides about credentials do not notice, for hours
+	go run ./tools/mutants
 
 cover: ## coverage of the root module, as cover.html
 	go test -short -coverprofile=cover.out -coverpkg=./... ./...

@@ -116,7 +116,7 @@ type table[V any] struct {
 type entry[V any] struct {
 	key     Key
 	next    atomic.Pointer[entry[V]]
-	checked atomic.Uint64 // no Ref of this entry had changed when seq was this
+	checked atomic.Uint64 // no Ref of this entry had changed when seq was this; at 0 none had at all
 	until   int64
 	value   V           // aligned to 8 bytes on every platform, for its atomic numbers
 	used    atomic.Bool // since the order last looked
@@ -276,7 +276,6 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.checked.Store(^uint64(0)) // not checked yet: seq never gets there
 	if !c.good(e) {
 		c.refused.Add(1)
 		return &e.value, false

@@ -90,18 +90,14 @@ func Summed(text string) bool {
 
 // Check checks the body of a text that Split accepts.
 func Check(text string) Problem {
-	start := len(text) - BodyLen
-	if start < 0 {
-		return Length
-	}
-	if Summed(text) {
+	switch {
+	case !Summed(text):
+		return Blame(text)
+	case !isBase62(bytes(text)[len(text)-BodyLen:]):
 		// A checksum proves no alphabet: anybody can compute one.
-		if !isBase62(bytes(text)[start:]) {
-			return Alphabet
-		}
-		return OK
+		return Alphabet
 	}
-	return Blame(text)
+	return OK
 }
 
 // Blame says what is wrong with a text that Split accepts and Summed does not.
@@ -127,17 +123,18 @@ func bytes(text string) []byte { return unsafe.Slice(unsafe.StringData(text), le
 // a quarter of the time of a table. The last word overlaps the one before.
 func isBase62(body []byte) bool {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
-	sound, top := uint64(high), uint64(0)
+	sound := uint64(high)
 	for i := 0; i < BodyLen; i += 8 {
 		w := binary.LittleEndian.Uint64(body[min(i, BodyLen-8):])
 		digit := (w + (0x80-'0')*ones) &^ (w + (0x7f-'9')*ones)
 		upper := (w + (0x80-'A')*ones) &^ (w + (0x7f-'Z')*ones)
 		lower := (w + (0x80-'a')*ones) &^ (w + (0x7f-'z')*ones)
 		sound &= digit | upper | lower
-		top |= w
 	}
-	// With a high bit set in w the sums may carry, but then top has it too.
-	return sound&high == high && top&high == 0
+	// A byte that has its high bit set may carry one into the next, which may then be
+	// taken for a digit. It is none itself, with a carry or without: no sum for its own
+	// place has the high bit for lo and not for hi.
+	return sound&high == high
 }
 
 // decode is the number that six base62 characters write, which is below 2^36, or
@@ -254,7 +251,7 @@ var errPrefix = errors.New("want 1 to 20 lower-case letters and digits, beginnin
 
 // CheckPrefix says whether a prefix can be used.
 func CheckPrefix(prefix string) error {
-	if prefix == "" || len(prefix) > MaxPrefix || prefix[0] < 'a' || prefix[0] > 'z' || prefix[len(prefix)-1] == '_' {
+	if prefix == "" || len(prefix) > MaxPrefix || prefix[0] < 'a' || prefix[len(prefix)-1] == '_' {
 		return errPrefix
 	}
 	for i := range len(prefix) {

@@ -186,7 +186,7 @@ func (h *Hash) parseDjango(parts []string) error {
 	}
 	var err error
 	h.digest, err = base64.StdEncoding.Strict().DecodeString(parts[3])
-	if err != nil || len(h.digest) != sha256.Size {
+	if err != nil || len(h.digest) != sha256.Size || strings.ContainsAny(parts[3], "\r\n") {
 		return ErrFormat
 	}
 	return nil

@@ -138,9 +138,10 @@ func unpie(header string, wrapping SymmetricKey, b []byte) ([]byte, error) {
 	return xor(encryption, counter, c), nil
 }
 
-// sameVersion refuses a wrapping key of another version than the wrapped key.
+// sameVersion refuses a wrapping key of another version than the wrapped key, and
+// zero keys on either side.
 func (k SymmetricKey) sameVersion(p Protocol) error {
-	if !k.protocol.Valid() || k.protocol.Version() != p.Version() {
+	if !k.protocol.Valid() || !p.Valid() || k.protocol.Version() != p.Version() {
 		return fmt.Errorf("%w: wrapping key of another version", ErrKey)
 	}
 	return nil

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/token"
+	"go/types"
+	"strings"
+)
+
+// mutant is one small change of the program, which a test should notice.
+type mutant struct {
+	id       int
+	file     string // from the root of the repository
+	line     int
+	key      string // place and change, the same as long as the code is: see allowed
+	source   int    // index of its source in the unit
+	from, to int    // offsets in the source, of a constant's declaration
+	text     string // what stands there instead
+}
+
+// form is how a site is written so that one of its variants can be chosen while
+// the program runs.
+type form int
+
+const (
+	expression form = iota + 1
+	statement
+	simple // a statement where only a simple one may stand
+)
+
+// site is a part of a source that has variants. Sites lie inside one another or
+// apart.
+type site struct {
+	form     form
+	from, to int    // offsets
+	typ      string // of an expression
+	variants []*mutant
+}
+
+// finder looks for what can be changed in one source.
+type finder struct {
+	u       *unit
+	p       *parsed
+	source  int
+	file    *ast.File
+	imports map[string]string // import path to the name it has in the file
+	keys    map[string]int    // how often each key was given
+	next    *int              // the next mutant's id
+
+	within  string         // the function or declaration
+	results []*types.Tuple // of the functions around, innermost last
+	parents []ast.Node     // around what is looked at, innermost last
+
+	sites []*site
+	alone []*mutant // those that need a build of their own: changed constants
+}
+
+func (f *finder) text(n ast.Node) string {
+	return string(f.u.sources[f.source].text[f.offset(n.Pos()):f.offset(n.End())])
+}
+
+func (f *finder) offset(p token.Pos) int { return f.p.fset.Position(p).Offset }
+
+// mutant makes one. was and now are how a reader sees the change.
+func (f *finder) mutant(at ast.Node, was, now, text string) *mutant {
+	s := f.u.sources[f.source]
+	m := &mutant{
+		id: *f.next, file: s.name, line: f.p.fset.Position(at.Pos()).Line, source: f.source,
+		from: f.offset(at.Pos()), to: f.offset(at.End()), text: text,
+	}
+	*f.next++
+	was, now = differing(short(was), short(now))
+	m.key = fmt.Sprintf("%s %s: %s -> %s", s.name, f.within, was, now)
+	if f.keys[m.key]++; f.keys[m.key] > 1 {
+		m.key = fmt.Sprintf("%s #%d", m.key, f.keys[m.key])
+	}
+	return m
+}
+
+// differing cuts two long texts down to where they differ.
+func differing(was, now string) (string, string) {
+	const wide, margin = 100, 24
+	if len(was) <= wide && len(now) <= wide {
+		return was, now
+	}
+	from := 0
+	for from < min(len(was), len(now)) && was[from] == now[from] {
+		from++
+	}
+	end := 0
+	for end < min(len(was), len(now))-from && was[len(was)-1-end] == now[len(now)-1-end] {
+		end++
+	}
+	cut := func(s string) string {
+		begin, stop := max(0, from-margin), min(len(s), len(s)-end+margin)
+		if stop-begin > wide {
+			return strings.ToValidUTF8(s[begin:begin+wide], "") + "..."
+		}
+		return strings.ToValidUTF8(s[begin:stop], "")
+	}
+	return cut(was), cut(now)
+}
+
+func (f *finder) add(at ast.Node, kind form, typ types.Type, variants ...*mutant) {
+	s := &site{form: kind, from: f.offset(at.Pos()), to: f.offset(at.End()), variants: variants}
+	if kind == expression {
+		var ok bool
+		if s.typ, ok = f.name(typ); !ok {
+			return
+		}
+	}
+	if len(variants) > 0 {
+		f.sites = append(f.sites, s)
+	}
+}
+
+// name writes a type as the file would.
+func (f *finder) name(t types.Type) (string, bool) {
+	known := true
+	text := types.TypeString(types.Default(t), func(p *types.Package) string {
+		if p == f.p.types {
+			return ""
+		}
+		name, ok := f.imports[p.Path()]
+		known = known && ok
+		return name
+	})
+	return text, known && !strings.Contains(text, "invalid type")
+}
+
+// find looks through the file.
+func (f *finder) find() {
+	f.imports = map[string]string{}
+	for _, s := range f.file.Imports {
+		at := strings.Trim(s.Path.Value, `"`)
+		if s.Name != nil {
+			f.imports[at] = s.Name.Name
+			continue
+		}
+		for _, p := range f.p.types.Imports() {
+			if p.Path() == at {
+				f.imports[at] = p.Name()
+			}
+		}
+	}
+	for _, d := range f.file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Body == nil {
+				break
+			}
+			f.within = d.Name.Name
+			if d.Recv != nil {
+				f.within = receiver(d.Recv.List[0].Type) + "." + f.within
+			}
+			f.function(f.p.info.Defs[d.Name].Type(), d.Body)
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				if v, ok := s.(*ast.ValueSpec); ok {
+					f.values(d.Tok, v)
+				}
+			}
+		}
+	}
+}
+
+func receiver(x ast.Expr) string {
+	switch x := x.(type) {
+	case *ast.StarExpr:
+		return receiver(x.X)
+	case *ast.IndexExpr:
+		return receiver(x.X)
+	case *ast.IndexListExpr:
+		return receiver(x.X)
+	case *ast.Ident:
+		return x.Name
+	}
+	return "?"
+}
+
+func (f *finder) values(tok token.Token, v *ast.ValueSpec) {
+	for i, x := range v.Values {
+		if len(f.parents) == 0 && i < len(v.Names) {
+			f.within = tok.String() + " " + v.Names[i].Name
+		}
+		if tok != token.CONST {
+			f.walk(x)
+			continue
+		}
+		for _, c := range f.constants(x) {
+			f.alone = append(f.alone, f.mutant(c.at, f.text(x), f.replaced(x, c.at, c.text), c.text))
+		}
+	}
+}
+
+func (f *finder) function(t types.Type, body *ast.BlockStmt) {
+	sig, ok := t.(*types.Signature)
+	if !ok {
+		return
+	}
+	f.results = append(f.results, sig.Results())
+	f.walk(body)
+	f.results = f.results[:len(f.results)-1]
+}
+
+// replaced is the text of outer with the text of inner, a part of it, replaced.
+func (f *finder) replaced(outer, inner ast.Node, text string) string {
+	all, from := f.text(outer), f.offset(outer.Pos())
+	return all[:f.offset(inner.Pos())-from] + text + all[f.offset(inner.End())-from:]
+}
+
+// part is a change of a part of an expression.
+type part struct {
+	at   ast.Node
+	text string
+}
+
+// constants are the changes of a constant integer: of its literals and operators.
+func (f *finder) constants(x ast.Expr) (all []part) {
+	if b, ok := f.p.info.TypeOf(x).Underlying().(*types.Basic); !ok || b.Info()&types.IsInteger == 0 {
+		return nil
+	}
+	ast.Inspect(x, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ArrayType:
+			return false
+		case *ast.BasicLit:
+			all = append(all, f.literal(n)...)
+		case *ast.BinaryExpr:
+			for _, op := range swaps[n.Op] {
+				all = append(all, part{n, f.swapped(n, op)})
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// literal is an integer or a character, one more and one less.
+func (f *finder) literal(n *ast.BasicLit) (all []part) {
+	if n.Kind != token.INT && n.Kind != token.CHAR {
+		return nil
+	}
+	all = append(all, part{n, "(" + n.Value + "+1)"})
+	if v, ok := constant.Int64Val(constant.ToInt(constant.MakeFromLiteral(n.Value, n.Kind, 0))); !ok || v != 0 {
+		all = append(all, part{n, "(" + n.Value + "-1)"})
+	}
+	return all
+}
+
+// swaps are what stands in an operator's place, first the change of a boundary.
+var swaps = map[token.Token][]token.Token{
+	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR},
+	token.GTR: {token.GEQ, token.LEQ}, token.GEQ: {token.GTR, token.LSS},
+	token.EQL: {token.NEQ}, token.NEQ: {token.EQL},
+	token.LAND: {token.LOR}, token.LOR: {token.LAND},
+	token.ADD: {token.SUB}, token.SUB: {token.ADD}, token.MUL: {token.QUO}, token.QUO: {token.MUL}, token.REM: {token.MUL},
+	token.AND: {token.OR}, token.OR: {token.AND}, token.XOR: {token.OR}, token.AND_NOT: {token.AND},
+	token.SHL: {token.SHR}, token.SHR: {token.SHL},
+}
+
+// assigns are the same for assignments.
+var assigns = map[token.Token]token.Token{
+	token.ADD_ASSIGN: token.SUB_ASSIGN, token.SUB_ASSIGN: token.ADD_ASSIGN, token.MUL_ASSIGN: token.QUO_ASSIGN,
+	token.QUO_ASSIGN: token.MUL_ASSIGN, token.REM_ASSIGN: token.MUL_ASSIGN, token.AND_ASSIGN: token.OR_ASSIGN,
+	token.OR_ASSIGN: token.AND_ASSIGN, token.XOR_ASSIGN: token.OR_ASSIGN, token.SHL_ASSIGN: token.SHR_ASSIGN,
+	token.SHR_ASSIGN: token.SHL_ASSIGN, token.AND_NOT_ASSIGN: token.AND_ASSIGN,
+}

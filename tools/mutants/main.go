@@ -1,0 +1,271 @@
+// Command mutants finds out what the tests would not notice: it changes the
+// program in one small place at a time (a boundary, an operator, a constant, a
+// condition, a statement left out, a result not given) and runs the tests that come
+// by that place. A change that no test notices has survived.
+//
+//	go run ./tools/mutants                                   what decides about credentials
+//	go run ./tools/mutants ./cache .=verify.go,revoke.go      these packages and files
+//	go run ./tools/mutants -sample 20                        every twentieth, always the same
+//
+// It prints each survivor, and fails if of one package fewer than -least percent
+// were noticed; of a sample, which has few of each, if of all together. Only the package's own tests are run, as with -short. A test that
+// does not end, or that fails for want of memory, has noticed. What changes nothing
+// that could be observed stands in equivalent.txt with the reason, and counts
+// neither way.
+//
+// All mutants of a package but those of declared constants are built into one test
+// binary, in which the environment chooses one, so a mutant costs no build.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// deciding is what decides about credentials.
+var deciding = []string{
+	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/legacyhash", "./cache", "./httpauth",
+	".=verify.go,answers.go,tokenverify.go,tokenverifier.go,foreign.go,revoke.go,refresh.go,rotate.go,tokenissue.go,grant.go,credential.go,key.go",
+}
+
+// verdict is what became of a mutant.
+type verdict int
+
+const (
+	killed verdict = iota + 1
+	survived
+	unreached // no test comes by
+	broken    // it does not compile
+)
+
+type settings struct {
+	root     string
+	parallel int
+	sample   uint64
+	skip     string
+	match    string
+	again    map[string]bool // keys, if not nil
+	verbose  bool
+	listed   bool
+	allowed  allowed
+	seen     map[string]verdict // if not nil, what became of each
+}
+
+func main() {
+	var s settings
+	flag.IntVar(&s.parallel, "p", runtime.GOMAXPROCS(0), "how many run at a time")
+	flag.Uint64Var(&s.sample, "sample", 1, "try one in so many")
+	flag.StringVar(&s.skip, "skip", "", "leave out the tests whose names match")
+	flag.StringVar(&s.match, "match", "", "try only those whose lines match")
+	again := flag.String("again", "", "try only those that stand in this file, what an earlier run printed")
+	flag.BoolVar(&s.verbose, "v", false, "print those that are noticed too")
+	flag.BoolVar(&s.listed, "listed", false, "try those of equivalent.txt too, and fail if one is noticed")
+	least := flag.Float64("least", 95, "fail below this percentage")
+	flag.Parse()
+	if *again != "" {
+		text, err := os.ReadFile(*again)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "mutants:", err)
+			os.Exit(1)
+		}
+		s.again = map[string]bool{}
+		for _, line := range strings.Split(string(text), "\n") {
+			s.again[line] = true
+		}
+	}
+	if err := run(s, *least, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(s settings, least float64, units []string) error {
+	out, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	if err != nil {
+		return fmt.Errorf("find the root of the repository: %w", err)
+	}
+	s.root = strings.TrimSpace(string(out))
+	if s.allowed, err = readAllowed(filepath.Join(s.root, "tools/mutants/equivalent.txt")); err != nil {
+		return err
+	}
+	if len(units) == 0 {
+		units = deciding
+	}
+	var table []string
+	var wrong []error
+	all := &result{name: "all", counts: map[verdict]int{}}
+	for _, name := range units {
+		dir, files, _ := strings.Cut(name, "=")
+		var only []string
+		if files != "" {
+			only = strings.Split(files, ",")
+		}
+		r, err := s.one(filepath.ToSlash(filepath.Clean(dir)), only)
+		if err != nil {
+			return err
+		}
+		table = append(table, r.row())
+		all.add(r)
+		wrong = append(wrong, r.wrong...)
+		if s.sample <= 1 {
+			wrong = append(wrong, r.enough(least))
+		}
+	}
+	wrong, table = append(wrong, all.enough(least)), append(table, all.row())
+	fmt.Printf("%-24s %8s %8s %8s %9s %10s %8s %8s\n%s", "package", "mutants", "killed", "survived", "unreached", "equivalent", "percent", "time", strings.Join(table, ""))
+	return errors.Join(wrong...)
+}
+
+// result is what became of the mutants of one package.
+type result struct {
+	name   string
+	counts map[verdict]int
+	listed int
+	took   time.Duration
+	wrong  []error // of the list
+}
+
+func (r *result) percent() float64 {
+	all := r.counts[killed] + r.counts[survived] + r.counts[unreached]
+	if all == 0 {
+		return 100
+	}
+	return 100 * float64(r.counts[killed]) / float64(all)
+}
+
+// enough is the error of fewer than least percent.
+func (r *result) enough(least float64) error {
+	if r.percent() >= least {
+		return nil
+	}
+	return fmt.Errorf("%s: %.1f %% noticed, want %g %%", r.name, r.percent(), least)
+}
+
+func (r *result) add(other *result) {
+	for v, n := range other.counts {
+		r.counts[v] += n
+	}
+	r.listed, r.took = r.listed+other.listed, r.took+other.took
+}
+
+func (r *result) row() string {
+	all := r.counts[killed] + r.counts[survived] + r.counts[unreached] + r.listed
+	return fmt.Sprintf("%-24s %8d %8d %8d %9d %10d %7.1f%% %8s\n", r.name, all, r.counts[killed], r.counts[survived],
+		r.counts[unreached], r.listed, r.percent(), r.took.Round(time.Second))
+}
+
+// drawn reports whether a mutant belongs to the sample.
+func (s *settings) drawn(m *mutant) bool {
+	if s.again != nil && !s.again[m.key] || s.match != "" && !regexp.MustCompile(s.match).MatchString(m.key) {
+		return false
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(m.key)) // a hash takes everything
+	return h.Sum64()%max(1, s.sample) == 0
+}
+
+func (s *settings) one(rel string, only []string) (*result, error) {
+	began := time.Now()
+	r := &result{name: rel, counts: map[verdict]int{}}
+	u, err := load(s.root, rel, only)
+	if err != nil {
+		return nil, err
+	}
+	p, err := instrument(u)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(scratch) }() // a temporary folder
+	b := &bench{u: u, scratch: scratch, parallel: s.parallel, skip: s.skip}
+	replace, err := p.overlay(scratch)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := b.build("all", replace)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("== %s: built\n", rel)
+	if err := b.trace(bin); err != nil {
+		return nil, err
+	}
+	fmt.Printf("== %s: %d tests, traced after %s\n", rel, len(b.tests), time.Since(began).Round(time.Second))
+	known := map[string]bool{}
+	var todo []*mutant
+	choose := func(all []*mutant) {
+		for _, m := range all {
+			known[m.key] = true
+			if s.allowed[m.key] != "" && !s.listed {
+				r.listed++
+			} else if s.drawn(m) {
+				todo = append(todo, m)
+			}
+		}
+	}
+	choose(p.mutants())
+	together := len(todo)
+	choose(p.alone)
+	r.wrong = s.stale(u, known)
+	var mu sync.Mutex
+	err = each(s.parallel, todo, func(m *mutant) error {
+		judge := func() (verdict, error) { return b.judge(bin, m.id) }
+		if slices.Index(todo, m) >= together {
+			judge = func() (verdict, error) { return b.alone(m) }
+		}
+		v, err := judge()
+		mu.Lock()
+		defer mu.Unlock()
+		r.note(s, m, v)
+		return err
+	})
+	r.took = time.Since(began)
+	return r, err
+}
+
+func (r *result) note(s *settings, m *mutant, v verdict) {
+	if s.allowed[m.key] != "" && v != broken {
+		r.listed++
+		if v == killed {
+			r.wrong = append(r.wrong, fmt.Errorf("equivalent.txt: a test notices %s", m.key))
+		}
+		return
+	}
+	r.counts[v]++
+	if s.seen != nil {
+		s.seen[m.key] = v
+	}
+	switch word := map[verdict]string{killed: "killed", survived: "SURVIVED", unreached: "UNREACHED"}[v]; {
+	case v == survived, v == unreached, s.verbose && v == killed:
+		fmt.Printf("%-9s line %d\n%s\n", word, m.line, m.key)
+	}
+}
+
+// stale are the entries of the list that name what is not there any more.
+func (s *settings) stale(u *unit, known map[string]bool) (wrong []error) {
+	for _, src := range u.sources {
+		if !src.at {
+			continue
+		}
+		for key := range s.allowed {
+			if strings.HasPrefix(key, src.name+" ") && !known[key] {
+				wrong = append(wrong, fmt.Errorf("equivalent.txt: there is no such mutant any more: %s", key))
+			}
+		}
+	}
+	return wrong
+}
