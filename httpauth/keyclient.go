@@ -26,6 +26,12 @@ const maxHops = 3
 // KeyClient fetches what PublicKeys publishes. It implements fob.TokenKeySource,
 // keeps nothing, and is safe for concurrent use.
 type KeyClient struct {
+	// Behind a pointer, because fmt prints what it finds in unexported fields, and stops
+	// at the second pointer: the address may have a secret in its query.
+	*keySite
+}
+
+type keySite struct {
 	url    string
 	client *http.Client
 }
@@ -67,7 +73,7 @@ func NewKeyClient(address string, client *http.Client) (*KeyClient, error) {
 		}
 		return nil
 	}
-	return &KeyClient{url: address, client: &own}, nil
+	return &KeyClient{&keySite{url: address, client: &own}}, nil
 }
 
 // checkAddress says whether keys may be fetched from u.
@@ -82,6 +88,12 @@ func checkAddress(u *url.URL) error {
 	}
 	return nil
 }
+
+// String says that it is one, and no more.
+func (c *KeyClient) String() string { return "client of public keys" }
+
+// Format writes what String returns, for every verb.
+func (c *KeyClient) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // TokenKeys implements fob.TokenKeySource. It fails for every answer that is not a
 // list as PublicKeys writes it, whatever its status: one in which a member that this
