@@ -92,16 +92,29 @@ type Config struct {
 }
 
 // Format writes c without the keys in it, in one form for every verb.
-func (c Config) Format(f fmt.State, _ rune) {
-	type config Config // without this method
-	_, _ = fmt.Fprintf(f, "%+v", config(c))
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// String returns c without the keys in it.
+func (c Config) String() string {
+	type config Config // without its methods
+	return fmt.Sprintf("%+v", config(c))
 }
+
+// MarshalText returns c without the keys in it; JSON, XML and YAML use it too.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalBinary fails, for the keys in c.
+func (c Config) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
+// LogValue returns c without the keys in it.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // Pepper is a secret key for digests, with the name by which records refer to
 // it. Losing a pepper makes its keys uncheckable; keep it where other service
-// secrets are kept, not beside the store. It prints, and is written as JSON and to
-// slog, without its Key. But fmt asks nobody how to print the unexported fields of a
-// struct: keep a Pepper, or a Config with one, out of those.
+// secrets are kept, not beside the store. It prints, and is written as text, JSON, XML,
+// YAML and to slog, without its Key. But fmt asks nobody how to print the unexported
+// fields of a struct, nor what is printed with %p or %w by mistake, and the diffs of
+// test libraries ask nobody at all: keep a Pepper, or a Config with one, out of those.
 type Pepper struct {
 	// ID is 1 to 32 letters, digits, '-' or '_'; it is stored and never reused.
 	ID string
@@ -112,7 +125,13 @@ type Pepper struct {
 // Format writes only the pepper's ID, for every verb.
 func (p Pepper) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.shown()) }
 
-// MarshalText returns only the pepper's ID; JSON uses it too.
+// String returns only the pepper's ID.
+func (p Pepper) String() string { return p.shown() }
+
+// MarshalBinary fails, for the key.
+func (p Pepper) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
+// MarshalText returns only the pepper's ID; JSON, XML and YAML use it too.
 func (p Pepper) MarshalText() ([]byte, error) { return []byte(p.shown()), nil }
 
 // LogValue returns only the pepper's ID.

@@ -91,6 +91,9 @@ func (id *ID) UnmarshalText(text []byte) (err error) {
 		*id = ID{}
 		return nil
 	}
+	if len(text) != keytext.IDLen {
+		text = nil // before it is copied, however long it is
+	}
 	*id, err = ParseID(string(text))
 	return err
 }

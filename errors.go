@@ -63,8 +63,8 @@ var (
 	ErrKeyChecksum = reject("malformed key: checksum", ErrMalformed)
 )
 
-// What is wrong with a token; the first four wrap ErrMalformed and are told apart
-// before anything is opened.
+// What is wrong with a token. The first three are told apart before anything is
+// opened; they wrap ErrMalformed, as ErrClaims does.
 var (
 	// ErrTokenFormat: no PASETO, or not spelled as one is written.
 	ErrTokenFormat = reject("malformed token", ErrMalformed)
@@ -73,7 +73,8 @@ var (
 	// ErrTokenProtocol: of a version or purpose that its key, or this package, is
 	// not for.
 	ErrTokenProtocol = reject("malformed token: version or purpose", ErrMalformed)
-	// ErrTokenKey: sealed with a key that is not in the ring, or no longer.
+	// ErrTokenKey: sealed with a key that is not in the ring, or no longer; or its footer
+	// is not spelled as Token says.
 	ErrTokenKey = reject("unknown token key", ErrUnknown)
 	// ErrTokenSeal: not sealed with the key that it names, or changed since.
 	ErrTokenSeal = reject("token not sealed with its key", ErrUnknown)

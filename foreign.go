@@ -72,7 +72,13 @@ type ForeignKey struct {
 // Format writes nothing of the key, for every verb.
 func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
-// MarshalText returns a redaction; JSON uses it too.
+// String returns a redaction.
+func (ForeignKey) String() string { return redacted }
+
+// MarshalBinary fails.
+func (ForeignKey) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
+// MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue returns a redaction.

@@ -363,6 +363,18 @@ func (s KeySpec) Format(f fmt.State, verb rune) {
 	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), s.shown())
 }
 
+// String returns s with the IdempotencyKey redacted.
+func (s KeySpec) String() string { return fmt.Sprintf("%+v", s.shown()) }
+
+// MarshalText returns what String returns; XML uses it, and what else asks for text.
+func (s KeySpec) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalYAML returns s with the IdempotencyKey redacted.
+func (s KeySpec) MarshalYAML() (any, error) { return s.shown(), nil }
+
+// MarshalBinary fails, for the IdempotencyKey.
+func (s KeySpec) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
 // MarshalJSON returns s with the IdempotencyKey redacted.
 func (s KeySpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.shown()) }
 

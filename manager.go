@@ -70,6 +70,9 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "manager of %q", m.cfg.Prefix)
 }
 
+// String returns what Format writes: some printers ask for this alone.
+func (m *Manager) String() string { return fmt.Sprintf("%v", m) }
+
 // upkeepTimeout bounds one background call of the store, and so how long Close
 // can wait for one that hangs.
 const upkeepTimeout = 10 * time.Second

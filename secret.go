@@ -15,18 +15,31 @@ import (
 // redacted is what every printed form of a Secret or a Digest shows.
 const redacted = "[redacted]"
 
+// errNoBinary is the answer to encoding/gob, and to whatever else asks for a binary
+// form: those ask no text, and would write every exported field.
+var errNoBinary = fmt.Errorf("%w: what holds a secret has no binary form", ErrInvalid)
+
 // Secret is a credential's secret text: what the caller hands to its user once,
 // when the credential is issued. It redacts itself in every printed form
-// (String, all fmt verbs, JSON, text and slog), also inside other structs;
-// Reveal is the one way to read it. The zero Secret is empty. A Secret is
-// immutable and safe for concurrent use.
+// (String, all fmt verbs, JSON, XML, YAML, text and slog), also inside other
+// structs, and has no binary form (gob is an error). Printers that read memory by
+// reflection, as the diffs of test libraries do, find an address. Reveal is the one
+// way to read it. The zero Secret is empty. A Secret is immutable and safe for
+// concurrent use. == and reflect.DeepEqual hold for copies of one Secret only:
+// compare two by what they reveal.
 type Secret struct {
-	// A pointer, because fmt prints the unexported fields of structs without
-	// calling their methods: below the top level it shows an address.
-	text *string
+	// fmt prints the unexported fields of structs without calling their methods, and
+	// shows an address for a pointer below the top level. Others follow pointers, and
+	// nobody looks into a function. The pointer keeps a Secret comparable.
+	text *sealedText
 }
 
-func newSecret(text string) Secret { return Secret{text: &text} }
+// sealedText is a text that cannot be seen by reflection.
+type sealedText struct{ reveal func() string }
+
+func newSecret(text string) Secret {
+	return Secret{text: &sealedText{func() string { return text }}}
+}
 
 // Reveal returns the secret itself. Every place where a program lets a secret
 // out can be found by searching for this name.
@@ -34,7 +47,7 @@ func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
 	}
-	return *s.text
+	return s.text.reveal()
 }
 
 // IsZero reports whether s holds nothing.
@@ -49,8 +62,12 @@ func (s Secret) GoString() string { return "fob.Secret(" + redacted + ")" }
 // Format writes a redaction for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-// MarshalText returns a redaction; JSON uses it too.
+// MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalBinary fails: a redaction that another program decodes would be a wrong
+// secret.
+func (s Secret) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // LogValue returns a redaction.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }

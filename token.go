@@ -20,6 +20,14 @@ import (
 // for, what it grants, until when. It holds no secret. It implements Credential,
 // is immutable and safe for concurrent use. The zero Token is not a token;
 // Tokens come from a Manager or a TokenVerifier.
+//
+// The text of a token is a PASETO of one of the four Protocols with the footer
+//
+//	{"kid":"<PASERK ID of its key>"}
+//
+// and no other, byte for byte: one with a space, another member, an escape or another
+// order is ErrTokenKey, although it says the same in JSON. Whoever else issues tokens
+// for this package has to write it so.
 type Token struct {
 	id          ID
 	subjectKind SubjectKind

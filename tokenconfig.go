@@ -112,7 +112,13 @@ func (c TokenConfig) Format(f fmt.State, _ rune) {
 
 func (c TokenConfig) shown() string { return fmt.Sprintf("token config of issuer %q", c.Issuer) }
 
-// MarshalText shows no key; JSON uses it too.
+// String shows no key.
+func (c TokenConfig) String() string { return c.shown() }
+
+// MarshalBinary fails, for the key.
+func (c TokenConfig) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
+// MarshalText shows no key; JSON, XML and YAML use it too.
 func (c TokenConfig) MarshalText() ([]byte, error) { return []byte(c.shown()), nil }
 
 // LogValue shows no key.

@@ -24,6 +24,9 @@ func (c Cursor) Place(q Query) (at int64, id ID, err error) {
 		return 0, ID{}, nil
 	}
 	identity := listIdentity(q)
+	if len(c) != base64.RawURLEncoding.EncodedLen(len(identity)+8+len(id)) {
+		return 0, ID{}, fmt.Errorf("%w: cursor of another list", ErrInvalid)
+	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(c))
 	if err != nil || len(b) != len(identity)+8+len(id) || string(b[:len(identity)]) != string(identity) {
 		return 0, ID{}, fmt.Errorf("%w: cursor of another list", ErrInvalid)

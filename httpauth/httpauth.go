@@ -13,8 +13,17 @@
 //		fmt.Fprintln(w, "orders of", cred.Subject())
 //	}
 //
+// # Where a credential stands
+//
 // A credential is read from "Authorization: Bearer …" (RFC 6750 §2.1) or from
-// X-API-Key, never from the query string. The answers are
+// X-API-Key, never from the query string. It is up to 8 KiB of visible ASCII, which is
+// all that a key made here, a token or an imported key may be. There is none where
+// nothing is there, where Authorization is empty, or where it has another scheme: all
+// three may stand beside a key in X-API-Key. Bearer with nothing after it, and an empty
+// X-API-Key, are no well-formed request: whoever sends those means to send a
+// credential, and has a variable that is not set, say.
+//
+// # The answers
 //
 //	400  the request is not well formed, or carries two credentials
 //	401  no credential (a bare challenge), or a bad one (invalid_token)
@@ -25,6 +34,30 @@
 // each with a challenge where RFC 6750 §3 asks for one and an RFC 9457 problem
 // as its body. Nothing in them tells one bad credential from another, and
 // nothing of the request is repeated. Options.Observe learns the reasons.
+//
+// # Browsers and other origins
+//
+// A browser asks before it sends a credential to another origin: the preflight of
+// CORS, an OPTIONS request that carries none, so that a guard answers it with 401 and
+// the browser gives up. CORS belongs outside of the guard: its middleware answers the
+// preflight itself, and puts its headers on the guard's refusals too, without which a
+// script cannot read them. It has to allow the header "Authorization" (a wildcard does
+// not cover it) or "X-API-Key", and to add its "Origin" to Vary with Header.Add, as the
+// guard adds what it depends on. The example of Require shows the order.
+//
+// # Other servers than net/http
+//
+// A guard refuses a header that is there twice, and relies on http.Request.Header to
+// hold every line of the request, as net/http has it. An adaptor may not keep that:
+// the one of fasthttp, on which Fiber's is built, has kept only the last of several
+// lines in some of its releases, so that a proxy before it and the guard behind it can
+// go by two different credentials. There, refuse the request before it is adapted:
+//
+//	for _, name := range []string{"Authorization", "X-API-Key"} {
+//		if len(c.Request().Header.PeekAll(name)) > 1 {
+//			return fiber.ErrBadRequest
+//		}
+//	}
 package httpauth
 
 import (
@@ -68,8 +101,12 @@ var (
 	ErrRequest = errors.New("httpauth: malformed request")
 )
 
-// maxCredential bounds what is handed to the verifier, in bytes.
-const maxCredential = 8 << 10
+// maxCredential bounds what is handed to the verifier, and maxSpaces what may stand
+// between it and its scheme, in bytes.
+const (
+	maxCredential = 8 << 10
+	maxSpaces     = 64
+)
 
 const defaultKeyHeader = "X-API-Key"
 
@@ -222,46 +259,39 @@ func (g *guard) credential(h http.Header) (presented string, byKeyHeader bool, e
 	return keys[0], true, nil
 }
 
-// parseAuthorization reads the value of an Authorization header. Another scheme
-// than Bearer is no credential here, and no error. The scheme is compared
-// without case, one space or more follows it (RFC 9110 §11.4), and the credential
-// is token68 (§11.2).
-func parseAuthorization(value string) (token string, bearer bool, err error) {
-	scheme, rest, _ := strings.Cut(value, " ")
+// parseAuthorization reads the value of an Authorization header. An empty one, and
+// another scheme than Bearer, is no credential here, and no error. The scheme is
+// compared without case, and one space or more follows it (RFC 9110 §11.4).
+//
+// The credential may be any visible ASCII. That is more than the token68 of RFC 9110
+// §11.2 and RFC 6750: a key of another system goes on working as its clients send it,
+// "42|abc" for one. It is not ambiguous. The header holds one credential (§11.6.2),
+// so that a comma or a quote in it separates nothing.
+//
+// No more of value is looked at than a good one may have, however long it is.
+func parseAuthorization(value string) (credential string, bearer bool, err error) {
+	head := value[:min(len(value), maxCredential)]
+	scheme, _, spaced := strings.Cut(head, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		if !isToken(scheme) {
+		switch {
+		case len(value) <= maxCredential && strings.Trim(value, " \t") == "":
+			return "", false, nil
+		case !isToken(scheme) || !spaced && len(head) < len(value):
 			return "", false, fmt.Errorf("%w: Authorization without a scheme", ErrRequest)
 		}
 		return "", false, nil
 	}
-	token = strings.TrimLeft(rest, " ")
-	if !isToken68(token) {
+	if len(value) > len("Bearer")+maxSpaces+maxCredential {
+		return "", false, fmt.Errorf("%w: length of Authorization", ErrRequest)
+	}
+	credential = strings.TrimLeft(value[len(scheme):], " ")
+	if !isVisible(credential) {
 		return "", false, fmt.Errorf("%w: characters or length of the bearer credential", ErrRequest)
 	}
-	return token, true, nil
+	return credential, true, nil
 }
 
-// isToken68 is the syntax of RFC 9110 §11.2, bounded.
-func isToken68(s string) bool {
-	if s == "" || len(s) > maxCredential {
-		return false
-	}
-	body := strings.TrimRight(s, "=")
-	if body == "" {
-		return false
-	}
-	for i := range len(body) {
-		switch c := body[i]; {
-		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z':
-		case c == '-', c == '.', c == '_', c == '~', c == '+', c == '/':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// isVisible is what a key header may hold: visible ASCII, bounded.
+// isVisible is what a credential may consist of: visible ASCII, bounded.
 func isVisible(s string) bool {
 	if s == "" || len(s) > maxCredential {
 		return false
@@ -274,9 +304,9 @@ func isVisible(s string) bool {
 	return true
 }
 
-// isToken is the syntax of a scheme or a header's name (RFC 9110 §5.6.2).
+// isToken is the syntax of a scheme or a header's name (RFC 9110 §5.6.2), bounded.
 func isToken(s string) bool {
-	if s == "" {
+	if s == "" || len(s) > maxCredential {
 		return false
 	}
 	for i := range len(s) {

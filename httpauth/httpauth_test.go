@@ -103,11 +103,11 @@ func TestAnswers(t *testing.T) {
 		"two key headers":             {[]header{key(s.key), key(s.key)}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
 		"both ways":                   {[]header{bearer(s.key), key(s.key)}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
 		"Bearer alone":                {[]header{{"Authorization", "Bearer"}}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
-		"empty Authorization":         {[]header{{"Authorization", ""}}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
+		"empty Authorization":         {[]header{{"Authorization", ""}}, "/", 401, realm, httpauth.ErrNoCredential},
 		"a bare key in Authorization": {[]header{{"Authorization", s.key}}, "/", 401, realm, httpauth.ErrNoCredential},
 		"space inside":                {[]header{bearer(s.key[:20] + " " + s.key[20:])}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
-		"quote inside":                {[]header{bearer(`a"b`)}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
-		"only equals signs":           {[]header{bearer("===")}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
+		"quote inside":                {[]header{bearer(`a"b`)}, "/", 401, realm + `, error="invalid_token"`, fob.ErrMalformed},
+		"only equals signs":           {[]header{bearer("===")}, "/", 401, realm + `, error="invalid_token"`, fob.ErrMalformed},
 		"long":                        {[]header{bearer(strings.Repeat("a", 9000))}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
 		"empty key header":            {[]header{key("")}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},
 	} {
@@ -302,6 +302,10 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("Bearer abc", "")
 	f.Add("", "abc")
 	f.Add("bearer  a=", "\x00")
+	f.Add("Bearer 42|abc", "")
+	f.Add("Bearer a,\"b\"", "")
+	f.Add("Bearer", "")
+	f.Add(" \t", "")
 	store := memory.New()
 	m, err := fob.New(store, fob.Config{SweepInterval: -1})
 	require.NoError(f, err)

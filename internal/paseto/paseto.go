@@ -114,11 +114,11 @@ func Parse(text string) (Token, error) {
 	}
 	if dot := strings.IndexByte(t.body, '.'); dot >= 0 {
 		t.body, t.footer = t.body[:dot], t.body[dot+1:]
-		if t.footer == "" || !canonical(t.footer) {
-			return Token{}, ErrFormat
-		}
 		if len(t.footer) > MaxFooter {
 			return Token{}, ErrSize
+		}
+		if t.footer == "" || !canonical(t.footer) {
+			return Token{}, ErrFormat
 		}
 	}
 	if !canonical(t.body) || base64.RawURLEncoding.DecodedLen(len(t.body)) < overhead[t.protocol] {
