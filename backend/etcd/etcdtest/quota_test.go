@@ -9,13 +9,9 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
 	"github.com/stretchr/testify/require"
 )
-
-// patient waits for 64 writers at once on a busy machine.
-var patient = etcd.Options{Timeout: time.Minute}
 
 // fates is what many writers were told.
 type fates struct {
@@ -161,7 +157,7 @@ func TestWithTheQuotaUsedUpRecordsCanGo(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 2 << 20})
 	admin := client(t, c.Config())
-	s := open(t, admin, etcd.Options{})
+	s := open(t, admin, patient)
 	rec, used := create(t, s, 0), create(t, s, 1)
 	old := record(2)
 	old.PurgeAt = 1
