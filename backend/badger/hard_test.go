@@ -17,6 +17,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/badger"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -179,10 +180,10 @@ func TestACommitThatHangs(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	clear(rec.Body) // its caller's again, while the writer still has it
 	close(release)
-	require.Eventually(t, func() bool {
+	await.Until(t, "the record of the commit that hung", func() bool {
 		got, err := s.Get(context.Background(), rec.ID)
 		return err == nil && bytes.Equal(got.Body, record(1).Body)
-	}, 5*time.Second, time.Millisecond)
+	})
 }
 
 // TestCloseBehindABackupHoldsUpNobody, however slow the backup is.
@@ -200,10 +201,10 @@ func TestCloseBehindABackupHoldsUpNobody(t *testing.T) {
 	go func() { backedUp <- s.Backup(context.Background(), slow, bytes.Repeat([]byte{9}, 32)) }()
 	<-writing
 	go func() { closed <- s.Close() }()
-	require.Eventually(t, func() bool {
+	await.Until(t, "ErrClosed", func() bool {
 		_, err := s.Get(context.Background(), record(1).ID)
 		return errors.Is(err, backend.ErrClosed)
-	}, 5*time.Second, time.Millisecond)
+	})
 	close(release)
 	require.NoError(t, <-backedUp)
 	require.NoError(t, <-closed)
@@ -231,7 +232,7 @@ func TestConcurrentMaintenanceLeavesNoGoroutines(t *testing.T) {
 	}
 	wg.Wait()
 	require.NoError(t, s.Close())
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 5*time.Second, 10*time.Millisecond)
+	await.Until(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
 // TestOneDamagedRecordDoesNotStopThePurge of those after it.

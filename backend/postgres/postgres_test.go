@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
@@ -100,6 +101,13 @@ func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return conn, err
 }
 
+// dialled is how often somebody has tried to connect.
+func (l *link) dialled() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dials
+}
+
 // sever closes every connection, and lets no new one through until heal.
 func (l *link) sever() (heal func()) {
 	l.mu.Lock()
@@ -153,9 +161,14 @@ func newPlace(t testing.TB, url string, change func(*pgxpool.Config)) *place {
 // fill writes the schema's names into SQL.
 func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
 
+// open opens a store whose calls may take as long as a busy machine makes them, unless
+// the options say otherwise.
 func (p *place) open(t testing.TB, opts postgres.Options) *postgres.Store {
 	t.Helper()
 	opts.Schema = p.schema
+	if opts.StatementTimeout == 0 {
+		opts.StatementTimeout = 10 * time.Minute
+	}
 	s, err := postgres.New(context.Background(), p.pool, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })

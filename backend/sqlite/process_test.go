@@ -16,6 +16,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -202,11 +203,11 @@ func latencies(t testing.TB, n int, opts sqlite.Options) []time.Duration {
 	}
 	require.NoError(t, cmd.Wait())
 	require.Len(t, told, n)
-	require.Eventually(t, func() bool {
+	await.Until(t, "all that was told", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(seen) == n
-	}, 20*time.Second, time.Millisecond)
+	})
 	cancel()
 	require.ErrorIs(t, <-watched, context.Canceled)
 	var all []time.Duration

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -171,11 +172,11 @@ func synchronous(ctx context.Context, t *testing.T, url string) {
 	require.NoError(t, err)
 	_, err = pool.Exec(ctx, "SELECT pg_reload_conf()")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
+	await.Until(t, "a synchronous standby", func() bool {
 		var n int
 		err := pool.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").Scan(&n)
 		return err == nil && n == 1
-	}, time.Minute, 10*time.Millisecond)
+	})
 }
 
 func password(t *testing.T, url string) string {
