@@ -40,3 +40,6 @@ func (s *Store) DropLog(seq uint64) error {
 
 // OnCommit is called before each commit.
 func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
+
+// Queued is how many writes wait for the next batch.
+func (s *Store) Queued() int { return len(s.queue) }

@@ -156,9 +156,9 @@ func TestARefusalThatRestsOnAFailedCommit(t *testing.T) {
 	<-busy
 	deleted, put := make(chan error), make(chan error)
 	go func() { deleted <- s.Delete(context.Background(), rec.ID, v) }()
-	time.Sleep(50 * time.Millisecond) // the Delete is queued first
+	await.Until(t, "the Delete in the queue", func() bool { return s.Queued() == 1 })
 	go func() { _, err := s.Put(context.Background(), rec, backend.IfVersion(v)); put <- err }()
-	time.Sleep(50 * time.Millisecond)
+	await.Until(t, "the Put behind it", func() bool { return s.Queued() == 2 })
 	s.FailCommits(errors.New("input/output error"))
 	close(release)
 	require.ErrorIs(t, <-held, backend.ErrIndeterminate)
@@ -172,12 +172,14 @@ func TestACommitThatHangs(t *testing.T) {
 	s := open(t, t.TempDir(), badger.Options{})
 	release := make(chan struct{})
 	s.OnCommit(func() { <-release })
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	rec := record(1)
-	_, err := s.Put(ctx, rec, backend.IfAbsent())
-	require.ErrorIs(t, err, backend.ErrIndeterminate)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	await.Until(t, "a Put that was on its way at its deadline", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := s.Put(ctx, rec, backend.IfAbsent())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		return errors.Is(err, backend.ErrIndeterminate)
+	})
 	clear(rec.Body) // its caller's again, while the writer still has it
 	close(release)
 	await.Until(t, "the record of the commit that hung", func() bool {

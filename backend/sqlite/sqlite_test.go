@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	if file == "" {
 		os.Exit(m.Run())
 	}
-	store, err := sqlite.Open(file, sqlite.Options{})
+	store, err := sqlite.Open(file, sqlite.Options{BusyTimeout: patience})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -63,8 +64,16 @@ func child(file, does string, arg int) *exec.Cmd {
 	return cmd
 }
 
+// patience is for calls that wait for other processes on a busy machine.
+const patience = 10 * time.Minute
+
+// open opens a store whose calls wait for a lock as long as they must, unless the
+// options say otherwise.
 func open(t testing.TB, file string, opts sqlite.Options) *sqlite.Store {
 	t.Helper()
+	if opts.BusyTimeout == 0 {
+		opts.BusyTimeout = patience
+	}
 	s, err := sqlite.Open(file, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
@@ -82,7 +91,7 @@ func TestContract(t *testing.T) {
 	var mu sync.Mutex
 	files := map[backend.Store]string{}
 	at := func(t *testing.T, file string) backend.Store {
-		s, err := sqlite.Open(file, sqlite.Options{})
+		s, err := sqlite.Open(file, sqlite.Options{BusyTimeout: patience})
 		require.NoError(t, err)
 		mu.Lock()
 		defer mu.Unlock()

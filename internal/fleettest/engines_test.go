@@ -20,6 +20,7 @@ import (
 	"github.com/fobkit/fob/backend/postgres"
 	"github.com/fobkit/fob/backend/sqlite"
 	"github.com/fobkit/fob/internal/pgtest"
+	"github.com/fobkit/fob/internal/port"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -121,9 +122,7 @@ func (e *started) get(t testing.TB, kind string) engine {
 
 func startPostgres(t testing.TB) *pgtest.Server {
 	t.Helper()
-	ctx, cancel := background(5 * time.Minute)
-	defer cancel()
-	server, err := pgtest.Start(ctx, pgtest.Config{Settings: []string{"max_connections = 200"}})
+	server, err := pgtest.Start(context.Background(), pgtest.Config{Settings: []string{"max_connections = 200"}})
 	if errors.Is(err, pgtest.ErrNoServer) {
 		t.Skipf("not on PostgreSQL: %v", err)
 	}
@@ -155,12 +154,10 @@ type onPostgres struct{ server *pgtest.Server }
 func (e onPostgres) fresh(t testing.TB) storeAt {
 	t.Helper()
 	s := storeAt{Kind: "postgres", URL: e.server.URL("postgres"), Schema: name()}
-	ctx, cancel := background(time.Minute)
-	defer cancel()
-	pool, err := pgxpool.New(ctx, s.URL)
+	pool, err := pgxpool.New(t.Context(), s.URL)
 	require.NoError(t, err)
 	defer pool.Close()
-	require.NoError(t, postgres.Migrate(ctx, pool, postgres.Options{Schema: s.Schema}))
+	require.NoError(t, postgres.Migrate(t.Context(), pool, postgres.Options{Schema: s.Schema}))
 	return s
 }
 
@@ -195,8 +192,11 @@ type link struct {
 
 func connect(t testing.TB, upstream string) *link {
 	t.Helper()
+	at, err := port.Keep() // while the proxy is stopped, too
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, at.Release()) })
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	l := &link{t, toxiproxy.NewProxy(server, name(), "127.0.0.1:0", upstream)}
+	l := &link{t, toxiproxy.NewProxy(server, name(), at.Addr(), upstream)}
 	require.NoError(t, l.proxy.Start())
 	t.Cleanup(l.proxy.Stop)
 	return l
