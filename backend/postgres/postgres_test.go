@@ -16,6 +16,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -166,11 +167,20 @@ func (p *place) fill(sql string) string { return postgres.Options{Schema: p.sche
 func (p *place) open(t testing.TB, opts postgres.Options) *postgres.Store {
 	t.Helper()
 	opts.Schema = p.schema
-	if opts.StatementTimeout == 0 {
+	brief := opts.StatementTimeout > 0
+	if !brief {
 		opts.StatementTimeout = 10 * time.Minute
 	}
-	s, err := postgres.New(context.Background(), p.pool, opts)
-	require.NoError(t, err)
+	var s *postgres.Store
+	await.Until(t, "a store that opens in so little time", func() bool {
+		var err error
+		s, err = postgres.New(context.Background(), p.pool, opts)
+		if brief && errors.Is(err, backend.ErrUnavailable) {
+			return false
+		}
+		require.NoError(t, err)
+		return true
+	})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
