@@ -72,7 +72,8 @@ type Options struct {
 	// 1: the same lists in every run.
 	Seed uint64
 
-	many int // records in the longest list; 0 means 10,000
+	// Records is how many records the longest list has. 0 means 10,000.
+	Records int
 }
 
 func (o Options) withDefaults() Options {
@@ -82,8 +83,8 @@ func (o Options) withDefaults() Options {
 	if o.Seed == 0 {
 		o.Seed = 1
 	}
-	if o.many == 0 {
-		o.many = 10_000
+	if o.Records == 0 {
+		o.Records = 10_000
 	}
 	o.Missing = slices.Clone(o.Missing)
 	return o

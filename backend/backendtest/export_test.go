@@ -29,12 +29,6 @@ func watchFail(do func(r reporter)) string {
 	return r.failure
 }
 
-// Few makes lists short, for stores that are made many times.
-func Few(opts Options) Options {
-	opts.many = 300
-	return opts
-}
-
 // Failures runs the checks of the suite that are asked for and returns the failures by
 // group. A group ends with its first failure, unless all are wanted.
 func Failures(t *testing.T, newStore func(t *testing.T) backend.Store, opts func(group string) Options, all bool, asked func(group string, needs []Capability) bool) map[string][]string {

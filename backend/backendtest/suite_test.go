@@ -17,7 +17,10 @@ import (
 
 // all makes the tests below try every flaw with the whole suite. By default each meets
 // the groups that must notice it, up to the first failure, and a quarter of the others.
-var all = os.Getenv("FOB_FLAWS") == "all"
+var all = os.Getenv("FOB_LONG") != ""
+
+// few makes the longest list short, for stores that are made many times.
+const few = 300
 
 // little is how long the suite waits for what a flawed store never does. It is too
 // short for a busy machine, where a check may fail without the flaw: only those groups
@@ -28,7 +31,7 @@ const little = 1500 * time.Millisecond
 // shows in some orders of events shows sooner or later.
 func flawFails(t *testing.T, number int, want []string, newStore func(t *testing.T) backend.Store, opts backendtest.Options) map[string][]string {
 	t.Helper()
-	opts = backendtest.Few(opts)
+	opts.Records = few
 	patience := func(group string) backendtest.Options {
 		if slices.Contains(want, group) {
 			opts := opts
@@ -115,7 +118,7 @@ func TestCapabilities(t *testing.T) {
 	capabilities := []backendtest.Capability{backendtest.Watcher, backendtest.Lister, backendtest.UsageRecorder, backendtest.Purger}
 	// Without a list of those that are missing, only the checks that need one of them.
 	fails := func(newStore func(*testing.T) backend.Store, missing []backendtest.Capability, whole bool) map[string][]string {
-		opts := backendtest.Few(backendtest.Options{Missing: missing})
+		opts := backendtest.Options{Missing: missing, Records: few}
 		return backendtest.Failures(t, newStore, func(string) backendtest.Options { return opts }, true,
 			func(_ string, needs []backendtest.Capability) bool { return all || whole || len(needs) > 0 })
 	}

@@ -185,6 +185,7 @@ func TestAnOpenTransactionHoldsNothingBack(t *testing.T) {
 // Many writers whose transactions stay open for a while, in an order of their
 // own: a cursor by sequence number misses most of them.
 func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, p := open(t, postgres.Options{})
 	w := follow(t, s, nil)
 	const writers, each = 12, 25
@@ -391,6 +392,7 @@ func TestNotifyWakes(t *testing.T) {
 // A Watch goes on through a short outage, without a claim about it, and ends with
 // the error of a long one.
 func TestWatchInAnOutage(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, p := open(t, postgres.Options{})
 	s.SetOutage(time.Hour)
 	w := follow(t, s, nil)
@@ -413,6 +415,7 @@ func TestWatchInAnOutage(t *testing.T) {
 // A server that does not answer holds a poll up for a while only, and proves
 // nothing meanwhile.
 func TestAPollThatHangs(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, p := open(t, postgres.Options{})
 	w := follow(t, s, nil)
 	tx := begin(t, p.url)

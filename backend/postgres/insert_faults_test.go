@@ -73,6 +73,7 @@ func TestGivingUpOnANewRecord(t *testing.T) {
 // Whatever the moment at which callers give up: an answer is a version or an error,
 // what has a version is there with it, and what was surely not written is not.
 func TestGivingUpAtAnyMoment(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _ := open(t, postgres.Options{})
 	const writers, each = 32, 80
 	var mu sync.Mutex // guards what is below
@@ -291,6 +292,7 @@ func TestARefusalOfAllIsOne(t *testing.T) {
 // somebody has the turn of its ID, does not hold up others, even where its callers
 // have all the time in the world.
 func TestOthersGoOnBesideWhatHangs(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := newPlace(t, server(t).URL("postgres"), nil)
 	var mu sync.Mutex // guards conns
 	var conns []*icy

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -51,7 +52,7 @@ func writeUntilKilled(url string) {
 		fmt.Println("error", err)
 		return
 	}
-	store, err := postgres.New(ctx, pool, postgres.Options{Schema: os.Getenv(childSchema)})
+	store, err := postgres.New(ctx, pool, postgres.Options{Schema: os.Getenv(childSchema), StatementTimeout: 10 * time.Minute})
 	if err != nil {
 		fmt.Println("error", err)
 		return
@@ -71,7 +72,13 @@ var one struct {
 func server(t testing.TB) *pgtest.Server {
 	t.Helper()
 	one.once.Do(func() {
-		one.server, one.err = pgtest.Start(context.Background(), pgtest.Config{Settings: []string{"max_prepared_transactions = 5"}})
+		settings := []string{"max_prepared_transactions = 5"}
+		if flag.Lookup("test.bench").Value.String() == "" {
+			// Not where anything is measured. A server that is killed loses nothing by that,
+			// only a machine that loses power would.
+			settings = append(settings, "fsync = off")
+		}
+		one.server, one.err = pgtest.Start(context.Background(), pgtest.Config{Settings: settings})
 	})
 	if errors.Is(one.err, pgtest.ErrNoServer) {
 		t.Skip("everything that needs a server: ", one.err)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -53,7 +54,7 @@ func (s storeAt) open(ctx context.Context) (backend.Store, func(), error) {
 			return nil, nil, err
 		}
 		cfg.MaxConns = 6
-		cfg.ConnConfig.ConnectTimeout = 2 * time.Second
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 		postgres.Configure(cfg)
 		pool, err := pgxpool.NewWithConfig(ctx, cfg)
 		if err != nil {
@@ -111,7 +112,7 @@ func (e *started) get(t testing.TB, kind string) engine {
 		return onPostgres{e.postgres}
 	case "etcd":
 		if e.etcd == nil {
-			cluster, err := etcdtest.Start(1, etcdtest.Options{})
+			cluster, err := etcdtest.Start(1, etcdtest.Options{NoSync: !measuring()})
 			require.NoError(t, err)
 			e.etcd = cluster
 		}
@@ -120,9 +121,17 @@ func (e *started) get(t testing.TB, kind string) engine {
 	return onFile{}
 }
 
+// measuring reports whether benchmarks run. Only then do servers wait for the disk: one
+// that is killed loses nothing without that, only a machine that loses power would.
+func measuring() bool { return flag.Lookup("test.bench").Value.String() != "" }
+
 func startPostgres(t testing.TB) *pgtest.Server {
 	t.Helper()
-	server, err := pgtest.Start(context.Background(), pgtest.Config{Settings: []string{"max_connections = 200"}})
+	settings := []string{"max_connections = 200"}
+	if !measuring() {
+		settings = append(settings, "fsync = off")
+	}
+	server, err := pgtest.Start(context.Background(), pgtest.Config{Settings: settings})
 	if errors.Is(err, pgtest.ErrNoServer) {
 		t.Skipf("not on PostgreSQL: %v", err)
 	}

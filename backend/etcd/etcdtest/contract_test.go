@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
-		store, err := etcd.New(client, etcd.Options{Prefix: os.Getenv(writerPrefix)})
+		store, err := etcd.New(client, etcd.Options{Prefix: os.Getenv(writerPrefix), Timeout: patient.Timeout})
 		if err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
@@ -83,7 +83,7 @@ func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	return s
 }
 
-func TestContract(t *testing.T) { contract(t, 1) }
+func TestContract(t *testing.T) { contract(t, 1, 0) }
 
 // owner is a store with the client that it borrows, which is closed after it.
 type owner struct {
@@ -105,7 +105,7 @@ func (o *owner) Close() error {
 // store's. A client of several members connects to one more of them at any time, in
 // goroutines that are its own; there each store has a client that is closed with it,
 // and nothing of the two may be left.
-func contract(t *testing.T, members int) {
+func contract(t *testing.T, members, records int) {
 	c := cluster(t, members, etcdtest.Options{Processes: true, NoSync: true})
 	var stores atomic.Int64
 	var mu sync.Mutex // guards at
@@ -123,7 +123,11 @@ func contract(t *testing.T, members int) {
 		if with == nil || p.proxy != nil {
 			with = client(t, cfg)
 		}
-		store, err := etcd.New(with, etcd.Options{Prefix: p.prefix})
+		opts := etcd.Options{Prefix: p.prefix}
+		if p.proxy == nil {
+			opts.Timeout = patient.Timeout
+		}
+		store, err := etcd.New(with, opts)
 		require.NoError(t, err)
 		var s backend.Store = store
 		if with != shared {
@@ -140,6 +144,7 @@ func contract(t *testing.T, members int) {
 		return at[s]
 	}
 	suite := backendtest.Options{
+		Records: records,
 		Reopen: func(t *testing.T, s backend.Store) backend.Store {
 			require.NoError(t, s.Close())
 			return fresh(t, c.Config(), placeOf(s))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,9 @@ import (
 	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
+
+// long makes some tests do more of the same: make proof sets it.
+var long = os.Getenv("FOB_LONG") != ""
 
 // patient is for stores whose calls nothing holds up but a busy machine: they may take
 // as long as that makes them.

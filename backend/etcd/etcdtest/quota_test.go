@@ -13,6 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// rounds is how many clusters are filled up, by 64 writers each.
+func rounds() int {
+	if long {
+		return 3
+	}
+	return 1
+}
+
 // fates is what many writers were told.
 type fates struct {
 	mu         sync.Mutex
@@ -54,7 +62,7 @@ func (f *fates) until64(t *testing.T, write func(n int) (backend.ID, error)) {
 func TestWhatTheQuotaRefusesIsNotThere(t *testing.T) {
 	t.Parallel()
 	body := bytes.Repeat([]byte("x"), backend.MaxBody)
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		var f fates
@@ -81,7 +89,7 @@ func TestWhatTheQuotaRefusesIsNotThere(t *testing.T) {
 // The same of an update, which is made or is not.
 func TestAnUpdateThatTheQuotaRefuses(t *testing.T) {
 	t.Parallel()
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		body := bytes.Repeat([]byte("x"), backend.MaxBody)
@@ -122,7 +130,7 @@ func TestAnUpdateThatTheQuotaRefuses(t *testing.T) {
 // Who is told that usage was not added adds it again.
 func TestUsageThatTheQuotaRefusesIsNotAdded(t *testing.T) {
 	t.Parallel()
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		var f fates
