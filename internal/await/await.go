@@ -18,27 +18,13 @@ const reserve = 20
 // so it may end the test.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	late := Deadline(t)
+	late := deadline(t)
 	for pause := 100 * time.Microsecond; !holds(); pause = min(2*pause, 10*time.Millisecond) {
 		if late() {
 			t.Fatalf("it did not come, in all the time that this test binary has: %s", what)
 		}
 		time.Sleep(pause)
 	}
-}
-
-// Closed waits until a channel is closed or sends.
-func Closed[T any](t testing.TB, what string, c <-chan T) (got T) {
-	t.Helper()
-	Until(t, what, func() bool {
-		select {
-		case got = <-c:
-			return true
-		default:
-			return false
-		}
-	})
-	return got
 }
 
 // Quick makes attempts until one takes less than d. It is for bounds that the code
@@ -53,9 +39,9 @@ func Quick(t testing.TB, what string, d time.Duration, attempt func()) {
 	})
 }
 
-// Deadline returns a function that reports whether the time of the test binary is
+// deadline returns a function that reports whether the time of the test binary is
 // nearly over. It never is where go test has no -timeout, and in a benchmark.
-func Deadline(t testing.TB) (late func() bool) {
+func deadline(t testing.TB) (late func() bool) {
 	limited, ok := t.(interface{ Deadline() (time.Time, bool) })
 	if !ok {
 		return func() bool { return false }

@@ -39,11 +39,3 @@ func TestQuickMakesAttemptsUntilOneIs(t *testing.T) {
 	require.PanicsWithValue(t, few, func() { await.Quick(few, "an attempt in no time", 0, func() { n++ }) })
 	require.Greater(t, n, 2, "it tries again")
 }
-
-func TestClosed(t *testing.T) {
-	c := make(chan int)
-	go func() { c <- 7 }()
-	require.Equal(t, 7, await.Closed(t, "a number", c))
-	close(c)
-	require.Zero(t, await.Closed(t, "the end", c))
-}
