@@ -19,7 +19,8 @@ test: ## every test of every module
 race: ## the same under the race detector, in random order
 	go test -race -shuffle=on work
 
-proof: ## linearizability, staleness and ten million races, for about an hour
+proof: ## linearizability, staleness and ten million races, and the long forms of other tests, for about an hour
+	FOB_LONG=1 go test -count=1 -timeout 1h ./backend/backendtest ./backend/badger ./backend/etcd/etcdtest
 	FOB_RACES=10000000 FOB_PROOF_ROUNDS=200 go test -race -timeout 3h -v \
 		-run 'TestLinearizable|TestBoundedStaleness|TestVerifyRacesRevoke|TestTheProofBites' .
 

@@ -17,6 +17,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/badger"
 	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/stretchr/testify/require"
 )
@@ -33,7 +34,7 @@ func newManager(b testing.TB, store backend.Store, cfg fob.Config) *fob.Manager 
 	b.Cleanup(func() { require.NoError(b, m.Close()) })
 	// When the feed begins, what was remembered before is forgotten.
 	if _, follows := backend.As[backend.Watcher](store); follows {
-		require.Eventually(b, func() bool { return m.CacheStats().FeedAge >= 0 }, 10*time.Second, time.Millisecond)
+		await.Until(b, "the feed", func() bool { return m.CacheStats().FeedAge >= 0 })
 	}
 	return m
 }

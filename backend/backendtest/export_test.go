@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/fobkit/fob/backend"
 )
@@ -30,15 +29,16 @@ func watchFail(do func(r reporter)) string {
 	return r.failure
 }
 
-// Failures runs the whole suite, with short lists and little patience, and
-// returns the failures by group.
-func Failures(t *testing.T, newStore func(t *testing.T) backend.Store, opts Options) map[string][]string {
-	opts.many, opts.Patience = 300, 1500*time.Millisecond
-	opts = opts.withDefaults()
+// Failures runs the checks of the suite that are asked for and returns the failures by
+// group. A group ends with its first failure, unless all are wanted.
+func Failures(t *testing.T, newStore func(t *testing.T) backend.Store, opts func(group string) Options, all bool, asked func(group string, needs []Capability) bool) map[string][]string {
 	failures := make(map[string][]string)
 	for _, g := range groups() {
 		for _, c := range g.checks {
-			if f := watchFail(func(r reporter) { c.do(r, t, newStore, opts) }); f != "" {
+			if !asked(g.name, c.needs) || !all && len(failures[g.name]) > 0 {
+				continue
+			}
+			if f := watchFail(func(r reporter) { c.do(r, t, newStore, opts(g.name).withDefaults()) }); f != "" {
 				failures[g.name] = append(failures[g.name], c.String()+": "+f)
 			}
 		}

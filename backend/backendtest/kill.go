@@ -103,7 +103,7 @@ func killLoop(r reporter, rounds int, child func(round int) *exec.Cmd, open func
 	rng := rand.New(rand.NewPCG(7, 7)) // where to kill need not be secret
 	acked := make(map[int]ack)
 	for round := range rounds {
-		if err := killOnce(child(round), 1+rng.IntN(1500), acked); err != nil {
+		if err := killOnce(child(round), 1+rng.IntN(1500), p.opts.Patience, acked); err != nil {
 			r.Fatalf("backendtest: round %d of killing: %v", round, err)
 		}
 		p.store = open()
@@ -117,7 +117,7 @@ func killLoop(r reporter, rounds int, child func(round int) *exec.Cmd, open func
 }
 
 // killOnce runs one life of a child and notes what it acknowledged.
-func killOnce(cmd *exec.Cmd, after int, acked map[int]ack) error {
+func killOnce(cmd *exec.Cmd, after int, patience time.Duration, acked map[int]ack) error {
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func killOnce(cmd *exec.Cmd, after int, acked map[int]ack) error {
 		return err
 	}
 	var slow atomic.Bool
-	timer := time.AfterFunc(time.Minute, func() {
+	timer := time.AfterFunc(patience, func() {
 		slow.Store(true)
 		_ = cmd.Process.Kill()
 	})
@@ -154,7 +154,7 @@ func killOnce(cmd *exec.Cmd, after int, acked map[int]ack) error {
 	case said != nil:
 		return said
 	case slow.Load():
-		return fmt.Errorf("the process acknowledged %d writes in a minute, want %d", n, after)
+		return fmt.Errorf("the process acknowledged %d writes in %v, want %d", n, patience, after)
 	case n < after || !errors.As(err, &exit):
 		return fmt.Errorf("the process ended by itself after %d writes: %w", n, err)
 	}

@@ -125,7 +125,7 @@ func checkPages(p *probe) {
 }
 
 func checkManyRecords(p *probe) {
-	n := p.opts.many
+	n := p.opts.Records
 	recs := make([]backend.Record, n)
 	for i := range recs {
 		recs[i] = sample(i)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/stretchr/testify/require"
 )
@@ -16,7 +17,8 @@ import (
 // number is delivered: to who resumes, to a Watch that was cut off meanwhile, and
 // to one that had only begun.
 func TestTransactionNumbersThatComeTwice(t *testing.T) {
-	server(t) // or skips
+	t.Parallel() // it mostly waits
+	server(t)    // or skips
 	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{
 		"wal_writer_delay = 10s", "autovacuum = off",
 		"wal_level = minimal", "max_wal_senders = 0", // or each 15 seconds something syncs the log
@@ -31,10 +33,10 @@ func TestTransactionNumbersThatComeTwice(t *testing.T) {
 	n := uint64(0)
 	put := func() (version uint64) {
 		n++
-		require.Eventually(t, func() bool {
+		await.Until(t, "a Put", func() bool {
 			version, err = writer.Put(context.Background(), record(n), backend.IfAbsent())
 			return err == nil
-		}, 10*time.Second, 10*time.Millisecond)
+		})
 		return version
 	}
 	next := func() (xid int64) { // what the server will give out
@@ -43,15 +45,15 @@ func TestTransactionNumbersThatComeTwice(t *testing.T) {
 	}
 	w.sees(t, 1, put())
 	var before int64
-	require.Eventually(t, func() bool { // without a NOTIFY more, the log's writer may sleep
+	await.Until(t, "a server that gives out no more numbers", func() bool { // without a NOTIFY more, the log's writer may sleep
 		first := next()
 		time.Sleep(100 * time.Millisecond)
 		before = next()
 		return first == before
-	}, 10*time.Second, time.Millisecond)
+	})
 
 	w.sees(t, 2, put())
-	require.Eventually(t, func() bool { return next() > before+1 }, 10*time.Second, time.Millisecond, "a NOTIFY")
+	await.Until(t, "a NOTIFY", func() bool { return next() > before+1 })
 	polls := look(w, func() int { return w.batches })
 	w.until(t, "polls after it", func() bool { return w.batches > polls+2 })
 	fresh := follow(t, s, nil)
@@ -63,7 +65,7 @@ func TestTransactionNumbersThatComeTwice(t *testing.T) {
 	q.pool.Reset()
 	require.Less(t, next(), ahead, "numbers come twice")
 	v := put()
-	require.Eventually(t, func() bool { return next() >= ahead }, 10*time.Second, time.Millisecond)
+	await.Until(t, "the numbers of before the crash", func() bool { return next() >= ahead })
 	heal()
 	for _, w := range []*watch{w, fresh, follow(t, s, w.token()), follow(t, s, fresh.token())} {
 		w.sees(t, n, v)

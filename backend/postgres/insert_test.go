@@ -10,6 +10,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -64,11 +65,11 @@ func (p *place) blocked(t *testing.T, want int) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(context.Background())) }()
 	const begins = "WITH turn"
-	require.Eventually(t, func() bool {
+	await.Until(t, "statements that wait for a lock", func() bool {
 		var n int
 		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1::text || '%' || $2::text || '%'`, begins, p.fill("INSERT INTO {schema}.record")).Scan(&n)
 		return err == nil && n == want
-	}, 20*time.Second, time.Millisecond)
+	})
 }
 
 // put begins a Put of a record that is not to be there yet.
@@ -87,7 +88,7 @@ func (k *stuck) putAll(t *testing.T, recs ...backend.Record) (out []*outcome) {
 	before := k.Waiting()
 	for _, rec := range recs {
 		out = append(out, k.put(context.Background(), rec))
-		require.Eventually(t, func() bool { return k.Waiting() == before+len(out) }, 10*time.Second, time.Millisecond)
+		await.Until(t, "a record that waits", func() bool { return k.Waiting() == before+len(out) })
 	}
 	return out
 }
@@ -248,7 +249,7 @@ func TestManyInsertTheSame(t *testing.T) {
 	for range 2 {
 		q := *p
 		q.pool, _ = newPool(t, p.url, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["deadlock_timeout"] = "10min" })
-		stores = append(stores, q.open(t, postgres.Options{StatementTimeout: 10 * time.Second}))
+		stores = append(stores, q.open(t, postgres.Options{StatementTimeout: 2 * time.Minute}))
 	}
 	const rounds, n = 60, 24
 	for round := range uint64(rounds) {

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -11,10 +12,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -49,7 +52,7 @@ func writeUntilKilled(url string) {
 		fmt.Println("error", err)
 		return
 	}
-	store, err := postgres.New(ctx, pool, postgres.Options{Schema: os.Getenv(childSchema)})
+	store, err := postgres.New(ctx, pool, postgres.Options{Schema: os.Getenv(childSchema), StatementTimeout: 10 * time.Minute})
 	if err != nil {
 		fmt.Println("error", err)
 		return
@@ -69,7 +72,13 @@ var one struct {
 func server(t testing.TB) *pgtest.Server {
 	t.Helper()
 	one.once.Do(func() {
-		one.server, one.err = pgtest.Start(context.Background(), pgtest.Config{Settings: []string{"max_prepared_transactions = 5"}})
+		settings := []string{"max_prepared_transactions = 5"}
+		if flag.Lookup("test.bench").Value.String() == "" {
+			// Not where anything is measured. A server that is killed loses nothing by that,
+			// only a machine that loses power would.
+			settings = append(settings, "fsync = off")
+		}
+		one.server, one.err = pgtest.Start(context.Background(), pgtest.Config{Settings: settings})
 	})
 	if errors.Is(one.err, pgtest.ErrNoServer) {
 		t.Skip("everything that needs a server: ", one.err)
@@ -98,6 +107,13 @@ func (l *link) dial(ctx context.Context, network, addr string) (net.Conn, error)
 		l.conns[conn] = true
 	}
 	return conn, err
+}
+
+// dialled is how often somebody has tried to connect.
+func (l *link) dialled() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dials
 }
 
 // sever closes every connection, and lets no new one through until heal.
@@ -153,11 +169,25 @@ func newPlace(t testing.TB, url string, change func(*pgxpool.Config)) *place {
 // fill writes the schema's names into SQL.
 func (p *place) fill(sql string) string { return postgres.Options{Schema: p.schema}.Fill(sql) }
 
+// open opens a store whose calls may take as long as a busy machine makes them, unless
+// the options say otherwise.
 func (p *place) open(t testing.TB, opts postgres.Options) *postgres.Store {
 	t.Helper()
 	opts.Schema = p.schema
-	s, err := postgres.New(context.Background(), p.pool, opts)
-	require.NoError(t, err)
+	brief := opts.StatementTimeout > 0
+	if !brief {
+		opts.StatementTimeout = 10 * time.Minute
+	}
+	var s *postgres.Store
+	await.Until(t, "a store that opens in so little time", func() bool {
+		var err error
+		s, err = postgres.New(context.Background(), p.pool, opts)
+		if brief && errors.Is(err, backend.ErrUnavailable) {
+			return false
+		}
+		require.NoError(t, err)
+		return true
+	})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

@@ -12,7 +12,8 @@ import (
 // The table of locks is one for all of the server's clients, and a purge takes a
 // lock for each record: it takes them in small numbers.
 func TestAPurgeHoldsFewLocks(t *testing.T) {
-	server(t) // or skips
+	t.Parallel() // it mostly waits
+	server(t)    // or skips
 	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{"max_connections = 20", "max_locks_per_transaction = 10"}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, srv.Close()) }()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,9 +45,7 @@ func TestTheServerIsKilledAmidWrites(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				for n := uint64(round*1_000_000 + i*100_000); ; n++ {
-					ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-					v, err := s.Put(ctx, record(n), backend.IfAbsent())
-					cancel()
+					v, err := s.Put(context.Background(), record(n), backend.IfAbsent())
 					mu.Lock()
 					all = append(all, written{n, v, err})
 					mu.Unlock()
@@ -57,7 +56,7 @@ func TestTheServerIsKilledAmidWrites(t *testing.T) {
 				}
 			})
 		}
-		require.Eventually(t, func() bool { return acknowledged.Load() > 300 }, 20*time.Second, time.Millisecond)
+		await.Until(t, "writes before the server is killed", func() bool { return acknowledged.Load() > 300 })
 		require.NoError(t, srv.Kill())
 		wg.Wait()
 		_, err := s.Get(t.Context(), record(0).ID)
@@ -81,10 +80,10 @@ func TestTheServerIsKilledAmidWrites(t *testing.T) {
 		}
 		n := uint64(round*1_000_000 + 999_999)
 		var v uint64
-		require.Eventually(t, func() bool {
+		await.Until(t, "a write after the restart", func() bool {
 			v, err = s.Put(context.Background(), record(n), backend.IfAbsent())
 			return err == nil || errors.Is(err, backend.ErrConflict)
-		}, 10*time.Second, 10*time.Millisecond)
+		})
 		require.Greater(t, v, highest)
 		w.sees(t, n, v)
 		for _, one := range all {
@@ -143,11 +142,11 @@ func TestStandbyAndFailover(t *testing.T) {
 	}
 	require.ErrorIs(t, missing, postgres.ErrStandby)
 
-	require.Eventually(t, func() bool {
+	await.Until(t, "the standby has the record", func() bool {
 		var n int
 		err := q.pool.QueryRow(t.Context(), p.fill("SELECT count(*) FROM {schema}.record")).Scan(&n)
 		return err == nil && n == 1
-	}, 10*time.Second, 10*time.Millisecond, "the standby has the record")
+	})
 	require.NoError(t, standby.Promote(t.Context()))
 	promoted := q.open(t, postgres.Options{})
 	_, err = promoted.Get(t.Context(), record(1).ID)
@@ -181,12 +180,19 @@ func TestACommitThatIsNotReplicated(t *testing.T) {
 	}
 	reload := func() {
 		admin("SELECT pg_reload_conf()")
-		require.Eventually(t, func() bool {
+		await.Until(t, "settings that were read again", func() bool {
 			var a, b string
 			err := p.pool.QueryRow(t.Context(), "SELECT current_setting('synchronous_standby_names'), string_agg(setting, '') FROM pg_file_settings WHERE name = 'synchronous_standby_names'").Scan(&a, &b)
 			return err == nil && a == b
-		}, 10*time.Second, 5*time.Millisecond)
-		time.Sleep(50 * time.Millisecond) // other sessions read the settings when they are next idle
+		})
+		// Other sessions read the settings when they are next idle, and say so to nobody.
+		for _, pool := range []*pgxpool.Pool{guarded.pool, plain.pool} {
+			await.Until(t, "settings that another session has read", func() bool {
+				var there, here string
+				err := errors.Join(pool.QueryRow(t.Context(), "SHOW synchronous_standby_names").Scan(&there), p.pool.QueryRow(t.Context(), "SHOW synchronous_standby_names").Scan(&here))
+				return err == nil && there == here
+			})
+		}
 	}
 	admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
 	reload()
@@ -198,11 +204,11 @@ func TestACommitThatIsNotReplicated(t *testing.T) {
 	cancelled := func(write func() error) error {
 		answer := make(chan error, 1)
 		go func() { answer <- write() }()
-		require.Eventually(t, func() bool {
+		await.Until(t, "a commit that waits for the standby, to cancel", func() bool {
 			var n int
 			err := p.pool.QueryRow(t.Context(), "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
 			return err == nil && n > 0
-		}, 10*time.Second, time.Millisecond)
+		})
 		return <-answer
 	}
 	err := cancelled(func() error { _, err := s.Put(context.Background(), record(1), backend.IfVersion(v)); return err })
@@ -259,16 +265,20 @@ func TestDeletesTakeTurnsWithInserts(t *testing.T) {
 	n, err := s.Purge(t.Context(), time.UnixMilli(1), 10)
 	require.NoError(t, err)
 	require.Zero(t, n)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	require.ErrorIs(t, s.Delete(ctx, rec.ID, v), backend.ErrIndeterminate)
+	await.Until(t, "a Delete that was sent before its deadline", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		err := s.Delete(ctx, rec.ID, v)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		return errors.Is(err, backend.ErrIndeterminate)
+	})
 	_, err = s.Put(t.Context(), rec, backend.IfVersion(v))
 	require.NoError(t, err, "an update needs no turn")
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.Eventually(t, func() bool {
+	await.Until(t, "a Purge whose turn it is", func() bool {
 		n, err := s.Purge(t.Context(), time.UnixMilli(1), 10)
 		return err == nil && n == 1
-	}, 10*time.Second, 10*time.Millisecond)
+	})
 }
 
 // A Put takes one write to the server and one answer from it.

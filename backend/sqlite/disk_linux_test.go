@@ -14,6 +14,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +42,7 @@ func image(t *testing.T, megabytes int64) (dir string, remount func()) {
 	unmount := func() {
 		t.Helper()
 		// The kernel lets go of the maps of a process that was killed a little later.
-		require.Eventually(t, func() bool { return exec.Command("umount", dir).Run() == nil }, 20*time.Second, 20*time.Millisecond)
+		await.Until(t, "a file system that nobody uses", func() bool { return exec.Command("umount", dir).Run() == nil })
 	}
 	t.Cleanup(unmount)
 	return dir, func() {

@@ -72,3 +72,6 @@ func Statements() map[string]string {
 		"sqlite_autoindex_fob_record_1 (id=?)  ":                           sqlDelete,
 	}
 }
+
+// Queued is how many writes wait for the next batch.
+func (s *Store) Queued() int { return len(s.queue) }

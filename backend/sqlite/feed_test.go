@@ -1,7 +1,6 @@
 package sqlite_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -78,10 +77,8 @@ func TestHistoryThatIsReplacedUnderAWatch(t *testing.T) {
 	s := open(t, file, sqlite.Options{})
 	create(t, s, 0, 3)
 	db := pool(t, "file:"+file)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
 	batches := 0
-	err := s.Watch(ctx, nil, func(b backend.Batch) error {
+	err := s.Watch(t.Context(), nil, func(b backend.Batch) error {
 		if batches++; batches == 1 {
 			execute(t, db, "UPDATE fob_change SET nonce = nonce + 1 WHERE seq = (SELECT max(seq) FROM fob_change)")
 		}
@@ -159,9 +156,7 @@ func TestACommitJustAfterALook(t *testing.T) {
 			committed = time.Now()
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	err := s.Watch(ctx, nil, func(b backend.Batch) error {
+	err := s.Watch(t.Context(), nil, func(b backend.Batch) error {
 		if len(b.Changes) > 0 {
 			require.Equal(t, record(0).ID, b.Changes[0].ID)
 			return errEnough

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	does := os.Getenv(childDoes)
-	store, err := sqlite.Open(file, sqlite.Options{InsecureGroupAccess: does == "open for the group"})
+	store, err := sqlite.Open(file, sqlite.Options{InsecureGroupAccess: does == "open for the group", BusyTimeout: patience})
 	if strings.HasPrefix(does, "open") {
 		fmt.Print(err)
 		os.Exit(0)
@@ -69,8 +70,16 @@ func child(file, does string, arg int) *exec.Cmd {
 	return cmd
 }
 
+// patience is for calls that wait for other processes on a busy machine.
+const patience = 10 * time.Minute
+
+// open opens a store whose calls wait for a lock as long as they must, unless the
+// options say otherwise.
 func open(t testing.TB, file string, opts sqlite.Options) *sqlite.Store {
 	t.Helper()
+	if opts.BusyTimeout == 0 {
+		opts.BusyTimeout = patience
+	}
 	s, err := sqlite.Open(file, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
@@ -88,7 +97,7 @@ func TestContract(t *testing.T) {
 	var mu sync.Mutex
 	files := map[backend.Store]string{}
 	at := func(t *testing.T, file string) backend.Store {
-		s, err := sqlite.Open(file, sqlite.Options{})
+		s, err := sqlite.Open(file, sqlite.Options{BusyTimeout: patience})
 		require.NoError(t, err)
 		mu.Lock()
 		defer mu.Unlock()

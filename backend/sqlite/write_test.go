@@ -14,6 +14,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	code "modernc.org/sqlite/lib"
 )
@@ -107,41 +108,42 @@ func lock(t *testing.T, file string) (unlock func()) {
 // While another process keeps the lock, writes wait as long as they may, all of
 // them at the same time, and then surely were not made; reads do not wait.
 func TestALockThatAnotherKeeps(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const patience = 300 * time.Millisecond
 	file := filepath.Join(t.TempDir(), "fob.db")
 	s := open(t, file, sqlite.Options{BusyTimeout: patience})
-	create(t, s, 0, 1)
-	unlock := lock(t, file)
-	start := time.Now()
-	var wg sync.WaitGroup
-	for i := range uint64(20) {
-		wg.Go(func() {
-			_, err := s.Put(context.Background(), record(1+i), backend.IfAbsent())
-			if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrIndeterminate) {
-				t.Errorf("a Put that met a lock answered (%v)", err)
-			}
-		})
-	}
-	wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience/4)
-		defer cancel()
-		_, err := s.Put(ctx, record(100), backend.IfAbsent())
-		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, backend.ErrIndeterminate) {
-			t.Errorf("a Put that met a lock, past its deadline, answered (%v)", err)
-		}
-		if d := time.Since(start); d > patience*3/4 {
-			t.Errorf("it took %v", d)
-		}
+	patient := open(t, file, sqlite.Options{BusyTimeout: time.Hour})
+	await.Until(t, "a first record", func() bool { // at leisure
+		_, err := patient.Put(t.Context(), record(0), backend.IfAbsent())
+		return err == nil
 	})
-	_, err := s.Get(t.Context(), record(0).ID)
-	require.NoError(t, err)
-	wg.Wait()
-	require.GreaterOrEqual(t, time.Since(start), patience)
-	require.Less(t, time.Since(start), 10*patience, "they wait at the same time")
+	unlock := lock(t, file)
+	await.Quick(t, "writes that wait at the same time", 10*patience, func() {
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range uint64(20) {
+			wg.Go(func() {
+				_, err := s.Put(context.Background(), record(1+i), backend.IfAbsent())
+				if !errors.Is(err, backend.ErrUnavailable) || errors.Is(err, backend.ErrIndeterminate) {
+					t.Errorf("a Put that met a lock answered (%v)", err)
+				}
+			})
+		}
+		_, err := s.Get(t.Context(), record(0).ID)
+		require.NoError(t, err)
+		wg.Wait()
+		require.GreaterOrEqual(t, time.Since(start), patience)
+	})
+	// The caller's deadline ends it sooner: here the store would wait for an hour.
+	ctx, cancel := context.WithTimeout(context.Background(), patience/4)
+	defer cancel()
+	_, err := patient.Put(ctx, record(100), backend.IfAbsent())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, backend.ErrIndeterminate, "a Put that met a lock, past its deadline")
 
 	later := make(chan error, 1)
-	go func() { _, err := s.Put(context.Background(), record(1), backend.IfAbsent()); later <- err }()
-	time.Sleep(patience / 10)
+	go func() { _, err := patient.Put(context.Background(), record(1), backend.IfAbsent()); later <- err }()
+	time.Sleep(patience / 10) // it most likely waits for the lock by now
 	unlock()
 	require.NoError(t, <-later)
 	for i := range uint64(20) {
@@ -152,9 +154,9 @@ func TestALockThatAnotherKeeps(t *testing.T) {
 	}
 
 	defer lock(t, file)()
-	go func() { _, err := s.Put(context.Background(), record(200), backend.IfAbsent()); later <- err }()
+	go func() { _, err := patient.Put(context.Background(), record(200), backend.IfAbsent()); later <- err }()
 	time.Sleep(patience / 10)
-	require.NoError(t, s.Close(), "Close does not wait for a lock")
+	require.NoError(t, patient.Close(), "Close does not wait for a lock")
 	require.ErrorIs(t, <-later, backend.ErrClosed)
 }
 
@@ -174,7 +176,7 @@ func TestACommitThatFails(t *testing.T) {
 	}
 	broken := errors.New("input/output error")
 	s.FailCommits(broken)
-	time.Sleep(20 * time.Millisecond) // both are in the queue
+	await.Until(t, "both in the queue", func() bool { return s.Queued() == 2 })
 	close(release)
 	unknown, unavailable := 0, 0
 	for range 2 {
@@ -312,7 +314,7 @@ func TestADamagedPage(t *testing.T) {
 	for i := range uint64(8) {
 		go func() { _, err := s.Put(context.Background(), record(6000+i), backend.IfAbsent()); good <- err }()
 	}
-	time.Sleep(20 * time.Millisecond)
+	await.Until(t, "all nine in the queue", func() bool { return s.Queued() == 9 })
 	close(release)
 	err = <-bad
 	require.ErrorIs(t, err, backend.ErrUnavailable)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -126,7 +127,7 @@ func newFob(tb testing.TB, store backend.Store, cfg fob.Config) *fob.Manager {
 	tb.Cleanup(func() { require.NoError(tb, m.Close()) })
 	// When the store's feed begins, what was remembered before is forgotten.
 	if _, follows := backend.As[backend.Watcher](store); follows {
-		require.Eventually(tb, func() bool { return m.CacheStats().FeedAge >= 0 }, 10*time.Second, time.Millisecond)
+		await.Until(tb, "the feed", func() bool { return m.CacheStats().FeedAge >= 0 })
 	}
 	return m
 }

@@ -3,12 +3,12 @@ package main_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/postgres"
@@ -18,15 +18,33 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// build makes the command as a user builds it, and returns how to run it.
+// built is the program as a user builds it, made once for all tests.
+var built struct {
+	exe string
+	out []byte
+	err error
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "fob-program-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	built.exe = filepath.Join(dir, "program")
+	built.out, built.err = exec.Command("go", "build", "-o", built.exe, ".").CombinedOutput()
+	code := m.Run()
+	_ = os.RemoveAll(dir) // a temporary folder
+	os.Exit(code)
+}
+
+// build returns how to run it.
 func build(t *testing.T) func(args ...string) (out, errs string, status int) {
 	t.Helper()
-	exe := filepath.Join(t.TempDir(), "fob")
-	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	require.NoError(t, built.err, "%s", built.out)
 	return func(args ...string) (string, string, int) {
 		var out, errs strings.Builder
-		cmd := exec.Command(exe, args...)
+		cmd := exec.Command(built.exe, args...)
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		err := cmd.Run()
 		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
@@ -82,8 +100,7 @@ func TestAFile(t *testing.T) {
 
 // What the command prints is what an owner runs, and all that the application then needs.
 func TestAServer(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	server, err := pgtest.Start(ctx, pgtest.Config{})
 	if errors.Is(err, pgtest.ErrNoServer) {
 		t.Skipf("not on PostgreSQL: %v", err)

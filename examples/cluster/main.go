@@ -28,6 +28,7 @@ func main() {
 	flag.StringVar(&s.Postgres, "postgres", "", "a PostgreSQL server, as postgres://user@host/database")
 	flag.StringVar(&s.Etcd, "etcd", "", "the endpoints of an etcd cluster, as host:port,host:port")
 	rounds := flag.Int("rounds", 50, "how many revocations to measure")
+	flag.DurationVar(&s.Wait, "wait", 30*time.Second, "how long a process waits for the store, and for a refusal, before it gives up")
 	flag.Parse()
 	var err error
 	if text := os.Getenv(childEnv); text != "" {

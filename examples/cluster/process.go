@@ -17,9 +17,6 @@ import (
 // childEnv holds the storeAt of a process that this program started from itself.
 const childEnv = "FOB_EXAMPLE_CLUSTER"
 
-// startPatience is how long a process waits for the store.
-const startPatience = 10 * time.Second
-
 // request and reply are one line each, to and from a process. Instants are Unix
 // nanoseconds: all processes run on one machine, and read one clock.
 type request struct {
@@ -118,7 +115,7 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
-	if err := following(keys); err != nil {
+	if err := following(keys, s.Wait); err != nil {
 		return err
 	}
 	say := json.NewEncoder(out)
@@ -139,7 +136,7 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 			return err
 		}
 		if req.Do == "watch" && r.Err == "" {
-			if err := say.Encode(untilRefused(ctx, keys, req.Text)); err != nil {
+			if err := say.Encode(untilRefused(ctx, keys, req.Text, s.Wait)); err != nil {
 				return err
 			}
 		}
@@ -147,9 +144,9 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 	return nil
 }
 
-// following waits until the process is told what the others do.
-func following(keys *fob.Manager) error {
-	for end := time.Now().Add(startPatience); ; time.Sleep(time.Millisecond) {
+// following waits until the process is told what the others do, for a while.
+func following(keys *fob.Manager, patience time.Duration) error {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		h := keys.Health()
 		if h.Following {
 			return nil
@@ -198,9 +195,9 @@ func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
 
 // untilRefused verifies a key again and again until it is refused, and says when the
 // last verification began that was not.
-func untilRefused(ctx context.Context, keys *fob.Manager, text string) reply {
+func untilRefused(ctx context.Context, keys *fob.Manager, text string, patience time.Duration) reply {
 	var last int64
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
 		began := time.Now()
 		_, err := keys.Verify(ctx, text)
 		switch {
@@ -212,7 +209,7 @@ func untilRefused(ctx context.Context, keys *fob.Manager, text string) reply {
 			return reply{Err: err.Error()}
 		}
 		if began.After(end) {
-			return reply{Err: "still accepted after half a minute"}
+			return reply{Err: "still accepted after " + patience.String()}
 		}
 	}
 }

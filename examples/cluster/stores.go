@@ -17,10 +17,11 @@ import (
 
 // storeAt says where the store is, to each process.
 type storeAt struct {
-	SQLite   string // a file
-	Postgres string // a connection string
-	Etcd     string // endpoints
-	Name     string // of a schema or a prefix
+	SQLite   string        // a file
+	Postgres string        // a connection string
+	Etcd     string        // endpoints
+	Name     string        // of a schema or a prefix
+	Wait     time.Duration // how long a process waits for it
 }
 
 func (s storeAt) String() string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -33,7 +34,7 @@ type request struct {
 	ID      string        `json:",omitempty"`
 	Subject string        `json:",omitempty"`
 	Scope   string        `json:",omitempty"`
-	For     time.Duration `json:",omitempty"`
+	For     time.Duration `json:",omitempty"` // of "watch": after its first answer; 0 is until it is refused
 }
 
 // reply answers one request. Instants are nanoseconds on the clock that all
@@ -63,6 +64,8 @@ type watched struct {
 }
 
 // forEver is the request that has many replies: refreshes until the process is killed.
+// "watch" has two: one when the key was accepted, or refused, for the first time, and
+// one at the end.
 const forEver = "refresh for ever"
 
 type health struct {
@@ -124,6 +127,12 @@ func child(text string) error {
 				return
 			}
 			r := reply{Seq: req.Seq, Began: instant()}
+			if req.Do == "watch" {
+				r.Watch = c.watch(ctx, req, func() { say(reply{Seq: req.Seq, Began: r.Began, Ended: instant()}) })
+				r.Ended = instant()
+				say(r)
+				return
+			}
 			err := c.do(ctx, req, &r)
 			r.Ended = instant()
 			r.fail(err)
@@ -165,7 +174,7 @@ func (r *reply) fail(err error) {
 }
 
 func (c *process) do(ctx context.Context, req request, r *reply) error {
-	if req.For > 0 && req.Do != "watch" {
+	if req.For > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, req.For)
 		defer cancel()
@@ -228,8 +237,6 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 			return err
 		}
 		r.Text, r.Next = issued.Access.Reveal(), issued.Refresh.Reveal()
-	case "watch":
-		r.Watch = c.watch(ctx, req)
 	case "health":
 		h := c.m.Health()
 		c.mu.Lock()
@@ -242,13 +249,21 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 }
 
 // watch verifies a key until it has been refused for good, or for as long as it was
-// asked to.
-func (c *process) watch(ctx context.Context, req request) watched {
+// asked to, which begins with the first answer: then it calls begun.
+func (c *process) watch(ctx context.Context, req request, begun func()) watched {
 	var w watched
-	for end := instant() + int64(req.For); ; time.Sleep(200 * time.Microsecond) {
+	end := int64(math.MaxInt64)
+	for first := true; ctx.Err() == nil; time.Sleep(200 * time.Microsecond) {
 		began := instant()
 		if began > end {
 			return w
+		}
+		if first && w.Accepted+int(w.Refused) > 0 {
+			first = false
+			if req.For > 0 {
+				end = began + int64(req.For)
+			}
+			begun()
 		}
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		_, err := c.m.Verify(short, req.Text)
@@ -261,13 +276,17 @@ func (c *process) watch(ctx context.Context, req request) watched {
 			if w.Refused == 0 {
 				w.Refused = began
 			}
-			if req.ID == "" {
+			if req.For == 0 {
+				if first {
+					begun()
+				}
 				return w
 			}
 		default:
 			w.Unsure++
 		}
 	}
+	return w
 }
 
 // refreshForEver refreshes a family until the process is killed, and says each secret

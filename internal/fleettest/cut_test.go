@@ -34,11 +34,11 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 					m.knows(key.Text)
 					m.knows(other.Text)
 				}
-				heal1, heal2 := damage(l1), damage(l2)
 				var watching []chan reply
 				for _, m := range all[1:] {
-					watching = append(watching, m.send(request{Do: "watch", ID: key.ID, Text: key.Text, For: 5 * time.Second}))
+					watching = append(watching, m.watch(request{Text: key.Text, For: 5 * time.Second}))
 				}
+				heal1, heal2 := damage(l1), damage(l2)
 				time.Sleep(100 * time.Millisecond)
 				revoked := all[0].must(request{Do: "revoke", ID: key.ID})
 				require.Equal(t, 3*time.Second, revoked.By, "the receipt knows of the patient one")
@@ -53,8 +53,8 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 				heal1()
 				heal2()
 				for _, m := range all {
-					m.follows(30 * time.Second)
-					r := m.do(request{Do: "verify", Text: key.Text})
+					m.follows()
+					r := m.sure(request{Do: "verify", Text: key.Text})
 					require.Equal(t, "revoked", r.What, r.Err)
 					m.must(request{Do: "verify", Text: other.Text})
 				}
@@ -77,10 +77,10 @@ func TestRevokeEverywhereWaitsForWhoIsCutOff(t *testing.T) {
 		all := fleet(t, setup{Store: at, MaxStaleness: time.Second}, setup{Store: apart, MaxStaleness: 3 * time.Second})
 		key := all[0].must(request{Do: "issue"})
 		all[1].knows(key.Text)
+		watching := all[1].watch(request{Text: key.Text, For: 5 * time.Second})
 		if l != nil {
 			defer faults["half open"](l)()
 		}
-		watching := all[1].send(request{Do: "watch", ID: key.ID, Text: key.Text, For: 5 * time.Second})
 		revoked := all[0].must(request{Do: "everywhere", ID: key.ID})
 		require.GreaterOrEqual(t, time.Duration(revoked.Ended-revoked.Began), 3*time.Second)
 		r, err := all[1].wait(watching)
@@ -103,9 +103,9 @@ func TestAProcessThatStoodStill(t *testing.T) {
 			all[0].must(request{Do: "revoke", ID: key.ID})
 			time.Sleep(600 * time.Millisecond)
 			all[1].signal(syscall.SIGCONT)
-			r := all[1].do(request{Do: "verify", Text: key.Text})
+			r := all[1].sure(request{Do: "verify", Text: key.Text})
 			require.Equal(t, "revoked", r.What, r.Err)
-			all[1].follows(30 * time.Second)
+			all[1].follows()
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/fobkit/fob/backend/postgres"
 	"github.com/fobkit/fob/backend/sqlite"
 	"github.com/fobkit/fob/internal/pgtest"
+	"github.com/fobkit/fob/internal/port"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -52,7 +54,7 @@ func (s storeAt) open(ctx context.Context) (backend.Store, func(), error) {
 			return nil, nil, err
 		}
 		cfg.MaxConns = 6
-		cfg.ConnConfig.ConnectTimeout = 2 * time.Second
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 		postgres.Configure(cfg)
 		pool, err := pgxpool.NewWithConfig(ctx, cfg)
 		if err != nil {
@@ -110,7 +112,7 @@ func (e *started) get(t testing.TB, kind string) engine {
 		return onPostgres{e.postgres}
 	case "etcd":
 		if e.etcd == nil {
-			cluster, err := etcdtest.Start(1, etcdtest.Options{})
+			cluster, err := etcdtest.Start(1, etcdtest.Options{NoSync: !measuring()})
 			require.NoError(t, err)
 			e.etcd = cluster
 		}
@@ -119,11 +121,17 @@ func (e *started) get(t testing.TB, kind string) engine {
 	return onFile{}
 }
 
+// measuring reports whether benchmarks run. Only then do servers wait for the disk: one
+// that is killed loses nothing without that, only a machine that loses power would.
+func measuring() bool { return flag.Lookup("test.bench").Value.String() != "" }
+
 func startPostgres(t testing.TB) *pgtest.Server {
 	t.Helper()
-	ctx, cancel := background(5 * time.Minute)
-	defer cancel()
-	server, err := pgtest.Start(ctx, pgtest.Config{Settings: []string{"max_connections = 200"}})
+	settings := []string{"max_connections = 200"}
+	if !measuring() {
+		settings = append(settings, "fsync = off")
+	}
+	server, err := pgtest.Start(context.Background(), pgtest.Config{Settings: settings})
 	if errors.Is(err, pgtest.ErrNoServer) {
 		t.Skipf("not on PostgreSQL: %v", err)
 	}
@@ -155,12 +163,10 @@ type onPostgres struct{ server *pgtest.Server }
 func (e onPostgres) fresh(t testing.TB) storeAt {
 	t.Helper()
 	s := storeAt{Kind: "postgres", URL: e.server.URL("postgres"), Schema: name()}
-	ctx, cancel := background(time.Minute)
-	defer cancel()
-	pool, err := pgxpool.New(ctx, s.URL)
+	pool, err := pgxpool.New(t.Context(), s.URL)
 	require.NoError(t, err)
 	defer pool.Close()
-	require.NoError(t, postgres.Migrate(ctx, pool, postgres.Options{Schema: s.Schema}))
+	require.NoError(t, postgres.Migrate(t.Context(), pool, postgres.Options{Schema: s.Schema}))
 	return s
 }
 
@@ -195,8 +201,11 @@ type link struct {
 
 func connect(t testing.TB, upstream string) *link {
 	t.Helper()
+	at, err := port.Keep() // while the proxy is stopped, too
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, at.Release()) })
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	l := &link{t, toxiproxy.NewProxy(server, name(), "127.0.0.1:0", upstream)}
+	l := &link{t, toxiproxy.NewProxy(server, name(), at.Addr(), upstream)}
 	require.NoError(t, l.proxy.Start())
 	t.Cleanup(l.proxy.Stop)
 	return l

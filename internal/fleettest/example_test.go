@@ -24,7 +24,7 @@ func TestTheExample(t *testing.T) {
 		case "etcd":
 			args = []string{"-etcd", s.Endpoints[0]}
 		}
-		told, err := exec.Command(exe, append(args, "-rounds", "5")...).CombinedOutput()
+		told, err := exec.Command(exe, append(args, "-rounds", "5", "-wait", "1h")...).CombinedOutput()
 		require.NoError(t, err, "%s", told)
 		require.Contains(t, string(told), "process 3: refused")
 		require.Contains(t, string(told), "no process, reachable or not, accepts it now")

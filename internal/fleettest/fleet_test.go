@@ -2,7 +2,6 @@ package fleettest_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -73,8 +73,6 @@ func begin(t testing.TB, s setup) *member {
 	case <-ready:
 	case <-m.ended:
 		require.Fail(t, "a process ended at its start", m.errText.String())
-	case <-time.After(time.Minute):
-		require.Fail(t, "a process does not start")
 	}
 	return m
 }
@@ -106,8 +104,11 @@ func (m *member) read(out io.Reader) {
 // send asks for something and returns where the answer will come.
 func (m *member) send(req request) chan reply {
 	replies := 1
-	if req.Do == forEver {
+	switch req.Do {
+	case forEver:
 		replies = 1 << 12
+	case "watch":
+		replies = 2
 	}
 	req.Seq = int(m.seq.Add(1))
 	c := m.expect(req.Seq, replies)
@@ -123,7 +124,7 @@ func (m *member) send(req request) chan reply {
 
 var errDead = errors.New("the process has ended")
 
-// wait waits for an answer, for a long time.
+// wait waits for an answer, as long as the process runs.
 func (m *member) wait(c chan reply) (reply, error) {
 	select {
 	case r := <-c:
@@ -135,9 +136,18 @@ func (m *member) wait(c chan reply) (reply, error) {
 		default:
 			return reply{}, errDead
 		}
-	case <-time.After(2 * time.Minute):
-		return reply{}, errors.New("no answer in two minutes")
 	}
+}
+
+// watch has the process verify a key again and again, and returns where the answer will
+// come, once the key was accepted or refused for the first time.
+func (m *member) watch(req request) chan reply {
+	m.t.Helper()
+	req.Do = "watch"
+	c := m.send(req)
+	_, err := m.wait(c)
+	require.NoError(m.t, err, m.errText)
+	return c
 }
 
 // do asks and waits.
@@ -145,6 +155,16 @@ func (m *member) do(req request) reply {
 	m.t.Helper()
 	r, err := m.wait(m.send(req))
 	require.NoError(m.t, err, m.errText)
+	return r
+}
+
+// sure asks until the answer is yes or no: a store may be slow, or have just come back.
+func (m *member) sure(req request) (r reply) {
+	m.t.Helper()
+	await.Until(m.t, "an answer to "+req.Do, func() bool {
+		r = m.do(req)
+		return r.Err == "" || r.Reject
+	})
 	return r
 }
 
@@ -157,22 +177,17 @@ func (m *member) must(req request) reply {
 }
 
 // follows waits until the process follows the store's feed.
-func (m *member) follows(within time.Duration) {
+func (m *member) follows() {
 	m.t.Helper()
-	var h health
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if h = m.must(request{Do: "health"}).Health; h.Following {
-			return
-		}
-	}
-	require.Fail(m.t, "does not follow the feed", "%+v", h)
+	await.Until(m.t, "a process that follows the feed", func() bool { return m.must(request{Do: "health"}).Health.Following })
 }
 
 // knows verifies a key until the process has heard of its creation by the feed too, which
 // makes it look anew: from then on it has the answer in memory.
 func (m *member) knows(text string) {
 	m.t.Helper()
-	r := m.must(request{Do: "watch", Text: text, For: 300 * time.Millisecond})
+	r, err := m.wait(m.watch(request{Text: text, For: 300 * time.Millisecond}))
+	require.NoError(m.t, err, m.errText)
 	require.NotZero(m.t, r.Watch.Accepted)
 	require.Zero(m.t, r.Watch.Refused)
 }
@@ -194,7 +209,7 @@ func fleet(t testing.TB, setups ...setup) []*member {
 		all[i] = begin(t, s)
 	}
 	for _, m := range all {
-		m.follows(30 * time.Second)
+		m.follows()
 	}
 	return all
 }
@@ -214,8 +229,4 @@ func each(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, kind := range []string{"sqlite", "postgres", "etcd"} {
 		t.Run(kind, func(t *testing.T) { test(t, engines.get(t, kind)) })
 	}
-}
-
-func background(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
 }

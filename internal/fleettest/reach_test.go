@@ -60,10 +60,9 @@ func revocations(t testing.TB, all []*member, n int) []time.Duration {
 		for _, m := range all {
 			m.must(request{Do: "verify", Text: key.Text})
 			if m != here {
-				watching[m] = m.send(request{Do: "watch", Text: key.Text, For: 20 * time.Second})
+				watching[m] = m.watch(request{Text: key.Text})
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 		revoked := here.must(request{Do: "revoke", ID: key.ID})
 		require.Equal(t, "revoked", here.do(request{Do: "verify", Text: key.Text}).What, "here at once")
 		for m, c := range watching {
@@ -106,8 +105,7 @@ func TestEveryKindOfRevocationReachesEveryProcess(t *testing.T) {
 				tokens = here.do(request{Do: "exchange", Text: key.Text})
 			}
 			there.must(request{Do: "verify", Text: tokens.Text})
-			watching := there.send(request{Do: "watch", Text: tokens.Text, For: 20 * time.Second})
-			time.Sleep(5 * time.Millisecond)
+			watching := there.watch(request{Text: tokens.Text})
 			revoked := here.must(ends(key, tokens))
 			r, err := there.wait(watching)
 			require.NoError(t, err)

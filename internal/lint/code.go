@@ -219,6 +219,7 @@ var clockAllowed = map[string]string{
 	"backend/sqlite":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 
 	"backend/backendtest": "a test suite measures how long a store takes",
+	"internal/await":      "waits in tests for what must come",
 	"internal/pgtest":     "waits for servers of tests to start and to end",
 	"examples":            "programs, not the library",
 	"cmd":                 "a program, not the library",

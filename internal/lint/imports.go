@@ -35,7 +35,7 @@ var layers = []layer{
 	// google.golang.org/grpc: an error of its client may be a status of gRPC.
 	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{libEtcd, "google.golang.org/grpc"}},
 	// Runs servers for tests; its own module, so that none of that reaches a user.
-	{"backend/etcd/etcdtest", nil, []string{libEtcd, "go.uber.org/zap"}},
+	{"backend/etcd/etcdtest", []string{"internal/port"}, []string{libEtcd, "go.uber.org/zap"}},
 	{"backend/sqlite", []string{"backend", "backend/internal/..."}, []string{"modernc.org/sqlite"}},
 	{"backend/internal", []string{"backend"}, nil},
 	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
@@ -131,7 +131,7 @@ func listed(names []string) string {
 }
 
 // testHelpers are the folders that exist to be imported by tests.
-var testHelpers = []string{"backend/backendtest", "fobtest"}
+var testHelpers = []string{"backend/backendtest", "fobtest", "internal/await"}
 
 // testingOnly keeps testing and testify out of users' binaries.
 func testingOnly(t *Tree) []Problem {
@@ -143,7 +143,7 @@ func testingOnly(t *Tree) []Problem {
 		for _, s := range f.AST.Imports {
 			at := importPath(s)
 			own, _ := ownFolder(at)
-			if under(at, "testing") || under(at, "github.com/stretchr/testify") || own == "backend/backendtest" {
+			if under(at, "testing") || under(at, "github.com/stretchr/testify") || own == "backend/backendtest" || own == "internal/await" {
 				all = append(all, f.problem(s, "%s is imported outside tests and would reach users' binaries: move this code into a _test.go file", at))
 			}
 		}

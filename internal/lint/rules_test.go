@@ -42,6 +42,7 @@ func snippets() map[string]snippet {
 		"testing in production":    {"testing", goFile("httpauth/a.go", `package httpauth; import _ "testing/fstest"`), []string{"testing/fstest is imported outside tests"}},
 		"testify in production":    {"testing", goFile("a.go", `package fob; import _ "github.com/stretchr/testify/require"`), []string{"move this code into a _test.go file"}},
 		"the suite in production":  {"testing", goFile("a.go", `package fob; import _ "`+own+`/backend/backendtest"`), []string{"backend/backendtest is imported outside tests"}},
+		"waiting in production":    {"testing", goFile("a.go", `package fob; import _ "`+own+`/internal/await"`), []string{"internal/await is imported outside tests"}},
 		"testing where it belongs": {"testing", map[string]string{"a_test.go": `package a; import _ "testing"`, "fobtest/a.go": `package fobtest; import _ "testing"`}, nil},
 		"predictable numbers":      {"rand", goFile("a.go", `package fob; import _ "math/rand/v2"`), []string{"use crypto/rand"}},
 		"numbers in a test":        {"rand", map[string]string{"a_test.go": `package fob_test; import _ "math/rand/v2"`, "b.go": `package fob; import _ "crypto/rand"`}, nil},

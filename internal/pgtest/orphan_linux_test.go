@@ -9,8 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/pgtest"
 	"github.com/stretchr/testify/require"
 )
@@ -42,7 +42,7 @@ func TestServerEndsWithItsParent(t *testing.T) {
 	require.NoError(t, err)
 	defer func() {
 		// The server's other processes end after it has let go of its port.
-		require.Eventually(t, func() bool { return os.RemoveAll(dir) == nil }, 10*time.Second, 10*time.Millisecond)
+		await.Until(t, "a folder that nobody writes to", func() bool { return os.RemoveAll(dir) == nil })
 	}()
 	require.NoError(t, os.Chmod(dir, 0o777))
 	cmd.Env = append(os.Environ(), childDir+"=1", "TMPDIR="+dir)
@@ -63,11 +63,11 @@ func TestServerEndsWithItsParent(t *testing.T) {
 	require.NoError(t, cmd.Process.Kill())
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
-	require.Eventually(t, func() bool {
+	await.Until(t, "a port at which nobody listens", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		return err != nil
-	}, 20*time.Second, 10*time.Millisecond)
+	})
 }

@@ -1,6 +1,6 @@
 // Package pgtest runs throw-away PostgreSQL servers for tests: real ones, in a
-// temporary folder, on the loopback interface. It imports the standard library
-// only, and never testing.
+// temporary folder, on the loopback interface. It imports the standard library and
+// internal/port only, and never testing.
 //
 //	server, err := pgtest.Start(ctx, pgtest.Config{})
 //	if errors.Is(err, pgtest.ErrNoServer) {
@@ -31,6 +31,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fobkit/fob/internal/port"
 )
 
 // Config is how a server is to be. The zero Config is a durable server with
@@ -47,9 +49,9 @@ type Config struct {
 // concurrent use. Its superuser is postgres.
 type Server struct {
 	config   Config
-	bin      string // folder of the programs
-	dir      string // everything, removed by Close
-	port     int
+	bin      string     // folder of the programs
+	dir      string     // everything, removed by Close
+	port     *port.Port // kept until Close, whether the server runs or not
 	password string
 
 	mu      sync.Mutex // guards what is below, and every start and stop
@@ -57,10 +59,9 @@ type Server struct {
 	closed  bool
 }
 
-const (
-	startPatience = time.Minute
-	stopPatience  = 30 * time.Second
-)
+// patience bounds the start and the end of a server. None that works takes so long, on
+// however busy a machine: it is for what hangs.
+const patience = 5 * time.Minute
 
 // Start makes an empty cluster and starts a server on it. It fails with
 // ErrNoServer where PostgreSQL is not installed and cannot be: as root on Debian
@@ -80,13 +81,17 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
-// create makes the folder of a server.
+// create makes the folder of a server and keeps its port.
 func create(bin string, config Config) (*Server, error) {
 	dir, err := folder()
 	if err != nil {
 		return nil, err
 	}
-	return &Server{config: config, bin: bin, dir: dir, password: rand.Text()}, nil
+	kept, err := port.Keep()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pgtest: %w", err), os.Remove(dir))
+	}
+	return &Server{config: config, bin: bin, dir: dir, port: kept, password: rand.Text()}, nil
 }
 
 func (s *Server) init(ctx context.Context) error {
@@ -102,7 +107,7 @@ func (s *Server) init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.startAnywhere(ctx)
+	return s.begin(ctx)
 }
 
 // run runs one of the server's programs to its end.
@@ -119,27 +124,18 @@ func (s *Server) run(ctx context.Context, program string, args ...string) error 
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// startAnywhere starts the server on a free port, for the first time.
-func (s *Server) startAnywhere(ctx context.Context) error {
-	var err error
-	for range 5 { // another process may take the port that was free
-		if s.port, err = freePort(); err != nil {
-			return err
-		}
-		if err = s.configure(); err != nil {
-			return err
-		}
-		if err = s.Restart(ctx); err == nil || ctx.Err() != nil {
-			return err
-		}
+// begin starts the server for the first time.
+func (s *Server) begin(ctx context.Context) error {
+	if err := s.configure(); err != nil {
+		return err
 	}
-	return err
+	return s.Restart(ctx)
 }
 
 func (s *Server) configure() error {
 	settings := append([]string{
 		"listen_addresses = '127.0.0.1'",
-		"port = " + strconv.Itoa(s.port),
+		"port = " + strconv.Itoa(s.port.Number()),
 		"unix_socket_directories = ''", // a path may be too long for one
 		"max_connections = 200",
 		"wal_level = replica",
@@ -155,15 +151,6 @@ func (s *Server) configure() error {
 	return giveAway(name)
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("pgtest: find a free port: %w", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // URL is how to connect to a database as the superuser: postgres is one that is
 // there from the start.
 func (s *Server) URL(database string) string { return s.URLAs("postgres", s.password, database) }
@@ -177,8 +164,10 @@ func (s *Server) URLAs(user, password, database string) string {
 	return u.String()
 }
 
-// Address is the host and port that the server listens on.
-func (s *Server) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+// Address is the host and port that the server listens on. It stays the server's own
+// until Close, whether it runs or not (on Linux: elsewhere somebody may be given the
+// port of a server that does not run).
+func (s *Server) Address() string { return s.port.Addr() }
 
 // Restart starts a server that is down, or stops and starts one that runs, on
 // the same data and port; it returns when the server takes connections.
@@ -206,7 +195,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(startPatience); !s.takesConnections(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !s.takesConnections(); time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-p.ended:
 			return fmt.Errorf("pgtest: the server ended at once: %w\n%s", p.err, tail)
@@ -214,7 +203,7 @@ func (s *Server) Restart(ctx context.Context) error {
 			err = ctx.Err()
 		default:
 			if time.Now().After(deadline) {
-				err = fmt.Errorf("no connection after %v\n%s", startPatience, tail)
+				err = fmt.Errorf("no connection after %v\n%s", patience, tail)
 			}
 		}
 		if err != nil {
@@ -266,9 +255,9 @@ func (s *Server) end(with syscall.Signal) error {
 	select {
 	case <-p.ended:
 		return nil
-	case <-time.After(stopPatience):
+	case <-time.After(patience):
 		p.kill()
-		return fmt.Errorf("pgtest: the server did not stop within %v and was killed", stopPatience)
+		return fmt.Errorf("pgtest: the server did not stop within %v and was killed", patience)
 	}
 }
 
@@ -289,7 +278,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return errors.Join(err, s.port.Release(), os.RemoveAll(s.dir))
 }
 
 // Standby makes a copy of a running server and starts it as a hot standby that
@@ -305,7 +294,7 @@ func (s *Server) Standby(ctx context.Context, config Config) (*Server, error) {
 	err = standby.run(ctx, "pg_basebackup", "--pgdata", standby.data(), "--host", host, "--port", port, "--username", "postgres",
 		"--write-recovery-conf", "--checkpoint", "fast", "--wal-method", "stream", "--no-sync")
 	if err == nil {
-		err = standby.startAnywhere(ctx)
+		err = standby.begin(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, standby.Close())

@@ -10,8 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
+
+	"github.com/fobkit/fob/internal/port"
 )
 
 // ErrNoPooler says that PgBouncer is not installed: tests skip with it.
@@ -21,7 +22,7 @@ var ErrNoPooler = errors.New("pgtest: PgBouncer is not installed (on Debian: apt
 type Pooler struct {
 	server  *Server
 	dir     string
-	port    int
+	port    *port.Port
 	process *process
 }
 
@@ -38,11 +39,11 @@ func (s *Server) Pooler(ctx context.Context) (*Pooler, error) {
 		return nil, err
 	}
 	p := &Pooler{server: s, dir: dir}
-	if p.port, err = freePort(); err == nil {
+	if p.port, err = port.Keep(); err == nil {
 		err = p.start(ctx, program)
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
@@ -87,7 +88,7 @@ pool_mode = transaction
 default_pool_size = 5
 max_client_conn = 500
 ignore_startup_parameters = extra_float_digits
-`, host, port, p.port, users)
+`, host, port, p.port.Number(), users)
 	for name, text := range map[string]string{users: fmt.Sprintf("%q %q\n", "postgres", p.server.password), config: text} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			return fmt.Errorf("pgtest: %w", err)
@@ -103,7 +104,7 @@ ignore_startup_parameters = extra_float_digits
 	if p.process, err = launch(cmd); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(startPatience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.Dial("tcp4", p.Address())
 		if err == nil {
 			return conn.Close()
@@ -121,7 +122,7 @@ ignore_startup_parameters = extra_float_digits
 }
 
 // Address is the host and port that the pooler listens on.
-func (p *Pooler) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
+func (p *Pooler) Address() string { return p.port.Addr() }
 
 // URL is how to connect to a database through the pooler, as the superuser.
 func (p *Pooler) URL(database string) string {
@@ -134,6 +135,8 @@ func (p *Pooler) URL(database string) string {
 
 // Close ends the pooler. It may be called again.
 func (p *Pooler) Close() error {
-	p.process.kill()
-	return os.RemoveAll(p.dir)
+	if p.process != nil { // else it could not start
+		p.process.kill()
+	}
+	return errors.Join(p.port.Release(), os.RemoveAll(p.dir))
 }

@@ -101,7 +101,7 @@ func (p *process) kill() {
 	}
 	_ = p.signal(syscall.SIGKILL)
 	<-p.ended
-	for deadline := time.Now().Add(10 * time.Second); len(children) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); len(children) > 0 && time.Now().Before(deadline); {
 		if syscall.Kill(children[0], 0) != nil || zombie(children[0]) {
 			children = children[1:]
 			continue

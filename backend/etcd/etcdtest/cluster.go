@@ -5,13 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/fobkit/fob/internal/port"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -39,14 +39,17 @@ type Cluster struct {
 	dir     string
 	members []*member
 	certs   *certs // nil without TLS
+	closed  bool
 }
 
-// member is one of them. Others reach it through its proxy only.
+// member is one of them. Others reach it through its proxy only, and its clients at a
+// port that it keeps while it is stopped.
 type member struct {
 	cfg     config
+	port    *port.Port
 	proxy   *Proxy
 	id      uint64
-	running running // nil while it is stopped
+	running running // nil while it is stopped, and where it could not start
 }
 
 // running is a member that runs.
@@ -56,23 +59,44 @@ type running interface {
 	kill()            // at once
 }
 
-// startTimeout bounds the start of a cluster: an election on a busy machine.
-const startTimeout = time.Minute
+// patience bounds what a cluster waits for, such as an election. Nothing that works
+// takes so long, on however busy a machine: it is for what hangs.
+const patience = 5 * time.Minute
 
-// Start starts a cluster of that many members and waits until it has a leader.
-func Start(members int, opts Options) (*Cluster, error) {
+// Start starts a cluster of that many members, at least one, and waits until it has a
+// leader. A cluster of which a member cannot start is closed before the error returns.
+func Start(members int, opts Options) (*Cluster, error) { return start(members, opts, nil) }
+
+// start calls change, if it is set, before the members begin.
+func start(members int, opts Options, change func(*Cluster)) (*Cluster, error) {
+	if members < 1 {
+		return nil, fmt.Errorf("etcdtest: a cluster of %d members", members)
+	}
 	dir, err := os.MkdirTemp("", "fob-etcd-")
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: %w", err)
 	}
 	c := &Cluster{opts: opts, dir: dir}
-	if err := c.start(members); err != nil {
+	err = c.layOut(members)
+	if err == nil && change != nil {
+		change(c)
+	}
+	for _, m := range c.members {
+		if err == nil {
+			err = c.run(m)
+		}
+	}
+	if err == nil {
+		err = c.identify()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("etcdtest: %w", err), c.Close())
 	}
 	return c, nil
 }
 
-func (c *Cluster) start(n int) (err error) {
+// layOut gives each member its place, its address and its proxy, and starts none.
+func (c *Cluster) layOut(n int) (err error) {
 	if c.opts.TLS {
 		if c.certs, err = newCerts(filepath.Join(c.dir, "certs")); err != nil {
 			return err
@@ -80,19 +104,17 @@ func (c *Cluster) start(n int) (err error) {
 	}
 	var initial []string
 	for i := range n {
-		proxy, err := NewProxy("")
-		if err != nil {
+		m := new(member)
+		c.members = append(c.members, m)
+		if m.port, err = port.Keep(); err != nil {
 			return err
 		}
-		m := &member{proxy: proxy}
-		c.members = append(c.members, m)
-		port, err := freePort()
-		if err != nil {
+		if m.proxy, err = NewProxy(""); err != nil {
 			return err
 		}
 		m.cfg = config{
-			Name: "m" + strconv.Itoa(i), Dir: filepath.Join(c.dir, strconv.Itoa(i)), Client: "127.0.0.1:" + port,
-			Peer: "http://" + proxy.Addr(), NoSync: c.opts.NoSync, Quota: c.opts.QuotaBytes,
+			Name: "m" + strconv.Itoa(i), Dir: filepath.Join(c.dir, strconv.Itoa(i)), Client: m.port.Addr(),
+			Peer: "http://" + m.proxy.Addr(), NoSync: c.opts.NoSync, Quota: c.opts.QuotaBytes,
 		}
 		if c.certs != nil {
 			m.cfg.CA, m.cfg.Cert, m.cfg.Key = c.certs.files()
@@ -101,23 +123,23 @@ func (c *Cluster) start(n int) (err error) {
 	}
 	for _, m := range c.members {
 		m.cfg.Initial = strings.Join(initial, ",")
-		if err := c.run(m); err != nil {
-			return err
-		}
 	}
-	return c.identify()
+	return nil
 }
 
-func (c *Cluster) run(m *member) (err error) {
+// run starts a member. One that cannot start is left stopped.
+func (c *Cluster) run(m *member) error {
+	start := startHere
 	if c.opts.Processes {
-		m.running, err = startProcess(m.cfg)
-	} else {
-		m.running, err = startHere(m.cfg)
+		start = startProcess
 	}
-	if err == nil {
-		m.proxy.setTarget(m.running.peerAddr())
+	r, err := start(m.cfg)
+	if err != nil {
+		return err
 	}
-	return err
+	m.running = r
+	m.proxy.setTarget(r.peerAddr())
+	return nil
 }
 
 // identify waits for a leader and learns the IDs of the members, by which proxies
@@ -128,7 +150,7 @@ func (c *Cluster) identify() error {
 		return err
 	}
 	defer func() { _ = client.Close() }() // it was only asked
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if _, err := client.Get(ctx, "x"); err != nil { // linearizable: there is a leader
 		return fmt.Errorf("no leader: %w", err)
@@ -147,16 +169,9 @@ func (c *Cluster) identify() error {
 	return nil
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, errors.Join(err, l.Close())
-}
-
-// Addr is where a member listens for clients: host and port.
+// Addr is where a member listens for clients: host and port. It stays the member's own
+// until Close, whether it runs or not (on Linux: elsewhere somebody may be given the
+// port of a member that does not run).
 func (c *Cluster) Addr(i int) string { return c.members[i].cfg.Client }
 
 // Config is what a client needs to reach these members, or all if none is named.
@@ -168,7 +183,7 @@ func (c *Cluster) Config(members ...int) clientv3.Config {
 		}
 	}
 	scheme := "http://"
-	cfg := clientv3.Config{Logger: zap.NewNop(), DialTimeout: 5 * time.Second}
+	cfg := clientv3.Config{Logger: zap.NewNop(), DialTimeout: patience}
 	if c.certs != nil {
 		scheme, cfg.TLS = "https://", c.TLS()
 	}
@@ -178,8 +193,13 @@ func (c *Cluster) Config(members ...int) clientv3.Config {
 	return cfg
 }
 
-// TLS is the client's side of the TLS that Options.TLS asks for.
-func (c *Cluster) TLS() *tls.Config { return c.certs.client.Clone() }
+// TLS is the client's side of the TLS that Options.TLS asks for, and nil without it.
+func (c *Cluster) TLS() *tls.Config {
+	if c.certs == nil {
+		return nil
+	}
+	return c.certs.client.Clone()
+}
 
 // Client opens a client to these members, or to all if none is named. The caller
 // closes it.
@@ -187,9 +207,9 @@ func (c *Cluster) Client(members ...int) (*clientv3.Client, error) {
 	return clientv3.New(c.Config(members...))
 }
 
-// Leader is the member that leads, or -1 where none says so within a minute.
+// Leader is the member that leads, or -1 where none says so within five minutes.
 func (c *Cluster) Leader() int {
-	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		for i, m := range c.members {
 			if m.running == nil {
 				continue
@@ -236,18 +256,21 @@ func (c *Cluster) Kill(i int) {
 }
 
 // Restart starts a member that was stopped or killed, on its data and at its
-// address.
+// address. It fails for one that runs, and after Close; where the member cannot
+// start, it stays stopped.
 func (c *Cluster) Restart(i int) error {
 	m := c.members[i]
-	m.cfg.Restart = true
-	// Its port may have been taken meanwhile, for a moment.
-	var err error
-	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if err = c.run(m); err == nil {
-			return nil
-		}
+	if m.running != nil {
+		return fmt.Errorf("etcdtest: restart: member %d runs", i)
 	}
-	return fmt.Errorf("etcdtest: restart: %w", err)
+	if c.closed {
+		return errors.New("etcdtest: restart: the cluster was closed")
+	}
+	m.cfg.Restart = true
+	if err := c.run(m); err != nil {
+		return fmt.Errorf("etcdtest: restart: %w", err)
+	}
+	return nil
 }
 
 // Isolate cuts a member off from the others; its clients still reach it.
@@ -268,15 +291,20 @@ func (c *Cluster) Heal() {
 	}
 }
 
-// Close stops the members and removes their data.
+// Close stops the members that run and removes the data of all. It may be called
+// again.
 func (c *Cluster) Close() error {
+	c.closed = true
+	var errs []error
 	for i, m := range c.members {
 		c.Stop(i)
 		if m.proxy != nil {
 			m.proxy.Close()
 		}
+		errs = append(errs, m.port.Release())
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	errs = append(errs, os.RemoveAll(c.dir))
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("etcdtest: %w", err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -88,8 +89,13 @@ func (w *writers) finish(t *testing.T, s backend.Store, feeds ...*feed) {
 	w.wg.Wait()
 	for _, acked := range w.acked {
 		for n, v := range acked {
-			rec, err := s.Get(t.Context(), record(n).ID)
-			require.NoError(t, err)
+			var rec backend.Record
+			await.Until(t, "a read", func() (ok bool) {
+				var err error
+				rec, err = s.Get(t.Context(), record(n).ID)
+				require.NotErrorIs(t, err, backend.ErrNotFound)
+				return err == nil
+			})
 			require.Equal(t, v, rec.Version, "the last version that was acknowledged is the one that is there")
 			for _, f := range feeds {
 				f.sees(t, rec)
@@ -106,7 +112,7 @@ func (w *writers) finish(t *testing.T, s backend.Store, feeds ...*feed) {
 func (w *writers) more(t *testing.T, n int64) {
 	t.Helper()
 	from := w.n.Load()
-	eventually(t, "writes", func() bool { return w.n.Load() >= from+n })
+	await.Until(t, "writes", func() bool { return w.n.Load() >= from+n })
 }
 
 // The leader is stopped in an orderly way, and then another is killed with
@@ -184,8 +190,10 @@ func TestAMemberThatIsCutOffProvesNothing(t *testing.T) {
 	require.Less(t, state(cut, func(f *feed) uint64 { return f.latest[rec.ID] }), rec.Version)
 	_, err := alone.Get(t.Context(), rec.ID)
 	require.ErrorIs(t, err, backend.ErrUnavailable, "nor does it answer a read")
-	_, err = anyone.Get(t.Context(), rec.ID)
-	require.NoError(t, err)
+	await.Until(t, "an answer of the others", func() bool {
+		_, err = anyone.Get(t.Context(), rec.ID)
+		return err == nil
+	})
 	for n := range 9 { // whichever member each of them goes to first
 		create(t, anyone, 100+n)
 	}
@@ -209,7 +217,7 @@ func TestAFeedFindsAMemberThatIsNotCutOff(t *testing.T) {
 	f.begun(t)
 	for i := range 3 {
 		c.Isolate(i)
-		eventually(t, "a write", func() bool {
+		await.Until(t, "a write", func() bool {
 			got, err := writer.Get(t.Context(), rec.ID)
 			if err == nil {
 				got.Version, err = writer.Put(t.Context(), got, backend.IfVersion(got.Version))
@@ -225,11 +233,4 @@ func TestAFeedFindsAMemberThatIsNotCutOff(t *testing.T) {
 		f.proves(t)
 	}
 	f.lossless(t)
-}
-
-func mustPut(t *testing.T, s backend.Store, rec backend.Record) uint64 {
-	t.Helper()
-	v, err := s.Put(t.Context(), rec, backend.IfVersion(rec.Version))
-	require.NoError(t, err)
-	return v
 }

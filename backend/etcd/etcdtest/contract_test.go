@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
-		store, err := etcd.New(client, etcd.Options{Prefix: os.Getenv(writerPrefix)})
+		store, err := etcd.New(client, etcd.Options{Prefix: os.Getenv(writerPrefix), Timeout: patient.Timeout})
 		if err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
@@ -83,12 +83,30 @@ func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	return s
 }
 
-func TestContract(t *testing.T) { contract(t, 1) }
+func TestContract(t *testing.T) { contract(t, 1, 0) }
 
-// contract runs the suite, with a prefix for each store.
-func contract(t *testing.T, members int) {
-	c := cluster(t, members, etcdtest.Options{NoSync: true})
-	shared := client(t, c.Config())
+// owner is a store with the client that it borrows, which is closed after it.
+type owner struct {
+	*etcd.Store
+	client *clientv3.Client
+}
+
+func (o *owner) Close() error {
+	err := o.Store.Close()
+	_ = o.client.Close() // closed twice is as well
+	return err
+}
+
+// contract runs the suite, with a prefix for each store. The members are processes of
+// their own, and have no goroutines here.
+//
+// Stores share a client where there is one member: its only connection is there from
+// the start, and any goroutine that is left behind after Close is a leak of the
+// store's. A client of several members connects to one more of them at any time, in
+// goroutines that are its own; there each store has a client that is closed with it,
+// and nothing of the two may be left.
+func contract(t *testing.T, members, records int) {
+	c := cluster(t, members, etcdtest.Options{Processes: true, NoSync: true})
 	var stores atomic.Int64
 	var mu sync.Mutex // guards at
 	type place struct {
@@ -96,9 +114,25 @@ func contract(t *testing.T, members int) {
 		proxy  *etcdtest.Proxy
 	}
 	at := map[backend.Store]place{}
-	fresh := func(t *testing.T, client *clientv3.Client, p place) backend.Store {
-		s, err := etcd.New(client, etcd.Options{Prefix: p.prefix})
+	var shared *clientv3.Client // nil where each store has its own
+	if members == 1 {
+		shared = client(t, c.Config())
+	}
+	fresh := func(t *testing.T, cfg clientv3.Config, p place) backend.Store {
+		with := shared
+		if with == nil || p.proxy != nil {
+			with = client(t, cfg)
+		}
+		opts := etcd.Options{Prefix: p.prefix}
+		if p.proxy == nil {
+			opts.Timeout = patient.Timeout
+		}
+		store, err := etcd.New(with, opts)
 		require.NoError(t, err)
+		var s backend.Store = store
+		if with != shared {
+			s = &owner{store, with}
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		at[s] = p
@@ -110,9 +144,10 @@ func contract(t *testing.T, members int) {
 		return at[s]
 	}
 	suite := backendtest.Options{
+		Records: records,
 		Reopen: func(t *testing.T, s backend.Store) backend.Store {
 			require.NoError(t, s.Close())
-			return fresh(t, client(t, c.Config()), placeOf(s))
+			return fresh(t, c.Config(), placeOf(s))
 		},
 		Kill: func(t *testing.T) {
 			prefix := fmt.Sprintf("kill%d/", stores.Add(1))
@@ -124,7 +159,7 @@ func contract(t *testing.T, members int) {
 				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), writerAt+"="+strings.Join(c.Config().Endpoints, ","), writerPrefix+"="+prefix, fmt.Sprint(writerRound, "=", round))
 				return cmd
-			}, func(t *testing.T) backend.Store { return fresh(t, shared, place{prefix: prefix}) })
+			}, func(t *testing.T) backend.Store { return fresh(t, c.Config(), place{prefix: prefix}) })
 		},
 		Cut: func(t *testing.T, s backend.Store) func() {
 			p := placeOf(s).proxy
@@ -135,11 +170,11 @@ func contract(t *testing.T, members int) {
 	backendtest.Run(t, func(t *testing.T) backend.Store {
 		p := place{prefix: fmt.Sprintf("store%d/", stores.Add(1))}
 		if !strings.Contains(t.Name(), "cut_off") {
-			return fresh(t, shared, p)
+			return fresh(t, c.Config(), p)
 		}
 		proxy, cfg := behind(t, c)
 		p.proxy = proxy
 		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = time.Second, time.Second
-		return fresh(t, client(t, cfg), p)
+		return fresh(t, cfg, p)
 	}, suite)
 }

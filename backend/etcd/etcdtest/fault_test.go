@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -35,7 +36,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	proxy, cfg := behind(t, c)
 	cfg.Endpoints = append(cfg.Endpoints, "http://"+c.Addr(0))
 	s := open(t, client(t, cfg), etcd.Options{Timeout: 2 * time.Second})
-	plain := open(t, admin, etcd.Options{})
+	plain := open(t, admin, patient)
 	var recs []backend.Record
 	for n := range 2 {
 		recs = append(recs, create(t, s, n))
@@ -96,14 +97,14 @@ func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	proxy, cfg := behind(t, c)
-	s := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second})
-	plain := open(t, client(t, c.Config()), etcd.Options{})
+	s := open(t, client(t, cfg), patient)
+	plain := open(t, client(t, c.Config()), patient)
 	create(t, s, 1) // the connection is there
 	proxy.Mute()
 	put := make(chan error, 1)
 	go func() { _, err := s.Put(t.Context(), record(2), backend.IfAbsent()); put <- err }()
 	var made backend.Record
-	eventually(t, "the write whose answer is lost", func() bool {
+	await.Until(t, "the write whose answer is lost", func() bool {
 		var err error
 		made, err = plain.Get(t.Context(), record(2).ID)
 		return err == nil
@@ -119,25 +120,33 @@ func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	proxy, cfg := behind(t, c)
-	s := open(t, client(t, cfg), etcd.Options{Timeout: 300 * time.Millisecond})
-	plain := open(t, client(t, c.Config()), etcd.Options{})
-	rec := create(t, s, 1)
+	s := open(t, client(t, cfg), etcd.Options{Timeout: time.Second})
+	plain := open(t, client(t, c.Config()), patient)
+	var rec backend.Record
+	await.Until(t, "a write before the silence", func() bool {
+		rec = record(1)
+		v, err := s.Put(t.Context(), rec, backend.IfAbsent())
+		rec.Version = v
+		return err == nil || errors.Is(err, backend.ErrConflict)
+	})
 	proxy.Mute()
-	start := time.Now()
 	_, err := s.Put(t.Context(), record(2), backend.IfAbsent())
 	only(t, err, backend.ErrIndeterminate)
 	require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller has none")
 	only(t, s.AddUsage(t.Context(), []backend.Usage{{ID: rec.ID, N: 1}}), backend.ErrIndeterminate)
-	_, err = s.Get(t.Context(), rec.ID)
-	only(t, err, backend.ErrUnavailable)
-	require.Less(t, time.Since(start), 3*time.Second)
-	_, err = plain.Get(t.Context(), record(2).ID)
-	require.NoError(t, err, "it was made, as it happens")
+	await.Quick(t, "a read that is never answered", 3*time.Second, func() {
+		_, err = s.Get(t.Context(), rec.ID)
+		only(t, err, backend.ErrUnavailable)
+	})
+	await.Until(t, "the write, which was made, as it happens", func() bool {
+		_, err = plain.Get(t.Context(), record(2).ID)
+		return err == nil
+	})
 	u, err := plain.Usage(t.Context(), []backend.ID{rec.ID})
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), u[0].N, "once, in however many attempts")
 	proxy.Heal()
-	eventually(t, "an answer", func() bool {
+	await.Until(t, "an answer", func() bool {
 		_, err := s.Get(t.Context(), rec.ID)
 		return err == nil
 	})
@@ -147,7 +156,7 @@ func TestNoSpaceIsUnavailableAndReadsGoOn(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 2 << 20})
 	admin := client(t, c.Config())
-	s := open(t, admin, etcd.Options{})
+	s := open(t, admin, patient)
 	rec := create(t, s, 0)
 	f := watch(t, s, nil)
 	f.begun(t)
@@ -178,7 +187,7 @@ func TestNoSpaceIsUnavailableAndReadsGoOn(t *testing.T) {
 func TestAStoreBehindTLS(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, TLS: true})
-	s := open(t, client(t, c.Config()), etcd.Options{})
+	s := open(t, client(t, c.Config()), patient)
 	rec := create(t, s, 1)
 	f := watch(t, s, nil)
 	f.begun(t)
@@ -231,7 +240,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 	root := as("root")
 	readers := as("reader")
-	app, reader := open(t, as("app"), etcd.Options{}), open(t, readers, etcd.Options{})
+	app, reader := open(t, as("app"), patient), open(t, readers, patient)
 
 	// The reader is there first, when there is nothing yet.
 	_, err := reader.Get(t.Context(), record(1).ID)
@@ -269,7 +278,7 @@ func TestLeastPrivilege(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 
-	elsewhere := open(t, as("app"), etcd.Options{Prefix: "other/"})
+	elsewhere := open(t, as("app"), etcd.Options{Prefix: "other/", Timeout: patient.Timeout})
 	_, err = elsewhere.Put(t.Context(), record(1), backend.IfAbsent())
 	only(t, err, backend.ErrUnavailable)
 	err = elsewhere.Watch(t.Context(), nil, func(backend.Batch) error { return nil })
@@ -289,7 +298,7 @@ func TestWhatIsDamagedIsCorruptAndNotMissing(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
-	s := open(t, admin, etcd.Options{})
+	s := open(t, admin, patient)
 	rec, other := record(1), create(t, s, 2)
 	rec.PurgeAt = 1
 	v, err := s.Put(t.Context(), rec, backend.IfAbsent())

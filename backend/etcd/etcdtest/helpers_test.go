@@ -3,17 +3,25 @@ package etcdtest_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/etcd"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
-// patience bounds what must happen; nothing waits so long when all is well.
-const patience = 30 * time.Second
+// long makes some tests do more of the same: make proof sets it.
+var long = os.Getenv("FOB_LONG") != ""
+
+// patient is for stores whose calls nothing holds up but a busy machine: they may take
+// as long as that makes them.
+var patient = etcd.Options{Timeout: 10 * time.Minute}
 
 func record(n int) backend.Record {
 	var id backend.ID
@@ -24,10 +32,39 @@ func record(n int) backend.Record {
 func create(t testing.TB, s backend.Store, n int) backend.Record {
 	t.Helper()
 	rec := record(n)
-	v, err := s.Put(t.Context(), rec, backend.IfAbsent())
-	require.NoError(t, err)
-	rec.Version = v
+	rec.Version = made(t, s, rec, backend.IfAbsent())
 	return rec
+}
+
+func mustPut(t testing.TB, s backend.Store, rec backend.Record) uint64 {
+	t.Helper()
+	return made(t, s, rec, backend.IfVersion(rec.Version))
+}
+
+// made makes a write and returns its version. Nobody else writes the record, and a
+// busy cluster may be without a leader for a while: what could not be made is made
+// again, and what may have been made is looked at.
+func made(t testing.TB, s backend.Store, rec backend.Record, cond backend.Cond) (version uint64) {
+	t.Helper()
+	unknown := false
+	await.Until(t, "a write", func() bool {
+		v, err := s.Put(t.Context(), rec, cond)
+		switch {
+		case err == nil:
+			version = v
+			return true
+		case errors.Is(err, backend.ErrIndeterminate):
+			unknown = true
+		case errors.Is(err, backend.ErrUnavailable):
+		case unknown && errors.Is(err, backend.ErrConflict):
+			version = reread(s, rec.ID)
+			return true
+		default:
+			require.NoError(t, err)
+		}
+		return false
+	})
+	return version
 }
 
 // feed is a Watch in a goroutine of its own, and what it has delivered.
@@ -89,17 +126,17 @@ func state[T any](f *feed, read func(f *feed) T) T {
 // await waits until something holds of the feed, which must go on.
 func (f *feed) await(t testing.TB, what string, holds func(f *feed) bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	await.Until(t, "of the feed, "+what, func() bool {
 		if state(f, holds) {
-			return
+			return true
 		}
 		select {
 		case <-f.done:
 			require.FailNow(t, "the feed ended before "+what, "%v", f.err)
 		default:
 		}
-	}
-	require.FailNow(t, "the feed did not show "+what)
+		return false
+	})
 }
 
 func (f *feed) begun(t testing.TB) {
@@ -124,14 +161,4 @@ func (f *feed) lossless(t testing.TB) {
 	t.Helper()
 	require.Zero(t, state(f, func(f *feed) int { return f.resets }), "Resets")
 	require.Empty(t, state(f, func(f *feed) string { return f.wrong }))
-}
-
-// eventually waits until cond holds.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			require.FailNow(t, "did not come: "+what)
-		}
-	}
 }

@@ -40,6 +40,8 @@ func (c config) embed() (*embed.Config, error) {
 	e.Name, e.Dir = c.Name, c.Dir
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	e.LogLevel = "panic"
+	e.EnableGRPCGateway = false // nobody speaks JSON here
+	e.BcryptCost = 4            // passwords of tests, the least that bcrypt takes
 	e.TickMs, e.ElectionMs = tick, election
 	e.UnsafeNoFsync = c.NoSync
 	e.QuotaBackendBytes = c.Quota
@@ -70,21 +72,31 @@ func (c config) embed() (*embed.Config, error) {
 // here is a member in this process.
 type here struct{ etcd *embed.Etcd }
 
-func startHere(c config) (here, error) {
+func startHere(c config) (running, error) {
 	cfg, err := c.embed()
 	if err != nil {
-		return here{}, err
+		return nil, err
 	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		return here{}, fmt.Errorf("start %s: %w", c.Name, err)
+		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	return here{e}, nil
 }
 
 func (h here) peerAddr() string { return h.etcd.Peers[0].Addr().String() }
-func (h here) stop()            { h.etcd.Close() }
-func (h here) kill()            { h.etcd.Close() }
+func (h here) kill()            { h.stop() }
+
+// stop ends a member that has begun to serve, and also one that has not, because the
+// others are not there: etcd's Close alone would wait for that.
+func (h here) stop() {
+	select {
+	case <-h.etcd.Server.ReadyNotify():
+	default:
+		h.etcd.Server.Stop()
+	}
+	h.etcd.Close()
+}
 
 // childConfig is the environment variable that makes a program a member.
 const childConfig = "FOB_ETCDTEST_MEMBER"
@@ -112,7 +124,9 @@ func Main() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	// Without closing the listeners first, for which etcd waits as long as a watch
 	// goes on.
-	r.etcd.Server.Stop()
+	if h, ok := r.(here); ok {
+		h.etcd.Server.Stop()
+	}
 	os.Exit(0)
 }
 
@@ -162,12 +176,9 @@ func startProcess(c config) (running, error) {
 
 func (p *child) peerAddr() string { return p.peer }
 
-// stopPatience bounds how long a member may take to stop.
-const stopPatience = 20 * time.Second
-
 func (p *child) stop() {
 	_ = p.in.Close() // a member that is gone has closed it
-	t := time.AfterFunc(stopPatience, func() { _ = p.cmd.Process.Kill() })
+	t := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 	defer t.Stop()
 	_ = p.cmd.Wait() // how it ended does not matter
 }

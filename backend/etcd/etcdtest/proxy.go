@@ -8,7 +8,6 @@ import (
 	"net"
 	"strconv"
 	"sync"
-	"time"
 )
 
 // Proxy stands before a TCP server on loopback. Cut makes the server unreachable
@@ -28,10 +27,17 @@ type Proxy struct {
 	links    map[*link]struct{}
 }
 
-// link is one connection through the proxy.
+// link is one connection through the proxy. Its proxy's lock guards what is set later.
 type link struct {
-	in, out net.Conn
-	from    uint64 // the member that it comes from, where it says so
+	in, out net.Conn // out is nil until the server is reached
+	from    uint64   // the member that it comes from, once it has said so
+}
+
+func (l *link) close() {
+	_ = l.in.Close()
+	if l.out != nil {
+		_ = l.out.Close()
+	}
 }
 
 // NewProxy starts a proxy before target, host and port.
@@ -129,8 +135,7 @@ func (p *Proxy) admit() {
 func (p *Proxy) drop(which func(*link) bool) {
 	for l := range p.links {
 		if which(l) {
-			_ = l.in.Close()
-			_ = l.out.Close()
+			l.close()
 			delete(p.links, l)
 		}
 	}
@@ -147,44 +152,48 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(in net.Conn) {
-	defer func() { _ = in.Close() }()
+	l := &link{in: in}
 	p.mu.Lock()
 	target := p.target
-	p.mu.Unlock()
-	if target == "" {
-		return
-	}
-	// Connections of members say whose they are in the first request. A client of
-	// HTTP speaks first in any case, so nothing is held up by reading that.
-	reader := bufio.NewReaderSize(in, 64<<10)
-	from := sender(reader, in)
-	out, err := net.Dial("tcp", target)
-	if err != nil {
-		return
-	}
-	defer func() { _ = out.Close() }()
-	l := &link{in: in, out: out, from: from}
-	p.mu.Lock()
-	if p.closed || p.isolated || p.excluded[from] {
+	if p.closed || p.isolated || target == "" {
 		p.mu.Unlock()
+		_ = in.Close()
 		return
 	}
 	p.links[l] = struct{}{}
 	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		l.close()
+		delete(p.links, l)
+	}()
+	// Connections of members say whose they are in the first request. A client of
+	// HTTP speaks first in any case, so nothing is held up by reading that, however
+	// late it comes.
+	reader := bufio.NewReaderSize(in, 64<<10)
+	from := sender(reader)
+	out, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	l.out, l.from = out, from
+	_, goesOn := p.links[l]
+	goesOn = goesOn && !p.excluded[from]
+	p.mu.Unlock()
+	if !goesOn {
+		return
+	}
 	var both sync.WaitGroup
 	both.Go(func() { p.pump(l, out, reader) })
 	both.Go(func() { p.pump(l, in, out) })
 	both.Wait()
-	p.mu.Lock()
-	delete(p.links, l)
-	p.mu.Unlock()
 }
 
 // sender is the ID of the member that opened a connection, or 0. It reads ahead
 // and takes nothing.
-func sender(r *bufio.Reader, in net.Conn) uint64 {
-	_ = in.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-	defer func() { _ = in.SetReadDeadline(time.Time{}) }()
+func sender(r *bufio.Reader) uint64 {
 	for n := 1; ; n = r.Buffered() + 1 {
 		if n > r.Size() {
 			return 0
@@ -210,10 +219,7 @@ func sender(r *bufio.Reader, in net.Conn) uint64 {
 }
 
 func (p *Proxy) pump(l *link, to net.Conn, from io.Reader) {
-	defer func() {
-		_ = l.in.Close()
-		_ = l.out.Close()
-	}()
+	defer l.close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)

@@ -9,13 +9,17 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
 	"github.com/stretchr/testify/require"
 )
 
-// patient waits for 64 writers at once on a busy machine.
-var patient = etcd.Options{Timeout: time.Minute}
+// rounds is how many clusters are filled up, by 64 writers each.
+func rounds() int {
+	if long {
+		return 3
+	}
+	return 1
+}
 
 // fates is what many writers were told.
 type fates struct {
@@ -58,7 +62,7 @@ func (f *fates) until64(t *testing.T, write func(n int) (backend.ID, error)) {
 func TestWhatTheQuotaRefusesIsNotThere(t *testing.T) {
 	t.Parallel()
 	body := bytes.Repeat([]byte("x"), backend.MaxBody)
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		var f fates
@@ -85,7 +89,7 @@ func TestWhatTheQuotaRefusesIsNotThere(t *testing.T) {
 // The same of an update, which is made or is not.
 func TestAnUpdateThatTheQuotaRefuses(t *testing.T) {
 	t.Parallel()
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		body := bytes.Repeat([]byte("x"), backend.MaxBody)
@@ -126,7 +130,7 @@ func TestAnUpdateThatTheQuotaRefuses(t *testing.T) {
 // Who is told that usage was not added adds it again.
 func TestUsageThatTheQuotaRefusesIsNotAdded(t *testing.T) {
 	t.Parallel()
-	for range 3 {
+	for range rounds() {
 		c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 4 << 20})
 		s := open(t, client(t, c.Config()), patient)
 		var f fates
@@ -161,7 +165,7 @@ func TestWithTheQuotaUsedUpRecordsCanGo(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true, QuotaBytes: 2 << 20})
 	admin := client(t, c.Config())
-	s := open(t, admin, etcd.Options{})
+	s := open(t, admin, patient)
 	rec, used := create(t, s, 0), create(t, s, 1)
 	old := record(2)
 	old.PurgeAt = 1

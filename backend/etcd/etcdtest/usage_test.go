@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -49,7 +50,7 @@ func TestUsageThatAKilledProcessLeftCounts(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
-	s := open(t, admin, etcd.Options{})
+	s := open(t, admin, patient)
 	a, b := create(t, s, 1), create(t, s, 2)
 	require.NoError(t, s.AddUsage(t.Context(), []backend.Usage{{ID: a.ID, N: 1, Last: 50}}))
 	require.Zero(t, journal(t, admin), "an addition is folded at once")
@@ -92,7 +93,7 @@ func TestManyProcessesAddUsage(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for range stores {
-		s := open(t, client(t, c.Config()), etcd.Options{})
+		s := open(t, client(t, c.Config()), patient)
 		wg.Go(func() {
 			for range adds {
 				if err := s.AddUsage(t.Context(), batch); err != nil {
@@ -113,7 +114,7 @@ func TestManyProcessesAddUsage(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s := open(t, client(t, c.Config()), etcd.Options{})
+	s := open(t, client(t, c.Config()), patient)
 	require.NoError(t, s.Maintain(t.Context()))
 	for i := range batch {
 		batch[i].N = stores * adds
@@ -127,12 +128,12 @@ func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	proxy, cfg := behind(t, c)
-	s, plain := open(t, client(t, cfg), etcd.Options{Timeout: 15 * time.Second}), open(t, client(t, c.Config()), etcd.Options{})
+	s, plain := open(t, client(t, cfg), patient), open(t, client(t, c.Config()), patient)
 	rec := create(t, s, 1) // the connection is there
 	proxy.Mute()
 	added := make(chan error, 1)
 	go func() { added <- s.AddUsage(t.Context(), []backend.Usage{{ID: rec.ID, N: 1, Last: 5}}) }()
-	eventually(t, "the addition whose answer is lost", func() bool {
+	await.Until(t, "the addition whose answer is lost", func() bool {
 		got, err := plain.Usage(t.Context(), []backend.ID{rec.ID})
 		return err == nil && got[0].N == 1
 	})
@@ -145,7 +146,7 @@ func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
 func TestALargeBatchOfUsage(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	s := open(t, client(t, c.Config()), etcd.Options{})
+	s := open(t, client(t, c.Config()), patient)
 	batch := make([]backend.Usage, 10_001)
 	for i := range batch {
 		batch[i] = backend.Usage{ID: record(i).ID, N: 1, Last: 1}
@@ -159,7 +160,7 @@ func TestALargeBatchOfUsage(t *testing.T) {
 func TestTwoProcessesPurge(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	s, other := open(t, client(t, c.Config()), etcd.Options{}), open(t, client(t, c.Config()), etcd.Options{})
+	s, other := open(t, client(t, c.Config()), patient), open(t, client(t, c.Config()), patient)
 	const due = 150
 	for n := range due + 10 {
 		rec := record(n)

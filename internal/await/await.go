@@ -1,0 +1,55 @@
+// Package await waits in tests for what must come, without a time limit of its own:
+// how long something takes says more about what else the machine does than about
+// what is tested. Whatever hangs runs into the time that go test gives the whole
+// test binary (-timeout, 10 minutes by default), a little before its end, so that
+// the failure says what was waited for.
+package await
+
+import (
+	"testing"
+	"time"
+)
+
+// reserve is the part of the binary's time, one in so many, that is left to the
+// failure of a test and to its cleanups.
+const reserve = 20
+
+// Until polls until a condition holds. The condition is called in this goroutine,
+// so it may end the test.
+func Until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	late := deadline(t)
+	for pause := 100 * time.Microsecond; !holds(); pause = min(2*pause, 10*time.Millisecond) {
+		if late() {
+			t.Fatalf("it did not come, in all the time that this test binary has: %s", what)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// Quick makes attempts until one takes less than d. It is for bounds that the code
+// under test keeps and a busy machine does not: that makes some attempts late, and
+// code that breaks its bound makes all of them late.
+func Quick(t testing.TB, what string, d time.Duration, attempt func()) {
+	t.Helper()
+	Until(t, what+" within "+d.String(), func() bool {
+		began := time.Now()
+		attempt()
+		return time.Since(began) < d
+	})
+}
+
+// deadline returns a function that reports whether the time of the test binary is
+// nearly over. It never is where go test has no -timeout, and in a benchmark.
+func deadline(t testing.TB) (late func() bool) {
+	limited, ok := t.(interface{ Deadline() (time.Time, bool) })
+	if !ok {
+		return func() bool { return false }
+	}
+	end, ok := limited.Deadline()
+	if !ok {
+		return func() bool { return false }
+	}
+	end = end.Add(-time.Until(end) / reserve)
+	return func() bool { return time.Now().After(end) }
+}
