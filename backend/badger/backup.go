@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
@@ -59,8 +60,9 @@ func (c contextWriter) Write(b []byte) (int, error) {
 	return c.w.Write(b)
 }
 
-// Restore makes a store in dir, which must be empty or absent, from a backup. The
-// stream is checked whole: a changed or cut one is ErrBackup. A Restore that
+// Restore makes a store in dir, which must be empty or absent, from a backup; what the
+// root of a volume has by itself (lost+found) does not count. Where the place or the
+// length of the key is wrong, nothing is written. The stream is checked whole: a changed or cut one is ErrBackup. A Restore that
 // fails, for want of space say, leaves a directory that Open refuses.
 //
 // What is restored is the past: credentials revoked since the backup are valid
@@ -176,11 +178,14 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// RotateEncryptionKey changes the key of a store that no process has open. old is
-// nil for a store made without one, whose old files stay plain; next is never nil,
-// because what is encrypted cannot be made plain: restore a backup for that. It
-// takes no longer on a large store: the data keys, which it seals anew, stay. A
-// wrong old key changes nothing.
+// RotateEncryptionKey changes the key of a store that no process has open and that was
+// closed. old is nil for a store made without one, whose old files stay plain; next is
+// never nil, because what is encrypted cannot be made plain: restore a backup for that.
+// It takes little longer on a large store: the data keys, which it seals anew, stay.
+//
+// Nothing is changed where it fails: with ErrEncryptionKey if old is wrong, with
+// ErrNotAStore if dir is empty or holds something else, and with backend.ErrUnavailable if
+// the directory is in use, may not be written to, or has to be recovered first, by Open.
 func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 	if len(next) == 0 {
 		return fmt.Errorf("badger: rotate key of %s: %w: no new key", dir, backend.ErrInvalid)
@@ -234,7 +239,7 @@ func isStore(dir string, key EncryptionKey) (err error) {
 	}
 	// The lock is ours.
 	db, err := openEngine(opts.engine(dir).WithReadOnly(true).WithBypassLockGuard(true))
-	if errors.Is(err, badgerdb.ErrTruncateNeeded) {
+	if err != nil && strings.Contains(err.Error(), badgerdb.ErrTruncateNeeded.Error()) { // it is not wrapped
 		return fmt.Errorf("%w: it was not closed: open it and close it first, which recovers it", backend.ErrUnavailable)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -351,4 +352,24 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	})
 	require.NoError(t, err)
 	return all
+}
+
+// A store that was not closed, after a crash say, is left as it is too: it is recovered
+// first, by Open.
+func TestTheKeyOfAStoreThatWasNotClosed(t *testing.T) {
+	key, next := badger.EncryptionKey(bytes.Repeat([]byte{1}, 32)), badger.EncryptionKey(bytes.Repeat([]byte{2}, 32))
+	dir, crashed := t.TempDir(), t.TempDir()
+	s := open(t, dir, badger.Options{EncryptionKey: key})
+	fill(t, s, 0, 10)
+	require.NoError(t, os.CopyFS(crashed, os.DirFS(dir)))
+	before := snapshot(t, crashed)
+	err := badger.RotateEncryptionKey(crashed, key, next)
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "open it and close it first")
+	require.True(t, maps.Equal(before, snapshot(t, crashed)), "nothing is written")
+	require.NoError(t, open(t, crashed, badger.Options{EncryptionKey: key}).Close())
+	require.NoError(t, badger.RotateEncryptionKey(crashed, key, next))
+	s = open(t, crashed, badger.Options{EncryptionKey: next})
+	_, err = s.Get(t.Context(), record(3).ID)
+	require.NoError(t, err)
 }
