@@ -130,7 +130,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	case !f.wasUsed(digest):
 		return Issued{}, ErrUnknown
 	case f.ended:
-		return Issued{}, ErrRevoked
+		return Issued{}, m.familyEnded(ctx, id)
 	}
 	if f.answer != "" && f.lastUsed(digest) && millis(now) < f.answerUntil {
 		if err := m.familyRefused(ctx, f, now); err != nil {
@@ -153,7 +153,7 @@ func (m *Manager) familyRefused(ctx context.Context, f *family, now time.Time) e
 	ms := millis(now)
 	switch {
 	case f.ended:
-		return ErrRevoked
+		return m.familyEnded(ctx, f.id)
 	case ms >= f.ends || ms >= f.idleUntil:
 		return ErrExpired
 	}
@@ -201,6 +201,15 @@ func (m *Manager) familyRefused(ctx context.Context, f *family, now time.Time) e
 		f.ends = min(f.ends, end)
 	}
 	return nil
+}
+
+// familyEnded says that a family was revoked, perhaps elsewhere: the mark that ends its
+// access tokens is read, so that after this none of them is good here either.
+func (m *Manager) familyEnded(ctx context.Context, id ID) error {
+	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
+		return checkError(err)
+	}
+	return ErrRevoked
 }
 
 // advance uses the current secret of a family.
