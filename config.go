@@ -62,8 +62,9 @@ type Config struct {
 	MaxStaleness time.Duration
 	// StaleIfError lets an answer be given for so much longer than MaxStaleness, while
 	// the store cannot be asked: availability at the price of accepting, for that
-	// time, what another process has revoked. What was revoked here, or is known by
-	// the feed, is refused all the same, and nothing is accepted past its expiry.
+	// time, what another process has revoked. What was revoked here, is known by the
+	// feed, or was read here by any call, is refused all the same, and nothing is
+	// accepted past its expiry.
 	// Credential.AsOf tells the age. Default 0: what cannot be checked is an error.
 	StaleIfError time.Duration
 
@@ -85,7 +86,8 @@ type Config struct {
 	// Default 24 hours.
 	IdempotencyWindow time.Duration
 
-	// Observer receives events; nil means none. LogEvents makes one for slog.
+	// Observer receives events; nil means none, and a nil pointer or function in it is
+	// ErrInvalid. LogEvents makes one for slog.
 	Observer Observer
 	// Clock tells the time. Default time.Now; a test sets its own.
 	Clock func() time.Time

@@ -68,7 +68,8 @@ func (t EventType) String() string {
 
 // Observer receives events. It is called from the goroutine that did the work,
 // after the change is durable (or in doubt, see Event.Err), and must not block; it
-// is safe for concurrent use. A change in doubt is reported twice rather than never.
+// is safe for concurrent use. A change in doubt is reported twice rather than never. If it
+// panics, its caller does, but nothing in the background ends.
 // Verify reports no events: it costs nothing.
 type Observer interface {
 	Observe(Event)
@@ -81,8 +82,11 @@ type ObserverFunc func(Event)
 func (f ObserverFunc) Observe(e Event) { f(e) }
 
 // LogEvents returns an Observer that writes each event to logger, failures as
-// warnings.
+// warnings. With a nil logger it is an Observer that New refuses.
 func LogEvents(logger *slog.Logger) Observer {
+	if logger == nil {
+		return ObserverFunc(nil)
+	}
 	return ObserverFunc(func(e Event) {
 		args := make([]any, 0, 12)
 		if !e.ID.IsZero() {

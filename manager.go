@@ -80,8 +80,8 @@ const upkeepTimeout = 10 * time.Second
 // New makes a Manager over store. It asks nothing of the store, so it is as quick on
 // a million records as on none, and works while the store is down. It starts two
 // goroutines at most (upkeep, and the store's feed, which reads what was revoked), which
-// Close ends. A Config
-// that cannot work is ErrInvalid, with every problem named.
+// Close ends; a panic of the store there is an event, and ends nothing. A Config
+// that cannot work is ErrInvalid, with every problem named, as is a nil store.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if missingStore(store) {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)

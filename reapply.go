@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ type recent struct {
 	mu     sync.Mutex // guards all
 	others []recentRevocation
 	tokens []recentRevocation
+	// lost is when the latest of those was made that had to make room too early.
+	lost int64
 }
 
 // recentRevocation is one revocation: of an ID, of a subject, or of what an issuer has
@@ -60,6 +63,7 @@ func (r *recent) note(now moment, made recentRevocation) {
 		*list = slices.Delete(*list, i, i+1)
 	}
 	if len(*list) == recentMax {
+		r.lost = max(r.lost, (*list)[0].at)
 		*list = slices.Delete(*list, 0, 1)
 	}
 	*list = append(*list, made)
@@ -74,11 +78,12 @@ func current(list []recentRevocation, now moment) []recentRevocation {
 	return slices.Delete(list, 0, old)
 }
 
-func (r *recent) list(now moment) []recentRevocation {
+// list returns what was lately revoked, and whether that is not all of it.
+func (r *recent) list(now moment) (made []recentRevocation, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.others, r.tokens = current(r.others, now), current(r.tokens, now)
-	return slices.Concat(r.others, r.tokens)
+	return slices.Concat(r.others, r.tokens), r.lost != 0 && now.mono-r.lost <= int64(recentFor)
 }
 
 // reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
@@ -96,6 +101,9 @@ func (m *Manager) reapplyIssuer(ctx context.Context, to mark) error {
 	return err
 }
 
+// errNotAllAgain is why an operator has to do the rest of it.
+var errNotAllAgain = fmt.Errorf("fob: history was lost, and more than %d revocations were made in the last %v: apply an export of them", recentMax, recentFor)
+
 // noteRevoked remembers a revocation that was made, or may have been.
 func (m *Manager) noteRevoked(made recentRevocation, err error) {
 	if made.rev.Subject != "" && made.rev.Epoch == 0 || made.rev.Subject == "" && made.rev.ID.IsZero() && made.issuer.epoch == 0 {
@@ -110,7 +118,11 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 // an error, and the feed begins again; what is wrong for another reason is reported,
 // and does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
-	for _, made := range m.recent.list(m.clock.now()) {
+	all, more := m.recent.list(m.clock.now())
+	if more {
+		m.report(Event{Type: EventUpkeepFailed, Err: errNotAllAgain})
+	}
+	for _, made := range all {
 		err := guarded("", func() error { return m.reapplyOne(ctx, made) })
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):

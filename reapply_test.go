@@ -165,3 +165,39 @@ func TestAWeakerRevocationReplacesNone(t *testing.T) {
 		}
 	})
 }
+
+// What is more than is remembered is not forgotten in silence: somebody has to apply an
+// export.
+func TestAFailoverSaysIfNotAllIsRevokedAgain(t *testing.T) {
+	for _, n := range []int{1024, 1025} {
+		synctest.Test(t, func(t *testing.T) {
+			store := memory.New()
+			defer func() { require.NoError(t, store.Close()) }()
+			feed, failover := failingOver(store)
+			seen := &observed{}
+			m := newManager(t, feed, fob.Config{Observer: seen})
+			defer m.Close()
+			for range n {
+				_, key := mustIssue(t, m, fob.KeySpec{})
+				_, err := m.Revoke(t.Context(), key.ID(), "")
+				require.NoError(t, err)
+			}
+			pass(time.Minute)
+			seen.take()
+			failover.Store(true)
+			pass(10 * time.Second)
+			var told []string
+			for _, e := range seen.take() {
+				if e.Type == fob.EventUpkeepFailed {
+					told = append(told, e.Err.Error())
+				}
+			}
+			if n == 1024 {
+				require.Empty(t, told)
+				return
+			}
+			require.Len(t, told, 1)
+			require.Contains(t, told[0], "apply an export")
+		})
+	}
+}

@@ -131,7 +131,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	case !f.issuedOnce(presented):
 		return Issued{}, ErrUnknown
 	case f.ended:
-		return Issued{}, ErrRevoked
+		return Issued{}, m.familyEnded(ctx, id)
 	}
 	if at := f.linkOf(digest, millis(now)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
@@ -155,7 +155,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 	ms := millis(now)
 	switch {
 	case f.ended:
-		return nil, ErrRevoked
+		return nil, m.familyEnded(ctx, f.id)
 	case ms >= f.ends || ms >= f.idleUntil:
 		return nil, ErrExpired
 	}
@@ -193,6 +193,15 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		return nil, ErrRevoked
 	}
 	return k, k.refusal(ms)
+}
+
+// familyEnded says that a family was revoked, perhaps elsewhere: the mark that ends its
+// access tokens is read, so that after this none of them is good here either.
+func (m *Manager) familyEnded(ctx context.Context, id ID) error {
+	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
+		return checkError(err)
+	}
+	return ErrRevoked
 }
 
 // advance uses the current secret of a family.

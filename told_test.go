@@ -1,6 +1,7 @@
 package fob_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -273,5 +274,35 @@ func TestAsOfOfWhatIsHeldStaysBeforeItsRevocation(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Who was told by a refresh that its session was ended elsewhere is not told afterwards
+// that its access token is good.
+func TestARefusedRefreshEndsTheAccessTokensHere(t *testing.T) {
+	for _, follows := range []bool{true, false} {
+		bubbleOver(t, func(t *testing.T, inner backend.Store, fault *backendtest.Fault) {
+			var store backend.Store = bare{fault}
+			if follows { // and is behind
+				store = &feedStore{Store: fault, behave: func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+					return inner.Watch(ctx, from, func(b backend.Batch) error {
+						time.Sleep(500 * time.Millisecond)
+						return fn(b)
+					})
+				}}
+			}
+			cfg := fob.Config{MaxStaleness: time.Minute, Tokens: tokenConfig().Tokens}
+			here, there := newManager(t, store, cfg), newManager(t, inner, cfg)
+			defer here.Close()
+			defer there.Close()
+			issued := mustToken(t, here, fob.TokenSpec{Refreshable: true})
+			pass(5 * time.Second)
+			mustVerify(t, here, issued.Access.Reveal())
+			_, err := there.Revoke(t.Context(), issued.Token.Family(), "")
+			require.NoError(t, err)
+			_, err = here.Refresh(t.Context(), issued.Refresh.Reveal())
+			require.ErrorIs(t, err, fob.ErrRevoked)
+			mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
+		})
 	}
 }

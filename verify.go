@@ -60,7 +60,8 @@ type subjectState struct {
 // other error (the store failed, a record is corrupt, ctx ended) means that it
 // could not be checked: answer 503. A Verify that begins after Revoke, Disable
 // or another change through this Manager has returned never uses the old
-// state; a change made elsewhere is seen within Config.MaxStaleness.
+// state; a change made elsewhere is seen within Config.MaxStaleness. And once any call of
+// this Manager has told of a state, none that begins later tells of an older one.
 //
 // Nothing of presented is kept.
 func (m *Manager) Verify(ctx context.Context, presented string) (Credential, error) {
