@@ -61,6 +61,8 @@ func TestTheLongestTokenAndFooter(t *testing.T) {
 		_, err := paseto.Parse(token(200) + "." + strings.Repeat("A", n))
 		require.Equal(t, want, err, "a footer of %d characters", n)
 	}
+	_, err = paseto.Parse("v4.local.." + strings.Repeat("A", 514))
+	require.Equal(t, paseto.ErrSize, err, "whatever the body is")
 }
 
 // What other versions write is known for what it is, so that a caller can say that
