@@ -377,6 +377,8 @@ func TestKeysKnowTheirProtocolAndDifferEachTime(t *testing.T) {
 		two, err := keys.sealer.Seal("payload", "", "")
 		require.NoError(t, err)
 		require.Equal(t, !p.Local(), one == two, "only what is encrypted has a nonce")
+		_, err = keys.opener.Open(paseto.Token{}, "")
+		require.ErrorIs(t, err, paseto.ErrFormat, "the zero Token is of no protocol")
 		require.NotContains(t, fmt.Sprintf("%v %+v", keys.sealer, keys.sealer), base64.RawURLEncoding.EncodeToString(paseto.Bytes(keys.sealer)))
 	}
 	for _, p := range []paseto.Protocol{paseto.V4Local, paseto.V2Local} {
