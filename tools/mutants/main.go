@@ -58,6 +58,7 @@ type settings struct {
 	again    map[string]bool // keys, if not nil
 	verbose  bool
 	listed   bool
+	dry      bool
 	allowed  allowed
 	seen     map[string]verdict // if not nil, what became of each
 }
@@ -71,6 +72,7 @@ func main() {
 	again := flag.String("again", "", "try only those that stand in this file, what an earlier run printed")
 	flag.BoolVar(&s.verbose, "v", false, "print those that are noticed too")
 	flag.BoolVar(&s.listed, "listed", false, "try those of equivalent.txt too, and fail if one is noticed")
+	flag.BoolVar(&s.dry, "n", false, "print those that would be tried, and try none")
 	least := flag.Float64("least", 95, "fail below this percentage")
 	flag.Parse()
 	if *again != "" {
@@ -185,6 +187,14 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 	p, err := instrument(u)
 	if err != nil {
 		return nil, err
+	}
+	if s.dry {
+		for _, m := range slices.Concat(p.mutants(), p.alone) {
+			if s.drawn(m) {
+				fmt.Println(m.key)
+			}
+		}
+		return r, nil
 	}
 	scratch, err := os.MkdirTemp("", "mutants")
 	if err != nil {
