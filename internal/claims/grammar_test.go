@@ -266,12 +266,14 @@ func TestTheBoundsAreExact(t *testing.T) {
 		text = strings.Repeat(`{"a":`, depth-1) + `{}` + strings.Repeat("}", depth-1)
 		_, err = claims.Decode([]byte(text))
 		require.Equal(t, want, err == nil, "%d levels", depth)
-		var v any = []any{}
-		for range depth - 2 {
-			v = []any{v}
+		for _, innermost := range []any{[]any{}, []any{1}, map[string]any{"b": "x"}} {
+			v := innermost
+			for range depth - 2 {
+				v = []any{v}
+			}
+			_, err = claims.Append(nil, &claims.Claims{Custom: map[string]any{"a": v}})
+			require.Equal(t, want, err == nil, "%d levels", depth)
 		}
-		_, err = claims.Append(nil, &claims.Claims{Custom: map[string]any{"a": v}})
-		require.Equal(t, want, err == nil, "%d levels", depth)
 	}
 	for seconds, want := range map[int64]bool{-1: false, 0: true, 1: true, 253402300799: true, 253402300800: false, math.MaxInt64: false, math.MinInt64: false} {
 		for _, c := range []claims.Claims{{IssuedAt: seconds}, {NotBefore: seconds}, {ExpiresAt: seconds}} {
