@@ -188,12 +188,14 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.dry {
-		for _, m := range slices.Concat(p.mutants(), p.alone) {
-			if s.drawn(m) {
-				fmt.Println(m.key)
-			}
+	known := map[string]bool{}
+	for _, m := range slices.Concat(p.mutants(), p.alone) {
+		known[m.key] = true
+		if s.dry && s.drawn(m) {
+			fmt.Println(m.key)
 		}
+	}
+	if r.wrong = s.stale(u, known); s.dry {
 		return r, nil
 	}
 	scratch, err := os.MkdirTemp("", "mutants")
@@ -215,11 +217,9 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 		return nil, err
 	}
 	fmt.Printf("== %s: %d tests, traced after %s\n", rel, len(b.tests), time.Since(began).Round(time.Second))
-	known := map[string]bool{}
 	var todo []*mutant
 	choose := func(all []*mutant) {
 		for _, m := range all {
-			known[m.key] = true
 			if s.allowed[m.key] != "" && !s.listed {
 				r.listed++
 			} else if s.drawn(m) {
@@ -230,7 +230,6 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 	choose(p.mutants())
 	together := len(todo)
 	choose(p.alone)
-	r.wrong = s.stale(u, known)
 	var mu sync.Mutex
 	err = each(s.parallel, todo, func(m *mutant) error {
 		judge := func() (verdict, error) { return b.judge(bin, m.id) }
