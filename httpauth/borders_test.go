@@ -287,6 +287,29 @@ func TestAListOfKeysGoesThereAndBack(t *testing.T) {
 	}
 }
 
+func TestAFetchOfKeysEnds(t *testing.T) {
+	client, err := httpauth.NewKeyClient("https://example.com", nil)
+	require.NoError(t, err)
+	require.Equal(t, 5*time.Second, client.Timeout())
+	client, err = httpauth.NewKeyClient("https://example.com", &http.Client{Timeout: time.Minute})
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, client.Timeout(), "one's own client is used as it is")
+}
+
+type brokenSource struct{}
+
+func (brokenSource) TokenKeys(context.Context) ([]fob.TokenKey, error) { return nil, fob.ErrBusy }
+
+func TestASourceThatFailsPublishesNothing(t *testing.T) {
+	h, err := httpauth.PublicKeys(brokenSource{})
+	require.NoError(t, err)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	require.Equal(t, 503, w.Code)
+	require.Empty(t, w.Body.String(), "an empty list would make every token bad")
+	require.Equal(t, http.Header{"Cache-Control": {"no-store"}}, w.Header())
+}
+
 func TestFromWhereKeysAreFetched(t *testing.T) {
 	for address, want := range map[string]bool{
 		"https://example.com/keys": true, "https://example.com": true, "https://10.0.0.1:8443/keys": true, "https://localhost/keys": true,

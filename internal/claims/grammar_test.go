@@ -266,12 +266,14 @@ func TestTheBoundsAreExact(t *testing.T) {
 		text = strings.Repeat(`{"a":`, depth-1) + `{}` + strings.Repeat("}", depth-1)
 		_, err = claims.Decode([]byte(text))
 		require.Equal(t, want, err == nil, "%d levels", depth)
-		var v any = []any{}
-		for range depth - 2 {
-			v = []any{v}
+		for _, innermost := range []any{[]any{}, []any{1}, map[string]any{"b": "x"}} {
+			v := innermost
+			for range depth - 2 {
+				v = []any{v}
+			}
+			_, err = claims.Append(nil, &claims.Claims{Custom: map[string]any{"a": v}})
+			require.Equal(t, want, err == nil, "%d levels", depth)
 		}
-		_, err = claims.Append(nil, &claims.Claims{Custom: map[string]any{"a": v}})
-		require.Equal(t, want, err == nil, "%d levels", depth)
 	}
 	for seconds, want := range map[int64]bool{-1: false, 0: true, 1: true, 253402300799: true, 253402300800: false, math.MaxInt64: false, math.MinInt64: false} {
 		for _, c := range []claims.Claims{{IssuedAt: seconds}, {NotBefore: seconds}, {ExpiresAt: seconds}} {
@@ -328,7 +330,7 @@ func TestGrantsAreWrittenAsTheyAre(t *testing.T) {
 // A custom claim is of a type that is read back as it was, at whatever depth.
 func TestTypesOfCustomClaims(t *testing.T) {
 	for want, value := range map[string]any{
-		`null`: nil, `"x"`: "x", `true`: true, `false`: false, `7`: 7, `-7`: int64(-7), `1.5`: 1.5, `-0`: math.Copysign(0, -1), `[]`: []any{}, `{}`: map[string]any{},
+		`null`: nil, `"x"`: "x", `true`: true, `false`: false, `1234567890`: 1234567890, `-9876543210`: int64(-9876543210), `1.5`: 1.5, `-0`: math.Copysign(0, -1), `[]`: []any{}, `{}`: map[string]any{},
 		`[1,"a",[null]]`: []any{1, "a", []any{nil}}, `{"a":1,"b":{"c":2},"d":3}`: map[string]any{"d": 3, "a": 1, "b": map[string]any{"c": 2}},
 	} {
 		b, err := claims.Append(nil, &claims.Claims{Custom: map[string]any{"v": value, "w": 1}})

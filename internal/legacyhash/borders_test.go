@@ -183,6 +183,8 @@ func TestTheSaltStandsBeforeOrAfter(t *testing.T) {
 	}
 	require.False(t, legacyhash.Hash{}.Verify(""), "the zero Hash matches nothing")
 	require.Equal(t, 1, legacyhash.Hash{}.Lanes())
+	_, plain := legacyhash.Hash{}.SHA256()
+	require.False(t, plain, "nor is it found by anything")
 }
 
 // For each check at once, 16 may wait; of no checks at once there is one all the same.

@@ -61,6 +61,8 @@ func TestTheLongestTokenAndFooter(t *testing.T) {
 		_, err := paseto.Parse(token(200) + "." + strings.Repeat("A", n))
 		require.Equal(t, want, err, "a footer of %d characters", n)
 	}
+	_, err = paseto.Parse("v4.local.." + strings.Repeat("A", 514))
+	require.Equal(t, paseto.ErrSize, err, "whatever the body is")
 }
 
 // What other versions write is known for what it is, so that a caller can say that
@@ -375,6 +377,8 @@ func TestKeysKnowTheirProtocolAndDifferEachTime(t *testing.T) {
 		two, err := keys.sealer.Seal("payload", "", "")
 		require.NoError(t, err)
 		require.Equal(t, !p.Local(), one == two, "only what is encrypted has a nonce")
+		_, err = keys.opener.Open(paseto.Token{}, "")
+		require.ErrorIs(t, err, paseto.ErrFormat, "the zero Token is of no protocol")
 		require.NotContains(t, fmt.Sprintf("%v %+v", keys.sealer, keys.sealer), base64.RawURLEncoding.EncodeToString(paseto.Bytes(keys.sealer)))
 	}
 	for _, p := range []paseto.Protocol{paseto.V4Local, paseto.V2Local} {

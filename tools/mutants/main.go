@@ -58,6 +58,7 @@ type settings struct {
 	again    map[string]bool // keys, if not nil
 	verbose  bool
 	listed   bool
+	dry      bool
 	allowed  allowed
 	seen     map[string]verdict // if not nil, what became of each
 }
@@ -71,6 +72,7 @@ func main() {
 	again := flag.String("again", "", "try only those that stand in this file, what an earlier run printed")
 	flag.BoolVar(&s.verbose, "v", false, "print those that are noticed too")
 	flag.BoolVar(&s.listed, "listed", false, "try those of equivalent.txt too, and fail if one is noticed")
+	flag.BoolVar(&s.dry, "n", false, "print those that would be tried, and try none")
 	least := flag.Float64("least", 95, "fail below this percentage")
 	flag.Parse()
 	if *again != "" {
@@ -186,6 +188,16 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := map[string]bool{}
+	for _, m := range slices.Concat(p.mutants(), p.alone) {
+		known[m.key] = true
+		if s.dry && s.drawn(m) {
+			fmt.Println(m.key)
+		}
+	}
+	if r.wrong = s.stale(u, known); s.dry {
+		return r, nil
+	}
 	scratch, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return nil, err
@@ -205,11 +217,9 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 		return nil, err
 	}
 	fmt.Printf("== %s: %d tests, traced after %s\n", rel, len(b.tests), time.Since(began).Round(time.Second))
-	known := map[string]bool{}
 	var todo []*mutant
 	choose := func(all []*mutant) {
 		for _, m := range all {
-			known[m.key] = true
 			if s.allowed[m.key] != "" && !s.listed {
 				r.listed++
 			} else if s.drawn(m) {
@@ -220,7 +230,6 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 	choose(p.mutants())
 	together := len(todo)
 	choose(p.alone)
-	r.wrong = s.stale(u, known)
 	var mu sync.Mutex
 	err = each(s.parallel, todo, func(m *mutant) error {
 		judge := func() (verdict, error) { return b.judge(bin, m.id) }

@@ -19,11 +19,10 @@ type program struct {
 	texts [][]byte     // of the sources, and of the switch
 }
 
-// span is where something was written to.
+// span is where a variant was written to, or a site with all of its variants.
 type span struct {
 	from, to int
 	ids      []int
-	whole    bool // a site, not one of its variants
 }
 
 // instrument finds the mutants of a unit and writes the program that has them.
@@ -224,5 +223,5 @@ func (w *writer) site(s *site, inside []*site) {
 	w.out.WriteString(last)
 	w.part(inside, s.from, s.to)
 	w.out.WriteString(end)
-	w.spans = append(w.spans, span{from: begin, to: w.out.Len(), ids: ids, whole: true})
+	w.spans = append(w.spans, span{from: begin, to: w.out.Len(), ids: ids})
 }

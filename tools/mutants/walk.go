@@ -99,6 +99,9 @@ func (f *finder) constant(x ast.Expr) bool {
 		return false
 	}
 	if id, ok := x.(*ast.Ident); ok && (id.Name == "true" || id.Name == "false") {
+		if f.beside(x) {
+			return true
+		}
 		outer := f.around(x)
 		other := map[string]string{"true": "false", "false": "true"}[id.Name]
 		f.add(x, expression, tv.Type, f.mutant(x, f.text(outer), f.replaced(outer, x, other), other))
@@ -219,6 +222,24 @@ func (f *finder) returned(n *ast.ReturnStmt) {
 			f.add(x, expression, t, f.mutant(x, f.text(n), f.replaced(n, x, "zero"), "*new("+name+")"))
 		}
 	}
+}
+
+// beside reports whether x is returned along with an error.
+func (f *finder) beside(x ast.Expr) bool {
+	if len(f.parents) == 0 || len(f.results) == 0 {
+		return false
+	}
+	ret, ok := f.parents[len(f.parents)-1].(*ast.ReturnStmt)
+	results := f.results[len(f.results)-1]
+	if !ok || results.Len() != len(ret.Results) {
+		return false
+	}
+	for i, other := range ret.Results {
+		if id, ok := other.(*ast.Ident); other != x && isError(results.At(i).Type()) && (!ok || id.Name != "nil") {
+			return true
+		}
+	}
+	return false
 }
 
 // zero reports whether a constant is nothing already.
