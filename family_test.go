@@ -321,7 +321,7 @@ func refreshAtOnce(t *testing.T, managers []*fob.Manager, secret fob.Secret, n i
 func TestWhoHangsUpCannotKeepAFamilyAliveThatWasReplayed(t *testing.T) {
 	for step := 1; ; step++ {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }))
+		m := newManager(t, bare{fault}, tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }))
 		first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 		second := mustRefresh(t, m, first.Refresh)
 		ctx, leave := context.WithCancel(t.Context())
