@@ -1,6 +1,9 @@
 package fob
 
-import "slices"
+import (
+	"slices"
+	"unsafe"
+)
 
 // What a token may do that a key was exchanged for is worked out from the key as it is
 // now, at every verification. Nothing of that is kept in the token, nor beside it for
@@ -111,11 +114,15 @@ func (e *tokenEntry) outside(ms int64) error {
 	return ErrExpired
 }
 
-// size is the memory that an entry takes besides the key's, in bytes.
+// size is the memory that an entry takes, in bytes. The key is shared, as a rule, which is
+// nothing to rely on.
 func (e *tokenEntry) size() int {
 	n := e.claims.size()
+	if e.parent != nil {
+		n += int(unsafe.Sizeof(*e.parent)) + e.parent.key.size()
+	}
 	if e.token != e.claims {
-		n += e.token.size() // shares most of it, which is nothing to rely on
+		n += e.token.size()
 	}
 	return n
 }

@@ -3,6 +3,7 @@ package fob_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,9 +228,10 @@ func TestALongUsageIntervalHoldsOnceTheFleetKnowsOfIt(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{UsageInterval: 30 * time.Minute})
 		text, key := mustIssue(t, m, fob.KeySpec{})
-		puts := true
+		var down atomic.Bool
+		down.Store(true)
 		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpPut && puts {
+			if c.Op == backendtest.OpPut && down.Load() {
 				return backendtest.Unavailable()
 			}
 			return backendtest.Injection{}
@@ -240,7 +242,7 @@ func TestALongUsageIntervalHoldsOnceTheFleetKnowsOfIt(t *testing.T) {
 			synctest.Wait()
 			require.Equal(t, uint64(n+1), usageIn(t, fault, key)[0].N, "nobody knows")
 		}
-		puts = false
+		down.Store(false)
 		mustVerify(t, m, text)
 		time.Sleep(time.Minute)
 		synctest.Wait()

@@ -251,6 +251,42 @@ func TestARaceThatIsLostAgainAndAgainIsNoConflict(t *testing.T) {
 	})
 }
 
+// TestARaceIsLostForAsLongAsTheCallerLasts, who has set an end, and else for 10 s.
+func TestARaceIsLostForAsLongAsTheCallerLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := backendtest.NewFault(memory.New())
+		m := newManager(t, bare{store}, tokenConfig())
+		issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+		_, key := mustIssue(t, m, fob.KeySpec{})
+		for name, change := range map[string]func(context.Context) error{
+			"refresh": func(ctx context.Context) error {
+				_, err := m.Refresh(ctx, issued.Refresh.Reveal())
+				return err
+			},
+			"revoke": func(ctx context.Context) error {
+				_, err := m.Revoke(ctx, key.ID(), "left")
+				return err
+			},
+		} {
+			began := time.Now()
+			store.Inject(func(c backendtest.Call) backendtest.Injection {
+				if c.Op == backendtest.OpPut && time.Since(began) < 20*time.Second {
+					return backendtest.Injection{Fail: backend.ErrConflict}
+				}
+				return backendtest.Injection{}
+			})
+			require.ErrorIs(t, change(t.Context()), fob.ErrContended, name)
+			require.InDelta(t, 10, time.Since(began).Seconds(), 0.1, name)
+			began = time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			require.NoError(t, change(ctx), name)
+			cancel()
+			require.InDelta(t, 20, time.Since(began).Seconds(), 0.2, name)
+		}
+		require.NoError(t, m.Close())
+	})
+}
+
 // refreshAtOnce refreshes one secret n times at once: nobody is refused, all get the
 // same.
 func refreshAtOnce(t *testing.T, managers []*fob.Manager, secret fob.Secret, n int) fob.Issued {
@@ -285,7 +321,7 @@ func refreshAtOnce(t *testing.T, managers []*fob.Manager, secret fob.Secret, n i
 func TestWhoHangsUpCannotKeepAFamilyAliveThatWasReplayed(t *testing.T) {
 	for step := 1; ; step++ {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }))
+		m := newManager(t, bare{fault}, tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }))
 		first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 		second := mustRefresh(t, m, first.Refresh)
 		ctx, leave := context.WithCancel(t.Context())

@@ -228,7 +228,7 @@ type KeyUpdate struct {
 
 // UpdateKey changes a key by compare-and-set and returns it as it now is. When
 // it has returned, no Verify of this Manager that starts later sees the old
-// scopes or times. A revoked key, or one of a subject that was revoked since, is
+// scopes or times, be it of the key or of a token that it was exchanged for. A revoked key, or one of a subject that was revoked since, is
 // ErrRevoked; a wrong value is ErrInvalid.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
 	event := Event{Type: EventUpdated, ID: id}

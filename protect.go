@@ -1,14 +1,12 @@
 package fob
 
-import (
-	"context"
-)
+import "context"
 
 // protect makes a write that protects somebody else than whoever happens to call: the
 // holder of a session whose secret somebody has copied, say. Once it is decided on it
 // goes on, although the caller has hung up, and Close waits for it: whoever could end it
-// by hanging up would decide whether it is made. It runs in the caller's goroutine, so that there is no queue from which it
-// could be dropped, and takes retryFor at most.
+// by hanging up would decide whether it is made. It runs in the caller's goroutine, so
+// that there is no queue from which it could be dropped, and takes retryFor at most.
 //
 // Writes on behalf of the caller end with the caller's context, and say what is then
 // known of them. Those of upkeep are made again by the next.

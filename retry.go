@@ -21,7 +21,7 @@ import (
 //     it was confirmed.
 //   - Anything else ends the change.
 const (
-	// retryFor bounds a change whose caller has set no earlier end.
+	// retryFor bounds a change whose caller has set no end.
 	retryFor = 10 * time.Second
 	// retryUnknown bounds how often a change is written again because the store could
 	// not say what became of it.
@@ -54,7 +54,10 @@ func raced(err error) error {
 // retry calls try until it returns nil or an error that is not again's. unsure tells
 // try that an earlier one may have been applied.
 func retry(ctx context.Context, try func(unsure bool) error) error {
-	limited, cancel := context.WithTimeout(ctx, retryFor)
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if _, ends := ctx.Deadline(); !ends {
+		limited, cancel = context.WithTimeout(ctx, retryFor)
+	}
 	defer cancel()
 	unsure, unknown, pause := false, 0, retryPause
 	for n := 0; ; n++ {

@@ -27,8 +27,8 @@ type Usage struct {
 
 // usageCell counts the uses of one cached key since they were last written. It
 // lies inside an entry in the cache, the key's own or that of what its tokens have to
-// know of it, which is copied once, before it is
-// shared: hence plain numbers, which only package atomic touches from then on.
+// know of it, which is copied once, before it is shared: hence plain numbers, which only
+// package atomic touches from then on.
 type usageCell struct {
 	n       uint64
 	last    int64          // Unix milliseconds
