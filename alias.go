@@ -228,7 +228,7 @@ func (i *importing) isOf(ctx context.Context, led *alias) (bool, error) {
 			if own, ok := m.printUnder(pepper, led.rec.ID, what, material); ok && own == led.print {
 				return true, nil
 			} else if ok && what != printHash {
-				return false, nil
+				return false, m.doubtPepper(ctx, pepper)
 			}
 		}
 	}

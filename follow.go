@@ -199,11 +199,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	if err := m.loadMarks(ctx, lister); err != nil {
 		return err
 	}
-	if m.tokens != nil && m.tokens.seal != nil && m.tokens.ring.Load() != nil {
-		if _, err := m.loadRing(ctx); err != nil {
-			return err
-		}
-	}
+	m.ringChanged(ctx) // perhaps
 	m.answers.clear()
 	return nil
 }
@@ -263,10 +259,8 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		if backend.Kind(c.ID[0]) == recordFleet && c.ID == fleetRecord() {
 			m.rejoin(ctx)
 		}
-		if m.tokens != nil && m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
-			if _, err := m.loadRing(ctx); err != nil {
-				return err
-			}
+		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {
+			m.ringChanged(ctx)
 		}
 	}
 	m.forget(ids...) // after the marks: an answer made meanwhile is from the old ones

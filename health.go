@@ -28,6 +28,11 @@ type Health struct {
 	// Staleness is how old an answer given now may be: MaxStaleness, or less until the
 	// other processes know that it is more than theirs (see FleetStaleness).
 	Staleness time.Duration
+	// Problems are what stays wrong until somebody mends it: a secret in Config that is
+	// not the one in use (ErrPepper, ErrSealKey), records that cannot be read and are
+	// needed for what is not in memory (ErrCorrupt). What depends on them is answered
+	// with "could not check"; all else goes on. See Manager.Check.
+	Problems []error
 }
 
 // Health returns how the Manager stands. It reads nothing from the store.
@@ -40,6 +45,7 @@ func (m *Manager) Health() Health {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}
 	h.Following = m.health.following && m.live(now)
+	h.Problems = m.problems.list()
 	return h
 }
 

@@ -57,6 +57,19 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
 		return nil, storeError("read", err)
 	}
+	if err := m.vouchPepper(ctx); err != nil {
+		return nil, err
+	}
+	if c, ok := m.foreignDigest(); ok && (foreign.Digest != nil || foreign.Secret != "") {
+		if foreign.Digest != nil {
+			err = m.vouch(ctx, c)
+		} else {
+			err = m.doubt(ctx, c, false) // it is looked for by that digest too
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	one := &importing{m: m, key: k, foreign: foreign, now: now}
 	if err := retry(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {
 		return nil, err

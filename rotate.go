@@ -58,6 +58,9 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 		rotation.QuietTime > 0 && rotation.QuietTime < 2*m.cfg.UsageInterval {
 		return Secret{}, nil, fmt.Errorf("%w: durations of the rotation", ErrInvalid)
 	}
+	if err := m.vouchPepper(ctx); err != nil {
+		return Secret{}, nil, err
+	}
 	r := &rotating{m: m, id: id, rotation: rotation, now: m.now(), attempt: newAttempt()}
 	if err := retry(ctx, func(bool) error { return r.try(ctx) }); err != nil {
 		return Secret{}, nil, err
