@@ -239,15 +239,19 @@ type problems struct {
 	all map[string]error
 }
 
+// maxProblems bounds them: of records that cannot be read there may be many.
+const maxProblems = 32
+
 // problem notes what is wrong with something, or with nil that it is right. What is
 // news is also an event.
 func (m *Manager) problem(name string, err error) {
 	p := &m.problems
 	p.mu.Lock()
 	_, known := p.all[name]
+	known = known || len(p.all) >= maxProblems
 	if err == nil {
 		delete(p.all, name)
-	} else {
+	} else if !known {
 		if p.all == nil {
 			p.all = make(map[string]error)
 		}

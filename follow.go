@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ type mark struct {
 	epoch  uint64 // of a subject
 	before int64  // what was issued before it is revoked; forever for a single token
 	reason RevokeReason
+	// bad is why the record cannot be read. What it is about could not be checked then;
+	// all else does not depend on it.
+	bad error
 }
 
 // get is the zero mark where nothing is known.
@@ -43,7 +47,7 @@ func (s *marks) raise(id recordID, to mark) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.all[id]; ok && old.epoch >= to.epoch && old.before >= to.before {
+	if old, ok := s.all[id]; ok && old.bad == nil && old.epoch >= to.epoch && old.before >= to.before {
 		return false
 	}
 	if s.all == nil {
@@ -60,6 +64,26 @@ func (s *marks) raise(id recordID, to mark) bool {
 func (m *Manager) learn(id recordID, to mark) {
 	m.marks.raise(id, to)
 	m.forget(id)
+}
+
+// unreadable notes a mark whose record cannot be read. It is one problem among those of
+// Health, and ends with the next record that can.
+func (m *Manager) unreadable(id recordID, err error) mark {
+	bad := mark{bad: fmt.Errorf("record %x: %w", id, err)}
+	m.problem(nameOfMark(id), bad.bad)
+	return bad
+}
+
+func nameOfMark(id recordID) string { return fmt.Sprintf("record %x", id) }
+
+// spoil replaces what is known of a mark by what says that it cannot be read.
+func (s *marks) spoil(id recordID, bad mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[recordID]mark)
+	}
+	s.all[id] = bad
 }
 
 func (s *marks) drop(id recordID) {
@@ -217,7 +241,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			for i := range page.Records {
 				rec := &page.Records[i]
 				if all[rec.ID], err = decodeMark(rec); err != nil {
-					return err
+					all[rec.ID] = m.unreadable(rec.ID, err)
 				}
 			}
 			if q.After = page.Next; q.After == "" {
@@ -230,7 +254,11 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 	defer s.mu.Unlock()
 	for id, own := range s.all {
 		// What this Manager has just written may have come after its page was read.
-		if read := all[id]; own.epoch > read.epoch || own.before > read.before {
+		read := all[id]
+		if own.bad != nil && read.bad == nil {
+			m.problem(nameOfMark(id), nil)
+		}
+		if read.bad == nil && (own.epoch > read.epoch || own.before > read.before) {
 			all[id] = own
 		}
 	}
@@ -247,12 +275,18 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		ids[i] = c.ID
 		if isMark(c.ID) {
 			to, err := m.readMark(ctx, c.ID)
-			if err != nil {
+			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
-			if to == (mark{}) {
+			if err == nil && m.marks.get(c.ID).bad != nil {
+				m.problem(nameOfMark(c.ID), nil)
+			}
+			switch {
+			case err != nil:
+				m.marks.spoil(c.ID, m.unreadable(c.ID, err))
+			case to == (mark{}):
 				m.marks.drop(c.ID) // purged: what it ended has expired
-			} else {
+			default:
 				m.marks.raise(c.ID, to)
 			}
 		}

@@ -215,7 +215,7 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 		asOf = q.now.synced
 		look = func(id recordID) (mark, error) {
 			found := m.marks.get(id)
-			return found, nil
+			return found, found.bad
 		}
 	}
 	ids := []recordID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}

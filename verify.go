@@ -285,7 +285,7 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (sub
 	if q.how == cached {
 		if m.live(q.now) {
 			found := m.marks.get(ref)
-			return subjectState{found.epoch, q.now.synced}, nil
+			return subjectState{found.epoch, q.now.synced}, found.bad
 		}
 		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.mono); ok && m.believed(s.asOf, q.now) {
 			return *s, nil
