@@ -130,7 +130,7 @@ func (m *Manager) compare(ctx context.Context, c configured) (proofState, error)
 			return unproved, fmt.Errorf("check %s: %w", c.name, err)
 		}
 		field, value, ok := r.next()
-		if !ok || field != fieldDigest || r.rest != "" {
+		if !ok || field != fieldCheck || r.rest != "" {
 			return unproved, fmt.Errorf("check %s: %w", c.name, corrupt(&rec, "fields"))
 		}
 		if state = wrong; value == c.value { // no secret: both are in the store, or would be
@@ -164,7 +164,7 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		}
 		rec := backend.Record{ID: c.ref, Kind: recordCheck, Created: millis(m.now())}
 		w := newBody()
-		w.text(fieldDigest, c.value)
+		w.text(fieldCheck, c.value)
 		w.seal(&rec)
 		if _, err := m.create(ctx, rec); err != nil {
 			return raced(fmt.Errorf("write the check value of %s: %w", c.name, err))

@@ -99,6 +99,7 @@ const (
 	fieldPending // of an alias: its import has not finished
 	fieldStaleness
 	fieldPrint // of what was imported
+	fieldCheck // of a secret of Config
 )
 
 const bodyFormat = 1
