@@ -102,6 +102,7 @@ type importing struct {
 	claimed  recordID // the place that was claimed last, and as which version
 	version  uint64
 	waited   int
+	left     int  // how often a key of another subject was found in its place
 	finished bool // step 3 was tried
 }
 
@@ -199,6 +200,11 @@ func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
+	case old.status == StatusActive && old.subjectRef != k.subjectRef && i.left < 3*waitsFor:
+		// For another subject it cannot be taken over. Its own call may still live: it has
+		// the time to find that nobody else goes on, and to finish.
+		i.left++
+		return backend.Cond{}, again(errTakenOver)
 	case old.status != StatusActive || old.subjectRef != k.subjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
 	}
