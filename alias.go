@@ -158,9 +158,9 @@ func (m *Manager) readAlias(ctx context.Context, ref recordID) (*alias, error) {
 
 // What a print is of. The numbers are stored.
 const (
-	printSum    = 1 + iota // SHA-256 of the key
-	printHash              // a salted or slow hash of it, as text
-	printDigest            // Config.Foreign.Digest of it
+	printSum  = 1 + iota // SHA-256 of the key
+	printHash            // a salted or slow hash of it, as text
+	printOwn             // Config.Foreign.Digest of it
 )
 
 // printLen is how much of the digest is kept, in bytes: enough that no two keys meet.
@@ -190,9 +190,9 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 	case f.Secret != "" && what == printSum:
 		sum := sha256.Sum256([]byte(f.Secret))
 		return sum[:]
-	case f.Secret != "" && what == printDigest && m.cfg.Foreign.Digest != nil:
+	case f.Secret != "" && what == printOwn && m.cfg.Foreign.Digest != nil:
 		return m.cfg.Foreign.Digest(strings.Clone(f.Secret))
-	case f.Digest != nil && what == printDigest:
+	case f.Digest != nil && what == printOwn:
 		return f.Digest
 	case f.Hash != "":
 		h, err := legacyhash.Parse(f.Hash)
@@ -207,7 +207,7 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 
 // printFor returns the print of what is imported now, for an alias.
 func (i *importing) printFor(ref recordID) string {
-	for _, what := range []byte{printSum, printHash, printDigest} {
+	for _, what := range []byte{printSum, printHash, printOwn} {
 		if material := i.m.material(i.foreign, what); material != nil {
 			print, _ := i.m.printUnder(i.m.activePepper(), ref, what, material)
 			return print
@@ -228,7 +228,7 @@ func (i *importing) isOf(ctx context.Context, led *alias) (bool, error) {
 			if own, ok := m.printUnder(pepper, led.rec.ID, what, material); ok && own == led.print {
 				return true, nil
 			} else if ok && what != printHash {
-				return false, nil
+				return false, m.doubtPepper(ctx, pepper)
 			}
 		}
 	}

@@ -144,7 +144,13 @@ func (m *Manager) tryJoin(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
-	if err := m.joinFleet(ctx); err != nil && m.running.Err() == nil {
+	switch err := m.joinFleet(ctx); {
+	case err == nil:
+		m.problem("fleet", nil)
+	case m.running.Err() != nil:
+	case errors.Is(err, ErrCorrupt):
+		m.problem("fleet", fmt.Errorf("fob: join the fleet: %w", err)) // until LowerFleetStaleness mends it
+	default:
 		m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: join the fleet: %w", err)})
 	}
 }

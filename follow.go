@@ -3,6 +3,7 @@ package fob
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -33,6 +34,9 @@ type mark struct {
 	// with less than epoch, and was issued before this, is revoked.
 	before int64
 	reason RevokeReason
+	// bad is why the record cannot be read. What it is about could not be checked then;
+	// all else does not depend on it.
+	bad error
 }
 
 // endsToken reports whether the mark of a token, of a family or of an issuer revokes
@@ -64,7 +68,7 @@ func (s *marks) raise(id recordID, to mark) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.all[id]; ok && old.covers(&to) {
+	if old, ok := s.all[id]; ok && old.bad == nil && old.covers(&to) {
 		return false
 	}
 	if s.all == nil {
@@ -82,6 +86,26 @@ func (s *marks) raise(id recordID, to mark) bool {
 func (m *Manager) learn(id recordID, to mark) {
 	m.marks.raise(id, to)
 	m.forget(id)
+}
+
+// unreadable notes a mark whose record cannot be read. It is one problem among those of
+// Health, and ends with the next record that can.
+func (m *Manager) unreadable(id recordID, err error) mark {
+	bad := mark{bad: fmt.Errorf("record %x: %w", id, err)}
+	m.problem(nameOfMark(id), bad.bad)
+	return bad
+}
+
+func nameOfMark(id recordID) string { return fmt.Sprintf("record %x", id) }
+
+// spoil replaces what is known of a mark by what says that it cannot be read.
+func (s *marks) spoil(id recordID, bad mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[recordID]mark)
+	}
+	s.all[id] = bad
 }
 
 func (s *marks) drop(id recordID) {
@@ -245,11 +269,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	if err := m.loadMarks(ctx, lister); err != nil {
 		return err
 	}
-	if m.tokens != nil && m.tokens.seal != nil && m.tokens.ring.Load() != nil {
-		if _, err := m.loadRing(ctx); err != nil {
-			return err
-		}
-	}
+	m.ringChanged(ctx) // perhaps
 	m.newest.clear()
 	return nil
 }
@@ -267,7 +287,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			for i := range page.Records {
 				rec := &page.Records[i]
 				if all[rec.ID], err = decodeMark(rec); err != nil {
-					return err
+					all[rec.ID] = m.unreadable(rec.ID, err)
 				}
 			}
 			if q.After = page.Next; q.After == "" {
@@ -280,7 +300,11 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 	defer s.mu.Unlock()
 	for id, own := range s.all {
 		// What this Manager has just written may have come after its page was read.
-		if read := all[id]; !read.covers(&own) {
+		read := all[id]
+		if own.bad != nil && read.bad == nil {
+			m.problem(nameOfMark(id), nil)
+		}
+		if read.bad == nil && !read.covers(&own) {
 			all[id] = own
 		}
 	}
@@ -298,7 +322,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		if isMark(c.ID) {
 			live := m.live(m.moment())
 			to, created, err := m.readMarkRecord(ctx, c.ID)
-			if err != nil {
+			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
 			if now := m.clock.now(); live && to.before == forever { // written once, so it was just now
@@ -306,19 +330,23 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			} else {
 				m.sawWritten(created, now)
 			}
-			if to == (mark{}) {
+			if err == nil && m.marks.get(c.ID).bad != nil {
+				m.problem(nameOfMark(c.ID), nil)
+			}
+			switch {
+			case err != nil:
+				m.marks.spoil(c.ID, m.unreadable(c.ID, err))
+			case to == (mark{}):
 				m.marks.drop(c.ID) // purged: what it ended has expired
-			} else {
+			default:
 				m.marks.raise(c.ID, to)
 			}
 		}
 		if backend.Kind(c.ID[0]) == recordFleet && c.ID == fleetRecord() {
 			m.rejoin(ctx)
 		}
-		if m.tokens != nil && m.tokens.seal != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) && m.tokens.ring.Load() != nil {
-			if _, err := m.loadRing(ctx); err != nil {
-				return err
-			}
+		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {
+			m.ringChanged(ctx)
 		}
 	}
 	m.forget(ids...) // after the marks: an answer made meanwhile is from the old ones

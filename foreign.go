@@ -232,6 +232,11 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 	if unsure != nil {
 		return found{err: fmt.Errorf("fob: verify: %w", unsure)} // it may be that one
 	}
+	if len(own) > 0 {
+		if err := m.doubtForeign(ctx); err != nil {
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
+		}
+	}
 	return m.refuse(q, absent, absence{seen: q.seen}, refs...)
 }
 
@@ -271,7 +276,11 @@ func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, 
 			}
 			digest = pepperedDigest(pepper, secret)
 		}
-		return digest.Equal(k.digest), nil
+		if digest.Equal(k.digest) {
+			m.matched(k.pepper)
+			return true, nil
+		}
+		return false, m.doubtPepper(ctx, k.pepper)
 	}
 	if text, ok := strings.CutPrefix(k.legacy, ownDigest); ok {
 		want, err := hex.DecodeString(text)

@@ -33,6 +33,11 @@ type Health struct {
 	// that revoked something. Zero where no difference was seen in the last hour. Beyond
 	// 12 hours, nothing is purged here (ErrSkew).
 	Skew time.Duration
+	// Problems are what stays wrong until somebody mends it: a secret in Config that is
+	// not the one in use (ErrPepper, ErrSealKey), records that cannot be read and are
+	// needed for what is not in memory (ErrCorrupt). What depends on them is answered
+	// with "could not check"; all else goes on. See Manager.Check.
+	Problems []error
 }
 
 // Health returns how the Manager stands. It reads nothing from the store.
@@ -45,6 +50,7 @@ func (m *Manager) Health() Health {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}
 	h.Following = m.health.following && m.live(now)
+	h.Problems = m.problems.list()
 	return h
 }
 

@@ -57,6 +57,19 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
 		return nil, storeError("read", err)
 	}
+	if err := m.vouchPepper(ctx); err != nil {
+		return nil, err
+	}
+	if c, ok := m.foreignDigest(); ok && (foreign.Digest != nil || foreign.Secret != "") {
+		if foreign.Digest != nil {
+			err = m.vouch(ctx, c)
+		} else {
+			err = m.doubt(ctx, c, false) // it is looked for by that digest too
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	one := &importing{m: m, key: k, foreign: foreign, now: now}
 	if err := retry(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {
 		return nil, err
@@ -89,6 +102,7 @@ type importing struct {
 	claimed  recordID // the place that was claimed last, and as which version
 	version  uint64
 	waited   int
+	left     int  // how often a key of another subject was found in its place
 	finished bool // step 3 was tried
 }
 
@@ -186,6 +200,11 @@ func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
+	case old.status == StatusActive && old.subjectRef != k.subjectRef && i.left < 3*waitsFor:
+		// For another subject it cannot be taken over. Its own call may still live: it has
+		// the time to find that nobody else goes on, and to finish.
+		i.left++
+		return backend.Cond{}, again(errTakenOver)
 	case old.status != StatusActive || old.subjectRef != k.subjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
 	}

@@ -237,28 +237,6 @@ func (s *sealKeys) decodeLine(parts []string) (ringKey, error) {
 	return k, nil
 }
 
-// loadRing reads the ring, or makes it with its first key.
-func (m *Manager) loadRing(ctx context.Context) (*ring, error) { return m.ringSince(ctx, forever) }
-
-// ringSince returns the ring as it was read at an instant (monotonic) or later; it is
-// read unless it was. Whoever reads it is waited for.
-func (m *Manager) ringSince(ctx context.Context, since int64) (*ring, error) {
-	t := m.tokens
-	if err := t.ringTurn.take(ctx); err != nil {
-		return nil, fmt.Errorf("fob: token keys: %w", err)
-	}
-	defer t.ringTurn.free()
-	if r := t.ring.Load(); r != nil && t.readAt > since {
-		return r, nil
-	}
-	began := m.clock.now().mono
-	r, err := m.readRing(ctx)
-	if err == nil {
-		t.readAt = began
-	}
-	return r, err
-}
-
 // readRing is for whoever has ringTurn.
 func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 	t := m.tokens
@@ -316,14 +294,6 @@ func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Co
 		return fmt.Errorf("fob: write token keys: %w", err)
 	}
 	return nil
-}
-
-// currentRing returns the ring that is in memory, or reads it.
-func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
-	if r := m.tokens.ring.Load(); r != nil {
-		return r, nil
-	}
-	return m.loadRing(ctx)
 }
 
 // RotateTokenKey adds a new token key to the ring. It is known at once and used
@@ -403,7 +373,7 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 	if err := m.tokensReady(); err != nil {
 		return nil, err
 	}
-	r, err := m.loadRing(ctx)
+	r, err := m.currentRing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -442,26 +412,4 @@ func kid(footer []byte) string {
 		return ""
 	}
 	return id
-}
-
-// reloadEvery bounds how often tokens with unknown keys make the ring be read
-// again: anybody can name a key that does not exist. A key that does is known for
-// TokenConfig.KeyLead before it is used, by the feed as a rule; KeyLead is at least
-// as long as this, so that the last reading has it.
-const reloadEvery = 20 * time.Millisecond
-
-// findKey returns the key that a footer names. A key that is not known is looked
-// for in the store: another process may have made it a moment ago.
-func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey, error) {
-	r, err := m.currentRing(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
-		return k, nil
-	}
-	if r, err = m.ringSince(ctx, now.mono-int64(reloadEvery)); err != nil {
-		return nil, err
-	}
-	return r.find(id, now.ms), nil
 }

@@ -36,6 +36,8 @@ type Manager struct {
 	rotations rotationWalk
 	usage     *usageLog
 	tokens    *tokens // nil without Config.Tokens
+	proofs    proofs
+	problems  problems
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc

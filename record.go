@@ -24,6 +24,7 @@ const (
 	recordRing                                // the token keys, sealed
 	recordFamily                              // what Refresh continues
 	recordFleet                               // how old an answer may be in any process
+	recordCheck                               // by which a secret of Config is recognised
 )
 
 // recordID is the ID of a record that is not a credential: its kind, then 15
@@ -103,6 +104,7 @@ const (
 	fieldLinks  // of a family: from the secrets used lately to the current one
 	fieldUsageInterval
 	fieldPrint // of what was imported
+	fieldCheck // of a secret of Config
 )
 
 const bodyFormat = 1

@@ -83,7 +83,11 @@ type TokenVerifier struct {
 	cache  *cache.Cache[tokenEntry]
 
 	ring    atomic.Pointer[publicRing]
-	loading turn
+	nextTry atomic.Int64 // monotonic: from when on the keys are to be fetched again
+	loading turn         // taken while they are fetched; guards what is below
+	fetched int64        // monotonic: when the last fetch ended
+	failed  int          // how many have failed in a row
+	err     error        // of the last one
 }
 
 // publicRing is the keys and when they were fetched.
@@ -92,12 +96,19 @@ type publicRing struct {
 	at int64 // monotonic
 }
 
-// How old the keys may be before they are fetched again, and before nothing is
-// accepted without; and how often an unknown key may cause that.
+// When the keys are fetched, and how long they are good. The first caller who finds
+// that they are due fetches them in its own time, and all others go on meanwhile with
+// those that are known. A source that fails is left alone for fetchPause, doubled with
+// each failure up to fetchPauseMax; while good keys are known, it is waited for no
+// longer than fetchWait, doubled likewise.
 const (
 	refetchAfter   = 15 * time.Second
-	keysGoodFor    = time.Hour
+	keysGoodFor    = time.Hour // without keys that young nothing is accepted
 	refetchUnknown = time.Second
+	fetchPause     = time.Second
+	fetchPauseMax  = time.Minute
+	fetchWait      = 250 * time.Millisecond
+	fetchWaitMax   = 8 * time.Second
 )
 
 var (
@@ -108,8 +119,12 @@ var (
 
 // NewTokenVerifier makes a verifier over source. It asks source when it first
 // needs a key, again when that is 15 s old or a token names a key that it does not
-// know (once a second at most), and goes on with the keys that it has, for up to an
-// hour, while source fails. It starts no goroutine. A config that cannot work is
+// know (once a second at most, also while source fails), and goes on with the keys that
+// it has, for up to an hour, while source fails. It starts no goroutine: one caller at
+// a time fetches keys that are 15 s old, and waits for them for 250 ms at most (up to
+// 8 s where source failed several times, which is asked once a minute then); all others
+// go on with the keys that are known. What names a key that is not known while source
+// fails could not be checked: that is no rejection. A config that cannot work is
 // ErrInvalid.
 func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
 	if missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
@@ -142,8 +157,10 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	}
 	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
 	now := v.clock.now()
-	r := v.ring.Load()
-	if e, ok := v.cache.Get(at, now.mono); ok && e.seen.Equal(seen) && r != nil && now.mono-r.at < int64(refetchAfter) {
+	if r := v.ring.Load(); v.good(r, now) && now.mono >= v.nextTry.Load() && v.loading.takeFree() {
+		v.refetch(ctx)
+	}
+	if e, ok := v.cache.Get(at, now.mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
 		return e.answer(now.ms)
 	}
 	text, err := paseto.Parse(presented)
@@ -170,71 +187,121 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	return e.answer(now.ms)
 }
 
+// good reports whether keys may still be used.
+func (v *TokenVerifier) good(r *publicRing, now moment) bool {
+	return r != nil && now.mono-r.at < int64(keysGoodFor)
+}
+
 // find returns the key of an ID.
 func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringKey, error) {
 	if id == "" {
 		return nil, ErrTokenKey
 	}
-	r := v.ring.Load()
-	if r != nil && now.mono-r.at < int64(refetchAfter) {
-		if k := r.find(id, now.ms); k != nil || now.mono-r.at < int64(refetchUnknown) {
-			return known(k)
+	if r := v.ring.Load(); v.good(r, now) {
+		if k := r.find(id, now.ms); k != nil {
+			return k, nil
 		}
 	}
-	r, err := v.load(ctx, r, now)
-	if err != nil {
-		return nil, err
-	}
-	return known(r.find(id, now.ms))
-}
-
-func known(k *ringKey) (*ringKey, error) {
-	if k == nil {
-		return nil, ErrTokenKey
-	}
-	return k, nil
-}
-
-// load fetches the keys, unless somebody else has done so since old was looked at.
-func (v *TokenVerifier) load(ctx context.Context, old *publicRing, now moment) (*publicRing, error) {
+	// It has to be fetched, be it that the key is new, or that none is known.
 	if err := v.loading.take(ctx); err != nil {
 		return nil, fmt.Errorf("fob: fetch token keys: %w", err)
 	}
 	defer v.loading.free()
-	if r := v.ring.Load(); r != old {
-		return r, nil
-	}
-	listed, err := v.source.TokenKeys(ctx)
-	if err == nil && len(listed) > maxRing {
-		err = fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), maxRing)
-	}
-	var keys []ringKey
-	for _, one := range listed {
-		if one.Public == "" || err != nil {
-			continue
+	now = v.clock.now()
+	r := v.ring.Load()
+	good := v.good(r, now)
+	if good {
+		if k := r.find(id, now.ms); k != nil {
+			return k, nil
 		}
-		var parsed TokenKey
-		if parsed, err = ParsePublicTokenKey(one.Public); err != nil {
-			break
-		}
-		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: millis(one.ActiveAt), retireAt: millis(one.RetireAt)}
-		if k.opener, err = paseto.ParsePublicKey(k.protocol, parsed.Public); err != nil {
-			break
-		}
-		keys = append(keys, k)
 	}
+	// Anybody can name a key that does not exist: that costs the source no more than a
+	// call a second, whatever it answers.
+	if rests := now.mono-v.fetched < int64(refetchUnknown); !rests || !good && v.err == nil {
+		was := v.fetched
+		v.fetch(ctx)
+		if err := ctx.Err(); err != nil && v.err != nil {
+			if !good {
+				v.fetched, v.err = was, nil // the next one has more time perhaps
+			}
+			return nil, fmt.Errorf("fob: fetch token keys: %w", err)
+		}
+	}
+	if v.err != nil {
+		return nil, fmt.Errorf("fob: fetch token keys: %w", v.err)
+	}
+	if r = v.ring.Load(); r != nil {
+		if k := r.find(id, now.ms); k != nil {
+			return k, nil
+		}
+	}
+	return nil, ErrTokenKey
+}
+
+// errSlowSource is what others are told of a fetch that ended with the time of its
+// caller.
+var errSlowSource = errors.New("the source gave no answer in time")
+
+// refetch fetches keys while there are some that can be used. Its caller has taken
+// loading.
+func (v *TokenVerifier) refetch(ctx context.Context) {
+	defer v.loading.free()
+	if v.clock.now().mono < v.nextTry.Load() {
+		return // somebody was faster
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(fetchWait<<min(v.failed, 8), fetchWaitMax))
+	defer cancel()
+	v.fetch(ctx)
+}
+
+// fetch fetches the keys, and notes what came of it, for whoever has loading.
+func (v *TokenVerifier) fetch(ctx context.Context) {
+	began := v.clock.now().mono
+	r, err := v.ask(ctx, began)
+	ended := v.clock.now().mono
+	v.fetched = ended
 	if err != nil {
-		if old != nil && now.mono-old.at < int64(keysGoodFor) {
-			return old, nil
+		if ctx.Err() != nil {
+			err = errSlowSource
 		}
-		return nil, fmt.Errorf("fob: fetch token keys: %w", unclassified(err))
+		v.err = err
+		v.nextTry.Store(ended + int64(min(fetchPause<<min(v.failed, 8), fetchPauseMax)))
+		v.failed++
+		return
 	}
-	r := &publicRing{ring: newRing(keys, 0), at: now.mono}
-	if old != nil && !slices.EqualFunc(old.keys, r.keys, func(a, b ringKey) bool { return a.id == b.id && a.retireAt == b.retireAt }) {
+	v.failed, v.err = 0, nil
+	v.nextTry.Store(began + int64(refetchAfter))
+	if old := v.ring.Load(); old != nil && !slices.EqualFunc(old.keys, r.keys, func(a, b ringKey) bool { return a.id == b.id && a.retireAt == b.retireAt }) {
 		v.cache.Clear() // a key that is gone takes its tokens along
 	}
 	v.ring.Store(r)
-	return r, nil
+}
+
+// ask calls the source.
+func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, error) {
+	listed, err := v.source.TokenKeys(ctx)
+	if err != nil {
+		return nil, unclassified(err)
+	}
+	if len(listed) > maxRing {
+		return nil, fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), maxRing)
+	}
+	var keys []ringKey
+	for _, one := range listed {
+		if one.Public == "" {
+			continue
+		}
+		parsed, err := ParsePublicTokenKey(one.Public)
+		if err != nil {
+			return nil, err
+		}
+		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: millis(one.ActiveAt), retireAt: millis(one.RetireAt)}
+		if k.opener, err = paseto.ParsePublicKey(k.protocol, parsed.Public); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		keys = append(keys, k)
+	}
+	return &publicRing{ring: newRing(keys, 0), at: began}, nil
 }
 
 // unclassified hides a rejection inside an error that is none: a source that

@@ -17,8 +17,11 @@ import (
 type tokens struct {
 	seal     *sealKeys // nil: the ring is in memory only
 	ring     atomic.Pointer[ring]
-	ringTurn turn  // taken while the ring is read or made
-	readAt   int64 // monotonic: before it was last read; guarded by ringTurn
+	ringTurn turn         // taken while the ring is read or made
+	readAt   atomic.Int64 // monotonic: before it was last read
+	// told is how often the feed has told of a change of the ring, and heard is told
+	// from before the ring was last read: where they differ, it is to be read again.
+	told, heard atomic.Uint64
 }
 
 func newTokens(cfg Config) (*tokens, error) {
@@ -212,7 +215,7 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 		asOf = q.now.synced
 		look = func(id recordID) (mark, error) {
 			found := m.marks.get(id)
-			return found, nil
+			return found, found.bad
 		}
 	}
 	ids := []recordID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}

@@ -17,4 +17,14 @@ func (t turn) take(ctx context.Context) error {
 	}
 }
 
+// takeFree takes the turn if nobody has it.
+func (t turn) takeFree() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (t turn) free() { <-t }

@@ -227,8 +227,12 @@ func (m *Manager) loadKey(ctx context.Context, q *query) found {
 		return found{err: err}
 	}
 	if !digest.Equal(k.digest) {
+		if err := m.doubtPepper(ctx, k.pepper); err != nil {
+			return found{err: fmt.Errorf("fob: verify: %w", err)}
+		}
 		return m.refuse(q, absent, absence{native: true, key: k}, cache.Ref(q.id))
 	}
+	m.matched(k.pepper)
 	return m.remember(ctx, q, ticket, k)
 }
 
@@ -288,7 +292,7 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (sub
 	if q.how == cached {
 		if m.live(q.now) {
 			found := m.marks.get(ref)
-			return subjectState{found.epoch, q.now.synced}, nil
+			return subjectState{found.epoch, q.now.synced}, found.bad
 		}
 		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.mono); ok && m.believed(s.asOf, q.now) {
 			return *s, nil
@@ -346,14 +350,20 @@ func (m *Manager) rehash(ctx context.Context, now moment, k *Key, presented stri
 	}
 	m.answers.rehashed.Put(at, struct{}{}, m.answers.rehashed.Begin(), now.mono+int64(rehashEvery))
 	next := *k
+	ctx, cancel := context.WithTimeout(ctx, rehashWait)
+	defer cancel()
+	if err := m.vouchPepper(ctx); err != nil {
+		if isOutage(err) { // else it is a problem, and was reported
+			m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: fmt.Errorf("fob: rehash: %w", err)})
+		}
+		return
+	}
 	if k.foreign {
 		m.digest(&next, foreignSecret(k.id, presented))
 	} else {
 		m.digest(&next, nativeSecret(presented))
 	}
 	rec := encodeKey(&next, m.purgeAt(&next))
-	ctx, cancel := context.WithTimeout(ctx, rehashWait)
-	defer cancel()
 	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
 	if err == nil || errors.Is(err, backend.ErrIndeterminate) {
 		m.forget(rec.ID) // it has another version now

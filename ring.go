@@ -1,0 +1,127 @@
+package fob
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// loadRing reads the ring, or makes it with its first key.
+func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
+	return m.ringSince(ctx, m.clock.now().mono, "")
+}
+
+// ringSince returns the ring as it was read at an instant (monotonic) or later, or any
+// that has the key id; it is read unless it was. Whoever reads it is waited for: of many
+// who come while it is read, none reads it again who finds in it what he wants.
+func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*ring, error) {
+	t := m.tokens
+	if err := t.ringTurn.take(ctx); err != nil {
+		return nil, fmt.Errorf("fob: token keys: %w", err)
+	}
+	defer t.ringTurn.free()
+	if r := t.ring.Load(); r != nil && (t.readAt.Load() > since || id != "" && r.byID[id] != nil) {
+		return r, nil
+	}
+	began, told := m.clock.now().mono, t.told.Load()
+	r, err := m.readRing(ctx)
+	switch {
+	case err == nil:
+		t.readAt.Store(began)
+		t.heard.Store(told)
+		m.problem(ringName, nil)
+	case !isOutage(err) && ctx.Err() == nil:
+		m.problem(ringName, err)
+	}
+	return r, err
+}
+
+// ringEvery bounds how old the ring in memory may be where no feed tells of changes:
+// MaxStaleness, within these.
+const (
+	ringEvery    = time.Second
+	ringEveryMax = 30 * time.Second
+)
+
+func (m *Manager) ringAge() time.Duration {
+	return min(max(m.cfg.MaxStaleness, ringEvery), ringEveryMax)
+}
+
+// ringChanged notes that the feed has told of a change of the ring, or may have missed
+// one, and reads it if it is in use. That it cannot be read concerns tokens alone: it is
+// read when it is next needed, and everything else goes on.
+func (m *Manager) ringChanged(ctx context.Context) {
+	t := m.tokens
+	if t == nil || t.seal == nil {
+		return
+	}
+	t.told.Add(1)
+	if t.ring.Load() == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	_, _ = m.loadRing(ctx) // what is wrong for good is among the problems by now
+}
+
+// currentRing returns a ring by which a token can be sealed, or the keys be published:
+// that in memory, if a feed that lives has told of no change since it was read, or if it
+// is young enough. Else it is read. While somebody does, and where that fails, the one in
+// memory does for as long as a new key that it does not have cannot be in use: KeyLead
+// from when it was read.
+func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
+	t := m.tokens
+	r := t.ring.Load()
+	if r == nil {
+		return m.ringSince(ctx, never, "")
+	}
+	now := m.moment()
+	young := now.mono - int64(m.ringAge())
+	changed := t.told.Load() != t.heard.Load()
+	if t.seal == nil || !changed && (m.live(now) || t.readAt.Load() > young) {
+		return r, nil
+	}
+	good := now.mono-t.readAt.Load() < int64(m.cfg.Tokens.KeyLead)
+	if good {
+		if !t.ringTurn.takeFree() {
+			return r, nil
+		}
+		t.ringTurn.free()
+	}
+	if changed {
+		young = now.mono
+	}
+	read, err := m.ringSince(ctx, young, "")
+	if err != nil && good {
+		return r, nil
+	}
+	return read, err
+}
+
+// reloadEvery bounds how often tokens with unknown keys make the ring be read
+// again: anybody can name a key that does not exist. A key that does is known for
+// TokenConfig.KeyLead before it is used, by the feed as a rule; KeyLead is at least
+// as long as this, so that the last reading has it.
+const reloadEvery = 20 * time.Millisecond
+
+// findKey returns the key that a footer names. A key that is not known is looked
+// for in the store: another process may have made it a moment ago. One that is known
+// needs no newer ring: it verifies until its last token has expired, and whether others
+// have put it out of use since does not change what it has sealed.
+func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey, error) {
+	r := m.tokens.ring.Load()
+	if r == nil {
+		var err error
+		if r, err = m.ringSince(ctx, never, ""); err != nil {
+			return nil, err
+		}
+	}
+	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
+		return k, nil
+	}
+	r, err := m.ringSince(ctx, now.mono-int64(reloadEvery), id)
+	if err != nil {
+		return nil, err
+	}
+	return r.find(id, now.ms), nil
+}
