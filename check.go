@@ -279,7 +279,8 @@ func (p *problems) list() []error {
 // down. It reads the store, compares every secret of Config with its check value in the
 // store (a pepper or a ForeignKeys.Digest that is another one than before is ErrPepper,
 // a SealKey ErrSealKey), lets the other processes know how patient this one is (see
-// FleetStaleness), and looks whether the feed was lost. Its error joins all that is
+// FleetStaleness), compares the clock with that of the store where it has one (ErrSkew),
+// and looks whether the feed was lost. Its error joins all that is
 // wrong, what Health.Problems tells too; nil means that nothing is. A secret with which
 // nothing was made yet has no check value and is taken for right.
 //
@@ -315,6 +316,9 @@ func (m *Manager) Check(ctx context.Context) error {
 		if err := m.joinFleet(ctx); err != nil {
 			wrongs = append(wrongs, fmt.Errorf("join the fleet: %w", err))
 		}
+	}
+	if err := m.checkSkew(ctx); err != nil && !errors.Is(err, ErrSkew) {
+		wrongs = append(wrongs, err)
 	}
 	h := m.Health()
 	wrongs = append(wrongs, h.Problems...)

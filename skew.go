@@ -93,8 +93,10 @@ func (m *Manager) checkSkew(ctx context.Context) error {
 	return m.skewProblem()
 }
 
-// skewProblem is ErrSkew where a difference was seen with which nothing is promised.
-func (m *Manager) skewProblem() error {
+// skewProblem is ErrSkew where a difference was seen with which nothing is promised. It
+// is a problem of Health as long as it is.
+func (m *Manager) skewProblem() (err error) {
+	defer func() { m.problem("clock", err) }()
 	if by := m.skew.get(m.clock.now()); by.Abs() > maxSkew {
 		return fmt.Errorf("%w: another clock was seen %v ahead, at most %v are allowed", ErrSkew, by, maxSkew)
 	}
