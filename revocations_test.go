@@ -26,6 +26,7 @@ func TestComingBackFromABackup(t *testing.T) {
 	m := newManager(t, store, fob.Config{})
 	kept, _ := mustIssue(t, m, fob.KeySpec{Subject: "kept"})
 	before, beforeKey := mustIssue(t, m, fob.KeySpec{Subject: "a"})
+	moment := time.Now()
 	_, err = m.Revoke(t.Context(), beforeKey.ID(), "before")
 	require.NoError(t, err)
 	leaked, leakedKey := mustIssue(t, m, fob.KeySpec{Subject: "b"})
@@ -36,7 +37,6 @@ func TestComingBackFromABackup(t *testing.T) {
 	err = store.Backup(t.Context(), &backup, key)
 	require.NoError(t, err)
 
-	taken := time.Now()
 	_, err = m.Revoke(t.Context(), leakedKey.ID(), "leaked")
 	require.NoError(t, err)
 	_, err = m.RevokeSubject(t.Context(), "c", "contract ended", fob.SubjectApplication)
@@ -45,7 +45,7 @@ func TestComingBackFromABackup(t *testing.T) {
 	_, err = m.Revoke(t.Context(), later.ID(), "")
 	require.NoError(t, err)
 	var exported bytes.Buffer
-	n, err := m.ExportRevocations(t.Context(), &exported, taken.Add(-time.Second))
+	n, err := m.ExportRevocations(t.Context(), &exported, moment)
 	require.NoError(t, err)
 	require.Equal(t, 4, n, "the one from a moment before too: %s", &exported)
 
