@@ -321,6 +321,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		ids[i] = c.ID
 		if isMark(c.ID) {
 			live := m.live(m.moment())
+			wasBad := m.marks.get(c.ID).bad != nil
 			to, created, err := m.readMarkRecord(ctx, c.ID)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
@@ -330,7 +331,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			} else {
 				m.sawWritten(created, now)
 			}
-			if err == nil && m.marks.get(c.ID).bad != nil {
+			if err == nil && wasBad {
 				m.problem(nameOfMark(c.ID), nil)
 			}
 			switch {

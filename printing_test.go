@@ -24,6 +24,7 @@ import (
 
 	"github.com/davecgh/go-spew/spew"
 	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend/badger"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/httpauth"
 	"github.com/fobkit/fob/internal/keytext"
@@ -46,11 +47,12 @@ var harmless = map[string]string{
 	"httpauth.Options": "names and functions",
 
 	"backend.Batch": "IDs", "backend.Change": "an ID", "backend.Cond": "a number", "backend.Cursor": "the place of a record", "backend.ID": "public", "backend.Kind": "a number",
-	"backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
+	"backend.Clock": "an interface", "backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
 	"backend.Watcher": "an interface", "backend.Wrapper": "an interface", "backend.Page": "Records", "backend.Query": "IDs and labels", "backend.Token": "the place in a feed",
 	"backend.Usage": "counts and times", "backend.Record": "what is stored: no secret, only digests and what is sealed",
 
 	"memory.Store": "Records",
+	"badger.Stats": "counts",
 }
 
 // The ways of printing that ask a type nothing, so that Go leaves it no say.
@@ -69,6 +71,11 @@ var unpreventable = map[string]string{
 	"KeySpec":            wrongVerb + "; " + fmtHidden + "; " + reflection,
 	"Manager":            reflection,
 	"httpauth.KeyClient": reflection,
+
+	"badger.Options":       wrongVerb + "; " + fmtHidden + "; " + reflection,
+	"badger.EncryptionKey": wrongVerb + "; " + fmtHidden + "; " + reflection,
+	"badger.BackupKey":     wrongVerb + "; " + fmtHidden + "; " + reflection,
+	"badger.Store":         reflection,
 }
 
 // holder is how a program may hold a value in its own exported field.
@@ -271,6 +278,10 @@ func samples(t *testing.T) map[string]sample {
 	require.NoError(t, err)
 	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
 	require.NoError(t, err)
+	options := badger.Options{EncryptionKey: badger.EncryptionKey(word)}
+	store, err := badger.Open(t.TempDir(), options)
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
 	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", Refreshable: true})
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
@@ -298,6 +309,11 @@ func samples(t *testing.T) map[string]sample {
 		"Manager":            {holders(m), append(text, word, tokenKey), true},
 		"TokenVerifier":      {holders(verifier), []string{word}, true},
 		"httpauth.KeyClient": {holders(client), []string{word}, false},
+
+		"badger.Options":       {holders(options), []string{word}, false},
+		"badger.EncryptionKey": {holders(options.EncryptionKey), []string{word}, false},
+		"badger.BackupKey":     {holders(badger.BackupKey(word)), []string{word}, false},
+		"badger.Store":         {holders(store), []string{word}, true},
 	}
 }
 
@@ -366,7 +382,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 func TestEveryTypeIsKnownToThePrintingTest(t *testing.T) {
 	known := samples(t)
 	found := map[string]bool{}
-	for dir, before := range map[string]string{".": "", "httpauth": "httpauth.", "backend": "backend.", "backend/memory": "memory."} {
+	for dir, before := range map[string]string{".": "", "httpauth": "httpauth.", "backend": "backend.", "backend/memory": "memory.", "backend/badger": "badger."} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		require.NoError(t, err)
 		for _, file := range files {

@@ -2,7 +2,10 @@ package badger
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+
+	"github.com/fobkit/fob/backend"
 )
 
 // EncryptionKey is an AES key. It does not print: fmt, slog, and the encodings of the
@@ -18,6 +21,9 @@ type BackupKey []byte
 
 const redacted = "[redacted]"
 
+// errBinary is why a key has no binary form.
+var errBinary = fmt.Errorf("badger: %w: a secret has no binary form", backend.ErrInvalid)
+
 // Format writes a redaction, for every verb.
 func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
@@ -30,8 +36,8 @@ func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalBinary returns a redaction; gob uses it.
-func (EncryptionKey) MarshalBinary() ([]byte, error) { return []byte(redacted), nil }
+// MarshalBinary fails: gob, which uses it, would read a redaction back as a key.
+func (EncryptionKey) MarshalBinary() ([]byte, error) { return nil, errBinary }
 
 // Format writes a redaction, for every verb.
 func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
@@ -45,8 +51,8 @@ func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalBinary returns a redaction; gob uses it.
-func (BackupKey) MarshalBinary() ([]byte, error) { return []byte(redacted), nil }
+// MarshalBinary fails, as that of [EncryptionKey] does.
+func (BackupKey) MarshalBinary() ([]byte, error) { return nil, errBinary }
 
 // Format writes the directory, for every verb: BadgerDB's options, which s points to,
 // hold the encryption key.
@@ -62,3 +68,13 @@ func (s *Store) String() string {
 
 // LogValue is as String.
 func (s *Store) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Format writes o with its key redacted, for every verb: on one that it does not know, fmt
+// prints the fields without asking them.
+func (o Options) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.String()) }
+
+// String returns o with its key redacted, for printers that do not know of Format.
+func (o Options) String() string {
+	type options Options // without these methods
+	return fmt.Sprintf("%+v", options(o))
+}
