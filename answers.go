@@ -238,7 +238,7 @@ func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 		f := m.collapse(ctx, q)
 		return m.answer(&f, q.now.ms)
 	}
-	if q.now.mono-m.answers.outage.Load() < int64(staleRetry) {
+	if q.now.age(m.answers.outage.Load()) < int64(staleRetry) {
 		if f, ok := m.lastResort(q); ok {
 			return m.answer(&f, q.now.ms)
 		}

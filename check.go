@@ -198,7 +198,7 @@ func (m *Manager) matched(pepper string) {
 // is older than these are.
 func (m *Manager) doubt(ctx context.Context, c configured, needed bool) error {
 	p := m.proofs.get(c.ref)
-	if p.state == unproved || p.state != right && m.clock.now().mono-p.at >= checkAgain {
+	if p.state == unproved || p.state != right && m.clock.now().age(p.at) >= checkAgain {
 		state, err := m.compare(ctx, c)
 		if err != nil {
 			if p.matched && isOutage(err) {

@@ -76,18 +76,18 @@ func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
 		return m.ringSince(ctx, never, "")
 	}
 	now := m.moment()
-	young := now.mono - int64(m.ringAge())
 	changed := t.told.Load() != t.heard.Load()
-	if t.seal == nil || !changed && (m.live(now) || t.readAt.Load() > young) {
+	if t.seal == nil || !changed && (m.live(now) || now.age(t.readAt.Load()) < int64(m.ringAge())) {
 		return r, nil
 	}
-	good := now.mono-t.readAt.Load() < int64(m.cfg.Tokens.KeyLead)
+	good := now.age(t.readAt.Load()) < int64(m.cfg.Tokens.KeyLead)
 	if good {
 		if !t.ringTurn.takeFree() {
 			return r, nil
 		}
 		t.ringTurn.free()
 	}
+	young := max(now.mono-int64(m.ringAge()), now.floor)
 	if changed {
 		young = now.mono
 	}
@@ -119,7 +119,7 @@ func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey,
 	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
 		return k, nil
 	}
-	r, err := m.ringSince(ctx, now.mono-int64(reloadEvery), id)
+	r, err := m.ringSince(ctx, max(now.mono-int64(reloadEvery), now.floor), id)
 	if err != nil {
 		return nil, err
 	}

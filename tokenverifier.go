@@ -189,7 +189,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 
 // good reports whether keys may still be used.
 func (v *TokenVerifier) good(r *publicRing, now moment) bool {
-	return r != nil && now.mono-r.at < int64(keysGoodFor)
+	return r != nil && now.age(r.at) < int64(keysGoodFor)
 }
 
 // find returns the key of an ID.
@@ -217,7 +217,7 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 	}
 	// Anybody can name a key that does not exist: that costs the source no more than a
 	// call a second, whatever it answers.
-	if rests := now.mono-v.fetched < int64(refetchUnknown); !rests || !good && v.err == nil {
+	if rests := now.age(v.fetched) < int64(refetchUnknown); !rests || !good && v.err == nil {
 		was := v.fetched
 		v.fetch(ctx)
 		if err := ctx.Err(); err != nil && v.err != nil {
@@ -301,8 +301,16 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 		}
 		keys = append(keys, k)
 	}
+	if len(keys) == 0 {
+		// Of an issuer whose keys are secrets, or of a source that is not what it is taken
+		// for. What is known goes on; nothing is a reason to refuse a token for good.
+		return nil, errNoKeys
+	}
 	return &publicRing{ring: newRing(keys, 0), at: began}, nil
 }
+
+// errNoKeys is the failure of a source that has no public key.
+var errNoKeys = errors.New("the source has no public key")
 
 // unclassified hides a rejection inside an error that is none: a source that
 // fails must not make a credential look bad.
