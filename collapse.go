@@ -38,7 +38,7 @@ func (m *Manager) collapse(ctx context.Context, q *query) found {
 	flights := m.answers.flights
 	// The first flight began before this call did; every later one began after it.
 	flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
-	for first, useless := true, 0; useless < joinTries; first = false {
+	for first, useless := true, 0; ; first = false {
 		if leads {
 			return m.lead(ctx, q, flight)
 		}
@@ -56,11 +56,12 @@ func (m *Manager) collapse(ctx context.Context, q *query) found {
 			if f, ok := m.recall(q); ok {
 				return f
 			}
-			useless++
+			if useless++; useless == joinTries {
+				return m.load(ctx, q) // and not as the leader of a flight, for it waits for nobody
+			}
 		}
 		flight, leads = flights.Succeed(flight)
 	}
-	return m.load(ctx, q)
 }
 
 // wait waits for a flight, and not for long.

@@ -154,3 +154,24 @@ func TestAnOutageIsForThoseWhoCameBeforeIt(t *testing.T) {
 		require.LessOrEqual(t, gets(fault)-before, 2+2, "the feed, which begins anew, reads too")
 	})
 }
+
+// Answers that find no place in memory are of no use to those who wait for them: in the
+// end each asks for itself. Nobody who comes later waits for one of those.
+func TestWhoWaitedInVainLeavesNobodyWaiting(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		m := newManager(t, fault, fob.Config{CacheBytes: 1}) // no answer is remembered
+		defer m.Close()
+		pass(time.Second)
+		text, _ := mustIssue(t, m, fob.KeySpec{})
+		synctest.Wait()
+		slow(fault, time.Second)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { mustVerify(t, m, text) })
+		}
+		wg.Wait()
+		began := time.Now()
+		mustVerify(t, m, text)
+		require.Equal(t, time.Second, time.Since(began), "its own read")
+	})
+}
