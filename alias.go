@@ -209,8 +209,8 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 func (i *importing) printFor(ref recordID) string {
 	for _, what := range []byte{printSum, printHash, printOwn} {
 		if material := i.m.material(i.foreign, what); material != nil {
-			print, _ := i.m.printUnder(i.m.activePepper(), ref, what, material)
-			return print
+			made, _ := i.m.printUnder(i.m.activePepper(), ref, what, material)
+			return made
 		}
 	}
 	return ""

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 )
@@ -27,7 +29,7 @@ import (
 const checkLen = 8
 
 // checkAgain is how long it is believed that there is no check value, or a wrong one.
-const checkAgain = 10e9 // nanoseconds
+const checkAgain = int64(10 * time.Second)
 
 // foreignCheck is the text of which the check value of ForeignKeys.Digest is made. If
 // the function has none for it, nothing can be said of the function.
@@ -61,10 +63,10 @@ type proof struct {
 type proofState uint8
 
 const (
-	unproved proofState = iota
-	absent              // there is no check value
-	right
-	wrong
+	proofNone   proofState = iota
+	proofAbsent            // there is no check value
+	proofRight
+	proofWrong
 )
 
 func (p *proofs) get(ref recordID) proof {
@@ -119,26 +121,26 @@ func (m *Manager) foreignDigest() (c configured, ok bool) {
 func (m *Manager) compare(ctx context.Context, c configured) (proofState, error) {
 	now := m.clock.now()
 	rec, err := m.store.Get(ctx, c.ref)
-	state := absent
+	state := proofAbsent
 	switch {
 	case errors.Is(err, backend.ErrNotFound):
 	case err != nil:
-		return unproved, storeError("check "+c.name, err)
+		return proofNone, storeError("check "+c.name, err)
 	default:
 		r, err := openBody(&rec, recordCheck)
 		if err != nil {
-			return unproved, fmt.Errorf("check %s: %w", c.name, err)
+			return proofNone, fmt.Errorf("check %s: %w", c.name, err)
 		}
 		field, value, ok := r.next()
 		if !ok || field != fieldCheck || r.rest != "" {
-			return unproved, fmt.Errorf("check %s: %w", c.name, corrupt(&rec, "fields"))
+			return proofNone, fmt.Errorf("check %s: %w", c.name, corrupt(&rec, "fields"))
 		}
-		if state = wrong; value == c.value { // no secret: both are in the store, or would be
-			state = right
+		if state = proofWrong; value == c.value { // no secret: both are in the store, or would be
+			state = proofRight
 		}
 	}
 	m.proofs.set(c.ref, func(p *proof) { p.state, p.at = state, now.mono })
-	if state == wrong {
+	if state == proofWrong {
 		m.problem(c.name, c.err)
 	} else {
 		m.problem(c.name, nil)
@@ -149,7 +151,7 @@ func (m *Manager) compare(ctx context.Context, c configured) (proofState, error)
 // vouch makes sure that a secret is the one that all use, before something is made with
 // it: the first one whose check value is written is.
 func (m *Manager) vouch(ctx context.Context, c configured) error {
-	if p := m.proofs.get(c.ref); p.state == right {
+	if p := m.proofs.get(c.ref); p.state == proofRight {
 		return nil
 	}
 	return retry(ctx, func(bool) error {
@@ -157,9 +159,9 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		switch {
 		case err != nil:
 			return err
-		case state == right:
+		case state == proofRight:
 			return nil
-		case state == wrong:
+		case state == proofWrong:
 			return c.err
 		}
 		rec := backend.Record{ID: c.ref, Kind: recordCheck, Created: millis(m.now())}
@@ -198,7 +200,7 @@ func (m *Manager) matched(pepper string) {
 // is older than these are.
 func (m *Manager) doubt(ctx context.Context, c configured, needed bool) error {
 	p := m.proofs.get(c.ref)
-	if p.state == unproved || p.state != right && m.clock.now().age(p.at) >= checkAgain {
+	if p.state == proofNone || p.state != proofRight && m.clock.now().age(p.at) >= checkAgain {
 		state, err := m.compare(ctx, c)
 		if err != nil {
 			if p.matched && isOutage(err) {
@@ -209,9 +211,9 @@ func (m *Manager) doubt(ctx context.Context, c configured, needed bool) error {
 		p.state = state
 	}
 	switch {
-	case p.state == wrong:
+	case p.state == proofWrong:
 		return c.err
-	case p.state == absent && needed && !p.matched:
+	case p.state == proofAbsent && needed && !p.matched:
 		return fmt.Errorf("%w: nothing tells yet whether %s is the one in use", ErrPepper, c.name)
 	}
 	return nil
@@ -248,10 +250,13 @@ func (m *Manager) problem(name string, err error) {
 	p := &m.problems
 	p.mu.Lock()
 	_, known := p.all[name]
-	known = known || len(p.all) >= maxProblems
-	if err == nil {
+	// Records that cannot be read may be many; whatever else is wrong is told beside them.
+	full := !known && len(p.all) >= maxProblems && strings.HasPrefix(name, recordProblem)
+	known = known || full
+	switch {
+	case err == nil:
 		delete(p.all, name)
-	} else if !known {
+	case !full:
 		if p.all == nil {
 			p.all = make(map[string]error)
 		}
@@ -285,7 +290,8 @@ func (p *problems) list() []error {
 // nothing was made yet has no check value and is taken for right.
 //
 // It may be called at any time, by a readiness probe, say: it costs a read for each
-// secret, and two.
+// secret, one of the token keys, one of the fleet's record, and one of the store's clock
+// where it has one.
 func (m *Manager) Check(ctx context.Context) error {
 	if m.closed.Load() {
 		return ErrClosed

@@ -444,12 +444,103 @@ func TestTimesBeyondTheCalendar(t *testing.T) {
 	}
 	_, err := m.List(t.Context(), fob.Query{ExpiringWithin: math.MaxInt64})
 	require.NoError(t, err)
-	patient, err := fob.New(memory.New(), fob.Config{Retention: math.MaxInt64, IdempotencyWindow: math.MaxInt64, UsageInterval: math.MaxInt64, SweepInterval: math.MaxInt64})
+	const century = 100 * 365 * 24 * time.Hour
+	patient, err := fob.New(memory.New(), fob.Config{Retention: century, IdempotencyWindow: century, UsageInterval: century / 10, SweepInterval: math.MaxInt64})
 	require.NoError(t, err)
 	defer patient.Close()
-	mustVerify(t, patient, func() string { text, _ := mustIssue(t, patient, fob.KeySpec{TTL: math.MaxInt64}); return text }())
-	for _, negative := range []fob.Config{{Retention: -1}, {IdempotencyWindow: -1}, {UsageInterval: -1}, {MaxStaleness: -1}, {StaleIfError: -1}} {
+	lasting, _ := mustIssue(t, patient, fob.KeySpec{TTL: math.MaxInt64, IdempotencyKey: "0123456789abcdef"})
+	mustVerify(t, patient, lasting)
+	for _, negative := range []fob.Config{{Retention: -1}, {IdempotencyWindow: -1}, {UsageInterval: -1}, {MaxStaleness: -1}, {StaleIfError: -1},
+		{Retention: math.MaxInt64}, {IdempotencyWindow: math.MaxInt64}, {UsageInterval: math.MaxInt64}, {MaxStaleness: math.MaxInt64}, {StaleIfError: math.MaxInt64}} {
 		_, err := fob.New(memory.New(), negative)
 		require.ErrorIs(t, err, fob.ErrInvalid)
 	}
+}
+
+// Keys of tokens that were fetched before a step are of an unknown age, and are fetched
+// again; a source that fails is no reason to go on with them.
+func TestKeysThatWereFetchedBeforeAStepOfTheClock(t *testing.T) {
+	clock := newClock()
+	issuer := newManager(t, nil, clocked(tokenConfig(protocol(fob.V4Public)), clock))
+	text := mustToken(t, issuer, fob.TokenSpec{}).Access.Reveal()
+	calls, fails := 0, error(nil)
+	v, err := fob.NewTokenVerifier(sourceFunc(func(ctx context.Context) ([]fob.TokenKey, error) {
+		calls++
+		if fails != nil {
+			return nil, fails
+		}
+		return issuer.TokenKeys(ctx)
+	}), fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"api"}, Clock: clock.Now, Leeway: 5 * time.Minute})
+	require.NoError(t, err)
+	verify := func() error { _, err := v.Verify(t.Context(), text); return err }
+	require.NoError(t, verify())
+	require.NoError(t, verify())
+	require.Equal(t, 1, calls)
+	clock.Add(-time.Minute)
+	require.NoError(t, verify())
+	require.Equal(t, 2, calls, "nobody knows how old they are")
+	fails = errors.New("down")
+	clock.Add(10 * time.Second)
+	require.NoError(t, verify(), "known and young")
+	clock.Add(-time.Minute)
+	mustBeUnsure(t, verify())
+}
+
+// sourceFunc is a function as a source of token keys.
+type sourceFunc func(context.Context) ([]fob.TokenKey, error)
+
+func (f sourceFunc) TokenKeys(ctx context.Context) ([]fob.TokenKey, error) { return f(ctx) }
+
+// A source that has no public key has failed: it is one of an issuer whose keys are
+// secrets, or not what it is taken for.
+func TestASourceWithoutAPublicKey(t *testing.T) {
+	clock := newClock()
+	issuer := newManager(t, nil, clocked(tokenConfig(protocol(fob.V4Public)), clock))
+	secrets := newManager(t, nil, clocked(tokenConfig(), clock))
+	text := mustToken(t, issuer, fob.TokenSpec{TTL: time.Hour}).Access.Reveal()
+	for name, none := range map[string]sourceFunc{
+		"nothing": func(context.Context) ([]fob.TokenKey, error) { return nil, nil },
+		"empty":   func(context.Context) ([]fob.TokenKey, error) { return []fob.TokenKey{}, nil },
+		"secrets": secrets.TokenKeys,
+	} {
+		source := issuer.TokenKeys
+		v, err := fob.NewTokenVerifier(sourceFunc(func(ctx context.Context) ([]fob.TokenKey, error) { return source(ctx) }),
+			fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"api"}, Clock: clock.Now})
+		require.NoError(t, err)
+		source = none
+		_, err = v.Verify(t.Context(), text)
+		mustBeUnsure(t, err)
+		source = issuer.TokenKeys
+		clock.Add(2 * time.Second) // it is asked once a second
+		_, err = v.Verify(t.Context(), text)
+		require.NoError(t, err, name)
+		source = none
+		clock.Add(time.Minute)
+		_, err = v.Verify(t.Context(), text)
+		require.NoError(t, err, "%s: what is known goes on", name)
+	}
+}
+
+// Records of the time before there were epochs of issuers, and tags of refresh secrets,
+// are read as what they said.
+func TestRecordsFromBefore(t *testing.T) {
+	clock, store := newClock(), memory.New()
+	defer store.Close()
+	m := fleetOn(t, store, clock, 0)
+	old := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	clock.Add(time.Minute)
+	fob.PutOldIssuerMark(t, m, store, clock.Now())
+	fob.MakeOldFamily(t, m, store, old.Token.Family())
+	other := fleetOn(t, store, clock, 0)
+	mustReject(t, other, old.Access.Reveal(), fob.ErrRevoked)
+	young := mustToken(t, other, fob.TokenSpec{}).Access.Reveal()
+	mustVerify(t, other, young)
+	_, err := other.Refresh(t.Context(), old.Refresh.Reveal())
+	require.ErrorIs(t, err, fob.ErrRevoked, "log in again")
+	_, err = other.Revoke(t.Context(), old.Token.Family(), "")
+	require.NoError(t, err)
+	_, err = other.RevokeTokens(t.Context(), time.Time{}, "")
+	require.NoError(t, err)
+	mustReject(t, other, young, fob.ErrRevoked)
+	mustVerify(t, other, mustToken(t, other, fob.TokenSpec{}).Access.Reveal())
 }

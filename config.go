@@ -70,7 +70,7 @@ type Config struct {
 
 	// UsageInterval is how often usage is written to the store: at most one
 	// write per key and interval, and at most one interval of usage is lost in a
-	// crash. Default 1 minute, at least 10 ms. More than that is written into the store
+	// crash. Default 1 minute, 10 ms to 10 years. More than that is written into the store
 	// before it is made use of, so that no process takes a key for quiet (see
 	// Rotation.QuietTime) that was used in this one.
 	UsageInterval time.Duration
@@ -80,10 +80,10 @@ type Config struct {
 	SweepInterval time.Duration
 	// Retention is how long the record of a revoked or expired key is kept: of an
 	// expired one for a day at least, since another process's clock may be behind.
-	// Default 90 days.
+	// Default 90 days, up to 100 years.
 	Retention time.Duration
 	// IdempotencyWindow is how long an idempotent IssueKey can be repeated.
-	// Default 24 hours.
+	// Default 24 hours, up to 100 years.
 	IdempotencyWindow time.Duration
 
 	// Observer receives events; nil means none, and a nil pointer or function in it is
@@ -156,6 +156,8 @@ const (
 	maxStaleIfError    = 24 * time.Hour
 	defaultUsage       = time.Minute
 	minUsage           = 10 * time.Millisecond
+	maxInterval        = 10 * 365 * 24 * time.Hour
+	maxRetention       = 100 * 365 * 24 * time.Hour // so that no sum of it and other times overflows
 	defaultSweep       = time.Minute
 	minSweep           = 10 * time.Millisecond
 	defaultRetention   = 90 * 24 * time.Hour
@@ -248,17 +250,17 @@ func (c Config) resolved() (Config, error) {
 	if c.StaleIfError < 0 || c.StaleIfError > maxStaleIfError {
 		problem("StaleIfError %v, want 0 to %v", c.StaleIfError, maxStaleIfError)
 	}
-	if c.UsageInterval < minUsage {
-		problem("UsageInterval %v, at least %v", c.UsageInterval, minUsage)
+	if c.UsageInterval < minUsage || c.UsageInterval > maxInterval {
+		problem("UsageInterval %v, want %v to %v", c.UsageInterval, minUsage, maxInterval)
 	}
 	if c.SweepInterval > 0 && c.SweepInterval < minSweep {
 		problem("SweepInterval %v, at least %v, or negative for none", c.SweepInterval, minSweep)
 	}
-	if c.Retention < 0 {
-		problem("Retention %v is negative", c.Retention)
+	if c.Retention < 0 || c.Retention > maxRetention {
+		problem("Retention %v, want 0 to %v", c.Retention, maxRetention)
 	}
-	if c.IdempotencyWindow < 0 {
-		problem("IdempotencyWindow %v is negative", c.IdempotencyWindow)
+	if c.IdempotencyWindow < 0 || c.IdempotencyWindow > maxRetention {
+		problem("IdempotencyWindow %v, want 0 to %v", c.IdempotencyWindow, maxRetention)
 	}
 	return c, errors.Join(problems...)
 }

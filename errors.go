@@ -99,8 +99,8 @@ var ErrScope = errors.New("fob: insufficient scope")
 var (
 	// ErrNotFound: no credential with this ID.
 	ErrNotFound = errors.New("fob: no such credential")
-	// ErrConflict: the credential changed meanwhile, or another rotation of it
-	// is running; nothing was changed by this call. Read again and decide.
+	// ErrConflict: the credential changed meanwhile; nothing was changed by this call.
+	// Read again and decide. ErrAlready and ErrContended are two cases of it.
 	ErrConflict = errors.New("fob: changed meanwhile")
 	// ErrAlready: what was asked for has been done before, by this caller or another
 	// one; nothing was changed by this call. It wraps ErrConflict.

@@ -3,9 +3,12 @@ package fob
 import (
 	"encoding/binary"
 	"reflect"
+	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/stretchr/testify/require"
 )
 
 // DecodeSealed puts body under a sound checksum, reads it as a key's record, and
@@ -34,3 +37,35 @@ func BreakNewest(m *Manager) { m.newest.off = true }
 
 // RecordFleet is the kind of the record that says how patient the fleet is.
 const RecordFleet = recordFleet
+
+// PutOldIssuerMark writes the mark of the Manager's issuer as it was before there were
+// epochs of issuers.
+func PutOldIssuerMark(t testing.TB, m *Manager, store backend.Store, before time.Time) {
+	rec := backend.Record{ID: m.issuerMark(), Kind: recordMark, Created: millis(before)}
+	w := newBody()
+	w.number(fieldBefore, uint64(millis(before)))
+	w.seal(&rec)
+	_, err := store.Put(t.Context(), rec, backend.IfAbsent())
+	require.NoError(t, err)
+}
+
+// MakeOldFamily rewrites the record of a family as one from before secrets had tags.
+func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
+	rec, err := store.Get(t.Context(), familyRecord(id))
+	require.NoError(t, err)
+	f, err := m.decodeFamily(&rec)
+	require.NoError(t, err)
+	payload, err := f.spec.payload()
+	require.NoError(t, err)
+	w := newBody()
+	w.text(fieldDigest, string(f.current.sum[:]))
+	w.number(fieldLifetime, uint64(f.ttl))
+	w.id(fieldTarget, f.id)
+	w.number(fieldIdleUntil, uint64(f.idleUntil))
+	w.number(fieldAnswerUntil, uint64(f.idleUntil))
+	w.text(fieldUsed, "12345678")
+	w.text(fieldClaims, string(payload))
+	w.seal(&rec)
+	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+	require.NoError(t, err)
+}

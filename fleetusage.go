@@ -17,12 +17,7 @@ import (
 //
 // The record is renewed by who needs it and is purged when nobody does any more, so that
 // nobody has to take it back.
-const (
-	fleetUsage = defaultUsage
-	// usageSpare is how long the record outlives its last renewal, besides two intervals:
-	// as far as the clock of whoever purges it may be ahead.
-	usageSpare = 24 * time.Hour
-)
+const fleetUsage = defaultUsage
 
 func fleetUsageRecord() recordID { return namedRecord(recordFleet, "usage interval") }
 
@@ -41,15 +36,15 @@ func (m *Manager) readFleetUsage(ctx context.Context) (time.Duration, backend.Re
 		return 0, rec, err
 	}
 	field, v, ok := r.next()
-	if interval := time.Duration(r.millis(v)) * time.Millisecond; ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
+	if interval := millisOf(r.millis(v)); ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
 		return max(interval, fleetUsage), rec, nil
 	}
 	return 0, rec, corrupt(&rec, "usage interval")
 }
 
 // joinUsage sees to it that the fleet knows of this Manager's UsageInterval, if that is
-// above fleetUsage. Who needs a smaller one than stands there takes its place when the
-// one who needed it has not renewed it.
+// above fleetUsage. The largest stands there until its process has not renewed it for so
+// long that the record is due; then a process with a smaller one writes its own.
 func (m *Manager) joinUsage(ctx context.Context) error {
 	want := m.cfg.UsageInterval
 	if want <= fleetUsage {
@@ -61,7 +56,7 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 			return err
 		}
 		now := millis(m.now())
-		if have >= want && rec.PurgeAt-now > (want+usageSpare).Milliseconds() {
+		if have >= want && rec.PurgeAt-now > (want+purgeMargin-maxSkew).Milliseconds() {
 			return nil
 		}
 		cond := backend.IfAbsent()
@@ -70,9 +65,10 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		} else {
 			rec = backend.Record{ID: fleetUsageRecord(), Kind: recordFleet, Created: now}
 		}
-		rec.PurgeAt = now + (2*want + usageSpare).Milliseconds()
+		// Two intervals, and as far as the clock of whoever purges may be ahead.
+		rec.PurgeAt = now + (2*want + purgeMargin).Milliseconds()
 		w := newBody()
-		w.number(fieldUsageInterval, uint64((want + time.Millisecond - 1).Milliseconds())) // rounded up
+		w.number(fieldUsageInterval, roundedUp(want))
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
 		if errors.Is(err, ErrNotFound) {

@@ -47,6 +47,12 @@ func (k *mark) endsToken(stamp uint64, issuedAt int64) bool {
 	return k.before == forever || stamp < k.ends || stamp < k.epoch && issuedAt < k.before
 }
 
+// join returns a mark that says what either does.
+func (k mark) join(o mark) mark {
+	k.epoch, k.ends, k.before = max(k.epoch, o.epoch), max(k.ends, o.ends), max(k.before, o.before)
+	return k
+}
+
 // covers reports whether k says all that o does.
 func (k *mark) covers(o *mark) bool {
 	return k.epoch >= o.epoch && k.ends >= o.ends && k.before >= o.before
@@ -68,8 +74,13 @@ func (s *marks) raise(id recordID, to mark) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.all[id]; ok && old.bad == nil && old.covers(&to) {
+	old, ok := s.all[id]
+	switch {
+	case !ok || old.bad != nil:
+	case old.covers(&to):
 		return false
+	default:
+		to = to.join(old) // what either says is revoked stays so
 	}
 	if s.all == nil {
 		s.all = make(map[recordID]mark)
@@ -96,7 +107,10 @@ func (m *Manager) unreadable(id recordID, err error) mark {
 	return bad
 }
 
-func nameOfMark(id recordID) string { return fmt.Sprintf("record %x", id) }
+// recordProblem begins the names of problems that are about one record.
+const recordProblem = "record "
+
+func nameOfMark(id recordID) string { return fmt.Sprintf(recordProblem+"%x", id) }
 
 // spoil replaces what is known of a mark by what says that it cannot be read.
 func (s *marks) spoil(id recordID, bad mark) {
@@ -108,10 +122,14 @@ func (s *marks) spoil(id recordID, bad mark) {
 	s.all[id] = bad
 }
 
-func (s *marks) drop(id recordID) {
+// drop forgets a mark that was purged, if it is still what it was before that was found:
+// this Manager may have written it anew.
+func (s *marks) drop(id recordID, was mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, id)
+	if s.all[id] == was {
+		delete(s.all, id)
+	}
 }
 
 // isMark reports whether an ID is that of a record that marks hold: the first
@@ -147,6 +165,9 @@ func decodeMark(rec *backend.Record) (mark, error) {
 		default:
 			r.bad = true
 		}
+	}
+	if out.epoch == 0 && out.before != 0 && out.before != forever {
+		out.epoch = 1 // written before there were epochs: what has no stamp is older than that
 	}
 	if r.bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == forever) != (out.epoch == 0) {
 		return mark{}, corrupt(rec, "fields")
@@ -305,7 +326,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			m.problem(nameOfMark(id), nil)
 		}
 		if read.bad == nil && !read.covers(&own) {
-			all[id] = own
+			all[id] = own.join(read)
 		}
 	}
 	s.all = all
@@ -321,7 +342,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		ids[i] = c.ID
 		if isMark(c.ID) {
 			live := m.live(m.moment())
-			wasBad := m.marks.get(c.ID).bad != nil
+			was := m.marks.get(c.ID)
 			to, created, err := m.readMarkRecord(ctx, c.ID)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
@@ -331,14 +352,14 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			} else {
 				m.sawWritten(created, now)
 			}
-			if err == nil && wasBad {
+			if err == nil && was.bad != nil {
 				m.problem(nameOfMark(c.ID), nil)
 			}
 			switch {
 			case err != nil:
 				m.marks.spoil(c.ID, m.unreadable(c.ID, err))
 			case to == (mark{}):
-				m.marks.drop(c.ID) // purged: what it ended has expired
+				m.marks.drop(c.ID, was) // purged: what it ended has expired
 			default:
 				m.marks.raise(c.ID, to)
 			}

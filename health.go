@@ -28,13 +28,15 @@ type Health struct {
 	// Staleness is how old an answer given now may be: MaxStaleness, or less until the
 	// other processes know that it is more than theirs (see FleetStaleness).
 	Staleness time.Duration
-	// Skew is by how much another clock was lately seen to be ahead of this process's,
-	// or behind if it is negative: that of the store, where it has one, or of a process
-	// that revoked something. Zero where no difference was seen in the last hour. Beyond
-	// 12 hours, nothing is purged here (ErrSkew).
+	// Skew is the difference to another clock: positive where the other one is ahead,
+	// negative where it is behind. It is the clock of the store, where it has one and was
+	// asked in the last hour, else the largest difference to a process that revoked
+	// something in that time. Zero where none was seen. Beyond 12 hours nothing is purged
+	// here (ErrSkew).
 	Skew time.Duration
 	// Problems are what stays wrong until somebody mends it: a secret in Config that is
-	// not the one in use (ErrPepper, ErrSealKey), records that cannot be read and are
+	// not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
+	// hours (ErrSkew), records that cannot be read and are
 	// needed for what is not in memory (ErrCorrupt). What depends on them is answered
 	// with "could not check"; all else goes on. See Manager.Check.
 	Problems []error

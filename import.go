@@ -107,7 +107,7 @@ type importing struct {
 }
 
 // waitsFor is how often a call finds that another one is at the same work, before it
-// takes the work over: a second or so.
+// takes the work over: half a second to a second.
 const waitsFor = 24
 
 // errTakenOver is why a call waits.
@@ -157,10 +157,40 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		}
 	}
 	place.pending, i.finished = false, true
-	if _, err := m.replace(ctx, place.record(), backend.IfVersion(version)); err != nil {
-		return raced(err)
-	}
-	return nil
+	return raced(i.finish(ctx, place.record(), version))
+}
+
+// finish is step 3. It is not replace: what stands there after an unknown outcome may be
+// what another call has finished with, and looks the same.
+func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64) error {
+	m, cond := i.m, backend.IfVersion(claim)
+	return retry(ctx, func(unsure bool) error {
+		if unsure {
+			led, err := m.readAlias(ctx, rec.ID)
+			switch {
+			case err != nil:
+				return err
+			case led.rec.Version == claim: // surely not applied
+			case led.pending:
+				return errTakenOver
+			case !i.mine(ctx):
+				return fmt.Errorf("%w: imported already", ErrAlready)
+			default:
+				cond = led.cond
+			}
+		}
+		_, err := m.store.Put(ctx, rec, cond)
+		if err == nil || errors.Is(err, backend.ErrIndeterminate) {
+			m.forget(rec.ID)
+		}
+		if errors.Is(err, backend.ErrIndeterminate) {
+			return again(storeError("write", err))
+		}
+		if err != nil {
+			return storeError("write", err)
+		}
+		return nil
+	})
 }
 
 // putDigest stores in the key what it is recognised by.

@@ -321,10 +321,11 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		if err != nil {
 			return err
 		}
+		kept := m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
 		keys := make([]ringKey, 0, len(r.keys)+1)
 		for _, k := range r.keys {
 			if k.retireAt == 0 {
-				k.retireAt = next.activeAt + (m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew).Milliseconds()
+				k.retireAt = next.activeAt + kept.Milliseconds()
 			}
 			if now < k.retireAt {
 				keys = append(keys, k)
@@ -363,8 +364,8 @@ func (m *Manager) replaceRing(ctx context.Context, old *ring, keys []ringKey) er
 	if err := m.writeRing(ctx, keys, backend.IfVersion(old.version), rec.Created); err != nil {
 		return err
 	}
-	_, err = m.loadRing(ctx)
-	return err
+	_, _ = m.loadRing(ctx) // it is written; whoever cannot read it now does so before it is used
+	return nil
 }
 
 // TokenKeys returns the keys of the ring, oldest first: the one in use, those

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 )
 
 // newest keeps those who are told an older state of a record from coming after those
@@ -93,7 +94,9 @@ func (g *generations) drop(id backend.ID) {
 
 // pins are the records that a load reads.
 type pins struct {
-	ids  [12]backend.ID
+	// A load reads two records for each key of a locator and for each other form of it, at
+	// the most, and a subject.
+	ids  [2*maxSharing + 8]backend.ID
 	n    int
 	many bool // more than have a place: then nothing is kept
 	// own is the record whose version an entry of the cache under its ID itself tells.
@@ -130,7 +133,7 @@ func (n *newest) release(p *pins) (differs bool) {
 		differs = n.unpin(p, id) || differs
 	}
 	if p.many && p.n > 0 {
-		n.forget(p.ids[0])
+		n.clear() // nobody knows what depends on those that have no place
 	}
 	*p = pins{}
 	return differs
@@ -152,7 +155,9 @@ func (n *newest) unpin(p *pins, id backend.ID) (differs bool) {
 	case p.kept && id != p.own:
 		gone = s.kept.put(id, noted.version)
 	case p.absent:
-		gone = s.absent.put(id, noted.version)
+		for id := range s.absent.put(id, noted.version) {
+			n.answers.absent.Invalidate(cache.Ref(id)) // nothing else depends on it, and a stripe is shared by many
+		}
 	}
 	if len(gone) > 0 { // what is no longer noted must have nothing that depends on it
 		ids := make([]backend.ID, 0, len(gone))

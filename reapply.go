@@ -54,9 +54,7 @@ func (r *recent) note(now moment, made recentRevocation) {
 	// What is revoked over and over is still one: the one that ends the most.
 	if i := slices.IndexFunc(*list, func(old recentRevocation) bool { return old.again(&made) }); i >= 0 {
 		old := (*list)[i]
-		made.issuer.epoch = max(made.issuer.epoch, old.issuer.epoch)
-		made.issuer.ends = max(made.issuer.ends, old.issuer.ends)
-		made.issuer.before = max(made.issuer.before, old.issuer.before)
+		made.issuer = made.issuer.join(old.issuer)
 		if old.rev.Epoch > made.rev.Epoch {
 			made.rev = old.rev
 		}

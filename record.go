@@ -90,8 +90,8 @@ const (
 	fieldRing
 	fieldRingSum
 	fieldIdleUntil
-	_ // was until when a refresh is answered again
-	_ // was the digests of used refresh secrets
+	fieldAnswerUntil // of families from before there were tags: until when a refresh is answered again
+	fieldUsed        // of the same: the digests of used secrets
 	fieldClaims
 	fieldEnded
 	fieldKeptUntil

@@ -29,6 +29,7 @@ type family struct {
 	answer                 string // the access token given last, sealed under the current secret
 	ended                  bool
 	reason                 RevokeReason
+	stamp                  uint64 // the issuer's epoch as familyKey has read it; not stored
 }
 
 func familyRecord(id ID) recordID { return namedRecord(recordFamily, string(id[:])) }
@@ -104,9 +105,10 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	}
 	block := keytext.Block(presented)
 	id, digest := ID(block[1:1+keytext.IDLen]), refreshDigest(presented)
+	began := m.now() // when it was presented counts, however late the store answers
 	var issued Issued
 	err := retry(ctx, func(bool) (err error) {
-		issued, err = m.refresh(ctx, id, presented, digest)
+		issued, err = m.refresh(ctx, id, presented, digest, began)
 		return raced(err)
 	})
 	if err != nil {
@@ -115,7 +117,7 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	return issued, nil
 }
 
-func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest Digest) (Issued, error) {
+func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest Digest, began time.Time) (Issued, error) {
 	rec, err := m.store.Get(ctx, familyRecord(id))
 	if err != nil {
 		return Issued{}, checkError(err)
@@ -133,7 +135,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	case f.ended:
 		return Issued{}, m.familyEnded(ctx, id)
 	}
-	if at := f.linkOf(digest, millis(now)); at >= 0 {
+	if at := f.linkOf(digest, millis(began)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
@@ -165,6 +167,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		if err != nil {
 			return nil, checkError(err)
 		}
+		f.stamp = found.epoch // the issuer's comes last
 		if found.endsToken(f.spec.issuerEpoch, f.begun) {
 			return nil, ErrRevoked
 		}
@@ -177,7 +180,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		return nil, ErrRevoked
 	}
 	if f.spec.parent.IsZero() {
-		return nil, nil //nolint:nilnil // it has none, and that is no error
+		return nil, nil // it has none
 	}
 	k, err := m.readKey(ctx, f.spec.parent)
 	if errors.Is(err, ErrNotFound) {
@@ -220,6 +223,10 @@ func (m *Manager) advance(ctx context.Context, f *family, rec *backend.Record, p
 	issued, err := m.sealRefreshed(ctx, &t, k, now)
 	if err != nil {
 		return Issued{}, err
+	}
+	if issued.Token.issuerEpoch != f.stamp {
+		// RevokeTokens came between: what was looked at is no longer so.
+		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
 	next, random := f.drawSecret()
 	f.idleUntil = max(millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
@@ -300,7 +307,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(ctx, now), f.ends+purgeMargin.Milliseconds())
+		end := max(m.markEnd(m.longestTTL(ctx), now), f.ends+purgeMargin.Milliseconds())
 		marked, err := m.putMark(ctx, markOf("family", id), end, reason)
 		if err != nil {
 			return err
@@ -381,6 +388,7 @@ func (m *Manager) decodeFamily(rec *backend.Record) (*family, error) {
 		case fieldEnded:
 			f.ended = true
 			r.bad = r.bad || v != "\x01"
+		case fieldAnswerUntil, fieldUsed:
 		case fieldTagKey:
 			f.tagKey = v
 		case fieldLinks:
@@ -390,7 +398,12 @@ func (m *Manager) decodeFamily(rec *backend.Record) (*family, error) {
 			r.bad = true
 		}
 	}
-	if r.bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || len(f.tagKey) != tagKeyLen || familyRecord(f.id) != rec.ID {
+	if f.tagKey == "" {
+		f.ended = true // from before secrets had tags: nobody could tell which of them was used
+	} else {
+		r.bad = r.bad || len(f.tagKey) != tagKeyLen
+	}
+	if r.bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || familyRecord(f.id) != rec.ID {
 		return nil, corrupt(rec, "fields")
 	}
 	if f.spec, err = decodeToken([]byte(payload), ""); err != nil || f.spec.family != f.id {

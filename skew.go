@@ -41,6 +41,13 @@ func (s *skew) note(d time.Duration, now moment) {
 	}
 }
 
+// set is note for a clock that was asked: what was seen before is over.
+func (s *skew) set(d time.Duration, now moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.by, s.seen = d, max(1, now.mono)
+}
+
 func (s *skew) get(now moment) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,9 +92,9 @@ func (m *Manager) checkSkew(ctx context.Context) error {
 		case err != nil:
 			return storeError("fob: read the store's clock", err)
 		case millis(at) > after.ms:
-			m.skew.note(millisOf(millis(at)-after.ms), after)
+			m.skew.set(millisOf(millis(at)-after.ms), after)
 		default: // while it was asked, this clock went from before to after
-			m.skew.note(-millisOf(max(0, before.ms-millis(at))), after)
+			m.skew.set(-millisOf(max(0, before.ms-millis(at))), after)
 		}
 	}
 	return m.skewProblem()
@@ -98,7 +105,7 @@ func (m *Manager) checkSkew(ctx context.Context) error {
 func (m *Manager) skewProblem() (err error) {
 	defer func() { m.problem("clock", err) }()
 	if by := m.skew.get(m.clock.now()); by.Abs() > maxSkew {
-		return fmt.Errorf("%w: another clock was seen %v ahead, at most %v are allowed", ErrSkew, by, maxSkew)
+		return fmt.Errorf("%w: another clock differs by %v (negative: it is behind), at most %v are allowed", ErrSkew, by, maxSkew)
 	}
 	return nil
 }

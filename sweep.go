@@ -174,7 +174,7 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 	if err != nil {
 		return false, err
 	}
-	least := max(time.Duration(old.quiet)*time.Millisecond, 2*interval, 2*m.cfg.UsageInterval)
+	least := max(millisOf(old.quiet), 2*interval, 2*m.cfg.UsageInterval)
 	last := usage[0].LastUsedAt
 	if issued := successor.IssuedAt(); last.Before(issued) {
 		last = issued

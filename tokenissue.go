@@ -137,7 +137,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, err
 	}
 	if key == nil {
-		return nil, ErrTokenKey
+		return nil, fmt.Errorf("fob: refresh: %w", unclassified(ErrTokenKey)) // the secret is good
 	}
 	payload, err := key.opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {
@@ -210,7 +210,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 				next.ends = next.epoch
 			}
 		}
-		next.epoch, next.ends, next.before = max(next.epoch, old.epoch), max(next.ends, old.ends), max(next.before, old.before)
+		next = next.join(old)
 		next.encode(&rec)
 		made = next
 		if _, err := m.replace(backend.Urgent(ctx), rec, cond); err != nil {
@@ -226,16 +226,11 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reason RevokeReason) (already bool, err error) {
 	to := mark{before: forever, reason: reason}
 	err = retry(ctx, func(bool) error {
-		found, err := m.store.Get(ctx, ref)
-		switch {
-		case errors.Is(err, backend.ErrNotFound):
-		case err != nil:
+		old, err := m.readMark(ctx, ref)
+		if err != nil {
 			return storeError("read", err)
-		default:
-			old, err := decodeMark(&found)
-			if err != nil {
-				return err
-			}
+		}
+		if old != (mark{}) {
 			m.learn(ref, old)
 			already = true
 			return nil
@@ -259,14 +254,15 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return family, err
 	}
-	drawn := keytext.IDTime(id)
-	if now.Sub(drawn) > m.longestTTL(ctx)+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
+	drawn, longest := keytext.IDTime(id), m.longestTTL(ctx)
+	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
 		return false, ErrNotFound
 	}
-	return m.putMark(ctx, markOf("token", id), m.markEnd(ctx, now), reason)
+	return m.putMark(ctx, markOf("token", id), m.markEnd(longest, now), reason)
 }
 
-// markEnd is when everything that a mark of now ends has expired by every clock.
-func (m *Manager) markEnd(ctx context.Context, now time.Time) int64 {
-	return millis(now.Add(m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + purgeMargin))
+// markEnd is when everything that a mark of now ends has expired by every clock, if no
+// token lives longer than longest.
+func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
+	return millis(now.Add(longest + 2*m.cfg.Tokens.late() + purgeMargin))
 }

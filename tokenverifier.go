@@ -123,8 +123,9 @@ var (
 // it has, for up to an hour, while source fails. It starts no goroutine: one caller at
 // a time fetches keys that are 15 s old, and waits for them for 250 ms at most (up to
 // 8 s where source failed several times, which is asked once a minute then); all others
-// go on with the keys that are known. What names a key that is not known while source
-// fails could not be checked: that is no rejection. A config that cannot work is
+// go on with the keys that are known. A source that returns no public key counts as one that
+// fails. A token that names an unknown key while source fails could not be checked, which
+// is no rejection. A config that cannot work is
 // ErrInvalid.
 func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
 	if missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
@@ -217,9 +218,11 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 	}
 	// Anybody can name a key that does not exist: that costs the source no more than a
 	// call a second, whatever it answers.
-	if rests := now.age(v.fetched) < int64(refetchUnknown); !rests || !good && v.err == nil {
+	asked := now.age(v.fetched) < int64(refetchUnknown)
+	never := !good && v.err == nil // no keys, and no failure: it was not asked yet, or long ago
+	if !asked || never {
 		was := v.fetched
-		v.fetch(ctx)
+		v.fetchFor(ctx)
 		if err := ctx.Err(); err != nil && v.err != nil {
 			if !good {
 				v.fetched, v.err = was, nil // the next one has more time perhaps
@@ -249,9 +252,22 @@ func (v *TokenVerifier) refetch(ctx context.Context) {
 	if v.clock.now().mono < v.nextTry.Load() {
 		return // somebody was faster
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(fetchWait<<min(v.failed, 8), fetchWaitMax))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(fetchWait<<min(v.failed, 8), fetchWaitMax))
 	defer cancel()
 	v.fetch(ctx)
+}
+
+// fetchFor is fetch within the caller's deadline. That the caller hangs up ends nothing:
+// whoever could end a fetch by that could keep new keys from everybody.
+func (v *TokenVerifier) fetchFor(ctx context.Context) {
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchWaitMax)
+	defer cancel()
+	if deadline, ok := ctx.Deadline(); ok {
+		var end context.CancelFunc
+		within, end = context.WithDeadline(within, deadline)
+		defer end()
+	}
+	v.fetch(within)
 }
 
 // fetch fetches the keys, and notes what came of it, for whoever has loading.

@@ -2,6 +2,7 @@ package fob_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
 	"github.com/stretchr/testify/require"
 )
 
@@ -304,5 +306,33 @@ func TestARefusedRefreshEndsTheAccessTokensHere(t *testing.T) {
 			require.ErrorIs(t, err, fob.ErrRevoked)
 			mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
 		})
+	}
+}
+
+// A text with a locator that eight keys share reads more records than any other.
+func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
+	for nth := range 8 {
+		inner := memory.New()
+		defer inner.Close()
+		fault := backendtest.NewFault(inner)
+		m := newManager(t, bare{fault}, fob.Config{Foreign: located()})
+		text := func(n int) string { return fmt.Sprintf("ab12cd.secret-number-%d", n) }
+		var key *fob.Key
+		for n := range nth + 1 {
+			var err error
+			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint("s", n)}, fob.ForeignKey{Secret: text(n), Locator: "ab12cd"})
+			require.NoError(t, err)
+		}
+		for range 3 {
+			mustVerify(t, m, text(nth))
+		}
+		// The change is applied, and its acknowledgement on its way.
+		fault.InjectOnce(backendtest.OpPut, backendtest.Injection{After: func() {
+			told, err := m.Get(t.Context(), key.ID())
+			require.NoError(t, err)
+			require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+			mustReject(t, m, text(nth), fob.ErrDisabled)
+		}})
+		require.NoError(t, m.Disable(t.Context(), key.ID()), nth)
 	}
 }

@@ -72,7 +72,8 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 // store during the call. A change that another process has made, and that returned
 // there, is seen; a store that does not answer is an error, whatever Config says.
 // What it costs is reads of the store, for the routes that move money: two for a key,
-// up to five for an imported one, and three to six for a token (of what ends it, its
+// three to five for an imported one (two more for each other key that has its locator),
+// and three to six for a token (of what ends it, its
 // family, its subject and its issuer, and of the key that it was exchanged for and the
 // subject of that), besides those of token keys that are not known yet.
 func (m *Manager) Fresh() Verifier {

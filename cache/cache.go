@@ -116,7 +116,7 @@ type table[V any] struct {
 type entry[V any] struct {
 	key     Key
 	next    atomic.Pointer[entry[V]]
-	checked atomic.Uint64 // no Ref of this entry had changed when seq was this; at 0 none had at all
+	checked atomic.Uint64 // no Ref of this entry had changed when seq was this; 0 in a new entry: when seq was 0 nothing had changed yet
 	until   int64
 	value   V           // aligned to 8 bytes on every platform, for its atomic numbers
 	used    atomic.Bool // since the order last looked

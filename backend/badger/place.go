@@ -61,7 +61,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		news:  make(chan struct{}),
 	}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))
 	}
 	s.done.Go(s.write)
 	s.done.Go(s.upkeep)

@@ -11,8 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-
 func TestProtocols(t *testing.T) {
 	for p, want := range map[paseto.Protocol]struct {
 		name    string

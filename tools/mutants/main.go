@@ -7,8 +7,9 @@
 //	go run ./tools/mutants ./cache .=verify.go,revoke.go      these packages and files
 //	go run ./tools/mutants -sample 20                        every twentieth, always the same
 //
-// It prints each survivor, and fails if of one package fewer than -least percent
-// were noticed; of a sample, which has few of each, if of all together. Only the package's own tests are run, as with -short. A test that
+// It prints each survivor. It fails if fewer than -least percent were noticed: of one
+// package, or of all together where -sample leaves few of each. Only the package's own
+// tests run, with -short. A test that
 // does not end, or that fails for want of memory, has noticed. What changes nothing
 // that could be observed stands in equivalent.txt with the reason, and counts
 // neither way.
@@ -36,7 +37,7 @@ import (
 // deciding is what decides about credentials.
 var deciding = []string{
 	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/legacyhash", "./cache", "./httpauth",
-	".=verify.go,answers.go,tokenverify.go,tokenverifier.go,foreign.go,revoke.go,refresh.go,rotate.go,tokenissue.go,grant.go,credential.go,key.go",
+	".=verify.go,answers.go,tokenverify.go,tokenverifier.go,foreign.go,revoke.go,refresh.go,rotate.go,tokenissue.go,grant.go,credential.go,key.go,derived.go,refreshsecret.go,newest.go,collapse.go,follow.go,ring.go,import.go,alias.go,check.go",
 }
 
 // verdict is what became of a mutant.
