@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,7 +151,16 @@ func TestTheMarksOfAnIssuerAreJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer store.Close()
-		feed, failover := failingOver(store)
+		var lost, reset atomic.Bool // changes are not told, until the feed says that history was lost
+		feed := &feedStore{store, func(ctx context.Context, from backend.Token, inner backend.Watcher, fn func(backend.Batch) error) error {
+			return inner.Watch(ctx, from, func(b backend.Batch) error {
+				if lost.Load() {
+					b.Changes = nil
+				}
+				b.Reset = b.Reset || reset.Swap(false)
+				return fn(b)
+			})
+		}}
 		m := newManager(t, feed, tokenConfig())
 		defer m.Close()
 		mustToken(t, m, fob.TokenSpec{}) // the token keys are there
@@ -164,12 +174,13 @@ func TestTheMarksOfAnIssuerAreJoined(t *testing.T) {
 		pass(time.Second)
 		between := mustToken(t, m, fob.TokenSpec{TTL: time.Hour})
 		pass(time.Minute)
+		lost.Store(true)
 		before.restore(t, store)
 		third := newManager(t, store, tokenConfig())
 		_, err = third.RevokeTokens(t.Context(), time.Now(), "")
 		require.NoError(t, err)
 		require.NoError(t, third.Close())
-		failover.Store(true)
+		reset.Store(true)
 		pass(3 * time.Second)
 		mustReject(t, m, between.Access.Reveal(), fob.ErrRevoked)
 	})
