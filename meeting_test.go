@@ -96,7 +96,7 @@ func TestWhoHangsUpKeepsNoKeysFromOthers(t *testing.T) {
 // them comes.
 func TestAFloodOfUnknownKeysForgetsNothingGood(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
-	m := newManager(t, fault, fob.Config{CacheEntries: 2000, MaxStaleness: time.Hour})
+	m := newManager(t, bare{fault}, fob.Config{CacheEntries: 2000, MaxStaleness: time.Hour})
 	var good []string
 	for i := range 200 {
 		text, _ := mustIssue(t, m, fob.KeySpec{Subject: fmt.Sprint(i)})

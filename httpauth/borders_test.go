@@ -92,7 +92,7 @@ func TestWhatAKeyHeaderMayHold(t *testing.T) {
 func TestWhatABearerCredentialMayBe(t *testing.T) {
 	d := newDoor(t, httpauth.Options{})
 	for _, text := range []string{
-		"0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz", "-", ".", "_", "~", "+", "/", "a=", "a==", "-._~+/==",
+		"0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz", "-", ".", "_", "~", "+", "/", "a=", "a==", "-._~+/==", "=", "==",
 		"0", "9", "A", "Z", "a", "z", strings.Repeat("a", 8192),
 	} {
 		for _, scheme := range []string{"Bearer ", "bearer ", "BEARER    "} {
@@ -102,7 +102,7 @@ func TestWhatABearerCredentialMayBe(t *testing.T) {
 			require.Empty(t, w.Header().Get("Cache-Control"), "RFC 9111 knows what Authorization is for")
 		}
 	}
-	for _, text := range []string{"", "=", "==", "a b", "a\x00", "a\n", "\x7f", "é", "a\tb", strings.Repeat("a", 8193)} {
+	for _, text := range []string{"", "a b", "a\x00", "a\n", "\x7f", "é", "a\tb", strings.Repeat("a", 8193)} {
 		w := d.ask(http.Header{"Authorization": {"Bearer " + text}})
 		require.Equal(t, 400, w.Code, "%q", text[:min(len(text), 10)])
 		require.Empty(t, d.given)
@@ -355,7 +355,7 @@ func TestWhatIsNoListOfKeys(t *testing.T) {
 		"a type of another case":  {200, "Application/JSON;charset=utf-8", list(1000), "", 1},
 		"another name":            {200, "application/json", strings.Replace(list(1000), keys[0].ID, keys[1].ID, 1), "", -1},
 		"a key of half its size":  {200, "application/json", strings.Replace(list(1000), keys[0].Public, keys[0].Public[:30], 1), "", -1},
-		"a version of the future": {200, "application/json", strings.Replace(list(1000), "k4.public.", "k6.public.", 1), "", 0},
+		"a version of the future": {200, "application/json", strings.Replace(list(1000), "k4.public.", "k6.public.", 1), "", -1},
 		"no JSON at all":          {200, "application/json", "keys", "", -1},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

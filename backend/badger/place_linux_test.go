@@ -26,7 +26,7 @@ func asNobody(t *testing.T, dir string, env ...string) string {
 	t.Helper()
 	binary, err := os.ReadFile(os.Args[0])
 	require.NoError(t, err)
-	place := openTo(t, t.TempDir())
+	place := openTo(t)
 	program := filepath.Join(place, "test")
 	require.NoError(t, os.WriteFile(program, binary, 0o755))
 	cmd := child(dir, append(env, childOpens+"=1")...)
@@ -37,11 +37,26 @@ func asNobody(t *testing.T, dir string, env ...string) string {
 	return string(out)
 }
 
-// openTo lets everybody look into a directory of the test.
-func openTo(t *testing.T, dir string) string {
+// openTo makes a directory of the test that everybody can look into, also where that of
+// all temporary files is closed to others.
+func openTo(t *testing.T) string {
 	t.Helper()
-	require.NoError(t, os.Chmod(dir, 0o755))
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	dir := t.TempDir()
+	for _, made := range []string{dir, filepath.Dir(dir)} {
+		require.NoError(t, os.Chmod(made, 0o755))
+	}
+	for at := filepath.Dir(dir); at != "/"; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		require.NoError(t, err)
+		if info.Mode()&0o001 != 0 {
+			continue
+		}
+		dir, err = os.MkdirTemp("/var/tmp", "fob-test-")
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+		require.NoError(t, os.Chmod(dir, 0o755))
+		break
+	}
 	return dir
 }
 
@@ -123,7 +138,7 @@ func TestWhatIsWrongWithThePlaceIsSaid(t *testing.T) {
 // The same where rights are lacking, or files are another user's.
 func TestWhatRightsAreLackingIsSaid(t *testing.T) {
 	needRoot(t)
-	base := openTo(t, t.TempDir())
+	base := openTo(t)
 	dir := func(name string, uid, gid int, mode os.FileMode) string {
 		d := filepath.Join(base, name)
 		require.NoError(t, os.Mkdir(d, 0o700))
