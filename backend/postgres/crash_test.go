@@ -17,8 +17,7 @@ import (
 // number is delivered: to who resumes, to a Watch that was cut off meanwhile, and
 // to one that had only begun.
 func TestTransactionNumbersThatComeTwice(t *testing.T) {
-	t.Parallel() // it mostly waits
-	server(t)    // or skips
+	server(t) // or skips
 	srv, err := pgtest.Start(t.Context(), pgtest.Config{Settings: []string{
 		"wal_writer_delay = 10s", "autovacuum = off",
 		"wal_level = minimal", "max_wal_senders = 0", // or each 15 seconds something syncs the log
