@@ -21,7 +21,7 @@ func bytes64(n int) string {
 // What a check may cost, at its borders: below it is read, above it refused before
 // anything is computed.
 func TestTheCostOfACheckIsBounded(t *testing.T) {
-	pbkdf2 := func(n int) string { return fmt.Sprintf("$pbkdf2-sha256$i=%d$%s$%s", n, bytes64(16), bytes64(32)) }
+	pbkdf2 := func(n int64) string { return fmt.Sprintf("$pbkdf2-sha256$i=%d$%s$%s", n, bytes64(16), bytes64(32)) }
 	django := func(n int) string {
 		return fmt.Sprintf("pbkdf2_sha256$%d$salt$%s", n, base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	}
