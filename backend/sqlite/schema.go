@@ -132,7 +132,7 @@ func (c *conn) migrate(own bool) error {
 // theirs refuses a file that is another application's.
 func (c *conn) theirs() error {
 	var tables, ours, app int
-	if err := errors.Join(c.ask(sqlTables, &tables, &ours), c.ask(`PRAGMA application_id`, &app)); err != nil {
+	if err := c.ask(sqlWhose, &tables, &ours, &app); err != nil {
 		return err
 	}
 	if ours == 0 && (tables > 0 || app != 0) {

@@ -251,33 +251,36 @@ func TestOpenRefuses(t *testing.T) {
 	require.Contains(t, logged.String(), "0600")
 }
 
-// Many open a file at the same time that is not there yet.
+// Many open a file at the same time that is not there yet: each sees it before it is
+// made or after that, and takes it for nobody else's.
 func TestOpenTogether(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "fob.db")
-	var wg sync.WaitGroup
 	for range 8 {
-		wg.Go(func() {
-			s, err := sqlite.Open(file, sqlite.Options{})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := s.Get(t.Context(), record(1).ID); err == nil {
-				t.Error("a record that nobody wrote")
-			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		file := filepath.Join(t.TempDir(), "fob.db")
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				s, err := sqlite.Open(file, sqlite.Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Get(t.Context(), record(1).ID); err == nil {
+					t.Error("a record that nobody wrote")
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		db := pool(t, "file:"+file)
+		var app int
+		require.NoError(t, db.QueryRow("PRAGMA application_id").Scan(&app))
+		require.Equal(t, 0x666f6231, app)
+		var first int
+		require.NoError(t, db.QueryRow("SELECT count(*) FROM fob_change").Scan(&first))
+		require.Equal(t, 1, first)
 	}
-	wg.Wait()
-	db := pool(t, "file:"+file)
-	var app int
-	require.NoError(t, db.QueryRow("PRAGMA application_id").Scan(&app))
-	require.Equal(t, 0x666f6231, app)
-	var first int
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM fob_change").Scan(&first))
-	require.Equal(t, 1, first)
 }
 
 // Each list is a range of its index, with statistics and without.
