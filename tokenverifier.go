@@ -222,12 +222,15 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 	never := !good && v.err == nil // no keys, and no failure: it was not asked yet, or long ago
 	if !asked || never {
 		was := v.fetched
-		v.fetchFor(ctx)
-		if err := ctx.Err(); err != nil && v.err != nil {
-			if !good {
-				v.fetched, v.err = was, nil // the next one has more time perhaps
-			}
-			return nil, fmt.Errorf("fob: fetch token keys: %w", err)
+		mine := v.fetchFor(ctx)
+		if mine && !good {
+			v.fetched, v.err = was, nil // the next one has more time perhaps
+		}
+		switch {
+		case mine:
+			return nil, fmt.Errorf("fob: fetch token keys: %w", context.DeadlineExceeded)
+		case ctx.Err() != nil && v.err != nil:
+			return nil, fmt.Errorf("fob: fetch token keys: %w", ctx.Err())
 		}
 	}
 	if v.err != nil {
@@ -257,17 +260,23 @@ func (v *TokenVerifier) refetch(ctx context.Context) {
 	v.fetch(ctx)
 }
 
-// fetchFor is fetch within the caller's deadline. That the caller hangs up ends nothing:
-// whoever could end a fetch by that could keep new keys from everybody.
-func (v *TokenVerifier) fetchFor(ctx context.Context) {
+// errCallersTime is the cause of a fetch's end where it is its caller's deadline. Which
+// clock fires first, the fetch's or the caller's own, is chance.
+var errCallersTime = errors.New("the caller's deadline")
+
+// fetchFor is fetch within the caller's deadline, and reports whether that ended it. That
+// the caller hangs up ends nothing: whoever could end a fetch by that could keep new keys
+// from everybody.
+func (v *TokenVerifier) fetchFor(ctx context.Context) (outOfTime bool) {
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchWaitMax)
 	defer cancel()
 	if deadline, ok := ctx.Deadline(); ok {
 		var end context.CancelFunc
-		within, end = context.WithDeadline(within, deadline)
+		within, end = context.WithDeadlineCause(within, deadline, errCallersTime)
 		defer end()
 	}
 	v.fetch(within)
+	return v.err != nil && errors.Is(context.Cause(within), errCallersTime)
 }
 
 // fetch fetches the keys, and notes what came of it, for whoever has loading.
