@@ -65,8 +65,9 @@ func TestTransactionNumbersThatComeTwice(t *testing.T) {
 	require.Less(t, next(), ahead, "numbers come twice")
 	v := put()
 	await.Until(t, "the numbers of before the crash", func() bool { return next() >= ahead })
+	from, freshFrom := w.token(), fresh.token() // after heal these may be behind the change
 	heal()
-	for _, w := range []*watch{w, fresh, follow(t, s, w.token()), follow(t, s, fresh.token())} {
+	for _, w := range []*watch{w, fresh, follow(t, s, from), follow(t, s, freshFrom)} {
 		w.sees(t, n, v)
 		require.Zero(t, look(w, func() int { return w.resets }))
 	}
