@@ -119,6 +119,7 @@ type proof struct {
 	mu    sync.Mutex
 	slots [4]*provenKey
 	all   []*provenKey
+	names int
 }
 
 // provenKey is a key and its history.
@@ -137,10 +138,11 @@ func (p *proof) issue(t *testing.T, slot int) *provenKey {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	name := fmt.Sprintf("app-%d", len(p.all))
-	k := &provenKey{name: name}
+	k := &provenKey{}
 	for {
-		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: name, Scopes: fob.Scopes{"scope:0"}})
+		p.names++ // one that could not be issued is there perhaps
+		k.name = fmt.Sprintf("app-%d", p.names)
+		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: k.name, Scopes: fob.Scopes{"scope:0"}})
 		if err == nil {
 			k.text, k.id = secret.Reveal(), key.ID()
 			break
