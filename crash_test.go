@@ -77,7 +77,10 @@ func crashChild(dir string) error {
 // Nothing acknowledged is lost when the process is killed with SIGKILL at any
 // moment, and no acknowledged revocation comes undone.
 func TestKill9(t *testing.T) {
-	const rounds = 50
+	rounds := 20
+	if os.Getenv("FOB_LONG") != "" {
+		rounds = 50
+	}
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	dir := t.TempDir()

@@ -91,15 +91,25 @@ func checkDoneContext(p *probe) {
 // checkCancelledPut ends contexts at all moments of a Put, while others write, and
 // compares what the caller was told with what happened.
 func checkCancelledPut(p *probe) {
+	const (
+		most = 300
+		// Enough of those that came too early and too late, for a store to which each call
+		// that was cut off costs a connection.
+		enough = 20
+	)
 	stop := p.load()
 	defer stop()
-	for i := range 300 {
+	start := time.Now()
+	p.create(sample(500_000))
+	after := time.Since(start) // in the end this is about as long as a Put takes
+	made, not := 0, 0
+	for i := 0; i < most && min(made, not) < enough; i++ {
 		rec := sample(i)
 		ctx, cancel := context.WithCancel(p.ctx)
 		var started sync.WaitGroup
 		started.Go(func() {
-			for range i * 7 % 300 {
-				runtime.Gosched() // a little later each time
+			for start := time.Now(); time.Since(start) < after; {
+				runtime.Gosched() // a timer is too coarse
 			}
 			cancel()
 		})
@@ -110,8 +120,12 @@ func checkCancelledPut(p *probe) {
 		got, missing := p.store.Get(p.ctx, rec.ID)
 		switch {
 		case is(err, nil) && missing == nil && got.Version == v && same(got, rec):
-		case is(err, backend.ErrIndeterminate) && errors.Is(err, context.Canceled):
-		case is(err, context.Canceled) && is(missing, backend.ErrNotFound):
+			made++
+			after -= after / time.Duration(2+i%4)
+		case is(err, backend.ErrIndeterminate) && errors.Is(err, context.Canceled),
+			is(err, context.Canceled) && is(missing, backend.ErrNotFound):
+			not++
+			after += after/time.Duration(2+i%4) + time.Microsecond
 		default:
 			p.broken("a Put whose context ended answered (%v), and Get after it (%v)", err, missing)
 		}

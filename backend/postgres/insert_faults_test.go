@@ -206,7 +206,9 @@ func TestWaitingForOthersIsBounded(t *testing.T) {
 		start := time.Now()
 		recs := records(2)
 		recs[0].Owner, recs[1].Owner = "poison", "slow"
-		puts := []*outcome{k.put(context.Background(), recs[0]), k.put(context.Background(), recs[1])}
+		puts := []*outcome{k.put(context.Background(), recs[0])}
+		await.Until(t, "a record that waits", func() bool { return k.Waiting() > 0 })
+		puts = append(puts, k.put(context.Background(), recs[1])) // behind the other
 		time.Sleep(time.Until(start.Add(timeout / 2)))
 		require.NoError(t, k.tx.Rollback(t.Context()))
 		<-puts[1].done

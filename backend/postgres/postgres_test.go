@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		writeUntilKilled(url)
 		os.Exit(1)
 	}
+	await.SideBySide(8)
 	code := m.Run()
 	if one.server != nil {
 		if err := one.server.Close(); err != nil {
@@ -214,6 +215,13 @@ func (o *owner) Close() error {
 
 // contract runs the suite over a server.
 func contract(t *testing.T, url string, change func(*pgxpool.Config), opts backendtest.Options) {
+	others := change
+	change = func(c *pgxpool.Config) {
+		c.MaxConns = 8 // a connection costs the server a process, and each check has a pool of its own
+		if others != nil {
+			others(c)
+		}
+	}
 	opts.Reopen = func(t *testing.T, s backend.Store) backend.Store {
 		require.NoError(t, s.Close())
 		p := *s.(*owner).place

@@ -6,6 +6,8 @@
 package await
 
 import (
+	"flag"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -37,6 +39,18 @@ func Quick(t testing.TB, what string, d time.Duration, attempt func()) {
 		attempt()
 		return time.Since(began) < d
 	})
+}
+
+// SideBySide lets n of the tests that call t.Parallel run at a time, instead of as many
+// as there are processors: for those that mostly wait. A -parallel in the command wins.
+// It is called in TestMain.
+func SideBySide(n int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(n)) // it is there, and takes a number
+	}
 }
 
 // deadline returns a function that reports whether the time of the test binary is

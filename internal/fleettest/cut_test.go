@@ -13,6 +13,7 @@ import (
 // than that, and everybody comes back by itself.
 func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 	each(t, func(t *testing.T, e engine) {
+		t.Parallel()
 		at := e.fresh(t)
 		if _, l := e.through(t, at); l == nil {
 			t.Log("there is no connection to break: see TestAProcessThatStoodStill")

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	await.SideBySide(8)
 	code := m.Run()
 	engines.close()
 	os.Exit(code)
