@@ -146,7 +146,7 @@ func newPool(t testing.TB, url string, change func(*pgxpool.Config)) (*pgxpool.P
 	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
 	require.NoError(t, err)
-	config.MaxConns = 16
+	config.MaxConns = 8 // each costs the server a process
 	l := &link{conns: make(map[net.Conn]bool)}
 	config.ConnConfig.DialFunc = l.dial
 	if change != nil {
@@ -215,13 +215,6 @@ func (o *owner) Close() error {
 
 // contract runs the suite over a server.
 func contract(t *testing.T, url string, change func(*pgxpool.Config), opts backendtest.Options) {
-	others := change
-	change = func(c *pgxpool.Config) {
-		c.MaxConns = 8 // a connection costs the server a process, and each check has a pool of its own
-		if others != nil {
-			others(c)
-		}
-	}
 	opts.Reopen = func(t *testing.T, s backend.Store) backend.Store {
 		require.NoError(t, s.Close())
 		p := *s.(*owner).place
