@@ -83,6 +83,11 @@ type Options struct {
 
 	// Records is how many records the longest list has. 0 means 10,000.
 	Records int
+
+	// Groups are the groups of checks to run, by the names of their subtests ("cas",
+	// "feed"). Nil means all, and is the only proof of a store: some are for one that is
+	// tested whole in another configuration.
+	Groups []string
 }
 
 func (o Options) withDefaults() Options {
@@ -106,7 +111,7 @@ func (o Options) withDefaults() Options {
 func Run(t *testing.T, newStore func(t *testing.T) backend.Store, opts Options) {
 	t.Helper()
 	opts = opts.withDefaults()
-	for _, g := range groups() {
+	for _, g := range chosen(t, opts.Groups) {
 		t.Run(g.name, func(t *testing.T) {
 			for _, c := range g.checks {
 				t.Run(c.String(), func(t *testing.T) {
@@ -116,6 +121,21 @@ func Run(t *testing.T, newStore func(t *testing.T) backend.Store, opts Options) 
 			}
 		})
 	}
+}
+
+// chosen are the groups of these names, or all.
+func chosen(r reporter, names []string) []group {
+	r.Helper()
+	all := groups()
+	if names == nil {
+		return all
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(g group) bool { return g.name == name }) {
+			r.Fatalf("backendtest: there is no group %q", name)
+		}
+	}
+	return slices.DeleteFunc(all, func(g group) bool { return !slices.Contains(names, g.name) })
 }
 
 // group is one line of the table of groups.

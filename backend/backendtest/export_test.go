@@ -85,3 +85,13 @@ func Refused(start, end int64, over uint64) Event {
 }
 
 func Linearizable(history ...Event) error { return linearizable(history) }
+
+// Chosen are the groups that Options.Groups chooses, or the failure.
+func Chosen(names ...string) (got []string, failure string) {
+	failure = watchFail(func(r reporter) {
+		for _, g := range chosen(r, names) {
+			got = append(got, g.name)
+		}
+	})
+	return got, failure
+}

@@ -106,6 +106,18 @@ func checkFailures(t *testing.T, failures map[string][]string, want []string) {
 	}
 }
 
+func TestGroupsAreChosenByName(t *testing.T) {
+	got, failure := backendtest.Chosen()
+	require.Empty(t, failure)
+	require.Equal(t, backendtest.GroupNames(), got)
+	got, failure = backendtest.Chosen("feed", "cas")
+	require.Empty(t, failure)
+	require.Equal(t, []string{"cas", "feed"}, got)
+	got, failure = backendtest.Chosen("feed", "sweeps")
+	require.Contains(t, failure, `"sweeps"`)
+	require.Empty(t, got)
+}
+
 func TestEveryRuleHasAChecks(t *testing.T) {
 	n := backendtest.RuleChecks()
 	for rule := 1; rule <= 18; rule++ {

@@ -100,6 +100,11 @@ func open(t testing.TB, dir string, opts badger.Options) *badger.Store {
 	return s
 }
 
+// long makes some tests do more of the same: make proof sets it.
+var long = os.Getenv("FOB_LONG") != ""
+
+// TestContract is of a store in the clear, and of an encrypted one in what that changes
+// (with FOB_LONG in everything).
 func TestContract(t *testing.T) {
 	for name, opts := range map[string]badger.Options{
 		"plain":     {},
@@ -131,6 +136,9 @@ func TestContract(t *testing.T) {
 					OnApplied: b.OnApplied, Waiting: b.Waiting,
 				}
 			}}
+			if name == "encrypted" && !long {
+				suite.Groups = []string{"get-put-delete", "identifiers", "listing", "durability", "usage", "model"}
+			}
 			if name == "plain" {
 				suite.Kill = func(t *testing.T) {
 					dir := t.TempDir()

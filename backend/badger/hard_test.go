@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -75,7 +74,7 @@ func TestABackupAmidWritesIsOneInstant(t *testing.T) {
 	}
 	key := badger.BackupKey(bytes.Repeat([]byte{9}, 32))
 	n := 3
-	if os.Getenv("FOB_LONG") != "" {
+	if long {
 		n = 8
 	}
 	backups := make([]bytes.Buffer, n)

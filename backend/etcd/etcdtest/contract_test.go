@@ -85,7 +85,7 @@ func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	return s
 }
 
-func TestContract(t *testing.T) { contract(t, 1, 0) }
+func TestContract(t *testing.T) { contract(t, 1, backendtest.Options{}) }
 
 // owner is a store with the client that it borrows, which is closed after it.
 type owner struct {
@@ -107,7 +107,7 @@ func (o *owner) Close() error {
 // store's. A client of several members connects to one more of them at any time, in
 // goroutines that are its own; there each store has a client that is closed with it,
 // and nothing of the two may be left.
-func contract(t *testing.T, members, records int) {
+func contract(t *testing.T, members int, suite backendtest.Options) {
 	c := cluster(t, members, etcdtest.Options{Processes: true, NoSync: true})
 	var stores atomic.Int64
 	var mu sync.Mutex // guards at
@@ -145,29 +145,26 @@ func contract(t *testing.T, members, records int) {
 		defer mu.Unlock()
 		return at[s]
 	}
-	suite := backendtest.Options{
-		Records: records,
-		Reopen: func(t *testing.T, s backend.Store) backend.Store {
-			require.NoError(t, s.Close())
-			return fresh(t, c.Config(), placeOf(s))
-		},
-		Kill: func(t *testing.T) {
-			prefix := fmt.Sprintf("kill%d/", stores.Add(1))
-			rounds := 2
-			if testing.Short() {
-				rounds = 1
-			}
-			backendtest.KillLoop(t, rounds, func(round int) *exec.Cmd {
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), writerAt+"="+strings.Join(c.Config().Endpoints, ","), writerPrefix+"="+prefix, fmt.Sprint(writerRound, "=", round))
-				return cmd
-			}, func(t *testing.T) backend.Store { return fresh(t, c.Config(), place{prefix: prefix}) })
-		},
-		Cut: func(t *testing.T, s backend.Store) func() {
-			p := placeOf(s).proxy
-			p.Cut()
-			return p.Heal
-		},
+	suite.Reopen = func(t *testing.T, s backend.Store) backend.Store {
+		require.NoError(t, s.Close())
+		return fresh(t, c.Config(), placeOf(s))
+	}
+	suite.Kill = func(t *testing.T) {
+		prefix := fmt.Sprintf("kill%d/", stores.Add(1))
+		rounds := 2
+		if testing.Short() {
+			rounds = 1
+		}
+		backendtest.KillLoop(t, rounds, func(round int) *exec.Cmd {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), writerAt+"="+strings.Join(c.Config().Endpoints, ","), writerPrefix+"="+prefix, fmt.Sprint(writerRound, "=", round))
+			return cmd
+		}, func(t *testing.T) backend.Store { return fresh(t, c.Config(), place{prefix: prefix}) })
+	}
+	suite.Cut = func(t *testing.T, s backend.Store) func() {
+		p := placeOf(s).proxy
+		p.Cut()
+		return p.Heal
 	}
 	backendtest.Run(t, func(t *testing.T) backend.Store {
 		p := place{prefix: fmt.Sprintf("store%d/", stores.Add(1))}
