@@ -15,7 +15,6 @@ import (
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
-	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -45,7 +44,6 @@ func TestMain(m *testing.M) {
 		backendtest.KillWriter(store, os.Stdout, round)
 		os.Exit(1)
 	}
-	await.SideBySide(4)
 	os.Exit(m.Run())
 }
 
