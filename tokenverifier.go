@@ -222,15 +222,14 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 	never := !good && v.err == nil // no keys, and no failure: it was not asked yet, or long ago
 	if !asked || never {
 		was := v.fetched
-		mine := v.fetchFor(ctx)
-		if mine && !good {
-			v.fetched, v.err = was, nil // the next one has more time perhaps
-		}
-		switch {
-		case mine:
+		if v.fetchFor(ctx) {
+			if !good {
+				v.fetched, v.err = was, nil // the next one has more time perhaps
+			}
 			return nil, fmt.Errorf("fob: fetch token keys: %w", context.DeadlineExceeded)
-		case ctx.Err() != nil && v.err != nil:
-			return nil, fmt.Errorf("fob: fetch token keys: %w", ctx.Err())
+		}
+		if err := ctx.Err(); err != nil && v.err != nil {
+			return nil, fmt.Errorf("fob: fetch token keys: %w", err)
 		}
 	}
 	if v.err != nil {

@@ -85,7 +85,7 @@ type Options struct {
 	Records int
 
 	// Groups are the groups of checks to run, by the names of their subtests ("cas",
-	// "feed"). Nil means all, and is the only proof of a store: some are for one that is
+	// "feed"). None means all, and that alone proves a store: some are for one that is
 	// tested whole in another configuration.
 	Groups []string
 }
@@ -127,7 +127,7 @@ func Run(t *testing.T, newStore func(t *testing.T) backend.Store, opts Options) 
 func chosen(r reporter, names []string) []group {
 	r.Helper()
 	all := groups()
-	if names == nil {
+	if len(names) == 0 {
 		return all
 	}
 	for _, name := range names {

@@ -88,44 +88,59 @@ func checkDoneContext(p *probe) {
 	}
 }
 
+// cutter cancels calls at about the moment at which they end: it moves to where they do.
+type cutter struct {
+	probe          *probe
+	n, early, late int           // calls, and those that were cancelled before and after their end
+	after          time.Duration // how long after its beginning the next one is cancelled
+}
+
+// more reports whether there is something to learn from another call. Some of each kind
+// are enough: to some stores, each call that is cut off costs a connection.
+func (c *cutter) more() bool { return c.n < 300 && min(c.early, c.late) < 20 }
+
+// call makes one call, which reports whether it was answered before it was cancelled.
+func (c *cutter) call(what string, do func(ctx context.Context) (answered bool)) {
+	ctx, cancel := context.WithCancel(c.probe.ctx)
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for start := time.Now(); time.Since(start) < c.after; {
+			runtime.Gosched() // a timer is too coarse
+		}
+		cancel()
+	})
+	var answered bool
+	c.probe.within(what, func() { answered = do(ctx) })
+	cutting.Wait()
+	step := c.after / time.Duration(2+c.n%4)
+	c.n++
+	if answered {
+		c.late++
+		c.after -= step
+	} else {
+		c.early++
+		c.after += step + time.Microsecond
+	}
+}
+
 // checkCancelledPut ends contexts at all moments of a Put, while others write, and
 // compares what the caller was told with what happened.
 func checkCancelledPut(p *probe) {
-	const (
-		most = 300
-		// Enough of those that came too early and too late, for a store to which each call
-		// that was cut off costs a connection.
-		enough = 20
-	)
 	stop := p.load()
 	defer stop()
-	start := time.Now()
-	p.create(sample(500_000))
-	after := time.Since(start) // in the end this is about as long as a Put takes
-	made, not := 0, 0
-	for i := 0; i < most && min(made, not) < enough; i++ {
-		rec := sample(i)
-		ctx, cancel := context.WithCancel(p.ctx)
-		var started sync.WaitGroup
-		started.Go(func() {
-			for start := time.Now(); time.Since(start) < after; {
-				runtime.Gosched() // a timer is too coarse
-			}
-			cancel()
-		})
+	for c := (&cutter{probe: p}); c.more(); {
+		rec := sample(c.n)
 		var v uint64
 		var err error
-		p.within("a Put whose context ends", func() { v, err = p.store.Put(ctx, rec, backend.IfAbsent()) })
-		started.Wait()
+		c.call("a Put whose context ends", func(ctx context.Context) bool {
+			v, err = p.store.Put(ctx, rec, backend.IfAbsent())
+			return err == nil
+		})
 		got, missing := p.store.Get(p.ctx, rec.ID)
 		switch {
 		case is(err, nil) && missing == nil && got.Version == v && same(got, rec):
-			made++
-			after -= after / time.Duration(2+i%4)
-		case is(err, backend.ErrIndeterminate) && errors.Is(err, context.Canceled),
-			is(err, context.Canceled) && is(missing, backend.ErrNotFound):
-			not++
-			after += after/time.Duration(2+i%4) + time.Microsecond
+		case is(err, backend.ErrIndeterminate) && errors.Is(err, context.Canceled):
+		case is(err, context.Canceled) && is(missing, backend.ErrNotFound):
 		default:
 			p.broken("a Put whose context ended answered (%v), and Get after it (%v)", err, missing)
 		}
@@ -154,28 +169,21 @@ func (p *probe) load() (stop func()) {
 	}
 }
 
+// checkCancelledReads does the same with a Get and a List after it.
 func checkCancelledReads(p *probe) {
 	rec := p.create(sample(1))
 	stop := p.load()
 	defer stop()
-	for i := range 100 {
-		ctx, cancel := context.WithCancel(p.ctx)
-		var started sync.WaitGroup
-		started.Go(func() {
-			for range i {
-				runtime.Gosched()
-			}
-			cancel()
-		})
+	for c := (&cutter{probe: p}); c.more(); {
 		var got backend.Record
 		var err, listErr error
-		p.within("a read whose context ends", func() {
+		c.call("a read whose context ends", func(ctx context.Context) bool {
 			got, err = p.store.Get(ctx, rec.ID)
 			if l, ok := optional[backend.Lister](p); ok {
 				_, listErr = l.List(ctx, backend.Query{Kind: 1, Owner: "owner", Limit: 5})
 			}
+			return err == nil && listErr == nil
 		})
-		started.Wait()
 		if err == nil && !same(got, rec) || err != nil && !is(err, context.Canceled) {
 			p.broken("a Get whose context ended answered (%s, %v)", show(got), err)
 		}

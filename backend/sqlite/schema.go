@@ -61,7 +61,14 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 	err = wait(ctx, nil, time.Now().Add(defaultBusyTimeout), func() error {
 		// Another application's file is left as it is, its journal mode too.
 		if own {
-			if err := errors.Join(c.exec(`PRAGMA busy_timeout = 0`), c.theirs()); err != nil {
+			if err := c.exec(`PRAGMA busy_timeout = 0`); err != nil {
+				return err
+			}
+			found, err := c.contents()
+			if err == nil {
+				err = found.theirs()
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -87,12 +94,12 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 
 // migrate runs in a transaction.
 func (c *conn) migrate(own bool) error {
-	var tables, ours int
-	if err := c.ask(sqlTables, &tables, &ours); err != nil {
+	found, err := c.contents()
+	if err != nil {
 		return err
 	}
-	if own && ours == 0 {
-		if err := c.theirs(); err != nil {
+	if own && found.ours == 0 {
+		if err := found.theirs(); err != nil {
 			return err
 		}
 		if err := c.exec(fmt.Sprint(`PRAGMA application_id = `, applicationID)); err != nil {
@@ -129,15 +136,20 @@ func (c *conn) migrate(own bool) error {
 	return err
 }
 
+// contents is what is in a file: how many tables, how many of them are ours, and whose
+// file it says it is.
+type contents struct{ tables, ours, app int }
+
+func (c *conn) contents() (found contents, err error) {
+	err = c.ask(sqlTables, &found.tables, &found.ours, &found.app)
+	return found, err
+}
+
 // theirs refuses a file that is another application's.
-func (c *conn) theirs() error {
-	var tables, ours, app int
-	if err := c.ask(sqlWhose, &tables, &ours, &app); err != nil {
-		return err
-	}
-	if ours == 0 && (tables > 0 || app != 0) {
+func (f contents) theirs() error {
+	if f.ours == 0 && (f.tables > 0 || f.app != 0) {
 		return fmt.Errorf("%w: the file is another application's database (application_id %#x, %d tables); to share one, use Migrate and New",
-			ErrSettings, app, tables)
+			ErrSettings, f.app, f.tables)
 	}
 	return nil
 }
@@ -157,8 +169,8 @@ func (c *conn) schemaVersion() (v int, err error) {
 
 // checkSchema refuses a database that this program does not know.
 func (c *conn) checkSchema() error {
-	var tables, ours int
-	if err := c.ask(sqlTables, &tables, &ours); err != nil {
+	found, err := c.contents()
+	if err != nil {
 		return err
 	}
 	want, err := latest()
@@ -166,7 +178,7 @@ func (c *conn) checkSchema() error {
 		return err
 	}
 	have := 0
-	if ours > 0 {
+	if found.ours > 0 {
 		if have, err = c.schemaVersion(); err != nil {
 			return err
 		}

@@ -55,10 +55,9 @@ ON CONFLICT (id) DO UPDATE SET n = min(fob_usage.n, 9223372036854775807 - exclud
 	sqlCreateMeta       = `CREATE TABLE IF NOT EXISTS fob_meta (k TEXT NOT NULL PRIMARY KEY, v INTEGER NOT NULL) STRICT, WITHOUT ROWID`
 	// SQLite only: where the database is.
 	sqlFile = `SELECT file FROM pragma_database_list WHERE name = 'main'`
-	// SQLite only: how many tables there are, and whether ours is among them.
-	sqlTables = `SELECT count(*), coalesce(sum(name = 'fob_meta'), 0) FROM sqlite_schema WHERE type = 'table'`
-	// SQLite only: the same, and whose file it says it is. As one statement, it sees a file
-	// that another process is just making before or after that, and never in between.
-	sqlWhose = `SELECT count(*), coalesce(sum(name = 'fob_meta'), 0), (SELECT application_id FROM pragma_application_id)
+	// SQLite only: how many tables there are, whether ours is among them, and whose file it
+	// says it is. As one statement, it sees a file that another process is just making
+	// before or after that, and never in between.
+	sqlTables = `SELECT count(*), coalesce(sum(name = 'fob_meta'), 0), (SELECT application_id FROM pragma_application_id)
 FROM sqlite_schema WHERE type = 'table'`
 )
