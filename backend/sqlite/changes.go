@@ -1,0 +1,154 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+)
+
+// Put implements backend.Store.
+func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
+	if err := backend.CheckPut(rec, cond); err != nil {
+		return 0, err
+	}
+	rec.Body = append([]byte{}, rec.Body...) // the writer may outlast this call; and nil would be NULL
+	var version uint64
+	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body), urgent: backend.IsUrgent(ctx)}
+	o.apply = func(b *batch) (err error) {
+		version, err = b.put(&rec, cond)
+		return err
+	}
+	if err := s.submit(ctx, o); err != nil {
+		return 0, err
+	}
+	return version, nil
+}
+
+func (b *batch) put(rec *backend.Record, cond backend.Cond) (uint64, error) {
+	var parent any // NULL
+	if rec.Parent != (backend.ID{}) {
+		parent = rec.Parent[:]
+	}
+	version := b.seq + 1
+	args := []any{rec.ID[:], int64(rec.Kind), []byte(rec.Owner), parent, rec.Created, rec.Expires, rec.PurgeAt, int64(version), rec.Body}
+	text := sqlInsert
+	if v, ok := cond.Version(); ok {
+		if v > math.MaxInt64 {
+			return 0, b.differs(rec.ID, v) // no record has it
+		}
+		text, args = sqlUpdate, append(args, int64(v))
+	}
+	n, err := b.c.run(text, args...)
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0 && cond.Absent():
+		return 0, backend.ErrConflict
+	case n == 0:
+		v, _ := cond.Version()
+		return 0, b.differs(rec.ID, v)
+	}
+	return version, b.change(rec.ID)
+}
+
+// differs says why a statement found no record with this ID and version.
+func (b *batch) differs(id backend.ID, version uint64) error {
+	var have int64
+	err := b.c.row(sqlVersion, []any{id[:]}, &have)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return backend.ErrNotFound
+	case err != nil:
+		return err
+	case uint64(have) != version:
+		return backend.ErrConflict
+	}
+	return fmt.Errorf("%w: kind, owner, parent and created never change", backend.ErrInvalid)
+}
+
+// Delete implements backend.Store.
+func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
+	return s.submit(ctx, &op{size: 1024, urgent: true, apply: func(b *batch) error {
+		if version > math.MaxInt64 {
+			return b.differs(id, version)
+		}
+		return b.remove(id, version)
+	}})
+}
+
+func (b *batch) remove(id backend.ID, version uint64) error {
+	n, err := b.c.run(sqlDelete, id[:], int64(version))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return b.differs(id, version)
+	}
+	if _, err := b.c.run(sqlDeleteUsage, id[:]); err != nil {
+		return err
+	}
+	return b.change(id)
+}
+
+// usageAlone is how long a batch of usage may be to share a transaction.
+const usageAlone = 200
+
+// AddUsage implements backend.UsageRecorder. N stops at the largest int64.
+func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
+	usage = append([]backend.Usage(nil), usage...)
+	return s.submit(ctx, &op{size: 64 * len(usage), alone: len(usage) > usageAlone, apply: func(b *batch) error {
+		for _, u := range usage {
+			if _, err := b.c.run(sqlAddUsage, u.ID[:], int64(min(u.N, math.MaxInt64)), u.Last); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+// Purge implements backend.Purger. What is due is looked up in the transaction
+// that removes it, so a record whose PurgeAt moves meanwhile stays.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	if err := backend.CheckPurge(limit); err != nil {
+		return 0, err
+	}
+	n := 0
+	err := s.submit(ctx, &op{alone: true, urgent: true, apply: func(b *batch) error {
+		type record struct {
+			id      backend.ID
+			version uint64
+		}
+		var due []record
+		err := b.c.rows(sqlDue, []any{before.UnixMilli(), limit}, func(rows *sql.Rows) error {
+			var id sql.RawBytes
+			var version int64
+			if err := rows.Scan(&id, &version); err != nil {
+				return err
+			}
+			if len(id) != len(backend.ID{}) {
+				return backend.ErrCorrupt
+			}
+			due = append(due, record{backend.ID(id), uint64(version)})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, r := range due {
+			if err := b.remove(r.id, r.version); err != nil {
+				return err
+			}
+		}
+		n = len(due)
+		return nil
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
