@@ -210,7 +210,7 @@ func race(t *testing.T, c *cache.Cache[uint64], rounds int) (violations, hits ui
 	var done atomic.Bool
 	for w := range 2 {
 		revokers.Go(func() {
-			for i := range rounds {
+			for i := 0; i < rounds || good.Load() == 0; i++ { // the others may not have had a turn
 				k := (i*2 + w) % keys
 				v := source[k].Add(1)
 				c.Invalidate(ref(k))
@@ -343,4 +343,55 @@ func TestMemoryPerEntry(t *testing.T) {
 	t.Logf("%d bytes per entry", per)
 	require.Less(t, per, uint64(350))
 	runtime.KeepAlive(c)
+}
+
+// Peek looks, whatever the time, and leaves no trace.
+func TestPeekLeavesNoTrace(t *testing.T) {
+	c := newCache[string](t, 4)
+	_, ok := c.Peek(key(1))
+	require.False(t, ok)
+	mustPut(t, c, key(1), "one", c.Begin(), 5, ref(1))
+	mustPut(t, c, key(2), "two", c.Begin(), always, ref(2))
+	for n, want := range map[int]string{1: "one", 2: "two"} {
+		v, ok := c.Peek(key(n))
+		require.True(t, ok)
+		require.Equal(t, want, *v)
+	}
+	_, ok = c.Get(key(1), 5)
+	require.False(t, ok, "its time is over")
+	v, ok := c.Peek(key(1))
+	require.True(t, ok)
+	require.Equal(t, "one", *v)
+	c.Invalidate(ref(1))
+	v, ok = c.Peek(key(1))
+	require.False(t, ok)
+	require.Equal(t, "one", *v, "it is there, and no longer good")
+	require.Equal(t, uint64(0), c.Stats().Hits)
+	require.Equal(t, uint64(1), c.Stats().Misses)
+
+	// What was only looked at goes as if it had not been.
+	c = newCache[string](t, 2)
+	mustPut(t, c, key(1), "one", c.Begin(), always)
+	mustPut(t, c, key(2), "two", c.Begin(), always)
+	_, ok = c.Peek(key(1))
+	require.True(t, ok)
+	mustPut(t, c, key(3), "three", c.Begin(), always)
+	require.False(t, c.Holds(key(1)))
+
+	// Clear leaves nothing to look at.
+	c.Clear()
+	for n := range 4 {
+		v, ok = c.Peek(key(n))
+		require.False(t, ok)
+		require.Nil(t, v)
+	}
+}
+
+// As many entries are held by default as the documentation says, and not one more.
+func TestTheDefaultNumberOfEntries(t *testing.T) {
+	c := newCache[struct{}](t, 0)
+	for n := range 200_000 {
+		mustPut(t, c, key(n), struct{}{}, c.Begin(), always)
+	}
+	require.Equal(t, 100_000, c.Stats().Entries)
 }

@@ -53,3 +53,14 @@ func (c *Cache[V]) Holds(k Key) bool {
 	hash := c.mix((*[16]byte)(&k))
 	return c.shard(hash).find(hash, k) != nil
 }
+
+// Shard is the number of the shard in which a flight with that hash is looked for.
+func (f *Flights[K, V]) Shard(k K, hash uint64) int {
+	fl, _ := f.Join(k, hash)
+	for i := range f.shards {
+		if fl.shard == &f.shards[i] {
+			return i
+		}
+	}
+	return -1
+}

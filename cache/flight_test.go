@@ -193,3 +193,93 @@ func TestAFlightThatWasLeft(t *testing.T) {
 	require.False(t, leads)
 	require.Same(t, third, joined)
 }
+
+// Hashes that somebody chose so that they are alike fall on shards like any others, and
+// on other ones in another process.
+func TestHashesThatWereChosenAreSpread(t *testing.T) {
+	f, other := cache.NewFlights[int, int](), cache.NewFlights[int, int]()
+	const n, shards = 640, 64
+	var load [shards]int
+	same := 0
+	for i := range n {
+		at := f.Shard(i, uint64(i)*shards)
+		load[at]++
+		if other.Shard(i, uint64(i)*shards) == at {
+			same++
+		}
+	}
+	for _, flights := range load {
+		require.Less(t, flights, 5*n/shards)
+	}
+	require.Less(t, same, n/4)
+}
+
+// Who succeeds a flight after another has done so comes to that one's, landed or not, and
+// counts as one who waits.
+func TestWhoSucceedsLaterComesToTheSameFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := cache.NewFlights[string, int]()
+		old, leads := f.Join("a", 1)
+		require.True(t, leads)
+		for range 3 {
+			_, leads = f.Join("a", 1)
+			require.False(t, leads)
+		}
+		require.Equal(t, uint64(3), f.Collapsed())
+		next, leads := f.Succeed(old)
+		require.True(t, leads)
+		require.Equal(t, uint64(3), f.Collapsed())
+		f.Land(next, 7)
+		for i := range uint64(2) {
+			late, leads := f.Succeed(old)
+			require.False(t, leads)
+			require.Same(t, next, late)
+			require.Equal(t, 4+i, f.Collapsed())
+			v, err := late.Wait(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 7, v)
+		}
+		f.Land(old, 1)
+	})
+}
+
+// An answer that has come can be of no use as well.
+func TestAFlightThatHasLandedCanBeSucceeded(t *testing.T) {
+	f := cache.NewFlights[string, int]()
+	first, _ := f.Join("a", 1)
+	waiting, leads := f.Join("a", 1)
+	require.False(t, leads)
+	f.Land(first, 1)
+	next, leads := f.Succeed(waiting)
+	require.True(t, leads)
+	f.Land(next, 2)
+	v, err := waiting.Wait(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, v, "what it was given stays")
+}
+
+// Of a flight that was left, or retired, somebody may still hold on to: it is not used
+// again for another answer.
+func TestAFlightThatOthersHoldIsNotUsedAgain(t *testing.T) {
+	f := cache.NewFlights[string, int]()
+	for name, hold := range map[string]func(*cache.Flight[string, int]){
+		"left":    func(fl *cache.Flight[string, int]) { f.Leave(fl) },
+		"retired": f.Retire,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fl, leads := f.Join("a", 1)
+			require.True(t, leads)
+			hold(fl)
+			f.Land(fl, 1)
+			next, leads := f.Join("a", 1)
+			require.True(t, leads)
+			require.NotSame(t, fl, next)
+			require.False(t, next.Left())
+			f.Land(next, 2)
+			again, leads := f.Join("a", 1)
+			require.True(t, leads)
+			require.Same(t, next, again, "one that only its leader has seen is")
+			f.Land(again, 3)
+		})
+	}
+}

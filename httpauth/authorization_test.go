@@ -102,6 +102,7 @@ func TestWhatIsACredential(t *testing.T) {
 		"a bare text that long":                       {lines{long}, nil, none, ""},
 		"a bare text that is longer":                  {lines{long + "a"}, nil, bad, ""},
 		"too many spaces":                             {lines{"Bearer" + strings.Repeat(" ", 65) + long}, nil, bad, ""},
+		"as many spaces as a credential may have":     {lines{strings.Repeat(" ", 8<<10)}, nil, none, ""},
 		"spaces without end":                          {lines{strings.Repeat(" ", 9<<10)}, nil, bad, ""},
 		"spaces without end and a scheme":             {lines{strings.Repeat(" ", 9<<10) + "Bearer good"}, nil, bad, ""},
 		"nothing but a scheme and spaces without end": {lines{"Bearer" + strings.Repeat(" ", 9<<10)}, nil, bad, ""},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +27,9 @@ func listOf(t testing.TB, m *fob.Manager) string {
 	require.Equal(t, http.StatusOK, w.Code)
 	return w.Body.String()
 }
+
+// onlyUnknown is a list that would be one if it had a key that is known here.
+const onlyUnknown = "only keys that nobody knows"
 
 // notTheList are answers that a server, or what stands before it, may give with the
 // status 200: each is well formed in its way, and none is what was asked for.
@@ -88,7 +92,15 @@ func notTheList(good, kid, paserk string) map[string]string {
 		"a time that is empty":         with(`"retire_at":""`),
 		"a time that is a date":        with(`"active_at":"2026-01-01"`),
 		"a time twice":                 with(`"retire_at":"2026-01-01T00:00:00Z","retire_at":"2036-01-01T00:00:00Z"`),
-		"only keys that nobody knows":  `{"keys":[{"kid":"k9.pid.x","paserk":"k9.public.x"},{"kid":"k8.pid.x","paserk":"k8.public.x"}]}`,
+		"a key of no version":          `{"keys":[{"kid":"x","paserk":"k.public.x"}]}`,
+		"a key of another kind":        `{"keys":[{"kid":"x","paserk":"x9.public.x"}]}`,
+		"an unknown key without a kid": `{"keys":[{"kid":"","paserk":"k9.public.x"}]}`,
+		"an unknown key that is cut":   `{"keys":[{"kid":"x","paserk":"k9.public"}]}`,
+		"a key under another's name":   `{"keys":[{"kid":"x","paserk":"` + paserk + `"}]}`,
+		"an entry of two numbers":      `{"keys":[[1,2]]}`,
+		"a member without a name":      `{"keys":[` + entry + `],x}`,
+		"a member that is cut":         `{"keys":[` + entry + `],"note":tru}`,
+		onlyUnknown:                    `{"keys":[{"kid":"k9.pid.x","paserk":"k9.public.x"},{"kid":"k8.pid.x","paserk":"k8.public.x"}]}`,
 	}
 }
 
@@ -100,7 +112,7 @@ func TestAnAnswerThatIsNotTheListIsNone(t *testing.T) {
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
 	require.NoError(t, err)
-	good := listOf(t, m)
+	good, other := listOf(t, m), publicKeys(t)[1]
 	body := good
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -131,7 +143,64 @@ func TestAnAnswerThatIsNotTheListIsNone(t *testing.T) {
 			now = now.Add(time.Minute)
 			_, err = v.Verify(t.Context(), issued.Access.Reveal())
 			require.NoError(t, err, "the keys that are known go on")
+
+			if name == onlyUnknown {
+				return
+			}
+			// A good key before what is wrong makes it no better.
+			body = strings.Replace(answer, `{"keys":[`, `{"keys":[{"kid":"`+other.ID+`","paserk":"`+other.Public+`"},`, 1)
+			got, err = client.TokenKeys(t.Context())
+			require.Error(t, err)
+			require.Empty(t, got)
 		})
+	}
+}
+
+// closing counts the bodies that were closed.
+type closing struct{ closed int }
+
+func (c *closing) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err == nil {
+		resp.Body = &closingBody{resp.Body, c}
+	}
+	return resp, err
+}
+
+type closingBody struct {
+	io.ReadCloser
+	of *closing
+}
+
+func (b *closingBody) Close() error {
+	b.of.closed++
+	return b.ReadCloser.Close()
+}
+
+// A fetch gives its connection back, also where the answer is of no use; and whoever
+// prints a client learns nothing of it.
+func TestAKeyClientKeepsNothingAndTellsNothing(t *testing.T) {
+	m := issuer(t)
+	body := listOf(t, m)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, body)
+	}))
+	defer server.Close()
+	transport := new(closing)
+	client, err := httpauth.NewKeyClient(server.URL, &http.Client{Transport: transport})
+	require.NoError(t, err)
+	_, err = client.TokenKeys(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, transport.closed)
+	body = "{}"
+	_, err = client.TokenKeys(t.Context())
+	require.Error(t, err)
+	require.Equal(t, 2, transport.closed)
+
+	require.Equal(t, "client of public keys", client.String())
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		require.Equal(t, "client of public keys", fmt.Sprintf(verb, client), verb)
 	}
 }
 
