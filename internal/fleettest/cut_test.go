@@ -12,6 +12,7 @@ import (
 // more: nobody accepts for longer than its MaxStaleness allows, no receipt says less
 // than that, and everybody comes back by itself.
 func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, e engine) {
 		t.Parallel()
 		at := e.fresh(t)
@@ -71,6 +72,7 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 
 // RevokeEverywhere waits for those that cannot be reached.
 func TestRevokeEverywhereWaitsForWhoIsCutOff(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, e engine) {
 		t.Parallel()
 		at := e.fresh(t)
@@ -94,6 +96,7 @@ func TestRevokeEverywhereWaitsForWhoIsCutOff(t *testing.T) {
 // A process that stood still for a while believes nothing of what it knew before: its
 // clock went on.
 func TestAProcessThatStoodStill(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, e engine) {
 		t.Parallel()
 		all := fleet(t, same(2, setup{Store: e.fresh(t), MaxStaleness: 500 * time.Millisecond})...)
