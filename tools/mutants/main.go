@@ -55,6 +55,7 @@ type settings struct {
 	parallel int
 	sample   uint64
 	skip     string
+	tests    string
 	match    string
 	again    map[string]bool // keys, if not nil
 	verbose  bool
@@ -69,6 +70,7 @@ func main() {
 	flag.IntVar(&s.parallel, "p", runtime.GOMAXPROCS(0), "how many run at a time")
 	flag.Uint64Var(&s.sample, "sample", 1, "try one in so many")
 	flag.StringVar(&s.skip, "skip", "", "leave out the tests whose names match")
+	flag.StringVar(&s.tests, "tests", "", "run only the tests whose names match")
 	flag.StringVar(&s.match, "match", "", "try only those whose lines match")
 	again := flag.String("again", "", "try only those that stand in this file, what an earlier run printed")
 	flag.BoolVar(&s.verbose, "v", false, "print those that are noticed too")
@@ -204,7 +206,7 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(scratch) }() // a temporary folder
-	b := &bench{u: u, scratch: scratch, parallel: s.parallel, skip: s.skip}
+	b := &bench{u: u, scratch: scratch, parallel: s.parallel, skip: s.skip, only: s.tests}
 	replace, err := p.overlay(scratch)
 	if err != nil {
 		return nil, err

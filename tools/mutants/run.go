@@ -32,6 +32,7 @@ type bench struct {
 	scratch  string
 	parallel int
 	skip     string
+	only     string  // by an expression for their names, as skip
 	tests    []*test // the quickest first
 }
 
@@ -97,7 +98,7 @@ func (b *bench) trace(bin string) error {
 	}
 	var mu sync.Mutex
 	err = each(b.parallel, strings.Fields(string(out)), func(name string) error {
-		if strings.HasPrefix(name, "Benchmark") || b.skip != "" && regexp.MustCompile(b.skip).MatchString(name) {
+		if strings.HasPrefix(name, "Benchmark") || !regexp.MustCompile(b.only).MatchString(name) || b.skip != "" && regexp.MustCompile(b.skip).MatchString(name) {
 			return nil
 		}
 		t := &test{name: name, reaches: map[int]bool{}}
