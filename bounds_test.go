@@ -1,6 +1,7 @@
 package fob_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/stretchr/testify/require"
 )
@@ -267,6 +269,79 @@ func TestAKeyChangesItsStateAtTheInstant(t *testing.T) {
 			require.ErrorIs(t, err, map[fob.Status]error{fob.StatusPending: fob.ErrNotYetValid, fob.StatusExpired: fob.ErrExpired}[want])
 		}
 	}
+	_, err := m.Verify(t.Context(), text)
+	require.NotErrorIs(t, err, fob.ErrRetired, "nobody has rotated it")
+	require.Equal(t, key.IssuedAt(), key.AsOf(), "what was just issued is as of then")
 	require.Equal(t, "key "+key.ID().String(), key.String())
 	require.Equal(t, "key "+key.ID().String(), fmt.Sprintf("%d", key))
+	_, ever := mustIssue(t, m, fob.KeySpec{})
+	require.Equal(t, fob.StatusActive, ever.StatusAt(time.Time{}), "it has no beginning")
+}
+
+// A rotated key that had less left than the overlap has expired, and was not retired.
+func TestTheEarlierEndOfARotatedKeyIsWhatIsTold(t *testing.T) {
+	clock := newClock()
+	for overlap, want := range map[time.Duration]bool{time.Hour: true, 3 * time.Hour: false} {
+		m := newManager(t, nil, fob.Config{Clock: clock.Now})
+		text, key := mustIssue(t, m, fob.KeySpec{TTL: 2 * time.Hour})
+		_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: overlap})
+		require.NoError(t, err)
+		mustVerify(t, m, text)
+		clock.Add(min(overlap, 2*time.Hour))
+		for range 2 {
+			_, err = m.Verify(t.Context(), text)
+			require.ErrorIs(t, err, fob.ErrExpired)
+			require.Equal(t, want, errors.Is(err, fob.ErrRetired))
+		}
+	}
+}
+
+// A rotation that stopped before its end has given the key no successor.
+func TestAnUnfinishedRotationHasNoSuccessor(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	m := newManager(t, fault, fob.Config{})
+	text, key := mustIssue(t, m, fob.KeySpec{})
+	puts := 0
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		if c.Op == backendtest.OpPut {
+			if puts++; puts > 1 {
+				return backendtest.Unavailable()
+			}
+		}
+		return backendtest.Injection{}
+	})
+	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: time.Hour})
+	require.Error(t, err)
+	fault.Inject(nil)
+	for _, k := range []*fob.Key{mustVerify(t, m, text).(*fob.Key), mustVerify(t, newManager(t, fault, fob.Config{}), text).(*fob.Key)} {
+		require.True(t, k.Successor().IsZero())
+		require.True(t, k.ExpiresAt().IsZero())
+	}
+	require.Greater(t, puts, 1)
+	_, next, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: time.Hour})
+	require.NoError(t, err)
+	require.Equal(t, next.ID(), mustVerify(t, m, text).(*fob.Key).Successor())
+	require.Equal(t, key.ID(), next.Predecessor())
+}
+
+// What a spec holds is shown wherever somebody prints it, but for its IdempotencyKey; a
+// form that could only hold all of it fails.
+func TestASpecShowsAllButItsIdempotencyKey(t *testing.T) {
+	spec := fob.KeySpec{Subject: "app-42", IdempotencyKey: "c1a4a2f6-very-secret"}
+	inYAML, err := spec.MarshalYAML()
+	require.NoError(t, err)
+	inText, err := spec.MarshalText()
+	require.NoError(t, err)
+	inJSON, err := spec.MarshalJSON()
+	require.NoError(t, err)
+	for _, shown := range []string{
+		fmt.Sprint(spec), fmt.Sprintf("%+v", &spec), fmt.Sprintf("%#v", spec), spec.String(), fmt.Sprint(inYAML), string(inText), string(inJSON), spec.LogValue().String(),
+	} {
+		require.Contains(t, shown, "app-42")
+		require.Contains(t, shown, "redacted")
+		require.NotContains(t, shown, "very-secret")
+	}
+	require.NotContains(t, fob.KeySpec{Subject: "app-42"}.String(), "redacted", "there is nothing to hide")
+	_, err = spec.MarshalBinary()
+	require.Error(t, err)
 }
