@@ -1,11 +1,13 @@
 package fob_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/internal/keytext"
@@ -120,5 +122,114 @@ func TestWhatBeginsLikeAToken(t *testing.T) {
 	}
 	for _, text := range []string{"v", "v4", "v4."} {
 		mustReject(t, m, text, fob.ErrMalformed)
+		_, err := m.Verify(t.Context(), text)
+		require.NotErrorIs(t, err, fob.ErrTokenFormat)
+	}
+	mustReject(t, m, "v4.A", fob.ErrTokenFormat)
+	longest := "v4.local." + strings.Repeat("A", 8<<10-len("v4.local."))
+	mustReject(t, m, longest+"A", fob.ErrTokenLength)
+	_, err := m.Verify(t.Context(), longest)
+	require.ErrorIs(t, err, fob.ErrRejected)
+	require.NotErrorIs(t, err, fob.ErrTokenLength)
+}
+
+// What an answer is as of moves on with the feed, for as long as the feed goes on: so far
+// does what is held tell, and from then on counts how old it may become when the store
+// cannot be asked.
+func TestAnAnswerIsAsOfWhatTheFeedHasProved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault := backendtest.NewFault(memory.New())
+		cfg := tokenConfig()
+		cfg.StaleIfError = time.Hour
+		m := newManager(t, fault, cfg)
+		defer m.Close()
+		text, _ := mustIssue(t, m, fob.KeySpec{})
+		texts := []string{text, mustToken(t, m, fob.TokenSpec{TTL: 50 * time.Minute}).Access.Reveal()}
+		var held []fob.Credential
+		for _, text := range texts {
+			held = append(held, mustVerify(t, m, text))
+		}
+		began := time.Now()
+		time.Sleep(10 * time.Minute)
+		proved := time.Now()
+		for i, text := range texts {
+			require.False(t, held[i].AsOf().After(began), "nothing has looked at it since")
+			require.Same(t, held[i], mustVerify(t, m, text), "from memory")
+			require.WithinDuration(t, proved, held[i].AsOf(), 2*time.Second)
+			require.False(t, held[i].AsOf().After(proved))
+		}
+		fault.Inject(func(backendtest.Call) backendtest.Injection { return backendtest.Unavailable() })
+		time.Sleep(35 * time.Minute) // 45 after the first read, and the token goes on
+		for _, text := range texts {
+			mustVerify(t, m, text)
+		}
+		time.Sleep(24 * time.Minute) // 69 after the first read, 59 after it was found to be so still
+		mustVerify(t, m, texts[0])
+		time.Sleep(time.Minute + 3*time.Second)
+		_, err := m.Verify(t.Context(), texts[0])
+		mustBeUnsure(t, err)
+	})
+}
+
+// A token whose key is no longer there is unknown: its key was purged, or restored away.
+func TestATokenOfAKeyThatIsGone(t *testing.T) {
+	store := memory.New()
+	m := bareManager(t, store, tokenConfig())
+	defer m.Close()
+	text, key := mustIssue(t, m, fob.KeySpec{Scopes: fob.Scopes{"a"}})
+	issued, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{Scopes: fob.Scopes{"a"}})
+	require.NoError(t, err)
+	mustVerify(t, m, issued.Access.Reveal())
+	require.NoError(t, store.Delete(t.Context(), idOf(key), key.Version()))
+	_, err = m.Fresh().Verify(t.Context(), issued.Access.Reveal())
+	require.ErrorIs(t, err, fob.ErrUnknown)
+	_, err = m.Fresh().Verify(t.Context(), text)
+	require.ErrorIs(t, err, fob.ErrUnknown)
+}
+
+// To store a digest anew is a courtesy of the verification. That it failed is told, that
+// somebody else changed the key meanwhile is no failure, and the key is good in any case.
+func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
+	old, active := fob.Pepper{ID: "old", Key: make([]byte, 32)}, fob.Pepper{ID: "new", Key: append(make([]byte, 31), 1)}
+	conflict := backendtest.Injection{Fail: backend.ErrConflict}
+	gone := backendtest.Injection{Fail: backend.ErrNotFound}
+	for name, is := range map[string]struct {
+		with backendtest.Injection
+		want []fob.EventType
+	}{
+		"it is written":       {want: []fob.EventType{fob.EventRehashed}},
+		"the store fails":     {with: backendtest.Unavailable(), want: []fob.EventType{fob.EventUpkeepFailed}},
+		"its outcome is lost": {with: backendtest.LostAck(), want: []fob.EventType{fob.EventUpkeepFailed}},
+		"somebody was faster": {with: conflict},
+		"somebody purged it":  {with: gone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault := backendtest.NewFault(memory.New())
+			first := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{old}})
+			other, _ := mustIssue(t, first, fob.KeySpec{Subject: "app-43"})
+			text, key := mustIssue(t, first, fob.KeySpec{Subject: "app-42"})
+			require.NoError(t, first.Close())
+			seen := &observed{}
+			m := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{active, old}, Observer: seen})
+			defer m.Close()
+			mustVerify(t, m, other)
+			seen.take()
+			fault.InjectOnce(backendtest.OpPut, is.with)
+			cred := mustVerify(t, m, text)
+			require.Equal(t, key.ID(), cred.ID())
+			var types []fob.EventType
+			for _, e := range seen.take() {
+				types = append(types, e.Type)
+				require.Equal(t, key.ID(), e.ID)
+				require.Equal(t, "app-42", e.Subject)
+				require.Equal(t, e.Type == fob.EventUpkeepFailed, e.Err != nil)
+			}
+			require.Equal(t, is.want, types)
+			again := mustVerify(t, m, text).(*fob.Key)
+			rec, err := fault.Get(t.Context(), idOf(key))
+			require.NoError(t, err)
+			require.Equal(t, rec.Version, again.Version(), "what may have been written is read again")
+			require.Equal(t, rec.Version, mustVerify(t, m, text).(*fob.Key).Version())
+		})
 	}
 }
