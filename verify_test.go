@@ -145,6 +145,8 @@ func TestAnAnswerIsAsOfWhatTheFeedHasProved(t *testing.T) {
 		defer m.Close()
 		text, _ := mustIssue(t, m, fob.KeySpec{})
 		texts := []string{text, mustToken(t, m, fob.TokenSpec{TTL: 50 * time.Minute}).Access.Reveal()}
+		time.Sleep(time.Second)
+		synctest.Wait() // the feed has told of the key, so that nothing of it is forgotten any more
 		var held []fob.Credential
 		for _, text := range texts {
 			held = append(held, mustVerify(t, m, text))
