@@ -60,7 +60,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 				_, err := m.Refresh(t.Context(), next.Refresh.Reveal())
 				return err
 			}
-		}, []string{"sealed", "tag key, left", "links, left"}},
+		}, []string{"sealed, left", "sealed, too", "tag key, left", "links, left"}},
 		"a family that has ended": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
 			_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
