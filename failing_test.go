@@ -222,8 +222,8 @@ func (s *spoiled) Get(ctx context.Context, id backend.ID) (backend.Record, error
 func TestWhatIsToldToBeDoneIsDoneWhicheverCallFails(t *testing.T) {
 	for name, u := range undertakings() {
 		for how, inject := range map[string]func(n int, store backend.Store) (_ backend.Store, hit func() bool){
-			"fails":            failing(backendtest.Unavailable()),
-			"loses its answer": failing(backendtest.LostAck(), backendtest.OpPut, backendtest.OpDelete),
+			"fails":            endingIn(backendtest.Unavailable()),
+			"loses its answer": endingIn(backendtest.LostAck(), backendtest.OpPut, backendtest.OpDelete),
 			"reads what is broken": func(n int, store backend.Store) (backend.Store, func() bool) {
 				s := &spoiled{Store: store, which: n}
 				return s, func() bool { return s.which <= 0 }
@@ -238,8 +238,8 @@ func TestWhatIsToldToBeDoneIsDoneWhicheverCallFails(t *testing.T) {
 	}
 }
 
-// failing makes one call of a store end in this way.
-func failing(with backendtest.Injection, ops ...backendtest.Op) func(n int, store backend.Store) (backend.Store, func() bool) {
+// endingIn makes one call of a store end in this way.
+func endingIn(with backendtest.Injection, ops ...backendtest.Op) func(n int, store backend.Store) (backend.Store, func() bool) {
 	return func(n int, store backend.Store) (backend.Store, func() bool) {
 		fault, left := backendtest.NewFault(store), n
 		fault.Inject(func(c backendtest.Call) backendtest.Injection {

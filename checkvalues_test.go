@@ -1,0 +1,348 @@
+package fob_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// isCheck says that a record is the check value of a secret of Config.
+func isCheck(id backend.ID) bool { return id[0] == 10 }
+
+// failing makes the calls of an operation fail that are about a kind of record.
+func failing(fault *backendtest.Fault, op backendtest.Op, kind func(backend.ID) bool) {
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		if c.Op == op && kind(c.ID) {
+			return backendtest.Unavailable()
+		}
+		return backendtest.Injection{}
+	})
+}
+
+// checkOf is the one check value of a store.
+func checkOf(t *testing.T, store *memory.Store) backend.Record {
+	t.Helper()
+	page, err := store.List(t.Context(), backend.Query{Kind: 10, Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, page.Records, 1)
+	return page.Records[0]
+}
+
+var otherPepper = bytes.Repeat([]byte{7}, 32)
+
+// A check value that cannot be read says nothing: nothing is made, and nobody refused.
+func TestACheckValueThatCannotBeRead(t *testing.T) {
+	for name, body := range map[string]func(right string) []byte{
+		"another field":    func(right string) []byte { return append([]byte{1, 43, 8}, right...) },
+		"a field too many": func(right string) []byte { return append(append([]byte{1, 44, 8}, right...), 45, 1, 'x') },
+		"cut":              func(right string) []byte { return append([]byte{1, 44, 9}, right...) },
+		"another format":   func(right string) []byte { return append([]byte{2, 44, 8}, right...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := memory.New()
+			_, key := mustIssue(t, newManager(t, bare{store}, peppered(pepperText)), fob.KeySpec{})
+			rec := checkOf(t, store)
+			fob.Reseal(&rec, body(fieldsOf(t, rec)[0].v))
+			_, err := store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+			require.NoError(t, err)
+			m := newManager(t, bare{store}, peppered(pepperText))
+			require.ErrorIs(t, m.Check(t.Context()), fob.ErrCorrupt)
+			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})), fob.ErrCorrupt)
+			_, err = m.Verify(t.Context(), forge(t, "acme_live", key.ID()))
+			require.ErrorIs(t, err, fob.ErrCorrupt)
+			mustBeUnsure(t, err)
+		})
+	}
+}
+
+// Before the check value stands in the store nothing is made with the secret. Once it was
+// seen there it is not read again.
+func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
+	for _, op := range []backendtest.Op{backendtest.OpGet, backendtest.OpPut} {
+		store := memory.New()
+		fault := backendtest.NewFault(store)
+		m := newManager(t, bare{fault}, peppered(pepperText))
+		failing(fault, op, isCheck)
+		writes := 0
+		for what, err := range map[string]error{
+			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
+			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: otherDigest(foreignText)})),
+		} {
+			require.ErrorIs(t, err, backend.ErrUnavailable, what)
+		}
+		page, err := store.List(t.Context(), backend.Query{Kind: 1, Limit: 10})
+		require.NoError(t, err)
+		require.Empty(t, page.Records)
+		reads := 0
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			switch {
+			case isCheck(c.ID) && c.Op == backendtest.OpGet:
+				reads++
+			case isCheck(c.ID):
+				writes++
+			}
+			return backendtest.Injection{}
+		})
+		for range 3 {
+			mustIssue(t, m, fob.KeySpec{})
+			require.Equal(t, 1, writes)
+			require.Equal(t, 2, reads, "before and after it was written")
+		}
+	}
+}
+
+// Of two that write the check value at one time one is right, and the other one sees it.
+func TestTwoCheckValuesAtOneTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		theirs []byte
+		told   error
+	}{"the same pepper": {pepperText, nil}, "another one": {otherPepper, fob.ErrPepper}} {
+		t.Run(name, func(t *testing.T) {
+			store := memory.New()
+			fault := backendtest.NewFault(store)
+			m := newManager(t, bare{fault}, peppered(pepperText))
+			atWrite(fault, 1, isCheck, backendtest.Injection{Before: func() {
+				mustIssue(t, newManager(t, bare{store}, peppered(c.theirs)), fob.KeySpec{})
+			}})
+			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})), c.told)
+		})
+	}
+}
+
+// That a secret is wrong, or has no check value, is believed for ten seconds; that it is
+// right, for good.
+func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		text, key := mustIssue(t, newManager(t, bare{store}, peppered(pepperText)), fob.KeySpec{})
+		fault := backendtest.NewFault(store)
+		m := newManager(t, bare{fault}, peppered(otherPepper))
+		defer m.Close()
+		_, err := m.Verify(t.Context(), text)
+		require.ErrorIs(t, err, fob.ErrPepper)
+		// The operator finds that it was the others that had the wrong one.
+		rec := checkOf(t, store)
+		require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
+		mustIssue(t, newManager(t, bare{store}, peppered(otherPepper)), fob.KeySpec{Subject: "b"})
+
+		reads := 0
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			if isCheck(c.ID) {
+				reads++
+			}
+			return backendtest.Injection{}
+		})
+		time.Sleep(10*time.Second - time.Millisecond)
+		_, err = m.Verify(t.Context(), text)
+		require.ErrorIs(t, err, fob.ErrPepper)
+		require.Zero(t, reads)
+		time.Sleep(time.Millisecond)
+		mustReject(t, m, text, fob.ErrUnknown)
+		require.Equal(t, 1, reads)
+		for range 3 {
+			time.Sleep(time.Hour)
+			mustReject(t, m, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
+		}
+		require.Equal(t, 1, reads)
+		require.Empty(t, m.Health().Problems)
+	})
+}
+
+// An imported key that matches proves the pepper too: what does not match after it is
+// refused, even if the check value cannot be read.
+func TestAnImportedKeyProvesThePepper(t *testing.T) {
+	store := memory.New()
+	cfg := fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate}, Peppers: peppered(pepperText).Peppers}
+	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+	fault := backendtest.NewFault(store)
+	m := newManager(t, bare{fault}, cfg)
+	failing(fault, backendtest.OpGet, isCheck)
+	_, err := m.Verify(t.Context(), otherForeignText)
+	mustBeUnsure(t, err)
+	mustVerify(t, m, foreignText)
+	mustReject(t, m, otherForeignText, fob.ErrUnknown)
+}
+
+// A text is imported so that it is found by its digest too, so that has to be the right
+// one; a hash is never looked for by it.
+func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
+	wrong := located()
+	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
+	for _, form := range formNames {
+		store := memory.New()
+		importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+		m := newManager(t, bare{store}, fob.Config{Foreign: wrong})
+		f := inForm(t, form, otherForeignText)
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		if f.Hash != "" {
+			require.NoError(t, err, form)
+		} else {
+			require.ErrorIs(t, err, fob.ErrPepper, form)
+		}
+	}
+}
+
+// Nothing, as the digest of a text, means that it is no key of that system: with nothing
+// for it a wrong digest does no harm, and a function that has none for the text which is
+// compared cannot be checked.
+func TestAForeignDigestOfNothing(t *testing.T) {
+	store := memory.New()
+	importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	with := func(digest func(string) []byte) *fob.Manager {
+		foreign := located()
+		foreign.Digest = digest
+		return newManager(t, bare{store}, fob.Config{Foreign: foreign})
+	}
+	strict := with(func(presented string) []byte {
+		if presented[:2] != "ab" {
+			return nil
+		}
+		return otherDigest(presented)
+	})
+	require.NoError(t, strict.Check(t.Context()))
+	mustVerify(t, strict, foreignText)
+	mustReject(t, strict, otherForeignText, fob.ErrUnknown)
+
+	wrong := with(func(presented string) []byte {
+		switch presented {
+		case "of-nothing":
+			return nil
+		case "of-one-byte":
+			return []byte{1}
+		}
+		return otherDigest("wrong " + presented)
+	})
+	mustReject(t, wrong, "of-nothing", fob.ErrUnknown)
+	_, err := wrong.Verify(t.Context(), "of-one-byte")
+	require.ErrorIs(t, err, fob.ErrPepper)
+	mustBeUnsure(t, err)
+}
+
+// clockedStore is a store that tells the time.
+type clockedStore struct {
+	backend.Store
+	now func() (time.Time, error)
+}
+
+func (c clockedStore) Now(context.Context) (time.Time, error) { return c.now() }
+
+// Check reads as much as its documentation says, and tells of each of these reads that
+// failed.
+func TestCheckTellsOfEachReadThatFails(t *testing.T) {
+	cfg := tokenConfig()
+	cfg.Foreign, cfg.Peppers = located(), []fob.Pepper{{ID: "p1", Key: pepperText}}
+	fault := backendtest.NewFault(memory.New())
+	var clockErr error
+	m := newManager(t, clockedStore{bare{fault}, func() (time.Time, error) { return time.Now(), clockErr }}, cfg)
+	mustIssue(t, m, fob.KeySpec{})
+	mustToken(t, m, fob.TokenSpec{})
+	before := gets(fault)
+	require.NoError(t, m.Check(t.Context()))
+	require.Equal(t, 4, gets(fault)-before, "a pepper, the foreign digest, the token keys and the fleet")
+	for name, kind := range map[string]byte{"check values": 10, "token keys": 7, "fleet": 9} {
+		failing(fault, backendtest.OpGet, func(id backend.ID) bool { return id[0] == kind })
+		err := m.Check(t.Context())
+		require.ErrorIs(t, err, backend.ErrUnavailable, name)
+		require.Empty(t, m.Health().Problems, "an outage is none")
+		fault.Inject(nil)
+		require.NoError(t, m.Check(t.Context()))
+	}
+	clockErr = backend.ErrUnavailable
+	require.ErrorIs(t, m.Check(t.Context()), backend.ErrUnavailable)
+	clockErr = errors.ErrUnsupported
+	require.NoError(t, m.Check(t.Context()))
+}
+
+// Check asks of a secret that nobody has used yet, and takes back what it said once that
+// is right again.
+func TestCheckComparesWhatWasNotUsedYet(t *testing.T) {
+	store := memory.New()
+	importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	wrong := located()
+	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
+	m := newManager(t, bare{store}, fob.Config{Foreign: wrong})
+	require.ErrorIs(t, m.Check(t.Context()), fob.ErrPepper)
+	require.Len(t, m.Health().Problems, 1)
+	rec := checkOf(t, store)
+	require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
+	require.NoError(t, m.Check(t.Context()))
+	require.Empty(t, m.Health().Problems)
+}
+
+// A Manager that is more patient than others has to tell them, and Check does that, or
+// says that it cannot.
+func TestCheckJoinsTheFleet(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	isFleet := func(id backend.ID) bool { return id[0] == 9 }
+	failing(fault, backendtest.OpPut, isFleet)
+	m := newManager(t, bare{fault}, fob.Config{MaxStaleness: time.Minute})
+	err := m.Check(t.Context())
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "join the fleet")
+	fault.Inject(nil)
+	require.NoError(t, m.Check(t.Context()))
+	bound, err := m.FleetStaleness(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, bound)
+}
+
+// Check tells that the feed was lost, though every record can be read.
+func TestCheckTellsThatTheFeedIsLost(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		m := newManager(t, fault, fob.Config{})
+		defer m.Close()
+		require.NoError(t, m.Check(t.Context()))
+		fault.Inject(func(c backendtest.Call) backendtest.Injection {
+			if c.Op == backendtest.OpBatch {
+				return backendtest.Unavailable()
+			}
+			return backendtest.Injection{}
+		})
+		pass(time.Second)
+		require.ErrorIs(t, m.Check(t.Context()), backend.ErrUnavailable)
+		require.ErrorIs(t, m.Health().Err, backend.ErrUnavailable)
+	})
+}
+
+// Of records that cannot be read so many are told of as one can look at; whatever else is
+// wrong is told beside them.
+func TestManyRecordsThatCannotBeReadAreToldOfAFewTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		issuer := newManager(t, store, peppered(pepperText))
+		defer issuer.Close()
+		text, _ := mustIssue(t, issuer, fob.KeySpec{})
+		for n := range 40 {
+			_, err := issuer.RevokeSubject(t.Context(), string(rune('A'+n)), "", fob.SubjectApplication)
+			require.NoError(t, err)
+		}
+		page, err := store.List(t.Context(), backend.Query{Kind: 2, Limit: 100})
+		require.NoError(t, err)
+		for _, rec := range page.Records {
+			rec.Body[4] ^= 1
+			_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+			require.NoError(t, err)
+		}
+		seen := &observed{}
+		cfg := peppered(otherPepper)
+		cfg.Observer = seen
+		m := newManager(t, store, cfg)
+		defer m.Close()
+		pass(time.Second)
+		require.Len(t, m.Health().Problems, 32)
+		require.Len(t, seen.take(), 32)
+		_, err = m.Verify(t.Context(), text)
+		require.ErrorIs(t, err, fob.ErrPepper)
+		require.Len(t, m.Health().Problems, 33)
+		require.Len(t, seen.take(), 1)
+	})
+}
