@@ -24,6 +24,12 @@ func DecodeSealed(owner string, body []byte) ([]byte, error) {
 	return again.Body[:len(again.Body)-4], nil
 }
 
+// Reseal puts body (without a checksum) into rec under a sound one, so that a test can
+// make a record whose fields are wrong, and not only one that was damaged.
+func Reseal(rec *backend.Record, body []byte) {
+	rec.Body = binary.BigEndian.AppendUint32(append([]byte(nil), body...), bodySum(rec, body))
+}
+
 // BreakTickets makes the cache of keys take what comes in without asking whether it
 // changed since it was read. The switch is an unexported field of another package:
 // the cache offers nobody a way to break it, so the proof reaches in.

@@ -323,3 +323,33 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 		require.Equal(t, rec.Version, key.Version())
 	})
 }
+
+// What an unfinished import has left may be purged in the moment in which another call
+// writes over it: that is a race like any other, and the call goes on.
+func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
+	store := memory.New()
+	cfg, spec, f := fob.Config{Foreign: located()}, fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Secret: foreignText}
+	importUntil(t, store, cfg, spec, f, keyWritten)
+	fault := backendtest.NewFault(store)
+	m := newManager(t, bare{fault}, cfg)
+	purges := 0
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		if c.Op != backendtest.OpPut || !isKey(c.ID) || purges > 0 {
+			return backendtest.Injection{}
+		}
+		purges++
+		return backendtest.Injection{Before: func() {
+			rec, err := store.Get(t.Context(), c.ID)
+			if err == nil {
+				err = store.Delete(t.Context(), c.ID, rec.Version)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}}
+	})
+	_, err := m.ImportKey(t.Context(), spec, f)
+	require.NoError(t, err)
+	require.Equal(t, 1, purges)
+	require.Equal(t, "app-42", mustVerify(t, m, foreignText).Subject())
+}

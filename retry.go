@@ -43,9 +43,10 @@ func (e *tryAgain) Unwrap() error { return e.err }
 // outcome is unknown.
 func again(err error) error { return &tryAgain{err} }
 
-// raced is again for the error of a write that lost a race, and err for any other.
+// raced is again for the error of a write that lost a race, be it to somebody who removed
+// the record, and err for any other.
 func raced(err error) error {
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		return again(err)
 	}
 	return err
