@@ -2,7 +2,9 @@ package fob
 
 import (
 	"encoding/binary"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -74,4 +76,63 @@ func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	w.seal(&rec)
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
+}
+
+// The fields of records that tests look at, or write as no Manager would.
+const (
+	FieldReason    = fieldReason
+	FieldEpoch     = fieldEpoch
+	FieldDigest    = fieldDigest
+	FieldLifetime  = fieldLifetime
+	FieldTarget    = fieldTarget
+	FieldSealed    = fieldSealed
+	FieldIdleUntil = fieldIdleUntil
+	FieldClaims    = fieldClaims
+	FieldEnded     = fieldEnded
+	FieldTagKey    = fieldTagKey
+	FieldLinks     = fieldLinks
+	FieldRotating  = fieldRotating
+)
+
+// FamilyRecord and SubjectRecord are the IDs of the records of a family and of a subject.
+func FamilyRecord(id ID) backend.ID { return familyRecord(id) }
+
+func SubjectRecord(kind SubjectKind, subject string) backend.ID { return subjectRecord(kind, subject) }
+
+// Fields are the fields of a record's body, by their numbers.
+func Fields(t testing.TB, rec *backend.Record) map[byte]string {
+	r, err := openBody(rec, rec.Kind)
+	require.NoError(t, err)
+	fields := make(map[byte]string)
+	for {
+		field, v, ok := r.next()
+		if !ok {
+			require.False(t, r.bad)
+			return fields
+		}
+		fields[field] = v
+	}
+}
+
+// RewriteRecord lets change alter a record, and puts it back under a sound checksum.
+func RewriteRecord(t testing.TB, store backend.Store, id backend.ID, change func(rec *backend.Record, fields map[byte]string)) {
+	rec, err := store.Get(t.Context(), id)
+	require.NoError(t, err)
+	fields := Fields(t, &rec)
+	change(&rec, fields)
+	w := newBody()
+	for _, field := range slices.Sorted(maps.Keys(fields)) {
+		w.text(field, fields[field])
+	}
+	w.seal(&rec)
+	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+	require.NoError(t, err)
+}
+
+// SealAnswer makes a text the access token that a family answers a used secret with.
+// current is the family's current secret, without which nobody can.
+func SealAnswer(t testing.TB, store backend.Store, id ID, current, text string) {
+	sealed, err := sealRefresh(current, id, "fob refresh answer", text)
+	require.NoError(t, err)
+	RewriteRecord(t, store, familyRecord(id), func(_ *backend.Record, fields map[byte]string) { fields[fieldSealed] = sealed })
 }

@@ -1,0 +1,214 @@
+package fob_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// TestAFamilyThatCannotBeReadIsCorrupt: its secrets are neither good nor bad then, nothing
+// is written, and whoever wants to end it is told that it could not be done.
+func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, bare{store}, tokenConfig())
+	other := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	rec, err := store.Get(t.Context(), fob.FamilyRecord(other.Token.Family()))
+	require.NoError(t, err)
+	others := fob.Fields(t, &rec)
+	for name, change := range map[string]func(f map[byte]string){
+		"no digest":                func(f map[byte]string) { delete(f, fob.FieldDigest) },
+		"a digest that is short":   func(f map[byte]string) { f[fob.FieldDigest] = f[fob.FieldDigest][:31] },
+		"a digest that is long":    func(f map[byte]string) { f[fob.FieldDigest] += "x" },
+		"no lifetime":              func(f map[byte]string) { delete(f, fob.FieldLifetime) },
+		"a lifetime of no length":  func(f map[byte]string) { f[fob.FieldLifetime] = strings.Repeat("\x00", 8) },
+		"no end of idleness":       func(f map[byte]string) { delete(f, fob.FieldIdleUntil) },
+		"no ID":                    func(f map[byte]string) { delete(f, fob.FieldTarget) },
+		"the ID of another":        func(f map[byte]string) { f[fob.FieldTarget] = others[fob.FieldTarget] },
+		"no claims":                func(f map[byte]string) { delete(f, fob.FieldClaims) },
+		"claims that are none":     func(f map[byte]string) { f[fob.FieldClaims] = "{}" },
+		"the claims of another":    func(f map[byte]string) { f[fob.FieldClaims] = others[fob.FieldClaims] },
+		"ended, but not quite":     func(f map[byte]string) { f[fob.FieldEnded] = "\x02" },
+		"a tag key that is short":  func(f map[byte]string) { f[fob.FieldTagKey] = f[fob.FieldTagKey][1:] },
+		"a link that is short":     func(f map[byte]string) { f[fob.FieldLinks] = f[fob.FieldLinks][1:] },
+		"more links than are kept": func(f map[byte]string) { f[fob.FieldLinks] = strings.Repeat(f[fob.FieldLinks], 33) },
+		"a field nobody knows":     func(f map[byte]string) { f[250] = "x" },
+		"an epoch, as of a mark":   func(f map[byte]string) { f[fob.FieldEpoch] = "12345678" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+			second := mustRefresh(t, m, first.Refresh)
+			id := fob.FamilyRecord(first.Token.Family())
+			sound, err := store.Get(t.Context(), id)
+			require.NoError(t, err)
+			fob.RewriteRecord(t, store, id, func(_ *backend.Record, f map[byte]string) { change(f) })
+			mustBeCorrupt(t, store, m, first, second)
+			sound.Version++
+			_, err = store.Put(t.Context(), sound, backend.IfVersion(sound.Version))
+			require.NoError(t, err)
+			mustRefresh(t, m, second.Refresh)
+		})
+	}
+	t.Run("a checksum that is wrong", func(t *testing.T) {
+		first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+		second := mustRefresh(t, m, first.Refresh)
+		rec, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Family()))
+		require.NoError(t, err)
+		rec.Body[len(rec.Body)-1] ^= 1
+		_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+		require.NoError(t, err)
+		mustBeCorrupt(t, store, m, first, second)
+	})
+}
+
+// mustBeCorrupt asserts that neither secret of a family, the used one and the next, is
+// answered, and that nothing is changed by that.
+func mustBeCorrupt(t *testing.T, store backend.Store, m *fob.Manager, used, current fob.Issued) {
+	t.Helper()
+	family := current.Token.Family()
+	before, err := store.Get(t.Context(), fob.FamilyRecord(family))
+	require.NoError(t, err)
+	for _, i := range []fob.Issued{used, current} {
+		answer, err := m.Refresh(t.Context(), i.Refresh.Reveal())
+		mustBeUnsure(t, err)
+		require.ErrorIs(t, err, fob.ErrCorrupt)
+		require.Zero(t, answer)
+	}
+	_, err = m.Revoke(t.Context(), family, "left")
+	require.ErrorIs(t, err, fob.ErrCorrupt)
+	after, err := store.Get(t.Context(), fob.FamilyRecord(family))
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+// TestAnAnswerThatCannotBeOpenedIsCorrupt, wherever on the way from the secret that is
+// presented to the newest pair: no session ends because a record was damaged.
+func TestAnAnswerThatCannotBeOpenedIsCorrupt(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, bare{store}, tokenConfig())
+	damaged := func(c fob.Issued, field byte) {
+		fob.RewriteRecord(t, store, fob.FamilyRecord(c.Token.Family()), func(_ *backend.Record, f map[byte]string) {
+			f[field] = f[field][:40] + string([]byte{f[field][40] ^ 1}) + f[field][41:]
+		})
+	}
+	access := mustToken(t, m, fob.TokenSpec{}).Access.Reveal()
+	for name, damage := range map[string]func(current fob.Issued){
+		"the link":   func(c fob.Issued) { damaged(c, fob.FieldLinks) },
+		"the answer": func(c fob.Issued) { damaged(c, fob.FieldSealed) },
+		"an answer that is no token": func(c fob.Issued) {
+			fob.SealAnswer(t, store, c.Token.Family(), c.Refresh.Reveal(), "nonsense")
+		},
+		"a token that is not sealed with its key": func(c fob.Issued) {
+			fob.SealAnswer(t, store, c.Token.Family(), c.Refresh.Reveal(), access[:40]+"AAAA"+access[44:])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+			second := mustRefresh(t, m, first.Refresh)
+			damage(second)
+			answer, err := m.Refresh(t.Context(), first.Refresh.Reveal())
+			mustBeUnsure(t, err)
+			require.ErrorIs(t, err, fob.ErrCorrupt)
+			require.Zero(t, answer)
+			mustRefresh(t, m, second.Refresh) // that needs neither
+		})
+	}
+}
+
+// TestAnAnswerWhoseKeyIsLostIsNoRejection: the secret is good, and so is its session.
+func TestAnAnswerWhoseKeyIsLostIsNoRejection(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, bare{store}, tokenConfig())
+	first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	second := mustRefresh(t, m, first.Refresh)
+	ring := ringOf(t, store)
+	require.NoError(t, store.Delete(t.Context(), ring.ID, ring.Version)) // a store that has lost it
+	other := newManager(t, bare{store}, tokenConfig())
+	answer, err := other.Refresh(t.Context(), first.Refresh.Reveal())
+	mustBeUnsure(t, err)
+	require.Zero(t, answer)
+	mustVerify(t, other, mustRefresh(t, other, second.Refresh).Access.Reveal())
+}
+
+// TestAFamilyFromBeforeThereWereTagsIsOver: nobody could tell a replay of its secrets, so
+// nobody may go on with it. To end it is the first call's, as with any other.
+func TestAFamilyFromBeforeThereWereTagsIsOver(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, store, tokenConfig())
+	old := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	fob.MakeOldFamily(t, m, store, old.Token.Family())
+	mustNotRefresh(t, m, old.Refresh, fob.ErrRevoked)
+	mustVerify(t, m, old.Access.Reveal()) // for as long as it lives
+	receipt, err := m.Revoke(t.Context(), old.Token.Family(), "left")
+	require.NoError(t, err)
+	require.False(t, receipt.Already)
+	mustReject(t, m, old.Access.Reveal(), fob.ErrRevoked)
+	receipt, err = m.Revoke(t.Context(), old.Token.Family(), "left")
+	require.NoError(t, err)
+	require.True(t, receipt.Already)
+}
+
+// TestTheRecordOfAFamilySaysWhyItEnded, and has nothing any more with which to go on.
+func TestTheRecordOfAFamilySaysWhyItEnded(t *testing.T) {
+	store := memory.New()
+	m := newManager(t, store, tokenConfig())
+	first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	mustRefresh(t, m, first.Refresh)
+	before, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Family()))
+	require.NoError(t, err)
+	require.Empty(t, fob.Fields(t, &before)[fob.FieldReason])
+	_, err = m.Revoke(t.Context(), first.Token.Family(), "laptop stolen")
+	require.NoError(t, err)
+	after, err := store.Get(t.Context(), before.ID)
+	require.NoError(t, err)
+	fields := fob.Fields(t, &after)
+	require.Equal(t, "laptop stolen", fields[fob.FieldReason])
+	require.Equal(t, "\x01", fields[fob.FieldEnded])
+	require.Empty(t, fields[fob.FieldSealed])
+	require.Empty(t, fields[fob.FieldLinks])
+	require.Equal(t, before.Created, after.Created)
+	require.Equal(t, before.Expires, after.Expires)
+}
+
+// TestWhatEndsAFamilyIsKeptAsLongAsAnythingOfItCouldBeUsed, by a clock that is half a day
+// behind and purged by one that is half a day ahead: the access tokens, which live for an
+// hour at most and are accepted for the leeway after that, and the chain, whose own end
+// may come later or sooner.
+func TestWhatEndsAFamilyIsKeptAsLongAsAnythingOfItCouldBeUsed(t *testing.T) {
+	const margin, leeway = 24 * time.Hour, 5 * time.Minute
+	for name, c := range map[string]struct {
+		chain time.Duration
+		kept  time.Duration
+	}{
+		"a chain that ends after its tokens":  {30 * 24 * time.Hour, 30*24*time.Hour + margin},
+		"a chain that ends before its tokens": {time.Minute, time.Hour + 2*leeway + margin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock, store := newClock(), memory.New()
+			m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) {
+				cfg.RefreshTTL, cfg.Leeway = c.chain, leeway
+			}), clock))
+			issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+			_, err := m.Revoke(context.Background(), issued.Token.Family(), "left")
+			require.NoError(t, err)
+			marks := mustList(t, store, 6)
+			require.Len(t, marks, 1)
+			require.Equal(t, clock.Now().Add(c.kept).UnixMilli(), marks[0].PurgeAt)
+
+			// A single token has no chain.
+			token := mustToken(t, m, fob.TokenSpec{})
+			_, err = m.Revoke(context.Background(), token.Token.ID(), "left")
+			require.NoError(t, err)
+			for _, mark := range mustList(t, store, 6) {
+				if mark.ID != marks[0].ID {
+					require.Equal(t, clock.Now().Add(time.Hour+2*leeway+margin).UnixMilli(), mark.PurgeAt)
+				}
+			}
+		})
+	}
+}
