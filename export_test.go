@@ -91,7 +91,7 @@ const (
 	FieldEnded     = fieldEnded
 	FieldTagKey    = fieldTagKey
 	FieldLinks     = fieldLinks
-	FieldRotating  = fieldRotating
+	FieldSuccessor = fieldSuccessor
 )
 
 // FamilyRecord and SubjectRecord are the IDs of the records of a family and of a subject.
@@ -118,14 +118,18 @@ func Fields(t testing.TB, rec *backend.Record) map[byte]string {
 func RewriteRecord(t testing.TB, store backend.Store, id backend.ID, change func(rec *backend.Record, fields map[byte]string)) {
 	rec, err := store.Get(t.Context(), id)
 	require.NoError(t, err)
-	fields := Fields(t, &rec)
+	fields, owner, cond := Fields(t, &rec), rec.Owner, backend.IfVersion(rec.Version)
 	change(&rec, fields)
 	w := newBody()
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
 		w.text(field, fields[field])
 	}
 	w.seal(&rec)
-	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+	if rec.Owner != owner { // which never changes: so it is another record
+		require.NoError(t, store.Delete(t.Context(), id, rec.Version))
+		cond = backend.IfAbsent()
+	}
+	_, err = store.Put(t.Context(), rec, cond)
 	require.NoError(t, err)
 }
 

@@ -138,9 +138,13 @@ func TestNoTokenIsIssuedAtTheBeginningOfTime(t *testing.T) {
 	mustVerify(t, m, mustToken(t, m, fob.TokenSpec{}).Access.Reveal())
 }
 
-// TestTokensThatAreOffAreNotRevoked either.
-func TestTokensThatAreOffAreNotRevoked(t *testing.T) {
+// TestTokensThatAreOffAreNeitherExchangedForNorRevoked.
+func TestTokensThatAreOffAreNeitherExchangedForNorRevoked(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	issued, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{})
+	require.ErrorIs(t, err, fob.ErrInvalid)
+	require.Zero(t, issued)
 	receipt, err := m.RevokeTokens(t.Context(), time.Time{}, "")
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.Zero(t, receipt)
