@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 	"github.com/stretchr/testify/require"
 )
 
@@ -139,4 +140,127 @@ func SealAnswer(t testing.TB, store backend.Store, id ID, current, text string) 
 	sealed, err := sealRefresh(current, id, "fob refresh answer", text)
 	require.NoError(t, err)
 	RewriteRecord(t, store, familyRecord(id), func(_ *backend.Record, fields map[byte]string) { fields[fieldSealed] = sealed })
+}
+
+// Memory is what a Manager remembers, with what it notes of the records that this was
+// made from (decision 0015), and nothing else: no store, no clock.
+type Memory struct {
+	answers *answers
+	newest  *newest
+}
+
+// NewMemory makes the memory of a Manager with so many CacheEntries.
+func NewMemory(t testing.TB, entries int) *Memory {
+	a, err := newAnswers(&Config{CacheEntries: entries})
+	require.NoError(t, err)
+	return &Memory{a, newNewest(a, entries)}
+}
+
+// MemoryLoad is a load that reads records.
+type MemoryLoad struct {
+	memory *Memory
+	pins   pins
+	ids    []backend.ID
+	ticket [2]cache.Ticket
+}
+
+// Load begins a load that is about to read these records.
+func (m *Memory) Load(ids ...backend.ID) *MemoryLoad {
+	l := &MemoryLoad{memory: m, ids: ids, ticket: [2]cache.Ticket{m.answers.subjects.Begin(), m.answers.absent.Begin()}}
+	for _, id := range ids {
+		m.newest.pin(&l.pins, id)
+	}
+	return l
+}
+
+// Own says that a record is that of a native key, by whose ID its entry is found.
+func (l *MemoryLoad) Own(id backend.ID) { l.pins.own = id }
+
+// Keep puts an answer of each record into memory, and reports whether all were taken.
+func (l *MemoryLoad) Keep() bool {
+	all := true
+	for _, id := range l.ids {
+		_, ok := l.memory.answers.subjects.Put(cache.Key(id), subjectState{}, l.ticket[0], forever, cache.Ref(id))
+		l.pins.kept = l.pins.kept || ok
+		all = all && ok
+	}
+	return all
+}
+
+// KeepAbsent is Keep of the answer that there is no such credential.
+func (l *MemoryLoad) KeepAbsent() bool {
+	for _, id := range l.ids {
+		_, l.pins.absent = l.memory.answers.absent.Put(cache.Key(id), absence{}, l.ticket[1], forever, cache.Ref(id))
+	}
+	return l.pins.absent
+}
+
+// End ends the load, and reports whether a record was found to be another one meanwhile.
+func (l *MemoryLoad) End() bool { return l.memory.newest.release(&l.pins) }
+
+// Saw is a read of a record by anybody; at version 0 there is none.
+func (m *Memory) Saw(id backend.ID, version uint64) { m.newest.saw(id, version) }
+
+// Forget and Clear are what a change, and the beginning of a feed, do.
+func (m *Memory) Forget(ids ...backend.ID) { m.newest.forget(ids...) }
+func (m *Memory) Clear()                   { m.newest.clear() }
+
+// Holds reports whether an answer of Keep or of KeepAbsent is still good.
+func (m *Memory) Holds(id backend.ID) bool {
+	_, kept := m.answers.subjects.Peek(cache.Key(id))
+	_, absent := m.answers.absent.Peek(cache.Key(id))
+	return kept || absent
+}
+
+// Noted is how many records are noted because a load reads them, because something that
+// was kept depends on them, and because there are none.
+func (m *Memory) Noted() (loads, kept, absent int) {
+	for i := range m.newest.shards {
+		s := &m.newest.shards[i]
+		loads += len(s.loads)
+		kept += len(s.kept.young) + len(s.kept.old)
+		absent += len(s.absent.young) + len(s.absent.old)
+	}
+	return loads, kept, absent
+}
+
+// Together reports whether two records are noted in one place, which has its own bound.
+func (m *Memory) Together(a, b backend.ID) bool { return m.newest.shard(a) == m.newest.shard(b) }
+
+// PinRoom is how many records a load can read of which something is kept.
+const PinRoom = len(pins{}.ids)
+
+// MarkFields is what the record of a mark says; what is zero is left out.
+type MarkFields struct {
+	Reason              string
+	Epoch, Before, Ends uint64
+	Unknown             bool // a field besides, of which nobody knows what it means
+}
+
+func (f MarkFields) put(t testing.TB, store backend.Store, id backend.ID) {
+	rec, cond := backend.Record{ID: id, Kind: recordMark, Created: 1}, backend.IfAbsent()
+	if old, err := store.Get(t.Context(), id); err == nil {
+		rec, cond = old, backend.IfVersion(old.Version)
+	}
+	w := newBody()
+	w.text(fieldReason, f.Reason)
+	w.number(fieldEpoch, f.Epoch)
+	w.number(fieldBefore, f.Before)
+	w.number(fieldEnds, f.Ends)
+	if f.Unknown {
+		w.number(fieldMaxTTL, 1)
+	}
+	w.seal(&rec)
+	_, err := store.Put(t.Context(), rec, cond)
+	require.NoError(t, err)
+}
+
+// PutIssuerMark writes the mark of the Manager's issuer, in place of one that is there.
+func PutIssuerMark(t testing.TB, m *Manager, store backend.Store, f MarkFields) {
+	f.put(t, store, m.issuerMark())
+}
+
+// PutTokenMark writes the mark of one token.
+func PutTokenMark(t testing.TB, store backend.Store, id ID, f MarkFields) {
+	f.put(t, store, markOf("token", id))
 }

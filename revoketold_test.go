@@ -225,10 +225,23 @@ func TestAKeyWhoseSubjectCannotBeReadIsNeitherEnabledNorDisabled(t *testing.T) {
 	}
 }
 
-// TestWhatTheFeedHasNotToldYet: that a token or a family was revoked elsewhere is found where
-// it is revoked here, and holds here from then on, however late the feed is.
+// TestWhatTheFeedHasNotToldYet: that a token, a family or a subject was revoked elsewhere is
+// found where it is revoked here, and holds here from then on, however late the feed is.
 func TestWhatTheFeedHasNotToldYet(t *testing.T) {
-	for name, id := range map[string]func(*fob.Token) fob.ID{"a token": (*fob.Token).ID, "a family": (*fob.Token).Family} {
+	for name, revoke := range map[string]func(ctx context.Context, m *fob.Manager, i fob.Issued) error{
+		"a token": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.Revoke(ctx, i.Token.ID(), "")
+			return err
+		},
+		"a family": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.Revoke(ctx, i.Token.Family(), "")
+			return err
+		},
+		"a subject": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
+			_, err := m.ApplyRevocations(ctx, strings.NewReader(`{"subject":"user-7","subject_kind":2,"epoch":5}`))
+			return err
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := memory.New()
@@ -237,7 +250,9 @@ func TestWhatTheFeedHasNotToldYet(t *testing.T) {
 				cfg.MaxStaleness = 2 * time.Second
 				m, other := newManager(t, fault, cfg), newManager(t, store, cfg)
 				issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+				text, _ := mustIssue(t, m, fob.KeySpec{Subject: "user-7", SubjectKind: fob.SubjectUser})
 				mustVerify(t, m, issued.Access.Reveal())
+				mustVerify(t, m, text)
 				pass(time.Second)
 				fault.Inject(func(c backendtest.Call) backendtest.Injection {
 					if c.Op == backendtest.OpBatch {
@@ -245,13 +260,14 @@ func TestWhatTheFeedHasNotToldYet(t *testing.T) {
 					}
 					return backendtest.Injection{}
 				})
-				_, err := other.Revoke(t.Context(), id(issued.Token), "")
-				require.NoError(t, err)
+				require.NoError(t, revoke(t.Context(), other, issued))
 				mustVerify(t, m, issued.Access.Reveal()) // as MaxStaleness allows
-				receipt, err := m.Revoke(t.Context(), id(issued.Token), "")
-				require.NoError(t, err)
-				require.True(t, receipt.Already)
+				mustVerify(t, m, text)
+				require.NoError(t, revoke(t.Context(), m, issued))
 				mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
+				if name == "a subject" {
+					mustReject(t, m, text, fob.ErrRevoked)
+				}
 				require.True(t, m.Health().Following)
 				fault.Inject(nil)
 				require.NoError(t, m.Close())

@@ -1,0 +1,287 @@
+package fob_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// feedScript is what a store's feed does, Watch by Watch, and what it was asked for: the
+// last behaviour goes on.
+type feedScript struct {
+	watches []func(ctx context.Context, fn func(backend.Batch) error) error
+	from    []string
+	at      []time.Time
+}
+
+func (s *feedScript) behave(ctx context.Context, from backend.Token, _ backend.Watcher, fn func(backend.Batch) error) error {
+	n := min(len(s.from), len(s.watches)-1)
+	name := string(from)
+	if from == nil {
+		name = "the beginning"
+	}
+	s.from, s.at = append(s.from, name), append(s.at, time.Now())
+	return s.watches[n](ctx, fn)
+}
+
+// follows makes a Manager over an empty store with such a feed.
+func (s *feedScript) follows(t *testing.T, seen *observed) *fob.Manager {
+	t.Helper()
+	m, err := fob.New(&feedStore{memory.New(), s.behave}, fob.Config{Observer: seen, SweepInterval: -1})
+	require.NoError(t, err)
+	return m
+}
+
+func quiet(ctx context.Context, _ func(backend.Batch) error) error { <-ctx.Done(); return ctx.Err() }
+
+// tells delivers batches with these tokens ("": with none), and fails.
+func tells(err error, tokens ...string) func(context.Context, func(backend.Batch) error) error {
+	return func(_ context.Context, fn func(backend.Batch) error) error {
+		for _, token := range tokens {
+			if err := fn(backend.Batch{Token: backend.Token(token), AsOf: time.Now()}); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+}
+
+func TestAFeedGoesOnWhereItWas(t *testing.T) {
+	for name, c := range map[string]struct {
+		first func(context.Context, func(backend.Batch) error) error
+		from  string
+	}{
+		"of one byte":                {tells(backend.ErrUnavailable, "a"), "a"},
+		"the last":                   {tells(backend.ErrUnavailable, "a", "bb"), "bb"},
+		"a batch that has none":      {tells(backend.ErrUnavailable, "a", ""), "a"},
+		"nothing was told":           {tells(backend.ErrUnavailable), "the beginning"},
+		"it is no token there":       {tells(backend.ErrInvalid, "a"), "the beginning"},
+		"it ended without a failure": {tells(nil, "a"), "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{c.first, quiet}}
+				m := script.follows(t, &observed{})
+				defer m.Close()
+				pass(time.Second)
+				require.Equal(t, []string{"the beginning", c.from}, script.from)
+			})
+		})
+	}
+}
+
+func TestAFeedThatEndsIsLostForWhateverReason(t *testing.T) {
+	for name, err := range map[string]error{"it ended": nil, "it is down": backend.ErrUnavailable, "its token is none": backend.ErrInvalid} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				seen := &observed{}
+				script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{tells(err, "a"), quiet}}
+				m := script.follows(t, seen)
+				defer m.Close()
+				synctest.Wait()
+				h := m.Health()
+				require.False(t, h.Following)
+				require.ErrorContains(t, h.Err, "follow the feed")
+				events := seen.take()
+				require.Len(t, events, 1)
+				require.Equal(t, fob.EventFeedLost, events[0].Type)
+				if err == nil {
+					require.ErrorContains(t, events[0].Err, "the feed ended")
+				} else {
+					require.ErrorIs(t, events[0].Err, err)
+				}
+			})
+		})
+	}
+}
+
+// A store that is closed is not asked again, nor is one that a Manager has left; and
+// neither is a loss to tell of.
+func TestAClosedStoreIsNotFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, last := range map[string]func(context.Context, func(backend.Batch) error) error{
+			"the store": tells(backend.ErrClosed, "a"), "the Manager": quiet,
+		} {
+			seen := &observed{}
+			script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{last}}
+			m := script.follows(t, seen)
+			synctest.Wait()
+			if name == "the Manager" {
+				require.NoError(t, m.Close())
+			}
+			pass(1500 * time.Millisecond) // and not until it is silent
+			require.Len(t, script.from, 1, name)
+			require.Empty(t, seen.types(), name)
+			require.NoError(t, m.Close())
+		}
+	})
+}
+
+// A feed that fails is tried again after a pause that doubles up to 2 s, and a random half
+// of it more; once it has told something, the next pause is short again.
+func TestAFeedThatFailsIsTriedAgainLaterEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{tells(backend.ErrUnavailable)}}
+		m := script.follows(t, &observed{})
+		defer m.Close()
+		pass(5 * time.Minute)
+		require.Greater(t, len(script.at), 90)
+		want, longest := 50*time.Millisecond, 0.0
+		for i := range script.at[1:] {
+			pause := script.at[i+1].Sub(script.at[i])
+			require.GreaterOrEqual(t, pause, want)
+			require.LessOrEqual(t, pause, want*3/2)
+			longest = max(longest, float64(pause)/float64(want))
+			want = min(2*want, 2*time.Second)
+		}
+		require.Greater(t, longest, 1.4)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{tells(backend.ErrUnavailable, "a")}}
+		m := script.follows(t, &observed{})
+		defer m.Close()
+		pass(time.Minute)
+		require.Greater(t, len(script.at), 800)
+		for i := range script.at[1:] {
+			pause := script.at[i+1].Sub(script.at[i])
+			require.GreaterOrEqual(t, pause, 50*time.Millisecond)
+			require.LessOrEqual(t, pause, 75*time.Millisecond)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		down := tells(backend.ErrUnavailable)
+		script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{down, down, down, down, down, tells(backend.ErrUnavailable, "a"), quiet}}
+		m := script.follows(t, &observed{})
+		defer m.Close()
+		pass(time.Minute)
+		require.Len(t, script.at, 7)
+		require.GreaterOrEqual(t, script.at[5].Sub(script.at[4]), 800*time.Millisecond)
+		require.LessOrEqual(t, script.at[6].Sub(script.at[5]), 75*time.Millisecond)
+	})
+}
+
+// What a feed proves is no younger than now, though its clock may be ahead.
+func TestAProofFromTheFutureIsOneOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		script := &feedScript{watches: []func(context.Context, func(backend.Batch) error) error{
+			func(ctx context.Context, fn func(backend.Batch) error) error {
+				_ = fn(backend.Batch{Token: backend.Token("a"), AsOf: time.Now().Add(time.Hour)})
+				return quiet(ctx, fn)
+			},
+		}}
+		m := script.follows(t, &observed{})
+		defer m.Close()
+		synctest.Wait()
+		require.Zero(t, m.Health().FeedAge)
+		time.Sleep(time.Second)
+		require.Equal(t, time.Second, m.Health().FeedAge)
+	})
+}
+
+// feedFailing makes the next calls that match fail, so many of them.
+func feedFailing(fault *backendtest.Fault, n int, matches func(backendtest.Call) bool) {
+	fault.Inject(func(c backendtest.Call) backendtest.Injection {
+		if n > 0 && matches(c) {
+			n--
+			return backendtest.Unavailable()
+		}
+		return backendtest.Injection{}
+	})
+}
+
+// What could not be read when the feed told of it is read again, and not passed over; it
+// is a loss of the feed.
+func TestAChangeThatCouldNotBeReadIsToldAgain(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		seen := &observed{}
+		cfg := tokenConfig()
+		cfg.Observer, cfg.MaxStaleness = seen, time.Hour
+		here, there := newManager(t, fault, cfg), newManager(t, store, tokenConfig())
+		defer here.Close()
+		defer there.Close()
+		issued := mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
+		pass(5 * time.Second)
+		mustVerify(t, here, issued.Access.Reveal())
+		seen.take()
+		feedFailing(fault, 1, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID[0] == 6 })
+		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
+		require.NoError(t, err)
+		synctest.Wait()
+		require.ErrorIs(t, here.Health().Err, backend.ErrUnavailable)
+		pass(2 * time.Second)
+		mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
+		require.Equal(t, []fob.EventType{fob.EventFeedLost, fob.EventFeedResumed}, seen.types())
+	})
+}
+
+// A feed has not begun before all marks were read: a token that was revoked before is not
+// accepted because the list of them failed.
+func TestAFeedHasNotBegunBeforeAllMarksWereRead(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		there := newManager(t, store, tokenConfig())
+		defer there.Close()
+		issued := mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
+		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
+		require.NoError(t, err)
+		for lists := range 4 {
+			feedFailing(fault, lists, func(c backendtest.Call) bool { return c.Op == backendtest.OpList })
+			seen := &observed{}
+			cfg := tokenConfig()
+			cfg.Observer, cfg.SweepInterval = seen, -1
+			here, err := fob.New(fault, cfg)
+			require.NoError(t, err)
+			synctest.Wait()
+			require.Equal(t, lists == 0, here.Health().Following)
+			for range 30 {
+				mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
+				pass(100 * time.Millisecond)
+			}
+			require.True(t, here.Health().Following)
+			if lists > 0 {
+				require.Equal(t, fob.EventFeedLost, seen.types()[0])
+			}
+			require.NoError(t, here.Close())
+		}
+	})
+}
+
+// The time at which a mark was written tells of another one's clock.
+func TestAMarkTellsOfTheClockOfWhoeverWroteIt(t *testing.T) {
+	for name, by := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		for _, of := range []string{"token", "subject"} {
+			t.Run(name+"/"+of, func(t *testing.T) {
+				bubbleOver(t, func(t *testing.T, store backend.Store, _ *backendtest.Fault) {
+					here := newManager(t, store, tokenConfig())
+					defer here.Close()
+					cfg := tokenConfig()
+					cfg.Clock = func() time.Time { return time.Now().Add(by) }
+					there := newManager(t, store, cfg)
+					defer there.Close()
+					issued := mustToken(t, here, fob.TokenSpec{TTL: time.Hour})
+					pass(5 * time.Second)
+					require.Zero(t, here.Health().Skew)
+					var err error
+					if of == "token" {
+						_, err = there.Revoke(t.Context(), issued.Token.ID(), "")
+					} else {
+						_, err = there.RevokeSubject(t.Context(), "user-7", "", fob.SubjectUser)
+					}
+					require.NoError(t, err)
+					pass(time.Second)
+					want := by
+					if of == "subject" && by < 0 {
+						want = 0 // it may have been written first long ago
+					}
+					require.Equal(t, want, here.Health().Skew)
+				})
+			})
+		}
+	}
+}
