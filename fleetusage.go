@@ -71,9 +71,6 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		w.number(fieldUsageInterval, roundedUp(want))
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
-		if errors.Is(err, ErrNotFound) {
-			return again(err) // purged meanwhile
-		}
 		return raced(err)
 	})
 	if err != nil {

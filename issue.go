@@ -122,12 +122,9 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		w.text(fieldSealed, sealed)
 		w.text(fieldRequest, string(request[:]))
 		w.seal(&rec)
-		_, err = m.replace(ctx, rec, cond)
-		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-			return again(err) // another call with the same key came first: its answer is ours; or a purge
-		}
-		if err != nil {
-			return fmt.Errorf("fob: issue key: %w", err)
+		if _, err = m.replace(ctx, rec, cond); err != nil {
+			// Of a call with the same key that came first, the answer is ours.
+			return raced(fmt.Errorf("fob: issue key: %w", err))
 		}
 		secret = newSecret(text)
 		issued, err = m.finishOnce(ctx, k)

@@ -11,8 +11,8 @@ import (
 // condition that nothing came between. What follows from each way in which such a
 // write can end is decided in retry, once for all of them:
 //
-//   - It lost a race. It has surely changed nothing, so it is decided anew from what
-//     is there now. That goes on for as long as the caller lasts, with a random pause
+//   - It lost a race, to another write or to a purge of the record. It has surely
+//     changed nothing, so it is decided anew from what is there now. That goes on for as long as the caller lasts, with a random pause
 //     that grows, so that of many who change one record each gets its turn. Only when
 //     the time is up the caller is told that others were in its way (ErrContended).
 //   - Its outcome is unknown. It may have been applied, so it is written again until
@@ -43,8 +43,9 @@ func (e *tryAgain) Unwrap() error { return e.err }
 // outcome is unknown.
 func again(err error) error { return &tryAgain{err} }
 
-// raced is again for the error of a write that lost a race, be it to somebody who removed
-// the record, and err for any other.
+// raced is again for the error of a write that lost a race (the record has changed, or
+// has gone), and err for any other. A try that reads the record first finds what is so now,
+// and says so where nothing is there.
 func raced(err error) error {
 	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		return again(err)

@@ -376,9 +376,6 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 			return storeError("read", err)
 		}
 		_, err = m.replace(ctx, rec, cond)
-		if errors.Is(err, ErrNotFound) {
-			return again(err) // purged meanwhile
-		}
 		return raced(err)
 	})
 }

@@ -6,6 +6,7 @@
 //	go run ./tools/mutants                                   what decides about credentials
 //	go run ./tools/mutants ./cache .=verify.go,revoke.go      these packages and files
 //	go run ./tools/mutants -sample 20                        every twentieth, always the same
+//	go run ./tools/mutants -tests TestVerify .=verify.go     what these tests notice
 //
 // It prints each survivor. It fails if fewer than -least percent were noticed: of one
 // package, or of all together where -sample leaves few of each. Only the package's own

@@ -32,7 +32,7 @@ type bench struct {
 	scratch  string
 	parallel int
 	skip     string
-	only     string  // by an expression for their names, as skip
+	only     string  // what their names match; skip is what they must not
 	tests    []*test // the quickest first
 }
 
