@@ -129,7 +129,7 @@ func TestAMatchProvesThePepper(t *testing.T) {
 func TestAStoreWithoutCheckValues(t *testing.T) {
 	store := memory.New()
 	text, key := mustIssue(t, newManager(t, store, peppered(pepperText)), fob.KeySpec{})
-	page, err := store.List(t.Context(), backend.Query{Kind: 10, Limit: 10})
+	page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordCheck, Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, page.Records, 1)
 	require.NoError(t, store.Delete(t.Context(), page.Records[0].ID, page.Records[0].Version))

@@ -15,23 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// isCheck says that a record is the check value of a secret of Config.
-func isCheck(id backend.ID) bool { return id[0] == 10 }
-
-// failing makes the calls of an operation fail that are about a kind of record.
-func failing(fault *backendtest.Fault, op backendtest.Op, kind func(backend.ID) bool) {
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op == op && kind(c.ID) {
-			return backendtest.Unavailable()
-		}
-		return backendtest.Injection{}
-	})
-}
-
 // checkOf is the one check value of a store.
 func checkOf(t *testing.T, store *memory.Store) backend.Record {
 	t.Helper()
-	page, err := store.List(t.Context(), backend.Query{Kind: 10, Limit: 10})
+	page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordCheck, Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, page.Records, 1)
 	return page.Records[0]
@@ -71,7 +58,7 @@ func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
 		store := memory.New()
 		fault := backendtest.NewFault(store)
 		m := newManager(t, bare{fault}, peppered(pepperText))
-		failing(fault, op, isCheck)
+		onEach(fault, callsOf(op, fob.RecordCheck), backendtest.Unavailable())
 		writes := 0
 		for what, err := range map[string]error{
 			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
@@ -79,15 +66,15 @@ func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
 		} {
 			require.ErrorIs(t, err, backend.ErrUnavailable, what)
 		}
-		page, err := store.List(t.Context(), backend.Query{Kind: 1, Limit: 10})
+		page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordKey, Limit: 10})
 		require.NoError(t, err)
 		require.Empty(t, page.Records)
 		reads := 0
 		fault.Inject(func(c backendtest.Call) backendtest.Injection {
 			switch {
-			case isCheck(c.ID) && c.Op == backendtest.OpGet:
+			case isKind(c.ID, fob.RecordCheck) && c.Op == backendtest.OpGet:
 				reads++
-			case isCheck(c.ID):
+			case isKind(c.ID, fob.RecordCheck):
 				writes++
 			}
 			return backendtest.Injection{}
@@ -110,7 +97,7 @@ func TestTwoCheckValuesAtOneTime(t *testing.T) {
 			store := memory.New()
 			fault := backendtest.NewFault(store)
 			m := newManager(t, bare{fault}, peppered(pepperText))
-			atWrite(fault, 1, isCheck, backendtest.Injection{Before: func() {
+			once(fault, callsOf(backendtest.OpPut, fob.RecordCheck), backendtest.Injection{Before: func() {
 				mustIssue(t, newManager(t, bare{store}, peppered(c.theirs)), fob.KeySpec{})
 			}})
 			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})), c.told)
@@ -134,25 +121,19 @@ func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
 		require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
 		mustIssue(t, newManager(t, bare{store}, peppered(otherPepper)), fob.KeySpec{Subject: "b"})
 
-		reads := 0
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if isCheck(c.ID) {
-				reads++
-			}
-			return backendtest.Injection{}
-		})
+		reads := onEach(fault, callsOf("", fob.RecordCheck), backendtest.Injection{})
 		time.Sleep(10*time.Second - time.Millisecond)
 		_, err = m.Verify(t.Context(), text)
 		require.ErrorIs(t, err, fob.ErrPepper)
-		require.Zero(t, reads)
+		require.Zero(t, reads())
 		time.Sleep(time.Millisecond)
 		mustReject(t, m, text, fob.ErrUnknown)
-		require.Equal(t, 1, reads)
+		require.Equal(t, 1, reads())
 		for range 3 {
 			time.Sleep(time.Hour)
 			mustReject(t, m, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
 		}
-		require.Equal(t, 1, reads)
+		require.Equal(t, 1, reads())
 		require.Empty(t, m.Health().Problems)
 	})
 }
@@ -165,7 +146,7 @@ func TestAnImportedKeyProvesThePepper(t *testing.T) {
 	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
-	failing(fault, backendtest.OpGet, isCheck)
+	onEach(fault, callsOf(backendtest.OpGet, fob.RecordCheck), backendtest.Unavailable())
 	_, err := m.Verify(t.Context(), otherForeignText)
 	mustBeUnsure(t, err)
 	mustVerify(t, m, foreignText)
@@ -248,8 +229,8 @@ func TestCheckTellsOfEachReadThatFails(t *testing.T) {
 	before := gets(fault)
 	require.NoError(t, m.Check(t.Context()))
 	require.Equal(t, 4, gets(fault)-before, "a pepper, the foreign digest, the token keys and the fleet")
-	for name, kind := range map[string]byte{"check values": 10, "token keys": 7, "fleet": 9} {
-		failing(fault, backendtest.OpGet, func(id backend.ID) bool { return id[0] == kind })
+	for name, kind := range map[string]backend.Kind{"check values": fob.RecordCheck, "token keys": fob.RecordRing, "fleet": fob.RecordFleet} {
+		onEach(fault, callsOf(backendtest.OpGet, kind), backendtest.Unavailable())
 		err := m.Check(t.Context())
 		require.ErrorIs(t, err, backend.ErrUnavailable, name)
 		require.Empty(t, m.Health().Problems, "an outage is none")
@@ -282,8 +263,7 @@ func TestCheckComparesWhatWasNotUsedYet(t *testing.T) {
 // says that it cannot.
 func TestCheckJoinsTheFleet(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
-	isFleet := func(id backend.ID) bool { return id[0] == 9 }
-	failing(fault, backendtest.OpPut, isFleet)
+	onEach(fault, callsOf(backendtest.OpPut, fob.RecordFleet), backendtest.Unavailable())
 	m := newManager(t, bare{fault}, fob.Config{MaxStaleness: time.Minute})
 	err := m.Check(t.Context())
 	require.ErrorIs(t, err, backend.ErrUnavailable)
@@ -301,12 +281,7 @@ func TestCheckTellsThatTheFeedIsLost(t *testing.T) {
 		m := newManager(t, fault, fob.Config{})
 		defer m.Close()
 		require.NoError(t, m.Check(t.Context()))
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpBatch {
-				return backendtest.Unavailable()
-			}
-			return backendtest.Injection{}
-		})
+		onEach(fault, callsOf(backendtest.OpBatch), backendtest.Unavailable())
 		pass(time.Second)
 		require.ErrorIs(t, m.Check(t.Context()), backend.ErrUnavailable)
 		require.ErrorIs(t, m.Health().Err, backend.ErrUnavailable)
@@ -325,7 +300,7 @@ func TestManyRecordsThatCannotBeReadAreToldOfAFewTimes(t *testing.T) {
 			_, err := issuer.RevokeSubject(t.Context(), string(rune('A'+n)), "", fob.SubjectApplication)
 			require.NoError(t, err)
 		}
-		page, err := store.List(t.Context(), backend.Query{Kind: 2, Limit: 100})
+		page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordSubject, Limit: 100})
 		require.NoError(t, err)
 		for _, rec := range page.Records {
 			rec.Body[4] ^= 1

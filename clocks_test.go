@@ -529,7 +529,7 @@ func TestRecordsFromBefore(t *testing.T) {
 	m := fleetOn(t, store, clock, 0)
 	old := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	clock.Add(time.Minute)
-	fob.PutOldIssuerMark(t, m, store, clock.Now())
+	fob.PutIssuerMark(t, m, store, fob.MarkFields{Before: uint64(clock.Now().UnixMilli())}) // as before there were epochs of issuers
 	fob.MakeOldFamily(t, m, store, old.Token.Family())
 	other := fleetOn(t, store, clock, 0)
 	mustReject(t, other, old.Access.Reveal(), fob.ErrRevoked)

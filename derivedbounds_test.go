@@ -82,7 +82,7 @@ func TestARevocationThatComesWhileATokenIsLookedAt(t *testing.T) {
 	m := newManager(t, bare{fault}, tokenConfig())
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	access := mustExchange(t, m, text, fob.TokenSpec{}).Access.Reveal()
-	once(fault, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID == idOf(key) }, backendtest.Injection{After: func() {
+	once(fault, callsAbout(backendtest.OpGet, idOf(key)), backendtest.Injection{After: func() {
 		_, err := m.RevokeSubject(context.Background(), key.Subject(), "left", fob.SubjectApplication)
 		require.NoError(t, err)
 	}})

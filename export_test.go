@@ -2,11 +2,8 @@ package fob
 
 import (
 	"encoding/binary"
-	"maps"
 	"reflect"
-	"slices"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
@@ -18,7 +15,7 @@ import (
 // returns what the key is written as again.
 func DecodeSealed(owner string, body []byte) ([]byte, error) {
 	rec := backend.Record{ID: backend.ID{15: 1}, Kind: recordKey, Owner: owner, Created: 1, Version: 1}
-	rec.Body = binary.BigEndian.AppendUint32(append([]byte(nil), body...), bodySum(&rec, body))
+	Reseal(&rec, body)
 	k, err := decodeKey(&rec)
 	if err != nil {
 		return nil, err
@@ -44,19 +41,17 @@ func BreakTickets(m *Manager) {
 // BreakNewest makes nobody compare what is read with what is remembered.
 func BreakNewest(m *Manager) { m.newest.off = true }
 
-// RecordFleet is the kind of the record that says how patient the fleet is.
-const RecordFleet = recordFleet
-
-// PutOldIssuerMark writes the mark of the Manager's issuer as it was before there were
-// epochs of issuers.
-func PutOldIssuerMark(t testing.TB, m *Manager, store backend.Store, before time.Time) {
-	rec := backend.Record{ID: m.issuerMark(), Kind: recordMark, Created: millis(before)}
-	w := newBody()
-	w.number(fieldBefore, uint64(millis(before)))
-	w.seal(&rec)
-	_, err := store.Put(t.Context(), rec, backend.IfAbsent())
-	require.NoError(t, err)
-}
+// The kinds of record.
+const (
+	RecordKey      = recordKey
+	RecordSubject  = recordSubject
+	RecordAlias    = recordAlias
+	RecordRotation = recordRotation
+	RecordMark     = recordMark
+	RecordRing     = recordRing
+	RecordFleet    = recordFleet
+	RecordCheck    = recordCheck
+)
 
 // MakeOldFamily rewrites the record of a family as one from before secrets had tags.
 func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
@@ -100,46 +95,12 @@ func FamilyRecord(id ID) backend.ID { return familyRecord(id) }
 
 func SubjectRecord(kind SubjectKind, subject string) backend.ID { return subjectRecord(kind, subject) }
 
-// Fields are the fields of a record's body, by their numbers.
-func Fields(t testing.TB, rec *backend.Record) map[byte]string {
-	r, err := openBody(rec, rec.Kind)
-	require.NoError(t, err)
-	fields := make(map[byte]string)
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			require.False(t, r.bad)
-			return fields
-		}
-		fields[field] = v
-	}
-}
-
-// RewriteRecord lets change alter a record, and puts it back under a sound checksum.
-func RewriteRecord(t testing.TB, store backend.Store, id backend.ID, change func(rec *backend.Record, fields map[byte]string)) {
-	rec, err := store.Get(t.Context(), id)
-	require.NoError(t, err)
-	fields, owner, cond := Fields(t, &rec), rec.Owner, backend.IfVersion(rec.Version)
-	change(&rec, fields)
-	w := newBody()
-	for _, field := range slices.Sorted(maps.Keys(fields)) {
-		w.text(field, fields[field])
-	}
-	w.seal(&rec)
-	if rec.Owner != owner { // which never changes: so it is another record
-		require.NoError(t, store.Delete(t.Context(), id, rec.Version))
-		cond = backend.IfAbsent()
-	}
-	_, err = store.Put(t.Context(), rec, cond)
-	require.NoError(t, err)
-}
-
-// SealAnswer makes a text the access token that a family answers a used secret with.
-// current is the family's current secret, without which nobody can.
-func SealAnswer(t testing.TB, store backend.Store, id ID, current, text string) {
+// SealedAnswer is a text as a family answers a used secret with it. current is the family's
+// current secret, without which nobody can open it.
+func SealedAnswer(t testing.TB, id ID, current, text string) string {
 	sealed, err := sealRefresh(current, id, "fob refresh answer", text)
 	require.NoError(t, err)
-	RewriteRecord(t, store, familyRecord(id), func(_ *backend.Record, fields map[byte]string) { fields[fieldSealed] = sealed })
+	return sealed
 }
 
 // Memory is what a Manager remembers, with what it notes of the records that this was

@@ -222,8 +222,8 @@ func (s *spoiled) Get(ctx context.Context, id backend.ID) (backend.Record, error
 func TestWhatIsToldToBeDoneIsDoneWhicheverCallFails(t *testing.T) {
 	for name, u := range undertakings() {
 		for how, inject := range map[string]func(n int, store backend.Store) (_ backend.Store, hit func() bool){
-			"fails":            endingIn(backendtest.Unavailable()),
-			"loses its answer": endingIn(backendtest.LostAck(), backendtest.OpPut, backendtest.OpDelete),
+			"fails":            endingIn(backendtest.Unavailable(), callsOf("")),
+			"loses its answer": endingIn(backendtest.LostAck(), func(c backendtest.Call) bool { return c.Op == backendtest.OpPut || c.Op == backendtest.OpDelete }),
 			"reads what is broken": func(n int, store backend.Store) (backend.Store, func() bool) {
 				s := &spoiled{Store: store, which: n}
 				return s, func() bool { return s.which <= 0 }
@@ -239,35 +239,12 @@ func TestWhatIsToldToBeDoneIsDoneWhicheverCallFails(t *testing.T) {
 }
 
 // endingIn makes one call of a store end in this way.
-func endingIn(with backendtest.Injection, ops ...backendtest.Op) func(n int, store backend.Store) (backend.Store, func() bool) {
+func endingIn(with backendtest.Injection, matches func(backendtest.Call) bool) func(n int, store backend.Store) (backend.Store, func() bool) {
 	return func(n int, store backend.Store) (backend.Store, func() bool) {
-		fault, left := backendtest.NewFault(store), n
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			for _, op := range ops {
-				if op == c.Op {
-					left--
-				}
-			}
-			if len(ops) == 0 {
-				left--
-			}
-			if left == 0 {
-				left = -1 << 30
-				return with
-			}
-			return backendtest.Injection{}
-		})
-		return fault, func() bool { return left < 0 }
+		fault := backendtest.NewFault(store)
+		calls := onNth(fault, n, matches, with)
+		return fault, func() bool { return calls() >= n }
 	}
-}
-
-// bareManager makes a Manager that does nothing by itself.
-func bareManager(t *testing.T, store backend.Store, cfg fob.Config) *fob.Manager {
-	t.Helper()
-	cfg.Prefix, cfg.SweepInterval = "acme_live", -1
-	m, err := fob.New(bare{store}, cfg)
-	require.NoError(t, err)
-	return m
 }
 
 // withOneFault reports whether there was a call number n.

@@ -20,7 +20,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 	other := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	rec, err := store.Get(t.Context(), fob.FamilyRecord(other.Token.Family()))
 	require.NoError(t, err)
-	others := fob.Fields(t, &rec)
+	others := textsOf(t, rec)
 	for name, change := range map[string]func(f map[byte]string){
 		"no digest":                func(f map[byte]string) { delete(f, fob.FieldDigest) },
 		"a digest that is short":   func(f map[byte]string) { f[fob.FieldDigest] = f[fob.FieldDigest][:31] },
@@ -46,7 +46,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 			id := fob.FamilyRecord(first.Token.Family())
 			sound, err := store.Get(t.Context(), id)
 			require.NoError(t, err)
-			fob.RewriteRecord(t, store, id, func(_ *backend.Record, f map[byte]string) { change(f) })
+			alter(t, store, id, func(_ *backend.Record, f map[byte]string) { change(f) })
 			mustBeCorrupt(t, store, m, first, second)
 			sound.Version++
 			_, err = store.Put(t.Context(), sound, backend.IfVersion(sound.Version))
@@ -92,8 +92,14 @@ func TestAnAnswerThatCannotBeOpenedIsCorrupt(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, bare{store}, tokenConfig())
 	damaged := func(c fob.Issued, field byte) {
-		fob.RewriteRecord(t, store, fob.FamilyRecord(c.Token.Family()), func(_ *backend.Record, f map[byte]string) {
+		alter(t, store, fob.FamilyRecord(c.Token.Family()), func(_ *backend.Record, f map[byte]string) {
 			f[field] = f[field][:40] + string([]byte{f[field][40] ^ 1}) + f[field][41:]
+		})
+	}
+	answers := func(c fob.Issued, text string) {
+		family := c.Token.Family()
+		alter(t, store, fob.FamilyRecord(family), func(_ *backend.Record, f map[byte]string) {
+			f[fob.FieldSealed] = fob.SealedAnswer(t, family, c.Refresh.Reveal(), text)
 		})
 	}
 	access := mustToken(t, m, fob.TokenSpec{}).Access.Reveal()
@@ -101,10 +107,10 @@ func TestAnAnswerThatCannotBeOpenedIsCorrupt(t *testing.T) {
 		"the link":   func(c fob.Issued) { damaged(c, fob.FieldLinks) },
 		"the answer": func(c fob.Issued) { damaged(c, fob.FieldSealed) },
 		"an answer that is no token": func(c fob.Issued) {
-			fob.SealAnswer(t, store, c.Token.Family(), c.Refresh.Reveal(), "nonsense")
+			answers(c, "nonsense")
 		},
 		"a token that is not sealed with its key": func(c fob.Issued) {
-			fob.SealAnswer(t, store, c.Token.Family(), c.Refresh.Reveal(), access[:40]+"AAAA"+access[44:])
+			answers(c, access[:40]+"AAAA"+access[44:])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,12 +167,12 @@ func TestTheRecordOfAFamilySaysWhyItEnded(t *testing.T) {
 	mustRefresh(t, m, first.Refresh)
 	before, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Family()))
 	require.NoError(t, err)
-	require.Empty(t, fob.Fields(t, &before)[fob.FieldReason])
+	require.Empty(t, textsOf(t, before)[fob.FieldReason])
 	_, err = m.Revoke(t.Context(), first.Token.Family(), "laptop stolen")
 	require.NoError(t, err)
 	after, err := store.Get(t.Context(), before.ID)
 	require.NoError(t, err)
-	fields := fob.Fields(t, &after)
+	fields := textsOf(t, after)
 	require.Equal(t, "laptop stolen", fields[fob.FieldReason])
 	require.Equal(t, "\x01", fields[fob.FieldEnded])
 	require.Empty(t, fields[fob.FieldSealed])

@@ -185,17 +185,6 @@ func TestAProofFromTheFutureIsOneOfNow(t *testing.T) {
 	})
 }
 
-// feedFailing makes the next calls that match fail, so many of them.
-func feedFailing(fault *backendtest.Fault, n int, matches func(backendtest.Call) bool) {
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if n > 0 && matches(c) {
-			n--
-			return backendtest.Unavailable()
-		}
-		return backendtest.Injection{}
-	})
-}
-
 // What could not be read when the feed told of it is read again, and not passed over; it
 // is a loss of the feed.
 func TestAChangeThatCouldNotBeReadIsToldAgain(t *testing.T) {
@@ -210,7 +199,7 @@ func TestAChangeThatCouldNotBeReadIsToldAgain(t *testing.T) {
 		pass(5 * time.Second)
 		mustVerify(t, here, issued.Access.Reveal())
 		seen.take()
-		feedFailing(fault, 1, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID[0] == 6 })
+		once(fault, callsOf(backendtest.OpGet, fob.RecordMark), backendtest.Unavailable())
 		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
 		synctest.Wait()
@@ -231,7 +220,7 @@ func TestAFeedHasNotBegunBeforeAllMarksWereRead(t *testing.T) {
 		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
 		for lists := range 4 {
-			feedFailing(fault, lists, func(c backendtest.Call) bool { return c.Op == backendtest.OpList })
+			onFirst(fault, lists, callsOf(backendtest.OpList), backendtest.Unavailable())
 			seen := &observed{}
 			cfg := tokenConfig()
 			cfg.Observer, cfg.SweepInterval = seen, -1

@@ -110,15 +110,10 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 				Locate: func(string) (string, bool) { return c.locator, c.ok },
 				Digest: func(string) []byte { return c.digest },
 			}})
-			looks := 0
-			fault.Inject(func(c backendtest.Call) backendtest.Injection {
-				if c.Op == backendtest.OpGet && isAlias(c.ID) {
-					looks++
-				}
-				return backendtest.Injection{}
-			})
+			looked := onEach(fault, callsOf(backendtest.OpGet, fob.RecordAlias), backendtest.Injection{})
 			_, err := m.Verify(t.Context(), otherForeignText)
 			require.ErrorIs(t, err, fob.ErrRejected)
+			looks := looked()
 			if c.found {
 				looks-- // the second place of its locator, which is empty
 			}
@@ -259,17 +254,9 @@ func TestAForeignCheckFailsWithEachOfItsReads(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		importUntil(t, bare{fault}, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText}, finished)
 		m := newManager(t, bare{fault}, fob.Config{Foreign: located()})
-		calls := 0
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if isAlias(c.ID) || isKey(c.ID) || c.ID[0] == 2 {
-				if calls++; calls == n {
-					return backendtest.Unavailable()
-				}
-			}
-			return backendtest.Injection{}
-		})
+		calls := onNth(fault, n, callsOf("", fob.RecordAlias, fob.RecordKey, fob.RecordSubject), backendtest.Unavailable())
 		_, err := m.Verify(t.Context(), foreignText)
-		if calls < n {
+		if calls() < n {
 			require.NoError(t, err)
 			require.Equal(t, 5, n, "two places, the key and its subject")
 			return
@@ -287,20 +274,14 @@ func TestAKeyThatIsImportedWhileItIsLookedFor(t *testing.T) {
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, fob.Config{Foreign: located(), MaxStaleness: time.Minute})
 	mustReject(t, m, foreignText, fob.ErrUnknown) // the second time it is remembered
-	at, met := recordNamed(3, "sha256", under(nil, foreignText)), false
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if met || c.Op != backendtest.OpGet || c.ID != at {
-			return backendtest.Injection{}
-		}
-		met = true
-		return backendtest.Injection{After: func() {
-			importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText}, finished)
-			_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
-			require.ErrorIs(t, err, fob.ErrAlready)
-		}}
-	})
+	at := recordNamed(3, "sha256", under(nil, foreignText))
+	met := onNth(fault, 1, callsAbout(backendtest.OpGet, at), backendtest.Injection{After: func() {
+		importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText}, finished)
+		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		require.ErrorIs(t, err, fob.ErrAlready)
+	}})
 	_, _ = m.Verify(t.Context(), foreignText) // began before: either is right
-	require.True(t, met)
+	require.NotZero(t, met())
 	mustVerify(t, m, foreignText)
 }
 

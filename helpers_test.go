@@ -101,6 +101,16 @@ func newManager(t testing.TB, store backend.Store, cfg fob.Config) *fob.Manager 
 	return m
 }
 
+// bareManager makes a Manager over a store without capabilities, which does nothing by
+// itself. Whoever makes it closes it.
+func bareManager(t *testing.T, store backend.Store, cfg fob.Config) *fob.Manager {
+	t.Helper()
+	cfg.Prefix, cfg.SweepInterval = "acme_live", -1
+	m, err := fob.New(bare{store}, cfg)
+	require.NoError(t, err)
+	return m
+}
+
 func mustIssue(t testing.TB, m *fob.Manager, spec fob.KeySpec) (string, *fob.Key) {
 	t.Helper()
 	if spec.Subject == "" {

@@ -52,12 +52,7 @@ func TestALossOfHistoryEndsWhatIsRemembered(t *testing.T) {
 		require.NoError(t, err)
 		pass(time.Second)
 		mustVerify(t, here, issued.Access.Reveal()) // nobody was told
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpList {
-				return backendtest.Injection{Delay: 10 * time.Second}
-			}
-			return backendtest.Injection{}
-		})
+		onEach(fault, callsOf(backendtest.OpList), backendtest.Injection{Delay: 10 * time.Second})
 		feed.reset.Store(true)
 		pass(2 * time.Second)
 		require.Negative(t, here.Health().FeedAge)
@@ -69,9 +64,7 @@ func TestALossOfHistoryEndsWhatIsRemembered(t *testing.T) {
 		mustReject(t, here, text, fob.ErrDisabled)
 		mustVerify(t, here, other.Access.Reveal())
 		// The token keys are among what was read.
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			return backendtest.Injection{Hang: c.Op == backendtest.OpGet && c.ID[0] == 7}
-		})
+		onEach(fault, callsOf(backendtest.OpGet, fob.RecordRing), backendtest.Injection{Hang: true})
 		keys, err := here.TokenKeys(t.Context())
 		require.NoError(t, err)
 		require.Contains(t, []string{keys[0].ID, keys[len(keys)-1].ID}, next.ID)
@@ -111,12 +104,8 @@ func TestARevocationDuringTheListIsNotForgotten(t *testing.T) {
 		text, key := mustIssue(t, m, fob.KeySpec{})
 		pass(time.Second)
 		feed.lost.Store(true)
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpList { // it is read, and takes its time to get here
-				return backendtest.Injection{After: func() { time.Sleep(10 * time.Second) }}
-			}
-			return backendtest.Injection{}
-		})
+		// It is read, and takes its time to get here.
+		onEach(fault, callsOf(backendtest.OpList), backendtest.Injection{After: func() { time.Sleep(10 * time.Second) }})
 		feed.reset.Store(true)
 		pass(11 * time.Second) // the marks, and not yet the subjects
 		_, err := m.Revoke(t.Context(), issued.Token.ID(), "")
@@ -202,7 +191,7 @@ func TestALossOfHistoryIsMadeGoodAtOnce(t *testing.T) {
 		pass(time.Second)
 		feed.lost.Store(true)
 		before.restore(t, store)
-		feedFailing(fault, 1, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID == idOf(key) })
+		once(fault, callsAbout(backendtest.OpGet, idOf(key)), backendtest.Unavailable())
 		feed.reset.Store(true)
 		pass(200 * time.Millisecond) // with the next that the feed tells
 		require.Equal(t, time.Minute, m.Health().Staleness)

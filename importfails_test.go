@@ -23,12 +23,12 @@ func TestAnImportWhoseLastStepCannotBeLookedAt(t *testing.T) {
 					failAt = 2 // the first look tells that it is taken over
 				}
 				fault.Inject(func(c backendtest.Call) backendtest.Injection {
-					if looks >= 0 && c.Op == backendtest.OpGet && isAlias(c.ID) {
+					if looks >= 0 && c.Op == backendtest.OpGet && isKind(c.ID, fob.RecordAlias) {
 						if looks++; looks == failAt {
 							return backendtest.Unavailable()
 						}
 					}
-					if c.Op == backendtest.OpPut && isAlias(c.ID) {
+					if c.Op == backendtest.OpPut && isKind(c.ID, fob.RecordAlias) {
 						if n--; n == 0 {
 							looks = 0
 							return unknown(func() {
@@ -72,7 +72,7 @@ func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 			if down {
 				return backendtest.Unavailable()
 			}
-			if c.Op != backendtest.OpPut || !isAlias(c.ID) {
+			if c.Op != backendtest.OpPut || !isKind(c.ID, fob.RecordAlias) {
 				return backendtest.Injection{}
 			}
 			if n--; n != 0 {
@@ -126,18 +126,11 @@ func TestAnImportFailsWithEachOfItsCalls(t *testing.T) {
 						importUntil(t, bare{fault}, cfg, ours, s.foreign, s.stage)
 					}
 					m := newManager(t, bare{fault}, cfg)
-					calls := 0
-					fault.Inject(func(c backendtest.Call) backendtest.Injection {
-						if isAlias(c.ID) || isKey(c.ID) || c.ID[0] == 2 || c.ID[0] == 10 { // and not what the fleet does beside it
-							if calls++; calls == n {
-								return backendtest.Injection{Fail: fmt.Errorf("call %d: %w", n, fail)}
-							}
-						}
-						return backendtest.Injection{}
-					})
+					// And not what the fleet does beside it.
+					calls := onNth(fault, n, callsOf("", fob.RecordAlias, fob.RecordKey, fob.RecordSubject, fob.RecordCheck), backendtest.Injection{Fail: fmt.Errorf("call %d: %w", n, fail)})
 					_, err := m.ImportKey(t.Context(), ours, c.last)
 					fault.Inject(nil)
-					if calls < n {
+					if calls() < n {
 						require.Equal(t, c.told, toldOfImport(t, err))
 						require.NoError(t, m.Close())
 						break

@@ -71,7 +71,7 @@ func importUntil(t *testing.T, store backend.Store, cfg fob.Config, spec fob.Key
 	dead, key := false, false
 	fault.Inject(func(c backendtest.Call) backendtest.Injection {
 		if c.Op == backendtest.OpPut {
-			isKey := c.ID[0] > 10
+			isKey := isKind(c.ID, fob.RecordKey)
 			dead = dead || stage == onlyClaimed && isKey || stage == keyWritten && key && !isKey
 			key = key || isKey
 		}

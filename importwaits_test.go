@@ -18,22 +18,6 @@ func unknown(before func()) backendtest.Injection {
 	return backendtest.Injection{Before: before, Fail: backendtest.LostAck().Lose}
 }
 
-// isAlias says that a record leads from a text to an imported key, isKey that it is one.
-func isAlias(id backend.ID) bool { return id[0] == 3 }
-func isKey(id backend.ID) bool   { return id[0] > 10 }
-
-// atWrite makes inj happen to the nth write of a record of a kind.
-func atWrite(fault *backendtest.Fault, n int, kind func(backend.ID) bool, inj backendtest.Injection) {
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op == backendtest.OpPut && kind(c.ID) {
-			if n--; n == 0 {
-				return inj
-			}
-		}
-		return backendtest.Injection{}
-	})
-}
-
 // half is what a call waits at the least, with room for its random pauses, before it takes
 // over from another one that may live; soon is what none that does not wait needs.
 const (
@@ -65,12 +49,7 @@ func TestAnImportThatIsPushedOutWaitsForTheOther(t *testing.T) {
 					pushed = append(pushed, time.Now())
 					importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ForeignKey{Secret: foreignText}, stage)
 				}
-				fault.Inject(func(c backendtest.Call) backendtest.Injection {
-					if c.Op == backendtest.OpPut && isKey(c.ID) && len(pushed) < 2 {
-						return backendtest.Injection{Before: push}
-					}
-					return backendtest.Injection{}
-				})
+				onFirst(fault, 2, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: push})
 				key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
 				require.NoError(t, err)
 				require.Len(t, pushed, 2)
@@ -91,7 +70,7 @@ func TestAnImportThatIsPushedOutWaitsForTheOther(t *testing.T) {
 func TestAnImportLooksAgainAfterItsClaim(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 		writes := 0
-		atWrite(fault, 1, isAlias, backendtest.Injection{After: func() {
+		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{After: func() {
 			writes = fault.Calls(backendtest.OpPut)
 			importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ForeignKey{Secret: foreignText}, onlyClaimed)
 		}})
@@ -110,9 +89,9 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 		theirs := backendtest.NewFault(store)
 		other := newManager(t, bare{theirs}, fob.Config{Foreign: located()})
 		defer other.Close()
-		atWrite(theirs, 2, isAlias, backendtest.Injection{Delay: soon})
+		onNth(theirs, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Delay: soon})
 		told := make(chan error, 1)
-		atWrite(fault, 1, isKey, backendtest.Injection{Before: func() {
+		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: func() {
 			go func() {
 				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "theirs"}, fob.ForeignKey{Secret: foreignText}))
 			}()
@@ -128,7 +107,7 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 // It comes through as well where it imported the very same, and ours is told so.
 func TestAnImportThatComesTooLateForItsLastStep(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
-		atWrite(fault, 2, isAlias, backendtest.Injection{Before: func() {
+		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
 			importUntil(t, store, fob.Config{Foreign: located()}, ours, fob.ForeignKey{Secret: foreignText}, finished)
 		}})
 		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
@@ -147,13 +126,13 @@ func TestALeftOverThatIsPurgedMeanwhile(t *testing.T) {
 		var pushed, gone bool
 		fault.Inject(func(c backendtest.Call) backendtest.Injection {
 			switch {
-			case c.Op == backendtest.OpPut && isKey(c.ID) && !pushed:
+			case c.Op == backendtest.OpPut && isKind(c.ID, fob.RecordKey) && !pushed:
 				pushed = true
 				return backendtest.Injection{Before: func() { importUntil(t, store, fob.Config{Foreign: located()}, ours, text, keyWritten) }}
-			case c.Op == backendtest.OpGet && isAlias(c.ID) && pushed && !gone:
+			case c.Op == backendtest.OpGet && isKind(c.ID, fob.RecordAlias) && pushed && !gone:
 				gone = true
 				return backendtest.Injection{Before: func() {
-					page, err := store.List(t.Context(), backend.Query{Kind: 1, Limit: 10})
+					page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordKey, Limit: 10})
 					require.NoError(t, err)
 					require.Len(t, page.Records, 1)
 					require.NoError(t, store.Delete(t.Context(), page.Records[0].ID, page.Records[0].Version))
@@ -251,7 +230,7 @@ func TestAnImportWhoseLastStepIsUnknown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
-				atWrite(fault, 2, isAlias, unknown(func() {
+				onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 					if c.stage != "" {
 						importUntil(t, store, fob.Config{Foreign: located()}, c.spec, fob.ForeignKey{Secret: foreignText}, c.stage)
 					}
@@ -291,7 +270,7 @@ func TestAnImportWhoseLastAnswerIsLostIsConfirmed(t *testing.T) {
 			require.NoError(t, err)
 			lost = rec.Version
 		}
-		atWrite(fault, 2, isAlias, inj)
+		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), inj)
 		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
 		require.NoError(t, err)
 		rec, err := store.Get(t.Context(), at)
@@ -307,9 +286,9 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 		theirs := backendtest.NewFault(store)
 		other := newManager(t, bare{theirs}, fob.Config{Foreign: located()})
 		defer other.Close()
-		atWrite(theirs, 1, isKey, backendtest.Injection{Delay: soon})
+		onNth(theirs, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Delay: soon})
 		told := make(chan error, 1)
-		atWrite(fault, 2, isAlias, unknown(func() {
+		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 			go func() {
 				told <- failure(other.ImportKey(context.Background(), ours, fob.ForeignKey{Secret: foreignText}))
 			}()
@@ -334,7 +313,7 @@ func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	m := newManager(t, bare{fault}, cfg)
 	purges := 0
 	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op != backendtest.OpPut || !isKey(c.ID) || purges > 0 {
+		if c.Op != backendtest.OpPut || !isKind(c.ID, fob.RecordKey) || purges > 0 {
 			return backendtest.Injection{}
 		}
 		purges++

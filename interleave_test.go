@@ -274,10 +274,8 @@ func (s *schedule) waitsForOthers(i int) bool {
 // after makes a Manager that looks at what the callers have left.
 func after(t *testing.T, store backend.Store, cfg fob.Config) *fob.Manager {
 	t.Helper()
-	cfg.Prefix, cfg.CacheEntries, cfg.SweepInterval, cfg.UsageInterval = "acme_live", 16, -1, 10000*time.Hour
-	m, err := fob.New(bare{store}, cfg)
-	require.NoError(t, err)
-	return m
+	cfg.CacheEntries, cfg.UsageInterval = 16, 10000*time.Hour
+	return bareManager(t, store, cfg)
 }
 
 // walks runs a test with two callers that interrupt each other up to three times (what

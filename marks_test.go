@@ -82,7 +82,7 @@ func TestAMarkSaysWhy(t *testing.T) {
 	m := newManager(t, bare{store}, tokenConfig())
 	_, err := m.Revoke(t.Context(), mustToken(t, m, fob.TokenSpec{}).Token.ID(), "lost laptop")
 	require.NoError(t, err)
-	page, err := store.List(t.Context(), backend.Query{Kind: 6, Limit: 10})
+	page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordMark, Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, page.Records, 1)
 	require.True(t, bytes.Contains(page.Records[0].Body, []byte("lost laptop")))
@@ -163,12 +163,7 @@ func TestAMarkThatSaysLessTakesNothingBack(t *testing.T) {
 // What is revoked while the feed has not begun yet is refused then and afterwards.
 func TestWhatIsRevokedBeforeTheFeedHasBegunIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpList {
-				return backendtest.Injection{Delay: time.Minute}
-			}
-			return backendtest.Injection{}
-		})
+		onEach(fault, callsOf(backendtest.OpList), backendtest.Injection{Delay: time.Minute})
 		cfg := tokenConfig()
 		cfg.SweepInterval = -1
 		m, err := fob.New(fault, cfg)
@@ -198,7 +193,7 @@ func TestAMarkThatIsGoneIsForgotten(t *testing.T) {
 		pass(time.Second)
 		mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
 		lister, _ := backend.As[backend.Lister](store)
-		page, err := lister.List(t.Context(), backend.Query{Kind: 6, Limit: 10})
+		page, err := lister.List(t.Context(), backend.Query{Kind: fob.RecordMark, Limit: 10})
 		require.NoError(t, err)
 		require.Len(t, page.Records, 1)
 		require.NoError(t, store.Delete(t.Context(), page.Records[0].ID, page.Records[0].Version))

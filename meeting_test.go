@@ -16,19 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// once runs what a test wants to happen in the middle of a call: before the store answers
-// the first call that matches.
-func once(fault *backendtest.Fault, matches func(backendtest.Call) bool, inject backendtest.Injection) {
-	done := false
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if done || !matches(c) {
-			return backendtest.Injection{}
-		}
-		done = true
-		return inject
-	})
-}
-
 // A refresh looks at what ends its session, and then seals a token: what is revoked in
 // between ends that token too.
 func TestARefreshDoesNotComeThroughARevocationOfAllTokens(t *testing.T) {
@@ -36,7 +23,7 @@ func TestARefreshDoesNotComeThroughARevocationOfAllTokens(t *testing.T) {
 	m := newManager(t, fault, tokenConfig())
 	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	// The record of the subject is read after the marks.
-	once(fault, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID[0] == 2 }, backendtest.Injection{After: func() {
+	once(fault, callsOf(backendtest.OpGet, fob.RecordSubject), backendtest.Injection{After: func() {
 		_, err := m.RevokeTokens(context.Background(), time.Time{}, "leaked")
 		require.NoError(t, err)
 	}})
@@ -53,7 +40,7 @@ func TestASecretThatWasPresentedInTimeIsNoReplay(t *testing.T) {
 	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	var other fob.Issued
 	// The first tab reads the session, and its write comes after that of another tab, and late.
-	once(fault, func(c backendtest.Call) bool { return c.Op == backendtest.OpPut }, backendtest.Injection{Before: func() {
+	once(fault, callsOf(backendtest.OpPut), backendtest.Injection{Before: func() {
 		other = mustRefresh(t, m, issued.Refresh)
 		clock.Add(11 * time.Second) // longer than RefreshGrace
 	}})
@@ -130,13 +117,7 @@ func TestAnImportWhoseEndWasLostDoesNotTakeAnothersForItsOwn(t *testing.T) {
 	cfg := fob.Config{Foreign: located()}
 	a, b := newManager(t, bare{fault}, cfg), newManager(t, bare{inner}, cfg)
 	key := fob.ForeignKey{Secret: "ab12cd.secret-number-1", Locator: "ab12cd"}
-	aliases := 0
-	once(fault, func(c backendtest.Call) bool {
-		if c.Op == backendtest.OpPut && c.ID[0] == 3 {
-			aliases++
-		}
-		return aliases == 2 // the third step
-	}, backendtest.Injection{Before: func() {
+	onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
 		_, err := b.ImportKey(context.Background(), fob.KeySpec{Subject: "s", Scopes: fob.Scopes{"b:b"}}, key)
 		require.NoError(t, err)
 	}, Fail: fmt.Errorf("cut off: %w", backend.ErrIndeterminate)})
@@ -198,7 +179,7 @@ func TestManyRecordsThatCannotBeReadHideNoOtherProblem(t *testing.T) {
 		_, err := issuer.Revoke(t.Context(), mustToken(t, issuer, fob.TokenSpec{}).Token.ID(), "")
 		require.NoError(t, err)
 	}
-	page, err := inner.List(t.Context(), backend.Query{Kind: 6, Limit: 100})
+	page, err := inner.List(t.Context(), backend.Query{Kind: fob.RecordMark, Limit: 100})
 	require.NoError(t, err)
 	require.Len(t, page.Records, 40)
 	for _, rec := range page.Records {

@@ -81,7 +81,7 @@ func TestAProcessWithAWrongSealKeyVerifiesKeys(t *testing.T) {
 
 func ringOf(t *testing.T, store *memory.Store) backend.Record {
 	t.Helper()
-	page, err := store.List(t.Context(), backend.Query{Kind: 7, Limit: 10})
+	page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordRing, Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, page.Records, 1)
 	return page.Records[0]

@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/fobkit/fob"
@@ -55,6 +57,16 @@ func fieldsOf(t testing.TB, rec backend.Record) (all []field) {
 	return all
 }
 
+// textsOf are the fields of a record by their numbers.
+func textsOf(t testing.TB, rec backend.Record) map[byte]string {
+	t.Helper()
+	texts := make(map[byte]string)
+	for _, f := range fieldsOf(t, rec) {
+		texts[f.n] = f.v
+	}
+	return texts
+}
+
 // rewrite writes a record with other fields, under a checksum that fits.
 func rewrite(t testing.TB, store backend.Store, rec backend.Record, fields ...field) {
 	t.Helper()
@@ -65,6 +77,29 @@ func rewrite(t testing.TB, store backend.Store, rec backend.Record, fields ...fi
 		body = append(body, f.v...)
 	}
 	fob.Reseal(&rec, body)
-	_, err := store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+	cond := backend.IfVersion(rec.Version)
+	if old, err := store.Get(t.Context(), rec.ID); err == nil && old.Owner != rec.Owner {
+		// That never changes: so it is another record.
+		require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
+		cond = backend.IfAbsent()
+	}
+	_, err := store.Put(t.Context(), rec, cond)
 	require.NoError(t, err)
+}
+
+// alter lets change make another record of one, and another text of each field; a field
+// without text is left out.
+func alter(t testing.TB, store backend.Store, id backend.ID, change func(rec *backend.Record, texts map[byte]string)) {
+	t.Helper()
+	rec, err := store.Get(t.Context(), id)
+	require.NoError(t, err)
+	texts := textsOf(t, rec)
+	change(&rec, texts)
+	var fields []field
+	for _, n := range slices.Sorted(maps.Keys(texts)) {
+		if texts[n] != "" {
+			fields = append(fields, field{n, texts[n]})
+		}
+	}
+	rewrite(t, store, rec, fields...)
 }

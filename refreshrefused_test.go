@@ -12,20 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// atGet makes the nth read fail, and counts them.
-func atGet(fault *backendtest.Fault, n int) (reads *int) {
-	reads = new(int)
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op == backendtest.OpGet {
-			if *reads++; *reads == n {
-				return backendtest.Unavailable()
-			}
-		}
-		return backendtest.Injection{}
-	})
-	return reads
-}
-
 // TestWhatARefreshCannotReadDecidesNothing: whichever of its reads fails, in a process that
 // knows nothing yet, the secret is neither accepted nor refused, and is good again later.
 func TestWhatARefreshCannotReadDecidesNothing(t *testing.T) {
@@ -66,12 +52,12 @@ func TestWhatARefreshCannotReadDecidesNothing(t *testing.T) {
 				fault := backendtest.NewFault(memory.New())
 				secret := c.begin(t, newManager(t, bare{fault}, tokenConfig()))
 				m := newManager(t, bare{fault}, tokenConfig())
-				reads := atGet(fault, n)
+				reads := onNth(fault, n, callsOf(backendtest.OpGet), backendtest.Unavailable())
 				issued, err := m.Refresh(t.Context(), secret.Reveal())
 				fault.Inject(nil)
-				if *reads < n {
+				if reads() < n {
 					require.ErrorIs(t, err, c.want)
-					require.GreaterOrEqual(t, *reads, c.reads, "there are reads to fail")
+					require.GreaterOrEqual(t, reads(), c.reads, "there are reads to fail")
 					return
 				}
 				mustBeUnsure(t, err)
@@ -102,7 +88,7 @@ func TestARefreshLooksAtItsKeyItself(t *testing.T) {
 		}, fob.ErrRevoked},
 		"stamped with less than its subject has": {func(store *memory.Store, _ *fob.Manager, k *fob.Key) error {
 			// A backup brought the key back, and not the sessions.
-			fob.RewriteRecord(t, store, idOf(k), func(_ *backend.Record, f map[byte]string) { delete(f, fob.FieldEpoch) })
+			alter(t, store, idOf(k), func(_ *backend.Record, f map[byte]string) { delete(f, fob.FieldEpoch) })
 			return nil
 		}, fob.ErrRevoked},
 	} {
@@ -190,7 +176,7 @@ func TestWithoutGraceNobodyIsAnsweredTwice(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, bare{fault}, clocked(tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }), clock))
 	first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-	once(fault, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet }, backendtest.Injection{Before: func() {
+	once(fault, callsOf(backendtest.OpGet), backendtest.Injection{Before: func() {
 		clock.Add(time.Second)
 		mustRefresh(t, m, first.Refresh)
 	}})

@@ -122,7 +122,7 @@ func TestTheRecordOfASubjectThatCannotBeRead(t *testing.T) {
 			require.NoError(t, err)
 			text, key := mustIssue(t, m, fob.KeySpec{})
 			issued := mustExchange(t, m, text, fob.TokenSpec{Refreshable: true})
-			fob.RewriteRecord(t, store, fob.SubjectRecord(fob.SubjectApplication, "app-42"), change)
+			alter(t, store, fob.SubjectRecord(fob.SubjectApplication, "app-42"), change)
 			m = newManager(t, bare{store}, tokenConfig())
 			for what, call := range map[string]func() error{
 				"verify":  func() error { _, err := m.Verify(t.Context(), text); return err },
@@ -182,7 +182,7 @@ func TestAnEpochThatRoseMeanwhileStays(t *testing.T) {
 			text, _ := mustIssue(t, m, fob.KeySpec{})
 			mustVerify(t, m, text) // and remembered
 			seen.take()
-			once(fault, func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID[0] == 2 }, backendtest.Injection{After: func() {
+			once(fault, callsOf(backendtest.OpGet, fob.RecordSubject), backendtest.Injection{After: func() {
 				_, err := other.ApplyRevocations(context.Background(), line(c.theirs, "theirs"))
 				require.NoError(t, err)
 			}})
@@ -196,7 +196,7 @@ func TestAnEpochThatRoseMeanwhileStays(t *testing.T) {
 			if c.ours > c.theirs {
 				want = "ours"
 			}
-			require.Equal(t, want, fob.Fields(t, &rec)[fob.FieldReason])
+			require.Equal(t, want, textsOf(t, rec)[fob.FieldReason])
 			mustReject(t, m, text, fob.ErrRevoked)
 		})
 	}
@@ -211,12 +211,7 @@ func TestAKeyWhoseSubjectCannotBeReadIsNeitherEnabledNorDisabled(t *testing.T) {
 		"disable": func() error { return m.Disable(t.Context(), key.ID()) },
 		"enable":  func() error { return m.Enable(t.Context(), key.ID()) },
 	} {
-		fault.Inject(func(c backendtest.Call) backendtest.Injection {
-			if c.Op == backendtest.OpGet && c.ID[0] == 2 {
-				return backendtest.Unavailable()
-			}
-			return backendtest.Injection{}
-		})
+		onEach(fault, callsOf(backendtest.OpGet, fob.RecordSubject), backendtest.Unavailable())
 		err := change()
 		fault.Inject(nil)
 		require.ErrorIs(t, err, backend.ErrUnavailable, name)
@@ -254,12 +249,7 @@ func TestWhatTheFeedHasNotToldYet(t *testing.T) {
 				mustVerify(t, m, issued.Access.Reveal())
 				mustVerify(t, m, text)
 				pass(time.Second)
-				fault.Inject(func(c backendtest.Call) backendtest.Injection {
-					if c.Op == backendtest.OpBatch {
-						return backendtest.Injection{Delay: time.Second}
-					}
-					return backendtest.Injection{}
-				})
+				onEach(fault, callsOf(backendtest.OpBatch), backendtest.Injection{Delay: time.Second})
 				require.NoError(t, revoke(t.Context(), other, issued))
 				mustVerify(t, m, issued.Access.Reveal()) // as MaxStaleness allows
 				mustVerify(t, m, text)

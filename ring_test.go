@@ -3,7 +3,6 @@ package fob_test
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,16 +14,8 @@ import (
 )
 
 // onRing counts the reads of the ring, and does something to each.
-func onRing(fault *backendtest.Fault, inject backendtest.Injection) (reads *atomic.Int64) {
-	reads = new(atomic.Int64)
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op == backendtest.OpGet && c.ID[0] == 7 {
-			reads.Add(1)
-			return inject
-		}
-		return backendtest.Injection{}
-	})
-	return reads
+func onRing(fault *backendtest.Fault, inject backendtest.Injection) (reads func() int) {
+	return onEach(fault, callsOf(backendtest.OpGet, fob.RecordRing), inject)
 }
 
 // TestHowOldTheRingInMemoryMayBeWithoutAFeed: MaxStaleness, here 2 s; and KeyLead where it
@@ -38,12 +29,12 @@ func TestHowOldTheRingInMemoryMayBeWithoutAFeed(t *testing.T) {
 	reads := onRing(fault, backendtest.Injection{})
 	clock.Add(2*time.Second - time.Millisecond)
 	mustToken(t, m, fob.TokenSpec{})
-	require.Zero(t, reads.Load())
+	require.Zero(t, reads())
 	clock.Add(time.Millisecond)
 	for range 3 {
 		mustToken(t, m, fob.TokenSpec{})
 	}
-	require.EqualValues(t, 1, reads.Load())
+	require.Equal(t, 1, reads())
 
 	onRing(fault, backendtest.Unavailable())
 	clock.Add(time.Minute - time.Millisecond)
@@ -72,7 +63,7 @@ func TestOfManyWhoNeedTheRingOneReadsIt(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		require.EqualValues(t, 1, reads.Load())
+		require.Equal(t, 1, reads())
 		require.NoError(t, m.Close())
 	})
 }
@@ -129,12 +120,12 @@ func TestTheRingIsReadWhenTheFeedTellsOfIt(t *testing.T) {
 			require.Equal(t, next.ID, mustToken(t, m, fob.TokenSpec{}).Token.KeyID())
 			time.Sleep(time.Minute)
 		}
-		require.Zero(t, reads.Load())
+		require.Zero(t, reads())
 
 		_, err = other.RotateTokenKey(t.Context())
 		require.NoError(t, err)
 		time.Sleep(200 * time.Millisecond)
-		require.NotZero(t, reads.Load())
+		require.NotZero(t, reads())
 		onRing(fault, backendtest.Unavailable())
 		last, err := other.RotateTokenKey(t.Context())
 		require.NoError(t, err)
@@ -143,7 +134,7 @@ func TestTheRingIsReadWhenTheFeedTellsOfIt(t *testing.T) {
 		for range 3 {
 			require.Equal(t, last.ID, mustToken(t, m, fob.TokenSpec{}).Token.KeyID())
 		}
-		require.EqualValues(t, 1, reads.Load())
+		require.Equal(t, 1, reads())
 		require.NoError(t, m.Close())
 		require.NoError(t, other.Close())
 	})
@@ -160,7 +151,7 @@ func TestWhoHasNoUseForTokensMakesNoKeys(t *testing.T) {
 		mustVerify(t, m, text)
 		time.Sleep(5 * time.Second)
 		require.True(t, m.Health().Following)
-		require.Zero(t, reads.Load())
+		require.Zero(t, reads())
 		require.Empty(t, mustList(t, store, 7))
 		require.NoError(t, m.Close())
 	})
@@ -184,18 +175,18 @@ func TestAKeyThatIsKnownIsNotLookedFor(t *testing.T) {
 	clock.Add(24 * time.Hour)
 	mustReject(t, m, unseen.Access.Reveal(), fob.ErrTokenKey)
 	mustVerify(t, m, mustToken(t, other, fob.TokenSpec{}).Access.Reveal())
-	require.Zero(t, reads.Load())
+	require.Zero(t, reads())
 
 	for n := range 10 {
 		mustReject(t, m, named(old.Access.Reveal(), n), fob.ErrTokenKey)
 	}
-	require.EqualValues(t, 1, reads.Load())
+	require.Equal(t, 1, reads())
 	clock.Add(19 * time.Millisecond)
 	mustReject(t, m, named(old.Access.Reveal(), 11), fob.ErrTokenKey)
-	require.EqualValues(t, 1, reads.Load())
+	require.Equal(t, 1, reads())
 	clock.Add(time.Millisecond)
 	mustReject(t, m, named(old.Access.Reveal(), 12), fob.ErrTokenKey)
-	require.EqualValues(t, 2, reads.Load())
+	require.Equal(t, 2, reads())
 }
 
 // TestWhoseKeyIsKnownWaitsForNoReading of the ring, be it that the key is in use or that it

@@ -13,9 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recordRotation is the kind of the record by which a sweep finds a rotated key.
-const recordRotation = 5
-
 // unfinished leaves a rotation of a key in the state after so many of its writes.
 func unfinished(t *testing.T, store backend.Store, cfg fob.Config, id fob.ID, writes int) {
 	t.Helper()
@@ -31,7 +28,7 @@ func namedSuccessor(t *testing.T, store backend.Store, key *fob.Key) fob.ID {
 	t.Helper()
 	rec, err := store.Get(context.Background(), idOf(key))
 	require.NoError(t, err)
-	return fob.ID([]byte(fob.Fields(t, &rec)[fob.FieldSuccessor]))
+	return fob.ID([]byte(textsOf(t, rec)[fob.FieldSuccessor]))
 }
 
 // TestAStepOfARotationThatFailsIsAnError, each read and each write of it, also where it takes
@@ -48,12 +45,12 @@ func TestAStepOfARotationThatFailsIsAnError(t *testing.T) {
 					unfinished(t, store, fob.Config{}, key.ID(), left)
 				}
 				rotation := fob.Rotation{Overlap: time.Hour, QuietTime: 10 * time.Minute}
-				calls := atCall(fault, n)
+				calls := onNth(fault, n, readOrWrite, backendtest.Unavailable())
 				secret, next, err := m.RotateKey(t.Context(), key.ID(), rotation)
 				fault.Inject(nil)
-				if *calls < n {
+				if calls() < n {
 					require.NoError(t, err)
-					require.GreaterOrEqual(t, *calls, 10)
+					require.GreaterOrEqual(t, calls(), 10)
 					mustVerify(t, m, secret.Reveal())
 					return
 				}
@@ -65,7 +62,7 @@ func TestAStepOfARotationThatFailsIsAnError(t *testing.T) {
 				secret, _, err = m.RotateKey(t.Context(), key.ID(), rotation)
 				require.NoError(t, err, "call %d", n)
 				mustVerify(t, m, secret.Reveal())
-				require.Len(t, mustList(t, store, recordRotation), 1, "the sweep finds it")
+				require.Len(t, mustList(t, store, fob.RecordRotation), 1, "the sweep finds it")
 				require.Len(t, mustList(t, store, 1), 2, "one successor")
 			}
 		})
@@ -259,7 +256,7 @@ func TestWhatASweepHasToLookAt(t *testing.T) {
 		_, key := mustIssue(t, m, fob.KeySpec{})
 		_, _, err := m.RotateKey(t.Context(), key.ID(), c.rotation)
 		require.NoError(t, err)
-		require.Len(t, mustList(t, store, recordRotation), c.records, name)
+		require.Len(t, mustList(t, store, fob.RecordRotation), c.records, name)
 	}
 
 	store := memory.New()
@@ -271,11 +268,11 @@ func TestWhatASweepHasToLookAt(t *testing.T) {
 	_, _, err := m.RotateKey(t.Context(), key.ID(), rotation)
 	require.ErrorIs(t, err, backend.ErrUnavailable)
 	atPut(fault, 3, backendtest.Injection{Before: func() {
-		left := mustList(t, store, recordRotation)
+		left := mustList(t, store, fob.RecordRotation)
 		require.Len(t, left, 1)
 		require.NoError(t, store.Delete(context.Background(), left[0].ID, left[0].Version))
 	}})
 	_, _, err = m.RotateKey(t.Context(), key.ID(), rotation)
 	require.NoError(t, err)
-	require.Len(t, mustList(t, store, recordRotation), 1)
+	require.Len(t, mustList(t, store, fob.RecordRotation), 1)
 }

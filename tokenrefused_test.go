@@ -13,20 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// atCall makes the nth read or write fail, and counts them.
-func atCall(fault *backendtest.Fault, n int) (calls *int) {
-	calls = new(int)
-	fault.Inject(func(c backendtest.Call) backendtest.Injection {
-		if c.Op == backendtest.OpGet || c.Op == backendtest.OpPut {
-			if *calls++; *calls == n {
-				return backendtest.Unavailable()
-			}
-		}
-		return backendtest.Injection{}
-	})
-	return calls
-}
-
 // TestATokenThatCouldNotBeIssuedIsNone: whichever call of the store fails, in a process
 // that knows nothing yet, nothing is handed out, and the key that was presented is not bad.
 func TestATokenThatCouldNotBeIssuedIsNone(t *testing.T) {
@@ -48,7 +34,7 @@ func TestATokenThatCouldNotBeIssuedIsNone(t *testing.T) {
 				spec := fob.TokenSpec{TTL: 2 * time.Hour, Refreshable: c.refreshable}
 				var issued fob.Issued
 				var err error
-				calls := atCall(fault, n)
+				calls := onNth(fault, n, readOrWrite, backendtest.Unavailable())
 				if c.exchange {
 					issued, err = m.ExchangeKey(t.Context(), text, spec)
 				} else {
@@ -56,9 +42,9 @@ func TestATokenThatCouldNotBeIssuedIsNone(t *testing.T) {
 					issued, err = m.IssueToken(t.Context(), spec)
 				}
 				fault.Inject(nil)
-				if *calls < n {
+				if calls() < n {
 					require.NoError(t, err)
-					require.GreaterOrEqual(t, *calls, c.calls, "there are calls to fail")
+					require.GreaterOrEqual(t, calls(), c.calls, "there are calls to fail")
 					require.Equal(t, c.refreshable, !issued.Refresh.IsZero())
 					mustVerify(t, m, issued.Access.Reveal())
 					return
@@ -182,7 +168,7 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 				access := issued.Access.Reveal()
 				mustVerify(t, m, access)
 				seen.take()
-				calls := atCall(fault, n)
+				calls := onNth(fault, n, readOrWrite, backendtest.Unavailable())
 				receipt, err := revoke(m, issued)
 				fault.Inject(nil)
 				if err != nil {
@@ -200,7 +186,7 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 						failed += 1000 // that it was reported
 					}
 				}
-				if *calls < n {
+				if calls() < n {
 					require.NoError(t, err)
 					require.GreaterOrEqual(t, failed, 1000+2, "it has a read and a write, and is reported")
 					return
@@ -237,11 +223,10 @@ func TestARevocationThatLostARaceIsMadeAfterIt(t *testing.T) {
 	cfg := tokenConfig()
 	cfg.MaxStaleness = time.Hour
 	m, other := newManager(t, bare{fault}, cfg), newManager(t, bare{store}, tokenConfig())
-	put := func(c backendtest.Call) bool { return c.Op == backendtest.OpPut }
 
 	issued := mustToken(t, m, fob.TokenSpec{})
 	mustVerify(t, m, issued.Access.Reveal()) // and remembered
-	once(fault, put, backendtest.Injection{Before: func() {
+	once(fault, callsOf(backendtest.OpPut), backendtest.Injection{Before: func() {
 		_, err := other.Revoke(context.Background(), issued.Token.ID(), "by another")
 		require.NoError(t, err)
 	}})
@@ -252,7 +237,7 @@ func TestARevocationThatLostARaceIsMadeAfterIt(t *testing.T) {
 
 	issued = mustToken(t, m, fob.TokenSpec{})
 	mustVerify(t, m, issued.Access.Reveal())
-	once(fault, put, backendtest.Injection{Before: func() {
+	once(fault, callsOf(backendtest.OpPut), backendtest.Injection{Before: func() {
 		_, err := other.RevokeTokens(context.Background(), time.Now().Add(-time.Hour), "old ones")
 		require.NoError(t, err)
 	}})

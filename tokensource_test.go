@@ -196,7 +196,7 @@ func TestManyFirstTokensReadTheRingOnce(t *testing.T) {
 		for range 200 {
 			texts = append(texts, mustToken(t, issuer, fob.TokenSpec{}).Access.Reveal())
 		}
-		ring := func(c backendtest.Call) bool { return c.Op == backendtest.OpGet && c.ID[0] == 7 }
+		ring := callsOf(backendtest.OpGet, fob.RecordRing)
 		reads := atomic.Int64{}
 		slow := func(c backendtest.Call) backendtest.Injection {
 			if ring(c) {
@@ -266,13 +266,7 @@ func TestTheRingInMemoryGrowsNotOldWithoutAFeed(t *testing.T) {
 		mustVerify(t, here, issued.Access.Reveal())
 		// A ring that cannot be read is no reason to call a token unknown, or to fail, as
 		// long as it is known what to do.
-		noRing := func(c backendtest.Call) backendtest.Injection {
-			if c.ID[0] == 7 {
-				return backendtest.Unavailable()
-			}
-			return backendtest.Injection{}
-		}
-		fault.Inject(noRing)
+		onEach(fault, callsOf("", fob.RecordRing), backendtest.Unavailable())
 		time.Sleep(30 * time.Second)
 		text := mustToken(t, there, fob.TokenSpec{}).Access.Reveal()
 		next, err = here.RotateTokenKey(t.Context())

@@ -62,10 +62,12 @@ func TestWhatIsUnknownIsRememberedWhenItComesAgain(t *testing.T) {
 	})
 }
 
+// oldPepper is that of a key's digest, newPepper that under which it would be made now.
+var oldPepper, newPepper = fob.Pepper{ID: "old", Key: make([]byte, 32)}, fob.Pepper{ID: "new", Key: append(make([]byte, 31), 1)}
+
 // A key that is not accepted is not written either: its digest goes on as it is, under
 // a pepper that is no longer the first.
 func TestAKeyThatIsRefusedIsNotRehashed(t *testing.T) {
-	old, active := fob.Pepper{ID: "old", Key: make([]byte, 32)}, fob.Pepper{ID: "new", Key: append(make([]byte, 31), 1)}
 	for name, is := range map[string]struct {
 		end     func(m *fob.Manager, id fob.ID) error
 		want    error
@@ -85,11 +87,11 @@ func TestAKeyThatIsRefusedIsNotRehashed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
-			first := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{old}})
+			first := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{oldPepper}})
 			other, _ := mustIssue(t, first, fob.KeySpec{Subject: "app-43"})
 			text, key := mustIssue(t, first, fob.KeySpec{})
 			require.NoError(t, is.end(first, key.ID()))
-			m := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{active, old}})
+			m := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{newPepper, oldPepper}})
 			mustVerify(t, m, other) // the first one under a new pepper notes that, which is a write too
 			writes := fault.Calls(backendtest.OpPut)
 			for range 3 {
@@ -192,9 +194,6 @@ func TestATokenOfAKeyThatIsGone(t *testing.T) {
 // To store a digest anew is a courtesy of the verification. That it failed is told, that
 // somebody else changed the key meanwhile is no failure, and the key is good in any case.
 func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
-	old, active := fob.Pepper{ID: "old", Key: make([]byte, 32)}, fob.Pepper{ID: "new", Key: append(make([]byte, 31), 1)}
-	conflict := backendtest.Injection{Fail: backend.ErrConflict}
-	gone := backendtest.Injection{Fail: backend.ErrNotFound}
 	for name, is := range map[string]struct {
 		with backendtest.Injection
 		want []fob.EventType
@@ -202,17 +201,17 @@ func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
 		"it is written":       {want: []fob.EventType{fob.EventRehashed}},
 		"the store fails":     {with: backendtest.Unavailable(), want: []fob.EventType{fob.EventUpkeepFailed}},
 		"its outcome is lost": {with: backendtest.LostAck(), want: []fob.EventType{fob.EventUpkeepFailed}},
-		"somebody was faster": {with: conflict},
-		"somebody purged it":  {with: gone},
+		"somebody was faster": {with: backendtest.Injection{Fail: backend.ErrConflict}},
+		"somebody purged it":  {with: backendtest.Injection{Fail: backend.ErrNotFound}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
-			first := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{old}})
+			first := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{oldPepper}})
 			other, _ := mustIssue(t, first, fob.KeySpec{Subject: "app-43"})
 			text, key := mustIssue(t, first, fob.KeySpec{Subject: "app-42"})
 			require.NoError(t, first.Close())
 			seen := &observed{}
-			m := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{active, old}, Observer: seen})
+			m := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{newPepper, oldPepper}, Observer: seen})
 			defer m.Close()
 			mustVerify(t, m, other)
 			seen.take()
