@@ -38,25 +38,25 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 			issued := user(t, m)
 			_, err := m.RevokeSubject(t.Context(), "user-7", "left", fob.SubjectUser)
 			require.NoError(t, err)
-			return 2, fresh(issued.Access.Reveal())
+			return fob.RecordSubject, fresh(issued.Access.Reveal())
 		}, []string{"reason, left", "reason, too"}},
 		"the mark of a token": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
 			_, err := m.Revoke(t.Context(), issued.Token.ID(), "leaked")
 			require.NoError(t, err)
-			return 6, fresh(issued.Access.Reveal())
+			return fob.RecordMark, fresh(issued.Access.Reveal())
 		}, []string{"reason, left", "reason, too"}},
 		"the mark of the issuer": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
 			_, err := m.RevokeTokens(t.Context(), time.Time{}, "leaked")
 			require.NoError(t, err)
-			return 6, fresh(issued.Access.Reveal())
+			return fob.RecordMark, fresh(issued.Access.Reveal())
 		}, []string{"reason, left", "reason, too"}},
 		"a family": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
 			next, err := m.Refresh(t.Context(), issued.Refresh.Reveal())
 			require.NoError(t, err)
-			return 8, func(t *testing.T, m *fob.Manager) error {
+			return fob.RecordFamily, func(t *testing.T, m *fob.Manager) error {
 				_, err := m.Refresh(t.Context(), next.Refresh.Reveal())
 				return err
 			}
@@ -65,7 +65,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 			issued := user(t, m)
 			_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
 			require.NoError(t, err)
-			return 8, func(t *testing.T, m *fob.Manager) error {
+			return fob.RecordFamily, func(t *testing.T, m *fob.Manager) error {
 				_, err := m.Refresh(t.Context(), issued.Refresh.Reveal())
 				return err
 			}

@@ -49,6 +49,7 @@ const (
 	RecordRotation = recordRotation
 	RecordMark     = recordMark
 	RecordRing     = recordRing
+	RecordFamily   = recordFamily
 	RecordFleet    = recordFleet
 	RecordCheck    = recordCheck
 )
