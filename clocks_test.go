@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -72,7 +73,8 @@ func TestAMarkOutlivesWhatItEndsWhateverTheClocks(t *testing.T) {
 
 // But no longer than is needed: marks are in every process's memory.
 func TestAMarkIsForgottenADayAfterItsToken(t *testing.T) {
-	clock, store := newClock(), memory.New()
+	// Without a feed, which would tell of the mark while a hand moves the clock by a day.
+	clock, store := newClock(), unfed{memory.New()}
 	defer store.Close()
 	m := fleetOn(t, store, clock, 0)
 	_, err := m.Revoke(t.Context(), mustToken(t, m, fob.TokenSpec{}).Token.ID(), "")
@@ -85,6 +87,28 @@ func TestAMarkIsForgottenADayAfterItsToken(t *testing.T) {
 	swept, err = m.Sweep(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, swept.Purged)
+}
+
+// What the feed has told of is read, and that may take its time: of a store that is slow, or
+// since the machine stood still meanwhile. That is no difference between two clocks.
+func TestAReadThatTakesLongIsNoDifferenceOfClocks(t *testing.T) {
+	clock, store := newClock(), memory.New()
+	defer store.Close()
+	fault := backendtest.NewFault(store)
+	m, other := fleetOn(t, fault, clock, 0), fleetOn(t, store, clock, 0)
+	issued := mustToken(t, m, fob.TokenSpec{})
+	read := make(chan struct{})
+	once(fault, callsOf(backendtest.OpGet, fob.RecordMark), backendtest.Injection{After: func() {
+		clock.Add(25 * time.Hour)
+		close(read)
+	}})
+	_, err := other.Revoke(t.Context(), issued.Token.ID(), "")
+	require.NoError(t, err)
+	<-read
+	await.Until(t, "that the feed goes on", func() bool { return m.Health().FeedAge < time.Hour })
+	require.Zero(t, m.Health().Skew)
+	_, err = m.Sweep(t.Context())
+	require.NoError(t, err)
 }
 
 // In a rolling deploy one process allows longer tokens than another.

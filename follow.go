@@ -341,17 +341,16 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	for i, c := range changes {
 		ids[i] = c.ID
 		if isMark(c.ID) {
-			live := m.live(m.moment())
+			before := m.moment()
 			was := m.marks.get(c.ID)
 			to, created, err := m.readMarkRecord(ctx, c.ID)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
-			if now := m.clock.now(); live && to.before == forever { // written once, so it was just now
-				m.sawWrittenNow(created, now)
-			} else {
-				m.sawWritten(created, now)
+			if m.live(before) && to.before == forever { // written once, so it was just now
+				m.sawWrittenNow(created, before)
 			}
+			m.sawWritten(created, m.clock.now())
 			if err == nil && was.bad != nil {
 				m.problem(nameOfMark(c.ID), nil)
 			}

@@ -65,14 +65,13 @@ func (m *Manager) sawWritten(at int64, now moment) {
 	}
 }
 
-// sawWrittenNow takes in a time that another process wrote at most MaxStaleness ago,
-// as the feed has told while it was followed.
-func (m *Manager) sawWrittenNow(at int64, now moment) {
-	if behind := millisOf(now.ms - at); behind > m.cfg.MaxStaleness+time.Second {
-		m.skew.note(-behind, now)
-		return
+// sawWrittenNow takes in a time that another process had written at most MaxStaleness
+// before told, when the feed told of it while it was followed: if it is longer ago, that
+// one's clock is behind. How long it took to read that time does not count.
+func (m *Manager) sawWrittenNow(at int64, told moment) {
+	if behind := millisOf(told.ms - at); behind > m.cfg.MaxStaleness+time.Second {
+		m.skew.note(-behind, told)
 	}
-	m.sawWritten(at, now)
 }
 
 func millisOf(ms int64) time.Duration {
