@@ -23,8 +23,10 @@ type recent struct {
 	mu     sync.Mutex // guards all
 	others []recentRevocation
 	tokens []recentRevocation
-	// lost is when the latest of those was made that had to make room too early.
-	lost int64
+	// whole is from when on (monotonic) all of it is here: those that had to make room
+	// would have been forgotten by then. An instant at which something was is no sign of
+	// whether it was, for the first one is zero.
+	whole int64
 }
 
 // recentRevocation is one revocation: of an ID, of a subject, or of what an issuer has
@@ -61,7 +63,7 @@ func (r *recent) note(now moment, made recentRevocation) {
 		*list = slices.Delete(*list, i, i+1)
 	}
 	if len(*list) == recentMax {
-		r.lost = max(r.lost, (*list)[0].at)
+		r.whole = max(r.whole, (*list)[0].at+int64(recentFor))
 		*list = slices.Delete(*list, 0, 1)
 	}
 	*list = append(*list, made)
@@ -70,7 +72,7 @@ func (r *recent) note(now moment, made recentRevocation) {
 // current is list without what is too old; the oldest come first.
 func current(list []recentRevocation, now moment) []recentRevocation {
 	old := 0
-	for old < len(list) && now.mono-list[old].at > int64(recentFor) {
+	for old < len(list) && now.mono-list[old].at >= int64(recentFor) {
 		old++
 	}
 	return slices.Delete(list, 0, old)
@@ -81,7 +83,7 @@ func (r *recent) list(now moment) (made []recentRevocation, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.others, r.tokens = current(r.others, now), current(r.tokens, now)
-	return slices.Concat(r.others, r.tokens), r.lost != 0 && now.mono-r.lost <= int64(recentFor)
+	return slices.Concat(r.others, r.tokens), now.mono < r.whole
 }
 
 // reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
