@@ -54,11 +54,9 @@ func (s Scopes) and(o Scopes) Scopes {
 	return both
 }
 
-// and returns the grants of what both g and scopes allow on a resource.
+// and returns the grants of what both g and scopes allow on a resource. ScopeAll is none
+// of the scopes.
 func (g Grants) and(scopes Scopes) Grants {
-	if slices.Contains(scopes, ScopeAll) {
-		return g
-	}
 	var both Grants
 	for _, one := range g {
 		var actions []string

@@ -132,7 +132,7 @@ func (n *newest) release(p *pins) (differs bool) {
 	for _, id := range p.ids[:p.n] {
 		differs = n.unpin(p, id) || differs
 	}
-	if p.many && p.n > 0 {
+	if p.many {
 		n.clear() // nobody knows what depends on those that have no place
 	}
 	*p = pins{}

@@ -105,7 +105,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	now := m.now()
 	switch {
 	case f.current.Equal(digest):
-		return m.advance(ctx, f, &rec, presented, now)
+		return m.advance(ctx, f, presented, now)
 	case !f.issuedOnce(presented):
 		return Issued{}, ErrUnknown
 	case f.ended:
@@ -184,7 +184,7 @@ func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 }
 
 // advance uses the current secret of a family.
-func (m *Manager) advance(ctx context.Context, f *family, rec *backend.Record, presented string, now time.Time) (Issued, error) {
+func (m *Manager) advance(ctx context.Context, f *family, presented string, now time.Time) (Issued, error) {
 	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
 		return Issued{}, err
@@ -214,7 +214,6 @@ func (m *Manager) advance(ctx context.Context, f *family, rec *backend.Record, p
 	if err != nil {
 		return Issued{}, err
 	}
-	updated.Created = rec.Created
 	if _, err := m.replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
@@ -296,7 +295,6 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		if err != nil {
 			return err
 		}
-		updated.Created = rec.Created
 		if _, err = m.replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
 			return raced(err)
 		}

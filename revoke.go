@@ -85,7 +85,6 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 			already = !unsure // after an unknown outcome it is this call's own
 			return false, nil
 		}
-		already = false
 		k.status, k.reason, k.revokedAt = StatusRevoked, reason, millis(m.now())
 		return true, nil
 	})
