@@ -65,29 +65,23 @@ func (s *marks) get(id recordID) mark {
 	return s.all[id]
 }
 
-// raise notes a mark, and reports whether it is news; an older state never replaces
-// a newer one, since epochs and instants only rise. What was made from an older one is
-// forgotten before anybody can see the new one and tell of it.
-func (s *marks) raise(id recordID, to mark) bool {
+// raise notes a mark, if it is news: an older state never replaces a newer one, since
+// epochs and instants only rise. What was made from an older one is forgotten before
+// anybody can see the new one and tell of it.
+func (s *marks) raise(id recordID, to mark) {
 	if !s.follows {
-		return false
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, ok := s.all[id]
-	switch {
-	case !ok || old.bad != nil:
-	case old.covers(&to):
-		return false
-	default:
+	if old := s.all[id]; old.bad == nil {
+		if old.covers(&to) {
+			return
+		}
 		to = to.join(old) // what either says is revoked stays so
-	}
-	if s.all == nil {
-		s.all = make(map[recordID]mark)
 	}
 	s.all[id] = to
 	s.forget(id)
-	return true
 }
 
 // learn notes a mark, and then forgets every answer that was made from an older one.
@@ -116,9 +110,6 @@ func nameOfMark(id recordID) string { return fmt.Sprintf(recordProblem+"%x", id)
 func (s *marks) spoil(id recordID, bad mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all == nil {
-		s.all = make(map[recordID]mark)
-	}
 	s.all[id] = bad
 }
 

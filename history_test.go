@@ -44,10 +44,20 @@ func TestALossOfHistoryEndsWhatIsRemembered(t *testing.T) {
 		mustVerify(t, here, text)
 		mustVerify(t, here, issued.Access.Reveal())
 		mustVerify(t, here, other.Access.Reveal())
+		// Of the tokens of one key the first is verified now, the second when it is disabled.
+		parentText, parent := mustIssue(t, there, fob.KeySpec{})
+		var exchanged [2]fob.Issued
+		for i := range exchanged {
+			var err error
+			exchanged[i], err = there.ExchangeKey(t.Context(), parentText, fob.TokenSpec{Audience: "api", TTL: time.Hour})
+			require.NoError(t, err)
+		}
+		mustVerify(t, here, exchanged[0].Access.Reveal())
 		feed.lost.Store(true)
 		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
 		require.NoError(t, there.Disable(t.Context(), key.ID()))
+		require.NoError(t, there.Disable(t.Context(), parent.ID()))
 		next, err := there.RotateTokenKey(t.Context())
 		require.NoError(t, err)
 		pass(time.Second)
@@ -63,6 +73,7 @@ func TestALossOfHistoryEndsWhatIsRemembered(t *testing.T) {
 		mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
 		mustReject(t, here, text, fob.ErrDisabled)
 		mustVerify(t, here, other.Access.Reveal())
+		mustReject(t, here, exchanged[1].Access.Reveal(), fob.ErrDisabled)
 		// The token keys are among what was read.
 		onEach(fault, callsOf(backendtest.OpGet, fob.RecordRing), backendtest.Injection{Hang: true})
 		keys, err := here.TokenKeys(t.Context())

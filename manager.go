@@ -102,7 +102,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m.rotations.turn = newTurn()
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
-	m.store, m.marks.forget = &seenStore{store, m}, m.forget
+	m.store, m.marks.all, m.marks.forget = &seenStore{store, m}, make(map[recordID]mark), m.forget
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
