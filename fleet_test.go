@@ -196,6 +196,25 @@ func TestJoiningWhileHistoryIsLost(t *testing.T) {
 	})
 }
 
+// The server after a failover may know of nobody's patience: until it does, nobody has more
+// than everybody expects.
+func TestNobodyIsPatientAfterAFailoverBeforeTheOthersKnow(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		feed, failover := failingOver(fault)
+		m := newManager(t, feed, fob.Config{MaxStaleness: time.Minute})
+		defer m.Close()
+		require.Equal(t, time.Minute, m.Health().Staleness)
+		onEach(fault, callsOf("", fob.RecordFleet), backendtest.Unavailable())
+		failover.Store(true)
+		pass(4 * time.Second)
+		require.True(t, m.Health().Following)
+		require.Equal(t, 2*time.Second, m.Health().Staleness)
+		fault.Inject(nil)
+		pass(4 * time.Second)
+		require.Equal(t, time.Minute, m.Health().Staleness)
+	})
+}
+
 // The bound is kept in whole milliseconds, and never below what was asked for.
 func TestTheBoundIsRoundedUp(t *testing.T) {
 	bubbleOver(t, func(t *testing.T, _ backend.Store, fault *backendtest.Fault) {
