@@ -395,3 +395,24 @@ func TestCloseWaitsForTheEndOfAFamilyThatWasReplayed(t *testing.T) {
 		})
 	}
 }
+
+// What tells a secret that was made here from one that was made up has ten characters, and
+// each of them may be any one of 62.
+func TestTheTagOfASecretUsesAllThatItHas(t *testing.T) {
+	const drawn, tag = 22, keytext.SecretLen - 22
+	m := newManager(t, bare{memory.New()}, tokenConfig())
+	var seen [tag]map[byte]bool
+	for range 1000 {
+		issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+		block := keytext.Block(issued.Refresh.Reveal())
+		for place, c := range block[1+keytext.IDLen+drawn:] {
+			if seen[place] == nil {
+				seen[place] = make(map[byte]bool)
+			}
+			seen[place][c] = true
+		}
+	}
+	for place := range seen {
+		require.Greater(t, len(seen[place]), 55, place) // by chance one in 10^40 draws fewer
+	}
+}
