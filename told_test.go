@@ -3,6 +3,7 @@ package fob_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -335,4 +336,81 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 		}})
 		require.NoError(t, m.Disable(t.Context(), key.ID()), nth)
 	}
+}
+
+// What was told of the record of a key, or of its subject, ends every answer that was made
+// from it, however the key is found, and where only a part of the answer found a place in
+// memory.
+func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
+	forms := map[string]*fob.ForeignKey{
+		"made here":                nil,
+		"imported":                 {Secret: foreignText},
+		"imported under a locator": {Secret: foreignText, Locator: "ab12cd"},
+	}
+	for name, form := range forms {
+		for _, follows := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, with a feed: %v", name, follows), func(t *testing.T) {
+				bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+					var feed resettable
+					cfg := fob.Config{MaxStaleness: time.Minute, Foreign: &fob.ForeignKeys{Locate: located().Locate}}
+					over := feed.over(fault)
+					if !follows {
+						over = bare{fault}
+					}
+					here, there := newManager(t, over, cfg), newManager(t, store, cfg)
+					defer here.Close()
+					defer there.Close()
+					spec := fob.KeySpec{Subject: "app-42"}
+					var text string
+					var key *fob.Key
+					if form == nil {
+						text, key = mustIssue(t, there, spec)
+					} else {
+						var err error
+						text = form.Secret
+						key, err = there.ImportKey(t.Context(), spec, *form)
+						require.NoError(t, err)
+					}
+					pass(5 * time.Second)
+					feed.lost.Store(true)
+					mustVerify(t, here, text)
+					before := gets(fault)
+					mustVerify(t, here, text)
+					require.Equal(t, before, gets(fault), "it is in memory")
+					require.NoError(t, there.Disable(t.Context(), key.ID()))
+					mustVerify(t, here, text) // nobody was told here
+					told, err := here.Get(t.Context(), key.ID())
+					require.NoError(t, err)
+					require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+					mustReject(t, here, text, fob.ErrDisabled)
+				})
+			})
+		}
+	}
+}
+
+func TestWhatIsToldOfASubjectEndsWhatIsRememberedOfIt(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
+		cfg := tokenConfig()
+		cfg.MaxStaleness, cfg.CacheEntries, cfg.CacheBytes = time.Minute, 100, 3000
+		here, there := newManager(t, bare{fault}, cfg), newManager(t, store, cfg)
+		defer here.Close()
+		defer there.Close()
+		var large fob.Scopes // so that the key finds no place in memory, and its subject does
+		for n := range 60 {
+			large = append(large, fob.Scope(fmt.Sprintf("%s:%d", strings.Repeat("x", 60), n)))
+		}
+		one, _ := mustIssue(t, there, fob.KeySpec{Subject: "app-7", Scopes: large})
+		token := mustToken(t, there, fob.TokenSpec{Subject: "app-7", SubjectKind: fob.SubjectApplication}).Access.Reveal()
+		mustVerify(t, here, one)
+		before := gets(fault)
+		mustVerify(t, here, one)
+		require.Equal(t, before+1, gets(fault), "the key, and not its subject")
+		_, err := there.RevokeSubject(t.Context(), "app-7", "")
+		require.NoError(t, err)
+		mustVerify(t, here, one) // nobody was told here
+		_, err = here.Fresh().Verify(t.Context(), token)
+		require.ErrorIs(t, err, fob.ErrRevoked)
+		mustReject(t, here, one, fob.ErrRevoked)
+	})
 }
