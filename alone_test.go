@@ -13,6 +13,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func issueMany(t *testing.T, m *fob.Manager, n int) (texts []string) {
+	t.Helper()
+	for range n {
+		text, _ := mustIssue(t, m, fob.KeySpec{})
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// mustGiveUp is a caller that waits for a millisecond only, over a store that hangs.
+func mustGiveUp(t *testing.T, m *fob.Manager, text string) {
+	t.Helper()
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := m.Verify(short, text)
+	mustBeUnsure(t, err)
+}
+
 // A rejection is an answer: a caller whose time ended with it leaves nothing to do.
 func TestARejectionIsNotLookedForAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
@@ -58,20 +76,13 @@ func TestABoundedNumberOfLoadsGoesOnAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
 		m := newManager(t, fault, fob.Config{})
 		defer m.Close()
-		var texts []string
-		for range 66 {
-			text, _ := mustIssue(t, m, fob.KeySpec{})
-			texts = append(texts, text)
-		}
+		texts := issueMany(t, m, 66)
 		pass(time.Second)
 		for range 3 { // when they have ended, as many may again
 			onEach(fault, callsOf(backendtest.OpGet), backendtest.Injection{Hang: true})
 			before := gets(fault)
 			for _, text := range texts {
-				short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-				_, err := m.Verify(short, text)
-				cancel()
-				mustBeUnsure(t, err)
+				mustGiveUp(t, m, text)
 			}
 			synctest.Wait()
 			require.Equal(t, before+66+64, gets(fault))
@@ -171,19 +182,12 @@ func TestNobodyIsToldOfAnotherCallersDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
 		m := newManager(t, fault, fob.Config{})
 		defer m.Close()
-		var texts []string
-		for range 65 {
-			text, _ := mustIssue(t, m, fob.KeySpec{})
-			texts = append(texts, text)
-		}
+		texts := issueMany(t, m, 65)
 		pass(time.Second)
 		onEach(fault, callsOf(backendtest.OpGet), backendtest.Injection{Hang: true})
 		text := texts[64]
 		for _, other := range texts[:64] { // no more than these go on alone
-			short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			_, err := m.Verify(short, other)
-			cancel()
-			mustBeUnsure(t, err)
+			mustGiveUp(t, m, other)
 		}
 		first, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()

@@ -12,9 +12,10 @@ import (
 // write can end is decided in retry, once for all of them:
 //
 //   - It lost a race, to another write or to a purge of the record. It has surely
-//     changed nothing, so it is decided anew from what is there now. That goes on for as long as the caller lasts, with a random pause
-//     that grows, so that of many who change one record each gets its turn. Only when
-//     the time is up the caller is told that others were in its way (ErrContended).
+//     changed nothing, so it is decided anew from what is there now. That goes on for as
+//     long as the caller lasts, with a random pause that grows, so that of many who change
+//     one record each gets its turn. Only when the time is up the caller is told that
+//     others were in its way (ErrContended).
 //   - Its outcome is unknown. It may have been applied, so it is written again until
 //     the store confirms it; a try after that is told so, for what it finds may be its
 //     own. However the change ends from then on, its outcome counts as unknown unless

@@ -162,9 +162,7 @@ func TestAKeyThatIsTalkedOfEndsItsTokens(t *testing.T) {
 				require.Equal(t, custom == nil, here.CacheStats().Tokens.Entries == 1)
 				require.NoError(t, there.Disable(t.Context(), key.ID()))
 				mustVerify(t, here, issued.Access.Reveal()) // nobody was told here
-				told, err := here.Get(t.Context(), key.ID())
-				require.NoError(t, err)
-				require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+				mustTellDisabled(t, here, key.ID())
 				mustReject(t, here, issued.Access.Reveal(), fob.ErrDisabled)
 			})
 		})

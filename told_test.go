@@ -310,6 +310,14 @@ func TestARefusedRefreshEndsTheAccessTokensHere(t *testing.T) {
 	}
 }
 
+// mustTellDisabled is a call by which somebody is told that a key is disabled.
+func mustTellDisabled(t *testing.T, m *fob.Manager, id fob.ID) {
+	t.Helper()
+	told, err := m.Get(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+}
+
 // A text with a locator that eight keys share reads more records than any other.
 func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 	for nth := range 8 {
@@ -329,9 +337,7 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 		}
 		// The change is applied, and its acknowledgement on its way.
 		fault.InjectOnce(backendtest.OpPut, backendtest.Injection{After: func() {
-			told, err := m.Get(t.Context(), key.ID())
-			require.NoError(t, err)
-			require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+			mustTellDisabled(t, m, key.ID())
 			mustReject(t, m, text(nth), fob.ErrDisabled)
 		}})
 		require.NoError(t, m.Disable(t.Context(), key.ID()), nth)
@@ -379,9 +385,7 @@ func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
 					require.Equal(t, before, gets(fault), "it is in memory")
 					require.NoError(t, there.Disable(t.Context(), key.ID()))
 					mustVerify(t, here, text) // nobody was told here
-					told, err := here.Get(t.Context(), key.ID())
-					require.NoError(t, err)
-					require.Equal(t, fob.StatusDisabled, told.StatusAt(time.Now()))
+					mustTellDisabled(t, here, key.ID())
 					mustReject(t, here, text, fob.ErrDisabled)
 				})
 			})
