@@ -49,12 +49,7 @@ type answers struct {
 	rechecked, stale, refusedAbsent cache.Counter
 }
 
-// never is before every instant, with room to subtract from.
-const never = -int64(1) << 62
-
 const (
-	forever = int64(1)<<62 - 1
-
 	// absentEntries bounds what is remembered of credentials that do not exist.
 	absentEntries = 1024
 	glimpsedBits  = 13

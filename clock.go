@@ -50,7 +50,8 @@ const resync = 100 * time.Millisecond
 type clock struct {
 	read   func() time.Time
 	begun  time.Time
-	system bool // read is time.Now
+	system bool  // read is time.Now
+	stride int64 // a reading that is later than the one before by more is a step ahead
 	anchor atomic.Pointer[anchor]
 
 	era      atomic.Pointer[era] // of a clock that is not the system's
@@ -65,12 +66,18 @@ type era struct {
 	last         atomic.Int64
 }
 
-// A reading that is older than another by less than slack came out of order; by
-// more, the clock stepped back. One that is later by more than stride is a step ahead.
+// What lies before every instant and behind every one, with room to subtract from, be
+// they monotonic or in milliseconds.
 const (
-	slack  = 10 * time.Millisecond
-	lag    = time.Millisecond // by so much the latest reading is kept up with
-	stride = 2 * worst
+	never   = -int64(1) << 62
+	forever = int64(1)<<62 - 1
+)
+
+// A reading that is older than another by less than slack came out of order; by
+// more, the clock stepped back.
+const (
+	slack = 10 * time.Millisecond
+	lag   = time.Millisecond // by so much the latest reading is kept up with
 	// horizon is where monotonic time ends. No clock gets there by itself; one that
 	// does by its steps is not believed any more, so that everything is read anew.
 	horizon   = int64(forever / 2)
@@ -83,8 +90,10 @@ type anchor struct {
 	mono int64
 }
 
-// start sets the clock; nil is the system's.
-func (c *clock) start(read func() time.Time) {
+// start sets the clock; nil is the system's. A reading that is later than the one before
+// by more than stride is a step ahead.
+func (c *clock) start(read func() time.Time, stride time.Duration) {
+	c.stride = int64(stride)
 	c.era.Store(&era{floor: never})
 	c.read, c.system = read, read == nil
 	if c.system {
@@ -123,7 +132,7 @@ func (c *clock) forward(reading int64) (mono, floor int64) {
 		e := c.era.Load()
 		last := e.last.Load()
 		switch {
-		case last == closedEra || reading < last-int64(slack) || reading > last+int64(stride):
+		case last == closedEra || reading < last-int64(slack) || reading > last+c.stride:
 			c.step(e, reading)
 			continue
 		case reading > last+int64(lag) && !e.last.CompareAndSwap(last, reading):
@@ -144,7 +153,7 @@ func (c *clock) step(e *era, reading int64) {
 	last := e.last.Swap(closedEra)
 	next := &era{ahead: e.ahead, floor: e.floor}
 	next.last.Store(last)
-	if reading < last-int64(slack) || reading > last+int64(stride) {
+	if reading < last-int64(slack) || reading > last+c.stride {
 		to := min(last+e.ahead+int64(lag)+1, horizon) // monotonic, of this reading
 		next.ahead, next.floor = to-reading, to
 		next.last.Store(reading)
@@ -154,6 +163,10 @@ func (c *clock) step(e *era, reading int64) {
 	}
 	c.era.Store(next)
 }
+
+// maxMillis is the last instant that can be written, the end of the year 9999, in Unix
+// milliseconds.
+const maxMillis = 253402300799999
 
 // wallMillis is an instant in Unix milliseconds, within the years 1970 to 9999: what
 // lies outside counts as the first or the last one there.

@@ -26,6 +26,10 @@ const fleetDefault = defaultStaleness
 // worst is more than any Config allows: the bound while nobody can be asked.
 const worst = maxStaleness + maxStaleIfError
 
+// clockStride is by how much a clock goes on at most from one reading to the next: by
+// more nobody knows how old anything is.
+const clockStride = 2 * worst
+
 func fleetRecord() recordID { return namedRecord(recordFleet, "staleness") }
 
 // patience is how old an answer of this Manager may be while its store fails.

@@ -124,7 +124,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 			return nil, err
 		}
 	}
-	m.clock.start(cfg.Clock)
+	m.clock.start(cfg.Clock, clockStride)
 	m.running, m.stop = context.WithCancel(context.Background())
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)

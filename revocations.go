@@ -29,12 +29,8 @@ type Revocation struct {
 // reasonRotated is why a key is exported whose rotation is over.
 const reasonRotated RevokeReason = "rotated out"
 
-// maxMillis is the last instant that can be written, the end of the year 9999, in Unix
-// milliseconds. An epoch is one, at least.
-const (
-	maxMillis = 253402300799999
-	maxEpoch  = maxMillis
-)
+// maxEpoch is the largest epoch that is applied. An epoch is an instant, at least.
+const maxEpoch = maxMillis
 
 // maxExportErrors bounds how many unreadable records an export names.
 const maxExportErrors = 16

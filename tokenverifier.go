@@ -143,7 +143,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries, loading: newTurn()}
-	v.clock.start(cfg.Clock)
+	v.clock.start(cfg.Clock, clockStride)
 	return v, nil
 }
 
