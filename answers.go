@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 )
@@ -64,9 +66,9 @@ func newAnswers(cfg *Config) (*answers, error) {
 		flights:   cache.NewFlights[flightKey, error](),
 		rechecked: cache.NewCounter(), stale: cache.NewCounter(), refusedAbsent: cache.NewCounter(),
 	}
-	a.synced.Store(never)
-	a.joined.Store(forever)
-	a.outage.Store(never)
+	a.synced.Store(clock.Never)
+	a.joined.Store(clock.Forever)
+	a.outage.Store(clock.Never)
 	var errs [6]error
 	n, bytes := cfg.CacheEntries, cfg.CacheBytes
 	a.keys, errs[0] = cache.New(cache.Config[keyEntry]{Entries: n, Bytes: bytes, Size: func(e *keyEntry) int { return e.key.size() }})
@@ -124,20 +126,20 @@ func (a *answers) clear() {
 // moment reads the clock. What the feed has proved is read with it, and before
 // anything is looked up: an entry that is found good after that had not been
 // changed by then.
-func (m *Manager) moment() moment {
+func (m *Manager) moment() clock.Moment {
 	synced := m.answers.synced.Load()
-	now := m.clock.now()
-	now.synced = synced
+	now := m.clock.Now()
+	now.Synced = synced
 	return now
 }
 
 // believed reports whether what held at asOf (monotonic) may be an answer now.
-func (m *Manager) believed(asOf int64, now moment) bool {
-	return m.within(m.cfg.MaxStaleness, max(asOf, now.synced), now)
+func (m *Manager) believed(asOf int64, now clock.Moment) bool {
+	return m.within(m.cfg.MaxStaleness, max(asOf, now.Synced), now)
 }
 
 // live reports whether the feed is: then what it keeps (marks) is complete.
-func (m *Manager) live(now moment) bool { return m.believed(never, now) }
+func (m *Manager) live(now clock.Moment) bool { return m.believed(clock.Never, now) }
 
 // absence is what is remembered of a credential that was not accepted and is not
 // in the cache of those that were.
@@ -153,7 +155,7 @@ type absence struct {
 
 // knownAbsent returns the rejection of what is known to be no credential.
 func (m *Manager) knownAbsent(q *query) error {
-	a, ok := m.answers.absent.Get(q.at, q.now.mono)
+	a, ok := m.answers.absent.Get(q.at, q.now.Mono)
 	if !ok || !m.believed(a.asOf, q.now) {
 		return nil
 	}
@@ -217,7 +219,7 @@ func (m *Manager) CacheStats() CacheStats {
 	st := CacheStats{
 		Keys: a.keys.Stats(), Absent: a.absent.Stats(),
 		NegativeHits: a.refusedAbsent.Load(), Rechecked: a.rechecked.Load(),
-		Collapsed: a.flights.Collapsed(), Stale: a.stale.Load(), FeedAge: m.moment().feedAge(),
+		Collapsed: a.flights.Collapsed(), Stale: a.stale.Load(), FeedAge: m.moment().FeedAge(),
 	}
 	if a.tokens != nil {
 		st.Tokens = a.tokens.Stats()

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -119,7 +121,7 @@ func (m *Manager) foreignDigest() (c configured, ok bool) {
 
 // compare reads the check value of a secret and notes what it says.
 func (m *Manager) compare(ctx context.Context, c configured) (proofState, error) {
-	now := m.clock.now()
+	now := m.clock.Now()
 	rec, err := m.store.Get(ctx, c.ref)
 	state := proofAbsent
 	switch {
@@ -139,7 +141,7 @@ func (m *Manager) compare(ctx context.Context, c configured) (proofState, error)
 			state = proofRight
 		}
 	}
-	m.proofs.set(c.ref, func(p *proof) { p.state, p.at = state, now.mono })
+	m.proofs.set(c.ref, func(p *proof) { p.state, p.at = state, now.Mono })
 	if state == proofWrong {
 		m.problem(c.name, c.err)
 	} else {
@@ -164,7 +166,7 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		case state == proofWrong:
 			return c.err
 		}
-		rec := backend.Record{ID: c.ref, Kind: recordCheck, Created: millis(m.now())}
+		rec := backend.Record{ID: c.ref, Kind: recordCheck, Created: clock.Millis(m.now())}
 		w := newBody()
 		w.text(fieldCheck, c.value)
 		w.seal(&rec)
@@ -200,7 +202,7 @@ func (m *Manager) matched(pepper string) {
 // is older than these are.
 func (m *Manager) doubt(ctx context.Context, c configured, needed bool) error {
 	p := m.proofs.get(c.ref)
-	if p.state == proofNone || p.state != proofRight && m.clock.now().age(p.at) >= checkAgain {
+	if p.state == proofNone || p.state != proofRight && m.clock.Now().Age(p.at) >= checkAgain {
 		state, err := m.compare(ctx, c)
 		if err != nil {
 			if p.matched && isOutage(err) {

@@ -79,10 +79,10 @@ func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (outage, 
 // be is counted from when q began.
 func (m *Manager) recall(q *query) (f found, ok bool) {
 	if q.form == tokenForm {
-		if e, ok := m.answers.tokens.Get(q.at, q.now.mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+		if e, ok := m.answers.tokens.Get(q.at, q.now.Mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
 			return found{token: e}, true
 		}
-	} else if e, ok := m.answers.keys.Get(q.at, q.now.mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+	} else if e, ok := m.answers.keys.Get(q.at, q.now.Mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
 		return found{key: e}, true
 	}
 	if err := m.knownAbsent(q); err != nil {

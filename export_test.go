@@ -6,6 +6,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/stretchr/testify/require"
@@ -142,7 +144,7 @@ func (l *MemoryLoad) Own(id backend.ID) { l.pins.own = id }
 func (l *MemoryLoad) Keep() bool {
 	all := true
 	for _, id := range l.ids {
-		_, ok := l.memory.answers.subjects.Put(cache.Key(id), subjectState{}, l.ticket[0], forever, cache.Ref(id))
+		_, ok := l.memory.answers.subjects.Put(cache.Key(id), subjectState{}, l.ticket[0], clock.Forever, cache.Ref(id))
 		l.pins.kept = l.pins.kept || ok
 		all = all && ok
 	}
@@ -152,7 +154,7 @@ func (l *MemoryLoad) Keep() bool {
 // KeepAbsent is Keep of the answer that there is no such credential.
 func (l *MemoryLoad) KeepAbsent() bool {
 	for _, id := range l.ids {
-		_, l.pins.absent = l.memory.answers.absent.Put(cache.Key(id), absence{}, l.ticket[1], forever, cache.Ref(id))
+		_, l.pins.absent = l.memory.answers.absent.Put(cache.Key(id), absence{}, l.ticket[1], clock.Forever, cache.Ref(id))
 	}
 	return l.pins.absent
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 )
@@ -20,7 +22,7 @@ const (
 // query is one verification that memory could not answer.
 type query struct {
 	how       demand
-	now       moment
+	now       clock.Moment
 	form      int // index of a native key's prefix, or foreignForm, or tokenForm
 	presented string
 	seen      Digest
@@ -67,15 +69,15 @@ func (m *Manager) answer(f *found, ms int64) (Credential, error) {
 		return nil, f.err
 	}
 	if f.token != nil {
-		ms = m.clock.now().ms
+		ms = m.clock.Now().MS
 		cred, err := f.token.answer(ms)
 		if err == nil {
 			m.tokenUsed(f.token, ms, false)
 		}
 		return cred, err
 	}
-	if f.key.from != 0 || f.key.to != forever {
-		ms = m.clock.now().ms
+	if f.key.from != 0 || f.key.to != clock.Forever {
+		ms = m.clock.Now().MS
 	}
 	if ms < f.key.from || ms >= f.key.to {
 		return nil, f.key.refusal(ms)
@@ -88,7 +90,7 @@ func (m *Manager) answer(f *found, ms int64) (Credential, error) {
 func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	if q.how == fresh {
 		f := m.load(ctx, q)
-		return m.answer(&f, q.now.ms)
+		return m.answer(&f, q.now.MS)
 	}
 	if err := m.knownAbsent(q); err != nil {
 		m.answers.refusedAbsent.Add(1)
@@ -100,26 +102,26 @@ func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	}
 	if !stale {
 		f := m.collapse(ctx, q)
-		return m.answer(&f, q.now.ms)
+		return m.answer(&f, q.now.MS)
 	}
-	if q.now.age(m.answers.outage.Load()) < int64(staleRetry) {
+	if q.now.Age(m.answers.outage.Load()) < int64(staleRetry) {
 		if f, ok := m.lastResort(q); ok {
-			return m.answer(&f, q.now.ms)
+			return m.answer(&f, q.now.MS)
 		}
 	}
 	short, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
 	f := m.collapse(short, q)
 	if f.err != nil && ctx.Err() == nil && isOutage(f.err) {
-		m.answers.outage.Store(q.now.mono)
+		m.answers.outage.Store(q.now.Mono)
 		if old, ok := m.lastResort(q); ok {
-			return m.answer(&old, q.now.ms)
+			return m.answer(&old, q.now.MS)
 		}
 		if short.Err() != nil { // it was only waited for too shortly
 			f = m.collapse(ctx, q)
 		}
 	}
-	return m.answer(&f, q.now.ms)
+	return m.answer(&f, q.now.MS)
 }
 
 // lastResort is the answer in memory, if Config.StaleIfError lets it be given
@@ -130,14 +132,14 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 	var asOf int64
 	switch {
 	case q.oldKey != nil:
-		e, ok := m.answers.keys.Get(q.at, now.mono)
+		e, ok := m.answers.keys.Get(q.at, now.Mono)
 		if !ok || e != q.oldKey {
 			return found{}, false
 		}
 		e.confirm(now)
 		f.key, asOf = e, atomic.LoadInt64(&e.asOf)
 	default:
-		e, ok := m.answers.tokens.Get(q.at, now.mono)
+		e, ok := m.answers.tokens.Get(q.at, now.Mono)
 		if !ok || e != q.oldToken {
 			return found{}, false
 		}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -39,14 +41,14 @@ func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfErr
 // which may be more than fleetDefault. That much is believed only of what was read after
 // the fleet knew: of an older answer a revocation may already be, whose receipt knows
 // nothing of this Manager.
-func (m *Manager) within(limit time.Duration, at int64, now moment) bool {
-	age := now.age(at)
+func (m *Manager) within(limit time.Duration, at int64, now clock.Moment) bool {
+	age := now.Age(at)
 	return age < int64(min(limit, fleetDefault)) || age < int64(limit) && at >= m.answers.joined.Load()
 }
 
 // joined reports whether this Manager may be as patient as it is configured.
 func (m *Manager) joined() bool {
-	return m.cfg.patience() <= fleetDefault || m.answers.joined.Load() != forever
+	return m.cfg.patience() <= fleetDefault || m.answers.joined.Load() != clock.Forever
 }
 
 // fleet is for joining and leaving at the same time.
@@ -70,7 +72,7 @@ func (m *Manager) leaveFleet() {
 	defer m.fleet.mu.Unlock()
 	m.fleet.left++
 	m.fleet.ttl.Store(0)
-	m.answers.joined.Store(forever)
+	m.answers.joined.Store(clock.Forever)
 }
 
 // fleetLeft is how often it was left until now.
@@ -84,8 +86,8 @@ func (m *Manager) fleetLeft() int {
 func (m *Manager) enterFleet(left int) {
 	m.fleet.mu.Lock()
 	defer m.fleet.mu.Unlock()
-	if m.fleet.left == left && m.answers.joined.Load() == forever {
-		m.answers.joined.Store(m.clock.now().mono)
+	if m.fleet.left == left && m.answers.joined.Load() == clock.Forever {
+		m.answers.joined.Store(m.clock.Now().Mono)
 	}
 }
 
@@ -178,7 +180,7 @@ func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, to bounds)
 	if rec.Version > 0 {
 		cond = backend.IfVersion(rec.Version)
 	} else {
-		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: millis(m.now())}
+		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: clock.Millis(m.now())}
 	}
 	w := newBody()
 	w.number(fieldStaleness, roundedUp(to.staleness))
@@ -213,9 +215,9 @@ func (m *Manager) readFleet(ctx context.Context) (bounds, backend.Record, error)
 		}
 		switch ms := r.millis(v); {
 		case field == fieldStaleness && ms <= worst.Milliseconds():
-			found.staleness = max(found.staleness, millisOf(ms))
+			found.staleness = max(found.staleness, clock.MillisOf(ms))
 		case field == fieldMaxTTL && ms <= limitTTL.Milliseconds():
-			found.ttl = max(found.ttl, millisOf(ms))
+			found.ttl = max(found.ttl, clock.MillisOf(ms))
 		default:
 			r.bad = true
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -36,7 +38,7 @@ func (m *Manager) readFleetUsage(ctx context.Context) (time.Duration, backend.Re
 		return 0, rec, err
 	}
 	field, v, ok := r.next()
-	if interval := millisOf(r.millis(v)); ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
+	if interval := clock.MillisOf(r.millis(v)); ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
 		return max(interval, fleetUsage), rec, nil
 	}
 	return 0, rec, corrupt(&rec, "usage interval")
@@ -55,7 +57,7 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		now := millis(m.now())
+		now := clock.Millis(m.now())
 		if have >= want && rec.PurgeAt-now > (want+purgeMargin-maxSkew).Milliseconds() {
 			return nil
 		}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -44,7 +46,7 @@ type mark struct {
 // nothing but "issued before": what was issued knowing of the mark was issued after it,
 // however late the clock of its issuer is.
 func (k *mark) endsToken(stamp uint64, issuedAt int64) bool {
-	return k.before == forever || stamp < k.ends || stamp < k.epoch && issuedAt < k.before
+	return k.before == clock.Forever || stamp < k.ends || stamp < k.epoch && issuedAt < k.before
 }
 
 // join returns a mark that says what either does.
@@ -157,10 +159,10 @@ func decodeMark(rec *backend.Record) (mark, error) {
 			r.bad = true
 		}
 	}
-	if out.epoch == 0 && out.before != 0 && out.before != forever {
+	if out.epoch == 0 && out.before != 0 && out.before != clock.Forever {
 		out.epoch = 1 // written before there were epochs: what has no stamp is older than that
 	}
-	if r.bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == forever) != (out.epoch == 0) {
+	if r.bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == clock.Forever) != (out.epoch == 0) {
 		return mark{}, corrupt(rec, "fields")
 	}
 	return out, nil
@@ -225,7 +227,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 				token = b.Token
 			}
 			pause = followPause
-			if m.proven(b.AsOf) && m.health.follows(m.clock.now()) {
+			if m.proven(b.AsOf) && m.health.follows(m.clock.Now()) {
 				m.report(Event{Type: EventFeedResumed})
 			}
 			return nil
@@ -259,7 +261,7 @@ func (m *Manager) proven(at time.Time) bool {
 		return false
 	}
 	// The instant is of the machine's clock, which need not be the Manager's.
-	asOf := m.clock.now().mono - int64(max(0, time.Since(at)))
+	asOf := m.clock.Now().Mono - int64(max(0, time.Since(at)))
 	if asOf > m.answers.synced.Load() {
 		m.answers.synced.Store(asOf)
 	}
@@ -269,7 +271,7 @@ func (m *Manager) proven(at time.Time) bool {
 // startFeed reads all marks anew, and forgets what was found out before: from now
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
-	m.answers.synced.Store(never)
+	m.answers.synced.Store(clock.Never)
 	if again := m.health.begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
 		m.leaveFleet()
@@ -338,10 +340,10 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
-			if m.live(before) && to.before == forever { // written once, so it was just now
+			if m.live(before) && to.before == clock.Forever { // written once, so it was just now
 				m.sawWrittenNow(created, before)
 			}
-			m.sawWritten(created, m.clock.now())
+			m.sawWritten(created, m.clock.Now())
 			if err == nil && was.bad != nil {
 				m.problem(nameOfMark(c.ID), nil)
 			}

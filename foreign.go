@@ -187,7 +187,7 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string, how deman
 	}
 	now := m.moment()
 	seen, at := seenText([]byte(presented))
-	e, ok := m.answers.keys.Get(at, now.mono)
+	e, ok := m.answers.keys.Get(at, now.Mono)
 	ok = ok && e.form == foreignForm && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
 		return m.hit(e, now)

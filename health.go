@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -47,7 +49,7 @@ func (m *Manager) Health() Health {
 	now := m.moment()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
-	h := Health{Skew: m.skew.get(now), FeedAge: now.feedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
+	h := Health{Skew: m.skew.get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
 	if !m.joined() {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}
@@ -69,10 +71,10 @@ type health struct {
 
 // follows notes that the feed has proved something, and reports whether that is the
 // first time since it was lost.
-func (h *health) follows(now moment) (resumed bool) {
+func (h *health) follows(now clock.Moment) (resumed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	resumed, h.proved = h.err != nil, now.mono
+	resumed, h.proved = h.err != nil, now.Mono
 	h.following, h.err, h.lostAt, h.failures = true, nil, time.Time{}, 0
 	return resumed
 }
@@ -98,20 +100,20 @@ const silence = 10 * backend.HeartbeatEvery
 // noticeSilence counts a feed as lost that has not ended and says nothing: a connection
 // that is half open, or a store that is looking for its server.
 func (m *Manager) noticeSilence() {
-	if m.health.silent(m.clock.now(), max(silence, m.cfg.MaxStaleness)) {
+	if m.health.silent(m.clock.Now(), max(silence, m.cfg.MaxStaleness)) {
 		m.report(Event{Type: EventFeedLost, Err: errSilent})
 	}
 }
 
 // silent reports whether the feed has proved nothing for so long, the first time that
 // it has.
-func (h *health) silent(now moment, limit time.Duration) bool {
+func (h *health) silent(now clock.Moment, limit time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.err != nil || now.mono-h.proved < int64(limit) {
+	if h.err != nil || now.Mono-h.proved < int64(limit) {
 		return false
 	}
-	h.following, h.err, h.lostAt = false, errSilent, time.UnixMilli(now.ms).UTC()
+	h.following, h.err, h.lostAt = false, errSilent, time.UnixMilli(now.MS).UTC()
 	return true
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 )
@@ -220,7 +222,7 @@ func (i *importing) mine(ctx context.Context) bool {
 func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond, error) {
 	k := i.key
 	k.id, k.alias = place.target, place.rec.ID
-	k.issuedAt = millis(i.now)
+	k.issuedAt = clock.Millis(i.now)
 	if place.rec.Version == 0 {
 		return backend.IfAbsent(), nil
 	}
@@ -301,7 +303,7 @@ func (i *importing) find(ctx context.Context) (*places, error) {
 func (i *importing) fresh(ref recordID) *alias {
 	return &alias{
 		target: ID(keytext.NewID(i.now)), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
-		rec: backend.Record{ID: ref, Kind: recordAlias, Owner: owner(i.key.subjectKind, i.key.subject), Created: millis(i.now)},
+		rec: backend.Record{ID: ref, Kind: recordAlias, Owner: owner(i.key.subjectKind, i.key.subject), Created: clock.Millis(i.now)},
 	}
 }
 

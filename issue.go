@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 )
@@ -220,8 +222,8 @@ func requestDigest(spec KeySpec, prefix string) [sha256.Size]byte {
 	part(spec.Subject, spec.Name, prefix, spec.Scopes.String())
 	part(spec.Tags...)
 	number(int64(max(spec.SubjectKind, SubjectApplication)))
-	number(millis(spec.NotBefore))
-	number(millis(spec.ExpiresAt))
+	number(clock.Millis(spec.NotBefore))
+	number(clock.Millis(spec.ExpiresAt))
 	number(int64(spec.TTL))
 	return [sha256.Size]byte(h.Sum(nil))
 }

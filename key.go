@@ -12,6 +12,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 	"unsafe"
+
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // Key is a static API key as it was when it was read: who it identifies, what
@@ -83,14 +85,14 @@ func (k *Key) AllowsOn(action string, r Resource) bool {
 }
 
 // IssuedAt implements Credential.
-func (k *Key) IssuedAt() time.Time { return instant(k.issuedAt) }
+func (k *Key) IssuedAt() time.Time { return clock.Instant(k.issuedAt) }
 
 // NotBefore is the first instant at which the key is accepted; zero means at once.
-func (k *Key) NotBefore() time.Time { return instant(k.notBefore) }
+func (k *Key) NotBefore() time.Time { return clock.Instant(k.notBefore) }
 
 // ExpiresAt implements Credential: the earlier of the expiry given at issue and,
 // for a rotated key, the end of its overlap.
-func (k *Key) ExpiresAt() time.Time { return instant(k.endsAt()) }
+func (k *Key) ExpiresAt() time.Time { return clock.Instant(k.endsAt()) }
 
 // Version changes with every change of the key; see KeyUpdate.IfVersion.
 func (k *Key) Version() uint64 { return k.version }
@@ -108,7 +110,7 @@ func (k *Key) Prefix() string { return k.prefix }
 func (k *Key) Imported() bool { return k.foreign }
 
 // RevokedAt is when it was revoked; zero if it is not, or if only its subject was.
-func (k *Key) RevokedAt() time.Time { return instant(k.revokedAt) }
+func (k *Key) RevokedAt() time.Time { return clock.Instant(k.revokedAt) }
 
 // RevokeReason is the reason given to Revoke.
 func (k *Key) RevokeReason() RevokeReason { return k.reason }
@@ -125,12 +127,12 @@ func (k *Key) Successor() ID {
 func (k *Key) Predecessor() ID { return k.predecessor }
 
 // AsOf implements Credential.
-func (k *Key) AsOf() time.Time { return instant(k.asOf.Load()) }
+func (k *Key) AsOf() time.Time { return clock.Instant(k.asOf.Load()) }
 
 // StatusAt implements Credential. A key whose subject was revoked is seen as
 // revoked by Verify, Get and List.
 func (k *Key) StatusAt(at time.Time) Status {
-	ms := wallMillis(at)
+	ms := clock.Clamp(at)
 	switch {
 	case k.status != StatusActive:
 		return k.status
@@ -186,22 +188,6 @@ func (k *Key) refusal(ms int64) error {
 	default: // StatusRevoked, and what nobody knows
 		return ErrRevoked
 	}
-}
-
-func instant(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
-}
-
-// millis is the other way, as wallMillis: a time that is set can never read as "not
-// set", and none beyond the year 9999 wraps around into the past.
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return wallMillis(t)
 }
 
 // checkTime refuses a time that is set and lies outside the years 1970 to 9999, which
@@ -293,7 +279,7 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 		expires = now.Add(spec.TTL)
 	}
 	k := &Key{
-		asOf:        newAsOf(millis(now)),
+		asOf:        newAsOf(clock.Millis(now)),
 		subject:     strings.Clone(spec.Subject),
 		subjectKind: kind,
 		subjectRef:  subjectRecord(kind, spec.Subject),
@@ -301,9 +287,9 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 		name:        strings.Clone(spec.Name),
 		scopes:      scopes,
 		tags:        tags,
-		issuedAt:    millis(now),
-		notBefore:   millis(spec.NotBefore),
-		expiresAt:   millis(expires),
+		issuedAt:    clock.Millis(now),
+		notBefore:   clock.Millis(spec.NotBefore),
+		expiresAt:   clock.Millis(expires),
 		status:      StatusActive,
 	}
 	if k.expiresAt != 0 {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/paseto"
 )
@@ -131,7 +133,7 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 		if err != nil {
 			return err
 		}
-		err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), millis(m.now()))
+		err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), clock.Millis(m.now()))
 		if err != nil {
 			return raced(err)
 		}
@@ -174,7 +176,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		if err != nil {
 			return err
 		}
-		now := millis(m.now())
+		now := clock.Millis(m.now())
 		newest := &r.keys[len(r.keys)-1]
 		if newest.activeAt > now {
 			rotated = newest.describe()
@@ -241,7 +243,7 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := millis(m.now())
+	now := clock.Millis(m.now())
 	var all []TokenKey
 	for i := range r.keys {
 		if k := &r.keys[i]; k.retireAt == 0 || now < k.retireAt {
@@ -252,7 +254,7 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 }
 
 func (k *ringKey) describe() TokenKey {
-	d := TokenKey{ID: k.id, Protocol: Protocol(k.protocol), ActiveAt: instant(k.activeAt), RetireAt: instant(k.retireAt)}
+	d := TokenKey{ID: k.id, Protocol: Protocol(k.protocol), ActiveAt: clock.Instant(k.activeAt), RetireAt: clock.Instant(k.retireAt)}
 	if public, ok := k.opener.(paseto.PublicKey); ok {
 		d.Public = public.PASERK()
 	}

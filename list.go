@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -87,7 +89,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 		}
 		stored.Owner = owner(kind, q.Subject)
 	case q.ExpiringWithin > 0:
-		stored.ExpiresBefore = millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
+		stored.ExpiresBefore = clock.Millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -120,7 +122,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 }
 
 // keep decodes records and keeps those that match.
-func (m *Manager) keep(ctx context.Context, q Query, now time.Time, at moment, records []backend.Record) ([]Credential, error) {
+func (m *Manager) keep(ctx context.Context, q Query, now time.Time, at clock.Moment, records []backend.Record) ([]Credential, error) {
 	var kept []Credential
 	for i := range records {
 		m.saw(&records[i])
@@ -158,7 +160,7 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 	}
 	if q.ExpiringWithin > 0 {
 		ends := k.endsAt()
-		if ends == 0 || ends <= millis(now) || ends > millis(now.Add(q.ExpiringWithin)) {
+		if ends == 0 || ends <= clock.Millis(now) || ends > clock.Millis(now.Add(q.ExpiringWithin)) {
 			return false
 		}
 	}
@@ -183,7 +185,7 @@ func (m *Manager) current(ctx context.Context, q *query, rec *backend.Record) (*
 	if k.epoch < state.epoch {
 		k.status = StatusRevoked
 	}
-	k.asOf.Store(q.now.wall(min(q.now.mono, state.asOf)))
+	k.asOf.Store(q.now.Wall(min(q.now.Mono, state.asOf)))
 	return k, nil
 }
 
@@ -270,7 +272,7 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *K
 			}
 		}
 	}
-	now := millis(m.now())
+	now := clock.Millis(m.now())
 	updated, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
@@ -286,10 +288,10 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *K
 			k.tags = tags
 		}
 		if u.NotBefore != nil {
-			k.notBefore = millis(*u.NotBefore)
+			k.notBefore = clock.Millis(*u.NotBefore)
 		}
-		if u.ExpiresAt != nil && k.expiresAt != millis(*u.ExpiresAt) {
-			k.expiresAt = millis(*u.ExpiresAt)
+		if u.ExpiresAt != nil && k.expiresAt != clock.Millis(*u.ExpiresAt) {
+			k.expiresAt = clock.Millis(*u.ExpiresAt)
 			k.lifetime = 0
 			if k.expiresAt != 0 {
 				k.lifetime = max(k.expiresAt-now, 1)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/legacyhash"
 )
@@ -20,7 +22,7 @@ import (
 type Manager struct {
 	cfg   Config
 	store backend.Store
-	clock clock
+	clock clock.Clock
 
 	prefixes []acceptedPrefix
 	*pepperKeys
@@ -124,7 +126,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 			return nil, err
 		}
 	}
-	m.clock.start(cfg.Clock, clockStride)
+	m.clock.Start(cfg.Clock, clockStride)
 	m.running, m.stop = context.WithCancel(context.Background())
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
@@ -214,7 +216,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 				return err
 			}
 		}
-		began := m.clock.now().mono
+		began := m.clock.Now().Mono
 		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
 		err := guarded("", func() error { return task(bounded) })
 		cancel()
@@ -224,12 +226,12 @@ func (m *Manager) upkeep(ctx context.Context) {
 		if sweeps && err == nil && sweeping != (sweepParts{}) {
 			// The others who use the store, and the writing of usage, have at least as much
 			// of the time.
-			more = time.After(max(sweepPause, time.Duration(m.clock.now().mono-began)))
+			more = time.After(max(sweepPause, time.Duration(m.clock.Now().Mono-began)))
 		}
 	}
 }
 
-func (m *Manager) now() time.Time { return m.clock.read() }
+func (m *Manager) now() time.Time { return m.clock.Read() }
 
 func (m *Manager) observe(e Event) {
 	if m.cfg.Observer == nil {
@@ -255,7 +257,7 @@ func (m *Manager) forget(records ...backend.ID) { m.newest.forget(records...) }
 
 // readKey reads a key from the store, not the cache.
 func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
-	asOf := millis(m.now())
+	asOf := clock.Millis(m.now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, storeError("read", err)

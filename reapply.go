@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // What is revoked here is remembered for a while and revoked once more when the feed
@@ -44,14 +46,14 @@ func (r *recentRevocation) again(o *recentRevocation) bool {
 	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.issuer.epoch == 0) == (o.issuer.epoch == 0)
 }
 
-func (r *recent) note(now moment, made recentRevocation) {
+func (r *recent) note(now clock.Moment, made recentRevocation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := &r.others
 	if made.token {
 		list = &r.tokens
 	}
-	made.at = now.mono
+	made.at = now.Mono
 	*list = current(*list, now)
 	// What is revoked over and over is still one: the one that ends the most.
 	if i := slices.IndexFunc(*list, func(old recentRevocation) bool { return old.again(&made) }); i >= 0 {
@@ -70,20 +72,20 @@ func (r *recent) note(now moment, made recentRevocation) {
 }
 
 // current is list without what is too old; the oldest come first.
-func current(list []recentRevocation, now moment) []recentRevocation {
+func current(list []recentRevocation, now clock.Moment) []recentRevocation {
 	old := 0
-	for old < len(list) && now.mono-list[old].at >= int64(recentFor) {
+	for old < len(list) && now.Mono-list[old].at >= int64(recentFor) {
 		old++
 	}
 	return slices.Delete(list, 0, old)
 }
 
 // list returns what was lately revoked, and whether that is not all of it.
-func (r *recent) list(now moment) (made []recentRevocation, more bool) {
+func (r *recent) list(now clock.Moment) (made []recentRevocation, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.others, r.tokens = current(r.others, now), current(r.tokens, now)
-	return slices.Concat(r.others, r.tokens), now.mono < r.whole
+	return slices.Concat(r.others, r.tokens), now.Mono < r.whole
 }
 
 // reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
@@ -110,7 +112,7 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 		return // nothing was written yet
 	}
 	if err == nil || errors.Is(err, ErrIndeterminate) {
-		m.recent.note(m.clock.now(), made)
+		m.recent.note(m.clock.Now(), made)
 	}
 }
 
@@ -118,7 +120,7 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 // an error, and the feed begins again; what is wrong for another reason is reported,
 // and does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
-	all, more := m.recent.list(m.clock.now())
+	all, more := m.recent.list(m.clock.Now())
 	if more {
 		m.report(Event{Type: EventUpkeepFailed, Err: errNotAllAgain})
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 )
@@ -19,9 +21,9 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 		return Issued{}, err
 	}
 	// What begins later is used later, too.
-	starts := max(millis(now), t.notBefore)
+	starts := max(clock.Millis(now), t.notBefore)
 	f := &family{
-		id: t.family, spec: issued.Token, begun: millis(now), ttl: ttl, tagKey: newTagKey(),
+		id: t.family, spec: issued.Token, begun: clock.Millis(now), ttl: ttl, tagKey: newTagKey(),
 		ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), idleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
 	}
 	secret, _ := f.drawSecret()
@@ -38,7 +40,7 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 
 // issued completes what is handed out while the family's key is as k is.
 func (f *family) issued(i Issued, secret string, k *Key) Issued {
-	i.Refresh, i.RefreshExpiresAt = newSecret(secret), instant(min(f.endsWith(k), f.idleUntil))
+	i.Refresh, i.RefreshExpiresAt = newSecret(secret), clock.Instant(min(f.endsWith(k), f.idleUntil))
 	if k != nil {
 		i.Token = i.Token.under(k)
 	}
@@ -111,7 +113,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	case f.ended:
 		return Issued{}, m.familyEnded(ctx, id)
 	}
-	if at := f.linkOf(digest, millis(began)); at >= 0 {
+	if at := f.linkOf(digest, clock.Millis(began)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
@@ -130,7 +132,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 // familyKey returns the key of a family as it is now, nil if it came from none, or the
 // reason why the family cannot be refreshed.
 func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key, error) {
-	ms := millis(now)
+	ms := clock.Millis(now)
 	switch {
 	case f.ended:
 		return nil, m.familyEnded(ctx, f.id)
@@ -205,9 +207,9 @@ func (m *Manager) advance(ctx context.Context, f *family, presented string, now 
 		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
 	next, random := f.drawSecret()
-	f.idleUntil = max(millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
-	until := millis(now.Add(m.cfg.Tokens.RefreshGrace))
-	if err := f.use(presented, next, random, issued.Access.Reveal(), millis(now), until); err != nil {
+	f.idleUntil = max(clock.Millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
+	until := clock.Millis(now.Add(m.cfg.Tokens.RefreshGrace))
+	if err := f.use(presented, next, random, issued.Access.Reveal(), clock.Millis(now), until); err != nil {
 		return Issued{}, err
 	}
 	updated, err := m.encodeFamily(f)
@@ -230,7 +232,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 		if err != nil {
 			return Issued{}, err
 		}
-		if key := r.active(millis(now)); key != nil && !key.protocol.Local() {
+		if key := r.active(clock.Millis(now)); key != nil && !key.protocol.Local() {
 			t = t.limitedTo(k.scopes)
 		}
 	}
@@ -240,7 +242,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 // refreshed counts a refresh as a use of the family's key, if it has one.
 func (m *Manager) refreshed(k *Key, now time.Time) {
 	if k != nil {
-		m.usage.count(k.id, millis(now))
+		m.usage.count(k.id, clock.Millis(now))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -30,7 +32,7 @@ type Revocation struct {
 const reasonRotated RevokeReason = "rotated out"
 
 // maxEpoch is the largest epoch that is applied. An epoch is an instant, at least.
-const maxEpoch = maxMillis
+const maxEpoch = clock.MaxMillis
 
 // maxExportErrors bounds how many unreadable records an export names.
 const maxExportErrors = 16
@@ -64,7 +66,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	}
 	n, unreadable := 0, 0
 	var problems []error
-	now := millis(m.now())
+	now := clock.Millis(m.now())
 	out := json.NewEncoder(w)
 	for _, kind := range []backend.Kind{recordSubject, recordKey} {
 		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
@@ -114,7 +116,7 @@ func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 			Subject:     rec.Owner[1:],
 			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
 			Epoch:       epoch,
-			At:          instant(int64(min(epoch, maxEpoch))), // that instant, or a little later
+			At:          clock.Instant(int64(min(epoch, maxEpoch))), // that instant, or a little later
 			Reason:      reason,
 		}, true, nil
 	}
@@ -123,11 +125,11 @@ func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	case err != nil:
 		return Revocation{}, false, err
 	case k.status == StatusRevoked:
-		return Revocation{ID: k.id, At: instant(k.revokedAt), Reason: k.reason}, true, nil
+		return Revocation{ID: k.id, At: clock.Instant(k.revokedAt), Reason: k.reason}, true, nil
 	case k.retireAt != 0 && k.retireAt <= now:
-		return Revocation{ID: k.id, At: instant(k.retireAt), Reason: reasonRotated}, true, nil
+		return Revocation{ID: k.id, At: clock.Instant(k.retireAt), Reason: reasonRotated}, true, nil
 	case k.status == StatusDisabled:
-		return Revocation{ID: k.id, At: instant(now), Disabled: true}, true, nil
+		return Revocation{ID: k.id, At: clock.Instant(now), Disabled: true}, true, nil
 	}
 	return Revocation{}, false, nil
 }

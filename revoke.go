@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -85,7 +87,7 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 			already = !unsure // after an unknown outcome it is this call's own
 			return false, nil
 		}
-		k.status, k.reason, k.revokedAt = StatusRevoked, reason, millis(m.now())
+		k.status, k.reason, k.revokedAt = StatusRevoked, reason, clock.Millis(m.now())
 		return true, nil
 	})
 	if errors.Is(err, ErrNotFound) && m.tokens != nil {
@@ -184,7 +186,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 			epoch = old
 			return nil
 		}
-		now := millis(m.now())
+		now := clock.Millis(m.now())
 		rec := backend.Record{ID: ref, Kind: recordSubject, Owner: owner(kind, subject), Created: now}
 		cond := backend.IfAbsent()
 		if old > 0 {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // loadRing reads the ring, or makes it with its first key.
 func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
-	return m.ringSince(ctx, m.clock.now().mono, "")
+	return m.ringSince(ctx, m.clock.Now().Mono, "")
 }
 
 // ringSince returns the ring as it was read at an instant (monotonic) or later, or any
@@ -23,7 +25,7 @@ func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*ring,
 	if r := t.ring.Load(); r != nil && (t.readAt.Load() > since || id != "" && r.byID[id] != nil) {
 		return r, nil
 	}
-	began, told := m.clock.now().mono, t.told.Load()
+	began, told := m.clock.Now().Mono, t.told.Load()
 	r, err := m.readRing(ctx)
 	switch {
 	case err == nil:
@@ -73,23 +75,23 @@ func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
 	t := m.tokens
 	r := t.ring.Load()
 	if r == nil {
-		return m.ringSince(ctx, never, "")
+		return m.ringSince(ctx, clock.Never, "")
 	}
 	now := m.moment()
 	changed := t.told.Load() != t.heard.Load()
-	if t.seal == nil || !changed && (m.live(now) || now.age(t.readAt.Load()) < int64(m.ringAge())) {
+	if t.seal == nil || !changed && (m.live(now) || now.Age(t.readAt.Load()) < int64(m.ringAge())) {
 		return r, nil
 	}
-	good := now.age(t.readAt.Load()) < int64(m.cfg.Tokens.KeyLead)
+	good := now.Age(t.readAt.Load()) < int64(m.cfg.Tokens.KeyLead)
 	if good {
 		if !t.ringTurn.takeFree() {
 			return r, nil
 		}
 		t.ringTurn.free()
 	}
-	young := max(now.mono-int64(m.ringAge()), now.floor)
+	young := max(now.Mono-int64(m.ringAge()), now.Floor)
 	if changed {
-		young = now.mono
+		young = now.Mono
 	}
 	read, err := m.ringSince(ctx, young, "")
 	if err != nil && good {
@@ -108,20 +110,20 @@ const reloadEvery = 20 * time.Millisecond
 // for in the store: another process may have made it a moment ago. One that is known
 // needs no newer ring: it verifies until its last token has expired, and whether others
 // have put it out of use since does not change what it has sealed.
-func (m *Manager) findKey(ctx context.Context, id string, now moment) (*ringKey, error) {
+func (m *Manager) findKey(ctx context.Context, id string, now clock.Moment) (*ringKey, error) {
 	r := m.tokens.ring.Load()
 	if r == nil {
 		var err error
-		if r, err = m.ringSince(ctx, never, ""); err != nil {
+		if r, err = m.ringSince(ctx, clock.Never, ""); err != nil {
 			return nil, err
 		}
 	}
-	if k := r.find(id, now.ms); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
+	if k := r.find(id, now.MS); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
 		return k, nil
 	}
-	r, err := m.ringSince(ctx, max(now.mono-int64(reloadEvery), now.floor), id)
+	r, err := m.ringSince(ctx, max(now.Mono-int64(reloadEvery), now.Floor), id)
 	if err != nil {
 		return nil, err
 	}
-	return r.find(id, now.ms), nil
+	return r.find(id, now.MS), nil
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 )
@@ -144,7 +146,7 @@ func (r *rotating) try(ctx context.Context) error {
 		return raced(err)
 	}
 	ended := named
-	ended.rotating, ended.retireAt, ended.retired = 0, millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
+	ended.rotating, ended.retireAt, ended.retired = 0, clock.Millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
 	if r.rotation.QuietTime > 0 && r.rotation.Overlap > 0 {
 		ended.quiet = r.rotation.QuietTime.Milliseconds()
 		if err := m.putRotation(ctx, &ended); err != nil {
@@ -269,7 +271,7 @@ func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) e
 // secret.
 func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
 	dropped := *next
-	dropped.status, dropped.reason, dropped.revokedAt = StatusRevoked, "rotation not finished", millis(m.now())
+	dropped.status, dropped.reason, dropped.revokedAt = StatusRevoked, "rotation not finished", clock.Millis(m.now())
 	rec := encodeKey(&dropped, m.purgeAt(&dropped))
 	_ = m.protect(ctx, func(ctx context.Context) error {
 		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.version))
@@ -295,7 +297,7 @@ func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64,
 	if k.epoch < epoch {
 		return 0, ErrRevoked
 	}
-	if err := k.refusal(millis(now)); err != nil && !errors.Is(err, ErrNotYetValid) {
+	if err := k.refusal(clock.Millis(now)); err != nil && !errors.Is(err, ErrNotYetValid) {
 		return 0, err
 	}
 	return epoch, nil
@@ -315,7 +317,7 @@ func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now tim
 		name:        old.name,
 		scopes:      old.scopes,
 		tags:        old.tags,
-		issuedAt:    millis(now),
+		issuedAt:    clock.Millis(now),
 		notBefore:   old.notBefore,
 		status:      StatusActive,
 		predecessor: old.id,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // RotationStatus tells how far a rotation has come.
@@ -50,8 +52,8 @@ func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, 
 		return s, err
 	}
 	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
-	s.RetiresAt = instant(s.Old.endsAt())
-	reason := s.Old.refusal(millis(m.now()))
+	s.RetiresAt = clock.Instant(s.Old.endsAt())
+	reason := s.Old.refusal(clock.Millis(m.now()))
 	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
 	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
 	return s, nil

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -33,25 +35,25 @@ type skew struct {
 }
 
 // note takes in that another clock is ahead of this one by d, or behind by -d.
-func (s *skew) note(d time.Duration, now moment) {
+func (s *skew) note(d time.Duration, now clock.Moment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.seen == 0 || now.age(s.seen) > int64(skewFor) || d.Abs() >= s.by.Abs() {
-		s.by, s.seen = d, max(1, now.mono)
+	if s.seen == 0 || now.Age(s.seen) > int64(skewFor) || d.Abs() >= s.by.Abs() {
+		s.by, s.seen = d, max(1, now.Mono)
 	}
 }
 
 // set is note for a clock that was asked: what was seen before is over.
-func (s *skew) set(d time.Duration, now moment) {
+func (s *skew) set(d time.Duration, now clock.Moment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.by, s.seen = d, max(1, now.mono)
+	s.by, s.seen = d, max(1, now.Mono)
 }
 
-func (s *skew) get(now moment) time.Duration {
+func (s *skew) get(now clock.Moment) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.seen == 0 || now.age(s.seen) > int64(skewFor) {
+	if s.seen == 0 || now.Age(s.seen) > int64(skewFor) {
 		return 0
 	}
 	return s.by
@@ -59,41 +61,36 @@ func (s *skew) get(now moment) time.Duration {
 
 // sawWritten takes in a time that another process has written before it was read here:
 // if it is still to come, that one's clock is ahead.
-func (m *Manager) sawWritten(at int64, now moment) {
-	if ahead := at - now.ms; ahead > 0 {
-		m.skew.note(millisOf(ahead), now)
+func (m *Manager) sawWritten(at int64, now clock.Moment) {
+	if ahead := at - now.MS; ahead > 0 {
+		m.skew.note(clock.MillisOf(ahead), now)
 	}
 }
 
 // sawWrittenNow takes in a time that another process had written at most MaxStaleness
 // before told, when the feed told of it while it was followed: if it is longer ago, that
 // one's clock is behind. How long it took to read that time does not count.
-func (m *Manager) sawWrittenNow(at int64, told moment) {
-	if behind := millisOf(told.ms - at); behind > m.cfg.MaxStaleness+time.Second {
+func (m *Manager) sawWrittenNow(at int64, told clock.Moment) {
+	if behind := clock.MillisOf(told.MS - at); behind > m.cfg.MaxStaleness+time.Second {
 		m.skew.note(-behind, told)
 	}
-}
-
-func millisOf(ms int64) time.Duration {
-	const most = int64(1<<63-1) / int64(time.Millisecond)
-	return time.Duration(max(-most, min(ms, most))) * time.Millisecond
 }
 
 // checkSkew compares the clock with that of the store, where it has one, and is
 // ErrSkew if any difference was seen that is more than maxSkew.
 func (m *Manager) checkSkew(ctx context.Context) error {
 	if theirs, ok := backend.As[backend.Clock](m.store); ok {
-		before := m.clock.now()
+		before := m.clock.Now()
 		at, err := theirs.Now(ctx)
-		after := m.clock.now()
+		after := m.clock.Now()
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 		case err != nil:
 			return storeError("fob: read the store's clock", err)
-		case millis(at) > after.ms:
-			m.skew.set(millisOf(millis(at)-after.ms), after)
+		case clock.Millis(at) > after.MS:
+			m.skew.set(clock.MillisOf(clock.Millis(at)-after.MS), after)
 		default: // while it was asked, this clock went from before to after
-			m.skew.set(-millisOf(max(0, before.ms-millis(at))), after)
+			m.skew.set(-clock.MillisOf(max(0, before.MS-clock.Millis(at))), after)
 		}
 	}
 	return m.skewProblem()
@@ -103,7 +100,7 @@ func (m *Manager) checkSkew(ctx context.Context) error {
 // is a problem of Health as long as it is.
 func (m *Manager) skewProblem() (err error) {
 	defer func() { m.problem("clock", err) }()
-	if by := m.skew.get(m.clock.now()); by.Abs() > maxSkew {
+	if by := m.skew.get(m.clock.Now()); by.Abs() > maxSkew {
 		return fmt.Errorf("%w: another clock differs by %v (negative: it is behind), at most %v are allowed", ErrSkew, by, maxSkew)
 	}
 	return nil

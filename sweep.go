@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 )
 
@@ -127,7 +129,7 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		return false, nil // its record is purged with its deadline
 	case err != nil:
 		return false, err
-	case old.retireAt == 0 || old.quiet == 0 || old.endsAt() <= millis(now) || old.status != StatusActive:
+	case old.retireAt == 0 || old.quiet == 0 || old.endsAt() <= clock.Millis(now) || old.status != StatusActive:
 		return false, nil // not finished, over, or ended otherwise
 	}
 	quiet, err := m.quiet(ctx, old, now)
@@ -139,7 +141,7 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		// Still the rotation that was looked at?
 		retired = k.retireAt == old.retireAt && k.status == StatusActive
 		if retired {
-			k.retireAt, k.retired = millis(now), true
+			k.retireAt, k.retired = clock.Millis(now), true
 		}
 		return retired, nil
 	})
@@ -174,7 +176,7 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 	if err != nil {
 		return false, err
 	}
-	least := max(millisOf(old.quiet), 2*interval, 2*m.cfg.UsageInterval)
+	least := max(clock.MillisOf(old.quiet), 2*interval, 2*m.cfg.UsageInterval)
 	last := usage[0].LastUsedAt
 	if issued := successor.IssuedAt(); last.Before(issued) {
 		last = issued

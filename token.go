@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
 )
@@ -81,18 +83,18 @@ func (t *Token) AllowsOn(action string, r Resource) bool {
 }
 
 // IssuedAt implements Credential, in whole seconds where it was issued here.
-func (t *Token) IssuedAt() time.Time { return instant(t.issuedAt) }
+func (t *Token) IssuedAt() time.Time { return clock.Instant(t.issuedAt) }
 
 // NotBefore is the first instant at which the token is accepted (whole seconds, unless
 // its key begins later).
-func (t *Token) NotBefore() time.Time { return instant(t.notBefore) }
+func (t *Token) NotBefore() time.Time { return clock.Instant(t.notBefore) }
 
 // ExpiresAt implements Credential, in whole seconds where it was issued here, unless
 // its key ends sooner.
-func (t *Token) ExpiresAt() time.Time { return instant(t.expiresAt) }
+func (t *Token) ExpiresAt() time.Time { return clock.Instant(t.expiresAt) }
 
 // AsOf implements Credential.
-func (t *Token) AsOf() time.Time { return instant(t.asOf.Load()) }
+func (t *Token) AsOf() time.Time { return clock.Instant(t.asOf.Load()) }
 
 // Issuer is who issued the token: the claim iss.
 func (t *Token) Issuer() string { return t.issuer }
@@ -128,7 +130,7 @@ func (t *Token) again() *Token {
 // StatusAt implements Credential. Verify refuses a token that was revoked, so a
 // Token knows of its times only.
 func (t *Token) StatusAt(at time.Time) Status {
-	switch ms := wallMillis(at); {
+	switch ms := clock.Clamp(at); {
 	case ms < t.notBefore:
 		return StatusPending
 	case ms >= t.expiresAt:

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/paseto"
@@ -98,14 +100,14 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 		return Issued{}, storeError("fob: issue token", err)
 	}
 	t.issuerEpoch = issuer.epoch
-	if err := m.announceTTL(ctx, millisOf(t.expiresAt-t.issuedAt)); err != nil {
+	if err := m.announceTTL(ctx, clock.MillisOf(t.expiresAt-t.issuedAt)); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	r, err := m.currentRing(ctx)
 	if err != nil {
 		return Issued{}, err
 	}
-	key := r.active(millis(now))
+	key := r.active(clock.Millis(now))
 	if key == nil { // nothing that the caller has presented is bad
 		return Issued{}, fmt.Errorf("fob: issue token: %w", unclassified(ErrTokenKey))
 	}
@@ -132,7 +134,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
 	id := kid(parsed.Footer())
-	key, err := m.findKey(ctx, id, m.clock.now())
+	key, err := m.findKey(ctx, id, m.clock.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +167,7 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	}
 	to := mark{reason: reason.clean()}
 	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
-		to.before = millis(issuedBefore.Add(time.Millisecond - 1))
+		to.before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
 	}
 	made, err := m.raiseIssuer(ctx, to)
 	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: to.reason}, err)
@@ -183,7 +185,7 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err error) {
 	ref := m.issuerMark()
 	err = retry(ctx, func(bool) error {
-		now := millis(m.now())
+		now := clock.Millis(m.now())
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: now}
 		cond := backend.IfAbsent()
 		var old mark
@@ -224,7 +226,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 
 // putMark writes the mark that ends a token or a family, unless it stands there.
 func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reason RevokeReason) (already bool, err error) {
-	to := mark{before: forever, reason: reason}
+	to := mark{before: clock.Forever, reason: reason}
 	err = retry(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
 		if err != nil {
@@ -235,7 +237,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reas
 			already = true
 			return nil
 		}
-		rec := backend.Record{ID: ref, Kind: recordMark, Created: millis(m.now()), PurgeAt: purgeAt}
+		rec := backend.Record{ID: ref, Kind: recordMark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
 		to.encode(&rec)
 		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
 			return raced(err)
@@ -264,5 +266,5 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 // markEnd is when everything that a mark of now ends has expired by every clock, if no
 // token lives longer than longest.
 func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
-	return millis(now.Add(longest + 2*m.cfg.Tokens.late() + purgeMargin))
+	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + purgeMargin))
 }

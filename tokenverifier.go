@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/paseto"
 )
@@ -79,7 +81,7 @@ type TokenVerifierConfig struct {
 type TokenVerifier struct {
 	cfg    TokenConfig
 	source TokenKeySource
-	clock  clock
+	clock  clock.Clock
 	cache  *cache.Cache[tokenEntry]
 
 	ring    atomic.Pointer[publicRing]
@@ -143,7 +145,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries, loading: newTurn()}
-	v.clock.start(cfg.Clock, clockStride)
+	v.clock.Start(cfg.Clock, clockStride)
 	return v, nil
 }
 
@@ -157,12 +159,12 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 		return nil, ErrTokenLength
 	}
 	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
-	now := v.clock.now()
-	if r := v.ring.Load(); v.good(r, now) && now.mono >= v.nextTry.Load() && v.loading.takeFree() {
+	now := v.clock.Now()
+	if r := v.ring.Load(); v.good(r, now) && now.Mono >= v.nextTry.Load() && v.loading.takeFree() {
 		v.refetch(ctx)
 	}
-	if e, ok := v.cache.Get(at, now.mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
-		return e.answer(now.ms)
+	if e, ok := v.cache.Get(at, now.Mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
+		return e.answer(now.MS)
 	}
 	text, err := paseto.Parse(presented)
 	if err != nil {
@@ -184,22 +186,22 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if key.retireAt != 0 {
 		e.to = min(e.to, key.retireAt)
 	}
-	v.cache.Put(at, e, ticket, forever)
-	return e.answer(now.ms)
+	v.cache.Put(at, e, ticket, clock.Forever)
+	return e.answer(now.MS)
 }
 
 // good reports whether keys may still be used.
-func (v *TokenVerifier) good(r *publicRing, now moment) bool {
-	return r != nil && now.age(r.at) < int64(keysGoodFor)
+func (v *TokenVerifier) good(r *publicRing, now clock.Moment) bool {
+	return r != nil && now.Age(r.at) < int64(keysGoodFor)
 }
 
 // find returns the key of an ID.
-func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringKey, error) {
+func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (*ringKey, error) {
 	if id == "" {
 		return nil, ErrTokenKey
 	}
 	if r := v.ring.Load(); v.good(r, now) {
-		if k := r.find(id, now.ms); k != nil {
+		if k := r.find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
@@ -208,17 +210,17 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 		return nil, fmt.Errorf("fob: fetch token keys: %w", err)
 	}
 	defer v.loading.free()
-	now = v.clock.now()
+	now = v.clock.Now()
 	r := v.ring.Load()
 	good := v.good(r, now)
 	if good {
-		if k := r.find(id, now.ms); k != nil {
+		if k := r.find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
 	// Anybody can name a key that does not exist: that costs the source no more than a
 	// call a second, whatever it answers.
-	asked := now.age(v.fetched) < int64(refetchUnknown)
+	asked := now.Age(v.fetched) < int64(refetchUnknown)
 	never := !good && v.err == nil // no keys, and no failure: it was not asked yet, or long ago
 	if !asked || never {
 		was := v.fetched
@@ -236,7 +238,7 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now moment) (*ringK
 		return nil, fmt.Errorf("fob: fetch token keys: %w", v.err)
 	}
 	if r = v.ring.Load(); r != nil {
-		if k := r.find(id, now.ms); k != nil {
+		if k := r.find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
@@ -251,7 +253,7 @@ var errSlowSource = errors.New("the source gave no answer in time")
 // loading.
 func (v *TokenVerifier) refetch(ctx context.Context) {
 	defer v.loading.free()
-	if v.clock.now().mono < v.nextTry.Load() {
+	if v.clock.Now().Mono < v.nextTry.Load() {
 		return // somebody was faster
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(fetchWait<<min(v.failed, 8), fetchWaitMax))
@@ -280,9 +282,9 @@ func (v *TokenVerifier) fetchFor(ctx context.Context) (outOfTime bool) {
 
 // fetch fetches the keys, and notes what came of it, for whoever has loading.
 func (v *TokenVerifier) fetch(ctx context.Context) {
-	began := v.clock.now().mono
+	began := v.clock.Now().Mono
 	r, err := v.ask(ctx, began)
-	ended := v.clock.now().mono
+	ended := v.clock.Now().Mono
 	v.fetched = ended
 	if err != nil {
 		if ctx.Err() != nil {
@@ -319,7 +321,7 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 		if err != nil {
 			return nil, err
 		}
-		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: millis(one.ActiveAt), retireAt: millis(one.RetireAt)}
+		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: clock.Millis(one.ActiveAt), retireAt: clock.Millis(one.RetireAt)}
 		if k.opener, err = paseto.ParsePublicKey(k.protocol, parsed.Public); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/paseto"
@@ -69,13 +71,13 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 	}
 	now := m.moment()
 	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
-	e, ok := m.answers.tokens.Get(at, now.mono)
+	e, ok := m.answers.tokens.Get(at, now.Mono)
 	ok = ok && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
 		e.confirm(now)
-		cred, err := e.answer(now.ms)
+		cred, err := e.answer(now.MS)
 		if err == nil {
-			m.tokenUsed(e, now.ms, true)
+			m.tokenUsed(e, now.MS, true)
 		}
 		return cred, err
 	}
@@ -87,10 +89,10 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 }
 
 // confirm is keyEntry.confirm.
-func (e *tokenEntry) confirm(now moment) {
-	if now.synced > atomic.LoadInt64(&e.asOf) {
-		atomic.StoreInt64(&e.asOf, now.synced)
-		e.token.asOf.Store(now.wall(now.synced))
+func (e *tokenEntry) confirm(now clock.Moment) {
+	if now.Synced > atomic.LoadInt64(&e.asOf) {
+		atomic.StoreInt64(&e.asOf, now.Synced)
+		e.token.asOf.Store(now.Wall(now.Synced))
 	}
 }
 
@@ -170,7 +172,7 @@ func tokenProblem(err error) error {
 // the answer.
 func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) found {
 	e := newTokenEntry(q.seen, t, m.cfg.Tokens)
-	if q.now.ms >= e.to {
+	if q.now.MS >= e.to {
 		return found{err: ErrExpired} // for good: not worth a place
 	}
 	var err error
@@ -184,11 +186,11 @@ func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket
 			return found{err: err}
 		}
 		refs = append(refs, parent.key.subjectRef)
-		e.asOf = min(e.asOf, max(parent.asOf, q.now.synced))
+		e.asOf = min(e.asOf, max(parent.asOf, q.now.Synced))
 		e.hangFrom(parent)
 	}
-	e.token.asOf.Store(q.now.wall(e.asOf))
-	stored, ok := m.answers.tokens.Put(q.at, e, ticket, forever, cacheRefs(refs)...)
+	e.token.asOf.Store(q.now.Wall(e.asOf))
+	stored, ok := m.answers.tokens.Put(q.at, e, ticket, clock.Forever, cacheRefs(refs)...)
 	q.pins.kept = q.pins.kept || ok
 	return found{token: stored}
 }
@@ -210,9 +212,9 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 		m.newest.pin(&q.pins, id)
 		return m.readMark(ctx, id)
 	}
-	asOf = q.now.mono
+	asOf = q.now.Mono
 	if q.how == cached && m.live(q.now) {
-		asOf = q.now.synced
+		asOf = q.now.Synced
 		look = func(id recordID) (mark, error) {
 			found := m.marks.get(id)
 			return found, found.bad
@@ -244,7 +246,7 @@ func (m *Manager) issuerMark() recordID {
 // long as the feed would have told of a change.
 func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentState, error) {
 	if q.how == cached {
-		if p, ok := m.answers.parents.Get(cache.Key(id), q.now.mono); ok && m.believed(p.asOf, q.now) {
+		if p, ok := m.answers.parents.Get(cache.Key(id), q.now.Mono); ok && m.believed(p.asOf, q.now) {
 			return p, nil
 		}
 	}
@@ -262,8 +264,8 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 	if err != nil {
 		return nil, checkError(err)
 	}
-	p := parentState{use: usageCell{id: k.id}, key: k, asOf: min(q.now.mono, s.asOf), revoked: k.epoch < s.epoch}
-	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, forever, cache.Ref(id), cache.Ref(k.subjectRef))
+	p := parentState{use: usageCell{id: k.id}, key: k, asOf: min(q.now.Mono, s.asOf), revoked: k.epoch < s.epoch}
+	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, clock.Forever, cache.Ref(id), cache.Ref(k.subjectRef))
 	q.pins.kept = q.pins.kept || ok
 	return stored, nil
 }

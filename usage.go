@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 )
@@ -289,7 +291,7 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 		if t := pending[id]; t != nil {
 			p = *t
 		}
-		out[i] = Usage{Count: stored[i].N + p.n, LastUsedAt: instant(max(stored[i].Last, p.last))}
+		out[i] = Usage{Count: stored[i].N + p.n, LastUsedAt: clock.Instant(max(stored[i].Last, p.last))}
 	}
 	return out, nil
 }

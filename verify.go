@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/clock"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/keytext"
@@ -102,7 +104,7 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 	now := m.moment()
 	// Looked up and looked at before it is hashed: the processor fetches the entry
 	// from memory while it hashes.
-	e, ok := m.answers.keys.Get(cache.Key(id), now.mono)
+	e, ok := m.answers.keys.Get(cache.Key(id), now.Mono)
 	good := ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now)
 	ours := ok && e.form == int16(prefix)
 	seen := Digest{sha256.Sum256(block)}
@@ -129,21 +131,21 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 
 // hit is the end of a verification that found e in the cache: what the state says
 // now.
-func (m *Manager) hit(e *keyEntry, now moment) (Credential, error) {
-	if now.ms < e.from || now.ms >= e.to {
-		return nil, e.refusal(now.ms)
+func (m *Manager) hit(e *keyEntry, now clock.Moment) (Credential, error) {
+	if now.MS < e.from || now.MS >= e.to {
+		return nil, e.refusal(now.MS)
 	}
 	e.confirm(now)
-	m.usage.used(&e.use, now.ms)
+	m.usage.used(&e.use, now.MS)
 	return e.key, nil
 }
 
 // confirm notes what the feed has proved of an entry that was found good after it
 // (see Manager.moment). It writes no more often than the feed proves something.
-func (e *keyEntry) confirm(now moment) {
-	if now.synced > atomic.LoadInt64(&e.asOf) {
-		atomic.StoreInt64(&e.asOf, now.synced)
-		e.key.asOf.Store(now.wall(now.synced))
+func (e *keyEntry) confirm(now clock.Moment) {
+	if now.Synced > atomic.LoadInt64(&e.asOf) {
+		atomic.StoreInt64(&e.asOf, now.Synced)
+		e.key.asOf.Store(now.Wall(now.Synced))
 	}
 }
 
@@ -242,12 +244,12 @@ func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache
 	if a.err == nil {
 		a.err = ErrUnknown
 	}
-	a.asOf = q.now.mono
+	a.asOf = q.now.Mono
 	part := binary.LittleEndian.Uint64(q.at[8:]) * 0x9e3779b97f4a7c15 // text in its low bits, else
 	if m.answers.glimpsed[part>>(64-glimpsedBits)].Swap(part) != part {
 		return found{err: a.err}
 	}
-	_, q.pins.absent = m.answers.absent.Put(q.at, a, ticket, forever, refs...)
+	_, q.pins.absent = m.answers.absent.Put(q.at, a, ticket, clock.Forever, refs...)
 	return found{err: a.err}
 }
 
@@ -264,7 +266,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	if err != nil {
 		return found{err: checkError(err)}
 	}
-	e := keyEntry{seen: q.seen, use: usageCell{id: k.id}, key: k, form: int16(q.form), asOf: min(q.now.mono, state.asOf)}
+	e := keyEntry{seen: q.seen, use: usageCell{id: k.id}, key: k, form: int16(q.form), asOf: min(q.now.Mono, state.asOf)}
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
 		e.verdict = revoked
@@ -273,13 +275,13 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	case k.retired:
 		e.verdict = retired
 	default:
-		e.from, e.to = k.notBefore, forever
+		e.from, e.to = k.notBefore, clock.Forever
 		if end := k.endsAt(); end != 0 {
 			e.to = end
 		}
 	}
-	k.asOf.Store(q.now.wall(e.asOf))
-	stored, ok := m.answers.keys.Put(q.at, e, ticket, forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
+	k.asOf.Store(q.now.Wall(e.asOf))
+	stored, ok := m.answers.keys.Put(q.at, e, ticket, clock.Forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
 	q.pins.kept = q.pins.kept || ok
 	if e.verdict == open && m.wantsRehash(k) {
 		m.rehash(ctx, q.now, k, q.presented)
@@ -293,9 +295,9 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (sub
 	if q.how == cached {
 		if m.live(q.now) {
 			found := m.marks.get(ref)
-			return subjectState{found.epoch, q.now.synced}, found.bad
+			return subjectState{found.epoch, q.now.Synced}, found.bad
 		}
-		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.mono); ok && m.believed(s.asOf, q.now) {
+		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.Mono); ok && m.believed(s.asOf, q.now) {
 			return *s, nil
 		}
 	}
@@ -305,8 +307,8 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (sub
 	if err != nil {
 		return subjectState{}, err
 	}
-	s := subjectState{epoch: epoch, asOf: q.now.mono}
-	_, ok := m.answers.subjects.Put(cache.Key(ref), s, ticket, forever, cache.Ref(ref))
+	s := subjectState{epoch: epoch, asOf: q.now.Mono}
+	_, ok := m.answers.subjects.Put(cache.Key(ref), s, ticket, clock.Forever, cache.Ref(ref))
 	q.pins.kept = q.pins.kept || ok
 	return s, nil
 }
@@ -344,12 +346,12 @@ const (
 // rehash stores the digest of a secret just verified under the active pepper.
 // It is a courtesy of the verification: a failure is reported as an event, and
 // a later verification tries again. What was found out stays true meanwhile.
-func (m *Manager) rehash(ctx context.Context, now moment, k *Key, presented string) {
+func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presented string) {
 	at := cache.Key(k.id)
-	if _, tried := m.answers.rehashed.Get(at, now.mono); tried {
+	if _, tried := m.answers.rehashed.Get(at, now.Mono); tried {
 		return
 	}
-	m.answers.rehashed.Put(at, struct{}{}, m.answers.rehashed.Begin(), now.mono+int64(rehashEvery))
+	m.answers.rehashed.Put(at, struct{}{}, m.answers.rehashed.Begin(), now.Mono+int64(rehashEvery))
 	next := *k
 	ctx, cancel := context.WithTimeout(ctx, rehashWait)
 	defer cancel()

@@ -1,4 +1,6 @@
-package fob
+// Package clock reads the time: wall time, which credentials carry, and monotonic time,
+// which says for how long an answer may be believed.
+package clock
 
 import (
 	"sync"
@@ -6,35 +8,35 @@ import (
 	"time"
 )
 
-// moment is one reading of the clock. Wall time is what credentials carry;
+// Moment is one reading of the clock. Wall time is what credentials carry;
 // monotonic time, which no step of the wall clock moves, is what bounds how long
 // an answer may be believed.
-type moment struct {
-	ms     int64 // Unix milliseconds, as wallMillis has them
-	mono   int64 // nanoseconds since the Manager began
-	synced int64 // answers.synced, read before the clock; only where Manager.moment says so
-	floor  int64 // of an older monotonic instant nobody knows how long ago it was
+type Moment struct {
+	MS     int64 // Unix milliseconds, as Clamp has them
+	Mono   int64 // nanoseconds since the Manager began
+	Synced int64 // answers.synced, read before the clock; only where Manager.moment says so
+	Floor  int64 // of an older monotonic instant nobody knows how long ago it was
 }
 
-// age is how long ago a monotonic instant was; forever where nobody knows.
-func (t moment) age(at int64) int64 {
-	if at < t.floor {
-		return forever
+// Age is how long ago a monotonic instant was; forever where nobody knows.
+func (t Moment) Age(at int64) int64 {
+	if at < t.Floor {
+		return Forever
 	}
-	return t.mono - at
+	return t.Mono - at
 }
 
-// wall is the wall time in Unix milliseconds of a monotonic instant near this one, or a
+// Wall is the wall time in Unix milliseconds of a monotonic instant near this one, or a
 // little earlier: what is told to be known as of it must not be claimed of a later one.
-func (t moment) wall(mono int64) int64 {
-	return t.ms - (t.mono-mono+int64(time.Millisecond)-1)/int64(time.Millisecond)
+func (t Moment) Wall(mono int64) int64 {
+	return t.MS - (t.Mono-mono+int64(time.Millisecond)-1)/int64(time.Millisecond)
 }
 
-// feedAge is how long ago the feed last proved that it has told everything; negative if
+// FeedAge is how long ago the feed last proved that it has told everything; negative if
 // it never has.
-func (t moment) feedAge() time.Duration {
-	age := t.age(t.synced)
-	if t.synced == never || age == forever {
+func (t Moment) FeedAge() time.Duration {
+	age := t.Age(t.Synced)
+	if t.Synced == Never || age == Forever {
 		return -1
 	}
 	return time.Duration(max(0, age))
@@ -44,11 +46,11 @@ func (t moment) feedAge() time.Duration {
 // one. It bounds how late a step of the wall clock is noticed.
 const resync = 100 * time.Millisecond
 
-// clock reads the time. time.Now asks the system twice, for wall and for
+// Clock reads the time. time.Now asks the system twice, for wall and for
 // monotonic time, which is a sixth of a cached verification: on the hot path only
 // the monotonic clock is read, and the wall clock once per resync.
-type clock struct {
-	read   func() time.Time
+type Clock struct {
+	Read   func() time.Time
 	begun  time.Time
 	system bool  // read is time.Now
 	stride int64 // a reading that is later than the one before by more is a step ahead
@@ -66,11 +68,11 @@ type era struct {
 	last         atomic.Int64
 }
 
-// What lies before every instant and behind every one, with room to subtract from, be
-// they monotonic or in milliseconds.
+// Never lies before every instant and Forever behind every one, with room to subtract
+// from, be they monotonic or in milliseconds.
 const (
-	never   = -int64(1) << 62
-	forever = int64(1)<<62 - 1
+	Never   = -int64(1) << 62
+	Forever = int64(1)<<62 - 1
 )
 
 // A reading that is older than another by less than slack came out of order; by
@@ -80,7 +82,7 @@ const (
 	lag   = time.Millisecond // by so much the latest reading is kept up with
 	// horizon is where monotonic time ends. No clock gets there by itself; one that
 	// does by its steps is not believed any more, so that everything is read anew.
-	horizon   = int64(forever / 2)
+	horizon   = int64(Forever / 2)
 	closedEra = -int64(1) << 63
 )
 
@@ -90,44 +92,44 @@ type anchor struct {
 	mono int64
 }
 
-// start sets the clock; nil is the system's. A reading that is later than the one before
+// Start sets the clock; nil is the system's. A reading that is later than the one before
 // by more than stride is a step ahead.
-func (c *clock) start(read func() time.Time, stride time.Duration) {
+func (c *Clock) Start(read func() time.Time, stride time.Duration) {
 	c.stride = int64(stride)
-	c.era.Store(&era{floor: never})
-	c.read, c.system = read, read == nil
+	c.era.Store(&era{floor: Never})
+	c.Read, c.system = read, read == nil
 	if c.system {
-		c.read = time.Now
+		c.Read = time.Now
 	}
-	c.begun = c.read()
+	c.begun = c.Read()
 	c.anchor.Store(&anchor{at: c.begun, wall: c.begun.UnixNano()})
 }
 
-func (c *clock) now() moment {
+func (c *Clock) Now() Moment {
 	if c.system {
 		a := c.anchor.Load()
 		if since := time.Since(a.at); since < resync {
-			return moment{ms: max(1, (a.wall+int64(since))/int64(time.Millisecond)), mono: a.mono + int64(since), floor: never}
+			return Moment{MS: max(1, (a.wall+int64(since))/int64(time.Millisecond)), Mono: a.mono + int64(since), Floor: Never}
 		}
 	}
-	now := c.read()
+	now := c.Read()
 	reading := int64(now.Sub(c.begun))
 	if !c.system {
-		mono, floor := horizon, forever // lifetimes away from where it began
+		mono, floor := horizon, Forever // lifetimes away from where it began
 		if -horizon < reading && reading < horizon {
 			mono, floor = c.forward(reading)
 		}
-		return moment{ms: wallMillis(now), mono: mono, floor: floor}
+		return Moment{MS: Clamp(now), Mono: mono, Floor: floor}
 	}
 	c.anchor.Store(&anchor{at: now, wall: now.UnixNano(), mono: reading})
-	return moment{ms: wallMillis(now), mono: reading, floor: never}
+	return Moment{MS: Clamp(now), Mono: reading, Floor: Never}
 }
 
 // forward makes monotonic time of the readings of a clock that may step. After a step
 // nobody knows how long ago anything before it was: monotonic time goes on from
 // where it was, and the floor says that what lies below is of unknown age. So no number
 // of steps, in any direction, makes monotonic time overflow.
-func (c *clock) forward(reading int64) (mono, floor int64) {
+func (c *Clock) forward(reading int64) (mono, floor int64) {
 	for {
 		e := c.era.Load()
 		last := e.last.Load()
@@ -143,7 +145,7 @@ func (c *clock) forward(reading int64) (mono, floor int64) {
 }
 
 // step begins the era of a reading that is far from the last one of e.
-func (c *clock) step(e *era, reading int64) {
+func (c *Clock) step(e *era, reading int64) {
 	c.stepping.Lock()
 	defer c.stepping.Unlock()
 	if c.era.Load() != e {
@@ -158,24 +160,8 @@ func (c *clock) step(e *era, reading int64) {
 		next.ahead, next.floor = to-reading, to
 		next.last.Store(reading)
 		if to == horizon {
-			next.floor = forever
+			next.floor = Forever
 		}
 	}
 	c.era.Store(next)
-}
-
-// maxMillis is the last instant that can be written, the end of the year 9999, in Unix
-// milliseconds.
-const maxMillis = 253402300799999
-
-// wallMillis is an instant in Unix milliseconds, within the years 1970 to 9999: what
-// lies outside counts as the first or the last one there.
-func wallMillis(t time.Time) int64 {
-	switch year := t.Year(); {
-	case year < 1970:
-		return 1
-	case year > 9999:
-		return maxMillis
-	}
-	return max(1, t.UnixMilli())
 }
