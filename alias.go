@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/legacyhash"
 )
@@ -125,7 +127,7 @@ func (a *alias) record() backend.Record {
 func (m *Manager) readAlias(ctx context.Context, ref recordID) (*alias, error) {
 	rec, err := m.store.Get(ctx, ref)
 	if err != nil {
-		return nil, storeError("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	r, err := openBody(&rec, recordAlias)
 	if err != nil {

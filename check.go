@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -127,7 +129,7 @@ func (m *Manager) compare(ctx context.Context, c configured) (proofState, error)
 	switch {
 	case errors.Is(err, backend.ErrNotFound):
 	case err != nil:
-		return proofNone, storeError("check "+c.name, err)
+		return proofNone, errs.OfStore("check "+c.name, err)
 	default:
 		r, err := openBody(&rec, recordCheck)
 		if err != nil {
@@ -205,7 +207,7 @@ func (m *Manager) doubt(ctx context.Context, c configured, needed bool) error {
 	if p.state == proofNone || p.state != proofRight && m.clock.Now().Age(p.at) >= checkAgain {
 		state, err := m.compare(ctx, c)
 		if err != nil {
-			if p.matched && isOutage(err) {
+			if p.matched && errs.IsOutage(err) {
 				return nil
 			}
 			return err
@@ -312,7 +314,7 @@ func (m *Manager) Check(ctx context.Context) error {
 		}
 	}
 	if m.tokens != nil && m.tokens.seal != nil {
-		if err := m.checkRing(ctx); err != nil && isOutage(err) {
+		if err := m.checkRing(ctx); err != nil && errs.IsOutage(err) {
 			wrongs = append(wrongs, err)
 		} else {
 			m.problem(ringName, err)
@@ -349,7 +351,7 @@ func (m *Manager) checkRing(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return storeError("fob: read token keys", err)
+		return errs.OfStore("fob: read token keys", err)
 	}
 	if _, err := m.tokens.seal.decode(&rec); err != nil {
 		return fmt.Errorf("fob: token keys: %w", err)

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 )
 
@@ -112,7 +113,7 @@ func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
 	short, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
 	f := m.collapse(short, q)
-	if f.err != nil && ctx.Err() == nil && isOutage(f.err) {
+	if f.err != nil && ctx.Err() == nil && errs.IsOutage(f.err) {
 		m.answers.outage.Store(q.now.Mono)
 		if old, ok := m.lastResort(q); ok {
 			return m.answer(&old, q.now.MS)
@@ -151,17 +152,6 @@ func (m *Manager) lastResort(q *query) (f found, ok bool) {
 	}
 	m.answers.stale.Add(1)
 	return f, true
-}
-
-// isOutage reports whether err means that the store could not be asked, rather
-// than that it gave an answer which cannot be used.
-func isOutage(err error) bool {
-	for _, known := range []error{ErrRejected, ErrCorrupt, ErrPepper, ErrBusy, ErrClosed, ErrSealKey, errPanicked, backend.ErrClosed} {
-		if errors.Is(err, known) {
-			return false
-		}
-	}
-	return true
 }
 
 // load finds the answer out, from the store. What is found to have changed is read once

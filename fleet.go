@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -202,7 +204,7 @@ func (m *Manager) readFleet(ctx context.Context) (bounds, backend.Record, error)
 		return found, backend.Record{}, nil
 	}
 	if err != nil {
-		return bounds{}, rec, storeError("read the fleet's bounds", err)
+		return bounds{}, rec, errs.OfStore("read the fleet's bounds", err)
 	}
 	r, err := openBody(&rec, recordFleet)
 	if err != nil {

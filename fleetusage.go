@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -31,7 +33,7 @@ func (m *Manager) readFleetUsage(ctx context.Context) (time.Duration, backend.Re
 		return fleetUsage, backend.Record{}, nil
 	}
 	if err != nil {
-		return 0, rec, storeError("read the fleet's usage interval", err)
+		return 0, rec, errs.OfStore("read the fleet's usage interval", err)
 	}
 	r, err := openBody(&rec, recordFleet)
 	if err != nil {

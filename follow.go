@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -247,7 +249,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		case errors.Is(err, backend.ErrInvalid):
 			token = nil // not one that this store can go on from
 		}
-		err = storeError("fob: follow the feed", err)
+		err = errs.OfStore("fob: follow the feed", err)
 		m.health.lost(err, m.now())
 		m.report(Event{Type: EventFeedLost, Err: err})
 		pauseFor(ctx, pause+jitter(pause/2))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/keytext"
@@ -216,7 +218,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 			if errors.Is(err, ErrNotFound) {
 				break
 			}
-			if err != nil && isOutage(err) {
+			if err != nil && errs.IsOutage(err) {
 				return found{err: fmt.Errorf("fob: verify: %w", err)}
 			}
 			matches := false
@@ -254,7 +256,7 @@ func (m *Manager) keyOfAlias(ctx context.Context, ref recordID, p *pins) (*Key, 
 		return nil, nil // purged
 	}
 	if err != nil {
-		return nil, storeError("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	k, err := decodeKey(&rec)
 	if err != nil || !k.foreign || k.alias != ref {

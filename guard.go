@@ -2,11 +2,12 @@ package fob
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
 	"strings"
+
+	"github.com/fobkit/fob/internal/errs"
 
 	"github.com/fobkit/fob/backend"
 )
@@ -16,15 +17,12 @@ import (
 // the panic of anything else. In a goroutine of the Manager's own it would end the
 // process: there it is an error, which is reported, and the goroutine goes on.
 
-// errPanicked is wrapped by the error that a panic was turned into.
-var errPanicked = errors.New("panicked")
-
 // guarded calls run, and turns its panic into an error. secret is what the panic's value
 // must not be quoted with; "" for nothing.
 func guarded(secret string, run func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("%w: %s", errPanicked, panicText(v, secret))
+			err = fmt.Errorf("%w: %s", errs.ErrPanicked, panicText(v, secret))
 		}
 	}()
 	return run()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -57,7 +59,7 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 		return nil, err
 	}
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return nil, storeError("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {
 		return nil, err
@@ -186,10 +188,10 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 			m.forget(rec.ID)
 		}
 		if errors.Is(err, backend.ErrIndeterminate) {
-			return again(storeError("write", err))
+			return again(errs.OfStore("write", err))
 		}
 		if err != nil {
-			return storeError("write", err)
+			return errs.OfStore("write", err)
 		}
 		return nil
 	})

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -33,7 +35,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 		return Secret{}, nil, err
 	}
 	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return Secret{}, nil, storeError("fob: issue key", err)
+		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
@@ -96,7 +98,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return storeError("fob: issue key", err)
+			return errs.OfStore("fob: issue key", err)
 		case now.UnixMilli() < old.PurgeAt-purgeMargin.Milliseconds():
 			secret, issued, err = m.issueAgain(ctx, spec, k, &old)
 			return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -127,7 +129,7 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 			}
 			return nil
 		case !errors.Is(err, backend.ErrNotFound):
-			return storeError("fob: read token keys", err)
+			return errs.OfStore("fob: read token keys", err)
 		}
 		first, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
 		if err != nil {
@@ -221,7 +223,7 @@ func (m *Manager) replaceRing(ctx context.Context, old *ring, keys []ringKey) er
 	}
 	rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
 	if err != nil {
-		return storeError("fob: read token keys", err)
+		return errs.OfStore("fob: read token keys", err)
 	}
 	if rec.Version != old.version {
 		return ErrConflict

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -105,7 +107,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 			return Page{}, fmt.Errorf("%w: cursor", ErrInvalid)
 		}
 		if err != nil {
-			return Page{}, storeError("read", err)
+			return Page{}, errs.OfStore("read", err)
 		}
 		kept, err := m.keep(ctx, q, now, at, page.Records)
 		if err != nil {
@@ -180,7 +182,7 @@ func (m *Manager) current(ctx context.Context, q *query, rec *backend.Record) (*
 	}
 	state, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
-		return nil, storeError("read subject", err)
+		return nil, errs.OfStore("read subject", err)
 	}
 	if k.epoch < state.epoch {
 		k.status = StatusRevoked
@@ -207,7 +209,7 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	q := query{how: fresh, now: m.moment()}
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
-		return nil, storeError("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	return m.current(ctx, &q, &rec)
 }

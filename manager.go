@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -260,7 +262,7 @@ func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
 	asOf := clock.Millis(m.now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
-		return nil, storeError("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	k, err := decodeKey(&rec)
 	if err == nil {
@@ -306,9 +308,9 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 			return nil
 		case errors.Is(err, backend.ErrIndeterminate):
 			m.forget(rec.ID) // it may have been applied
-			return again(storeError("write", err))
+			return again(errs.OfStore("write", err))
 		}
-		return raced(storeError("write", err))
+		return raced(errs.OfStore("write", err))
 	})
 	return edited, err
 }
@@ -327,7 +329,7 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 			switch {
 			case errors.Is(err, backend.ErrNotFound): // surely not applied: the same condition again
 			case err != nil:
-				return storeError("write", err)
+				return errs.OfStore("write", err)
 			case string(found.Body) == string(rec.Body) && found.Created == rec.Created:
 				cond = backend.IfVersion(found.Version)
 			default:
@@ -341,7 +343,7 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 			m.forget(rec.ID)
 			return nil
 		}
-		if err = storeError("write", err); errors.Is(err, ErrIndeterminate) {
+		if err = errs.OfStore("write", err); errors.Is(err, ErrIndeterminate) {
 			m.forget(rec.ID)
 			return again(err)
 		}
@@ -367,23 +369,4 @@ func (m *Manager) purgeAt(k *Key) int64 {
 // retained is until when the record of something is kept that ends by the clock.
 func (m *Manager) retained(end int64) int64 {
 	return end + max(m.cfg.Retention, purgeMargin).Milliseconds()
-}
-
-// storeError says what was being done and gives the store's sentinels their
-// meaning here; the store's own error stays reachable.
-func storeError(doing string, err error) error {
-	var ours error
-	switch {
-	case errors.Is(err, backend.ErrNotFound):
-		ours = ErrNotFound
-	case errors.Is(err, backend.ErrConflict):
-		ours = ErrConflict
-	case errors.Is(err, backend.ErrIndeterminate):
-		ours = ErrIndeterminate
-	case errors.Is(err, backend.ErrCorrupt):
-		ours = ErrCorrupt
-	default:
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	return fmt.Errorf("%s: %w (%w)", doing, ours, err)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 )
 
@@ -92,7 +94,7 @@ func (r *recent) list(now clock.Moment) (made []recentRevocation, more bool) {
 func (m *Manager) reapplyIssuer(ctx context.Context, to mark) error {
 	old, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
-		return storeError("read", err)
+		return errs.OfStore("read", err)
 	}
 	if old.covers(&to) {
 		m.learn(m.issuerMark(), old)
@@ -128,7 +130,7 @@ func (m *Manager) reapply(ctx context.Context) error {
 		err := guarded("", func() error { return m.reapplyOne(ctx, made) })
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):
-		case isOutage(err):
+		case errs.IsOutage(err):
 			return err
 		default:
 			m.report(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})

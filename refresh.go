@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -98,7 +100,7 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest Digest, began time.Time) (Issued, error) {
 	rec, err := m.store.Get(ctx, familyRecord(id))
 	if err != nil {
-		return Issued{}, checkError(err)
+		return Issued{}, errs.OfCheck(err)
 	}
 	f, err := m.decodeFamily(&rec)
 	if err != nil {
@@ -143,7 +145,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 	for _, ref := range []recordID{markOf("family", f.id), m.issuerMark()} {
 		found, err := m.readMark(ctx, ref)
 		if err != nil {
-			return nil, checkError(err)
+			return nil, errs.OfCheck(err)
 		}
 		f.stamp = found.epoch // the issuer's comes last
 		if found.endsToken(f.spec.issuerEpoch, f.begun) {
@@ -152,7 +154,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 	}
 	epoch, _, err := m.readEpoch(ctx, f.spec.subjectRef)
 	if err != nil {
-		return nil, checkError(err)
+		return nil, errs.OfCheck(err)
 	}
 	if f.spec.epoch < epoch {
 		return nil, ErrRevoked
@@ -168,7 +170,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		return nil, err
 	}
 	if epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
-		return nil, checkError(err)
+		return nil, errs.OfCheck(err)
 	}
 	if k.epoch < epoch {
 		return nil, ErrRevoked
@@ -180,7 +182,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 // access tokens is read, so that after this none of them is good here either.
 func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
-		return checkError(err)
+		return errs.OfCheck(err)
 	}
 	return ErrRevoked
 }
@@ -276,7 +278,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 	err = retry(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, familyRecord(id))
 		if err != nil {
-			return storeError("read", err)
+			return errs.OfStore("read", err)
 		}
 		f, err := m.decodeFamily(&rec)
 		if err != nil {

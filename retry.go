@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // Every change here is a compare-and-set: it reads, decides, and writes under the
@@ -67,7 +69,7 @@ func retry(ctx context.Context, try func(unsure bool) error) error {
 		err := try(unsure)
 		var next *tryAgain
 		if !errors.As(err, &next) {
-			return settle(unsure, err)
+			return errs.Settle(unsure, err)
 		}
 		if errors.Is(err, ErrIndeterminate) {
 			unsure = true
@@ -82,7 +84,7 @@ func retry(ctx context.Context, try func(unsure bool) error) error {
 		switch {
 		case limited.Err() == nil:
 		case unsure:
-			return settle(true, next.err)
+			return errs.Settle(true, next.err)
 		default:
 			return fmt.Errorf("%w (%w)", ErrContended, limited.Err())
 		}
@@ -97,13 +99,4 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// settle turns the error that ended a change into "outcome unknown" if an
-// earlier try may have been applied.
-func settle(unsure bool, err error) error {
-	if !unsure || err == nil || errors.Is(err, ErrIndeterminate) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrIndeterminate, err)
 }

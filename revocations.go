@@ -9,6 +9,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -73,7 +75,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 		for {
 			page, err := lister.List(ctx, q)
 			if err != nil {
-				return n, errors.Join(append(problems, storeError("fob: export revocations", err))...)
+				return n, errors.Join(append(problems, errs.OfStore("fob: export revocations", err))...)
 			}
 			for i := range page.Records {
 				rec := &page.Records[i]
@@ -223,7 +225,7 @@ func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool,
 	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
 	epoch, _, err := m.readEpoch(ctx, ref)
 	if err != nil {
-		return false, storeError("read", err)
+		return false, errs.OfStore("read", err)
 	}
 	if epoch >= rev.Epoch {
 		m.forget(ref) // the feed may not have told of it yet

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -123,7 +125,7 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 		m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: subject, SubjectKind: kind, Epoch: epoch, Reason: reason}, err)
 		m.noteRevoked(recentRevocation{rev: Revocation{Subject: subject, SubjectKind: kind, Epoch: epoch, Reason: reason}}, err)
 		if err != nil {
-			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", settle(i > 0, err)) // the one before is done
+			return Receipt{}, fmt.Errorf("fob: revoke subject: %w", errs.Settle(i > 0, err)) // the one before is done
 		}
 	}
 	return m.receipt(ctx, false), nil
@@ -179,7 +181,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 	err = retry(ctx, func(bool) error {
 		old, found, err := m.readEpoch(ctx, ref)
 		if err != nil {
-			return storeError("read", err)
+			return errs.OfStore("read", err)
 		}
 		if least > 0 && old >= least {
 			m.forget(ref) // the feed may not have told of it yet
@@ -228,7 +230,7 @@ func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
 	}
 	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
 	if err != nil {
-		return storeError("read subject", err)
+		return errs.OfStore("read subject", err)
 	}
 	if k.epoch < epoch {
 		return ErrRevoked

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 )
 
@@ -32,7 +34,7 @@ func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*ring,
 		t.readAt.Store(began)
 		t.heard.Store(told)
 		m.problem(ringName, nil)
-	case !isOutage(err) && ctx.Err() == nil:
+	case !errs.IsOutage(err) && ctx.Err() == nil:
 		m.problem(ringName, err)
 	}
 	return r, err

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -263,7 +265,7 @@ func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) e
 	}
 	// Once more, because what can be read need not be durable.
 	_, err = m.editKey(ctx, old.id, func(*Key, bool) (bool, error) { return true, nil })
-	return settle(err != nil, err)
+	return errs.Settle(err != nil, err)
 }
 
 // dropSuccessor revokes the successor of a rotation that did not come through,
@@ -292,7 +294,7 @@ func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64,
 	}
 	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
 	if err != nil {
-		return 0, storeError("read", err)
+		return 0, errs.OfStore("read", err)
 	}
 	if k.epoch < epoch {
 		return 0, ErrRevoked
@@ -375,7 +377,7 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 		case err == nil:
 			cond, rec.PurgeAt = backend.IfVersion(left.Version), max(rec.PurgeAt, left.PurgeAt)
 		case !errors.Is(err, backend.ErrNotFound):
-			return storeError("read", err)
+			return errs.OfStore("read", err)
 		}
 		_, err = m.replace(ctx, rec, cond)
 		return raced(err)

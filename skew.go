@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -86,7 +88,7 @@ func (m *Manager) checkSkew(ctx context.Context) error {
 		switch {
 		case errors.Is(err, errors.ErrUnsupported):
 		case err != nil:
-			return storeError("fob: read the store's clock", err)
+			return errs.OfStore("fob: read the store's clock", err)
 		case clock.Millis(at) > after.MS:
 			m.skew.set(clock.MillisOf(clock.Millis(at)-after.MS), after)
 		default: // while it was asked, this clock went from before to after

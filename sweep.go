@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -64,7 +66,7 @@ func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left
 		done.Purged, err2 = purger.Purge(ctx, m.now(), sweepBatch)
 		left.purge = done.Purged == sweepBatch
 		if err2 != nil {
-			err2 = storeError("fob: purge", err2)
+			err2 = errs.OfStore("fob: purge", err2)
 		}
 	}
 	done.More = left != sweepParts{}
@@ -95,7 +97,7 @@ func (m *Manager) retireQuiet(ctx context.Context) (retired int, more bool, err 
 		page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepPage, After: w.after})
 		if err != nil {
 			w.after = "" // the cursor may be what was wrong
-			return retired, true, errors.Join(append(problems, storeError("fob: list rotations", err))...)
+			return retired, true, errors.Join(append(problems, errs.OfStore("fob: list rotations", err))...)
 		}
 		for i := range page.Records {
 			did, err := m.retireIfQuiet(ctx, &page.Records[i])
@@ -151,7 +153,7 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 	m.observe(Event{Type: EventRetired, ID: id, Subject: old.subject})
 	if err := m.store.Delete(ctx, rec.ID, rec.Version); err != nil &&
 		!errors.Is(err, backend.ErrNotFound) && !errors.Is(err, backend.ErrConflict) {
-		return true, storeError("fob: delete rotation", err)
+		return true, errs.OfStore("fob: delete rotation", err)
 	}
 	return true, nil
 }

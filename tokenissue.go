@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -36,7 +38,7 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 		return Issued{}, err
 	}
 	if t.epoch, _, err = m.readEpoch(ctx, t.subjectRef); err != nil {
-		return Issued{}, storeError("fob: issue token", err)
+		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
 	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, spec.Refreshable, now)
 }
@@ -97,7 +99,7 @@ func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, r
 func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issued, error) {
 	issuer, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
-		return Issued{}, storeError("fob: issue token", err)
+		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
 	t.issuerEpoch = issuer.epoch
 	if err := m.announceTTL(ctx, clock.MillisOf(t.expiresAt-t.issuedAt)); err != nil {
@@ -109,7 +111,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	}
 	key := r.active(clock.Millis(now))
 	if key == nil { // nothing that the caller has presented is bad
-		return Issued{}, fmt.Errorf("fob: issue token: %w", unclassified(ErrTokenKey))
+		return Issued{}, fmt.Errorf("fob: issue token: %w", errs.Unclassified(ErrTokenKey))
 	}
 	t.id = ID(keytext.NewID(now))
 	payload, err := t.payload()
@@ -139,7 +141,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, err
 	}
 	if key == nil {
-		return nil, fmt.Errorf("fob: refresh: %w", unclassified(ErrTokenKey)) // the secret is good
+		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey)) // the secret is good
 	}
 	payload, err := key.opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {
@@ -193,7 +195,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
-			return storeError("read", err)
+			return errs.OfStore("read", err)
 		default:
 			if old, err = decodeMark(&found); err != nil {
 				return err
@@ -230,7 +232,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reas
 	err = retry(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
 		if err != nil {
-			return storeError("read", err)
+			return errs.OfStore("read", err)
 		}
 		if old != (mark{}) {
 			m.learn(ref, old)

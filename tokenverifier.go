@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/cache"
@@ -307,7 +309,7 @@ func (v *TokenVerifier) fetch(ctx context.Context) {
 func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, error) {
 	listed, err := v.source.TokenKeys(ctx)
 	if err != nil {
-		return nil, unclassified(err)
+		return nil, errs.Unclassified(err)
 	}
 	if len(listed) > maxRing {
 		return nil, fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), maxRing)
@@ -337,15 +339,6 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 
 // errNoKeys is the failure of a source that has no public key.
 var errNoKeys = errors.New("the source has no public key")
-
-// unclassified hides a rejection inside an error that is none: a source that
-// fails must not make a credential look bad.
-func unclassified(err error) error {
-	if errors.Is(err, ErrRejected) {
-		return errors.New(err.Error())
-	}
-	return err
-}
 
 // openWith opens a token and checks what does not change with time.
 func openWith(key *ringKey, text paseto.Token, cfg *TokenConfig) (*Token, error) {

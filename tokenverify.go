@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -177,7 +179,7 @@ func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket
 	}
 	var err error
 	if e.refused, e.asOf, err = m.ended(ctx, q, t); err != nil {
-		return found{err: checkError(err)}
+		return found{err: errs.OfCheck(err)}
 	}
 	refs := t.refs(m.issuerMark())
 	if !t.parent.IsZero() && e.refused == nil {
@@ -254,7 +256,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 	m.newest.pin(&q.pins, backend.ID(id))
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
-		return nil, checkError(err)
+		return nil, errs.OfCheck(err)
 	}
 	k, err := decodeKey(&rec)
 	if err != nil {
@@ -262,7 +264,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 	}
 	s, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
-		return nil, checkError(err)
+		return nil, errs.OfCheck(err)
 	}
 	p := parentState{use: usageCell{id: k.id}, key: k, asOf: min(q.now.Mono, s.asOf), revoked: k.epoch < s.epoch}
 	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, clock.Forever, cache.Ref(id), cache.Ref(k.subjectRef))

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -230,13 +232,13 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 		err := ctx.Err() // before the call: nothing was written
 		if err == nil {
 			if err = recorder.AddUsage(ctx, all[:n]); mayHaveAdded(err) {
-				m.observe(Event{Type: EventUsageLost, Err: storeError("fob: add usage", err)})
+				m.observe(Event{Type: EventUsageLost, Err: errs.OfStore("fob: add usage", err)})
 				all = all[n:]
 			}
 		}
 		if err != nil {
 			m.usage.giveBack(all)
-			return storeError("fob: add usage", err)
+			return errs.OfStore("fob: add usage", err)
 		}
 		all = all[n:]
 	}
@@ -282,7 +284,7 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 	}
 	stored, err := recorder.Usage(ctx, asked)
 	if err != nil {
-		return nil, storeError("fob: read usage", err)
+		return nil, errs.OfStore("fob: read usage", err)
 	}
 	pending := m.usage.pending(wanted)
 	out := make([]Usage, len(ids))

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/errs"
+
 	"github.com/fobkit/fob/internal/clock"
 
 	"github.com/fobkit/fob/backend"
@@ -216,7 +218,7 @@ func (m *Manager) loadKey(ctx context.Context, q *query) found {
 		return m.refuse(q, absent, absence{native: true}, cache.Ref(q.id))
 	}
 	if err != nil {
-		return found{err: checkError(err)}
+		return found{err: errs.OfCheck(err)}
 	}
 	k, err := decodeKey(&rec)
 	if err != nil {
@@ -264,7 +266,7 @@ func nativeSecret(presented string) []byte {
 func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k *Key) found {
 	state, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
-		return found{err: checkError(err)}
+		return found{err: errs.OfCheck(err)}
 	}
 	e := keyEntry{seen: q.seen, use: usageCell{id: k.id}, key: k, form: int16(q.form), asOf: min(q.now.Mono, state.asOf)}
 	switch {
@@ -356,7 +358,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presente
 	ctx, cancel := context.WithTimeout(ctx, rehashWait)
 	defer cancel()
 	if err := m.vouchPepper(ctx); err != nil {
-		if isOutage(err) { // else it is a problem, and was reported
+		if errs.IsOutage(err) { // else it is a problem, and was reported
 			m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: fmt.Errorf("fob: rehash: %w", err)})
 		}
 		return
@@ -377,14 +379,6 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presente
 	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrNotFound):
 		// Somebody changed the key meanwhile; that is no failure.
 	default:
-		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: storeError("fob: rehash", err)})
+		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: errs.OfStore("fob: rehash", err)})
 	}
-}
-
-// checkError is an error of the store during a verification.
-func checkError(err error) error {
-	if errors.Is(err, backend.ErrNotFound) {
-		return ErrUnknown
-	}
-	return storeError("fob: verify", err)
 }
