@@ -8,9 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/fobkit/fob/internal/errs"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/legacyhash"
 )
 

@@ -7,10 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // answers is what a Manager remembers of verifications, and what it needs to know

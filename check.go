@@ -10,11 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // A secret of Config that is not what it was makes good credentials look unknown, and
@@ -158,7 +157,7 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 	if p := m.proofs.get(c.ref); p.state == proofRight {
 		return nil
 	}
-	return retry(ctx, func(bool) error {
+	return retry.Do(ctx, func(bool) error {
 		state, err := m.compare(ctx, c)
 		switch {
 		case err != nil:
@@ -173,9 +172,9 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		w.text(fieldCheck, c.value)
 		w.seal(&rec)
 		if _, err := m.create(ctx, rec); err != nil {
-			return raced(fmt.Errorf("write the check value of %s: %w", c.name, err))
+			return retry.Raced(fmt.Errorf("write the check value of %s: %w", c.name, err))
 		}
-		return again(errReadBack)
+		return retry.Again(errReadBack)
 	})
 }
 

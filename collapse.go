@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/guard"
 )
 
 // Of many who want one answer that is not in memory, one loads it and the others wait:
@@ -140,7 +141,7 @@ func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[fli
 			m.detached--
 			m.life.Unlock()
 		}()
-		err := guarded(rest.presented, func() error {
+		err := guard.Run(rest.presented, func() error {
 			rest.now = m.moment()
 			late := m.load(ctx, &rest)
 			outage = late.outage()

@@ -6,10 +6,9 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
 	"github.com/stretchr/testify/require"
 )
 

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // demand is how current the answer to a verification has to be.

@@ -8,11 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // The fleet is every process on one store. How old an answer may be in the most
@@ -105,12 +104,12 @@ func (m *Manager) joinFleet(ctx context.Context) error {
 
 // raiseFleet raises the fleet's bounds to want where they are lower.
 func (m *Manager) raiseFleet(ctx context.Context, want bounds) error {
-	return retry(ctx, func(bool) error {
+	return retry.Do(ctx, func(bool) error {
 		have, rec, err := m.readFleet(ctx)
 		if err != nil || have.staleness >= want.staleness && have.ttl >= want.ttl {
 			return err
 		}
-		return raced(m.writeFleet(ctx, rec, bounds{max(have.staleness, want.staleness), max(have.ttl, want.ttl)}))
+		return retry.Raced(m.writeFleet(ctx, rec, bounds{max(have.staleness, want.staleness), max(have.ttl, want.ttl)}))
 	})
 }
 
@@ -256,7 +255,7 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 	if bound = max(bound, fleetDefault); bound < m.cfg.patience() || bound > worst {
 		return fmt.Errorf("%w: fleet staleness %v, want %v to %v", ErrInvalid, bound, m.cfg.patience(), worst)
 	}
-	err := retry(ctx, func(bool) error {
+	err := retry.Do(ctx, func(bool) error {
 		have, rec, err := m.readFleet(ctx)
 		if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
 			// Nobody knows how long tokens live, either.
@@ -265,7 +264,7 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 		if err == nil && bound < have.staleness {
 			err = m.writeFleet(ctx, rec, bounds{bound, have.ttl})
 		}
-		return raced(err)
+		return retry.Raced(err)
 	})
 	if err != nil {
 		return fmt.Errorf("fob: lower fleet staleness: %w", err)

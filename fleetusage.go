@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // Usage is written behind, so what the store holds of a key trails by the UsageInterval
@@ -54,7 +53,7 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 	if want <= fleetUsage {
 		return nil
 	}
-	err := retry(ctx, func(bool) error {
+	err := retry.Do(ctx, func(bool) error {
 		have, rec, err := m.readFleetUsage(ctx)
 		if err != nil {
 			return err
@@ -75,7 +74,7 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		w.number(fieldUsageInterval, roundedUp(want))
 		w.seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
-		return raced(err)
+		return retry.Raced(err)
 	})
 	if err != nil {
 		return fmt.Errorf("fob: tell the fleet the usage interval: %w", err)

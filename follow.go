@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // marks are the records that end credentials from outside: of single tokens and
@@ -234,10 +234,10 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			}
 			return nil
 		}
-		err := guarded("", func() error {
+		err := guard.Run("", func() error {
 			return feed.Watch(ctx, token, func(b backend.Batch) error {
 				// Not through the store, which may hold a lock while it calls.
-				return guarded("", func() error { return batch(b) })
+				return guard.Run("", func() error { return batch(b) })
 			})
 		})
 		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
@@ -252,7 +252,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 		err = errs.OfStore("fob: follow the feed", err)
 		m.health.lost(err, m.now())
 		m.report(Event{Type: EventFeedLost, Err: err})
-		pauseFor(ctx, pause+jitter(pause/2))
+		retry.Pause(ctx, pause+retry.Jitter(pause/2))
 		pause = min(2*pause, followPauseMax)
 	}
 }

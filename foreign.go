@@ -9,10 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/fobkit/fob/internal/errs"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/legacyhash"
 )

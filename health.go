@@ -1,15 +1,12 @@
 package fob
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
 
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // Health is how a Manager stands with its store's feed, for a page or a probe. A
@@ -123,11 +120,4 @@ func (h *health) begun() (again bool) {
 	defer h.mu.Unlock()
 	again, h.started = h.started, true
 	return again
-}
-
-// jitter is a random part of d.
-func jitter(d time.Duration) time.Duration {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never returns an error
-	return time.Duration(binary.LittleEndian.Uint64(b[:]) % uint64(max(1, d)))
 }

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // ImportKey makes a key of another system valid here: its text stays the same,
@@ -75,7 +74,7 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 		}
 	}
 	one := &importing{m: m, key: k, foreign: foreign, now: now}
-	if err := retry(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {
+	if err := retry.Do(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -129,7 +128,7 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	place := found.place
 	if place.rec.Version > 0 && place.rec.ID == i.claimed && place.rec.Version != i.version {
 		if i.waited++; i.waited <= waitsFor {
-			return again(errTakenOver)
+			return retry.Again(errTakenOver)
 		}
 		i.waited = 0
 	}
@@ -139,7 +138,7 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	}
 	version, err := m.replace(ctx, place.record(), place.cond)
 	if err != nil {
-		return raced(err)
+		return retry.Raced(err)
 	}
 	i.claimed, i.version = place.rec.ID, version
 	// Once more, for one that imports the same key in another form may have come since:
@@ -148,27 +147,27 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		return err
 	}
 	if found.place.rec.ID != i.claimed || found.place.rec.Version != version {
-		return again(errTakenOver)
+		return retry.Again(errTakenOver)
 	}
 	i.putDigest()
 	if k.version, err = m.replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
-		return raced(err)
+		return retry.Raced(err)
 	}
 	for _, other := range found.later {
 		other.target, other.pending = k.id, false
 		if _, err := m.replace(ctx, other.record(), other.cond); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 	}
 	place.pending, i.finished = false, true
-	return raced(i.finish(ctx, place.record(), version))
+	return retry.Raced(i.finish(ctx, place.record(), version))
 }
 
 // finish is step 3. It is not replace: what stands there after an unknown outcome may be
 // what another call has finished with, and looks the same.
 func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64) error {
 	m, cond := i.m, backend.IfVersion(claim)
-	return retry(ctx, func(unsure bool) error {
+	return retry.Do(ctx, func(unsure bool) error {
 		if unsure {
 			led, err := m.readAlias(ctx, rec.ID)
 			switch {
@@ -188,7 +187,7 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 			m.forget(rec.ID)
 		}
 		if errors.Is(err, backend.ErrIndeterminate) {
-			return again(errs.OfStore("write", err))
+			return retry.Again(errs.OfStore("write", err))
 		}
 		if err != nil {
 			return errs.OfStore("write", err)
@@ -238,7 +237,7 @@ func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		// For another subject it cannot be taken over. Its own call may still live: it has
 		// the time to find that nobody else goes on, and to finish.
 		i.left++
-		return backend.Cond{}, again(errTakenOver)
+		return backend.Cond{}, retry.Again(errTakenOver)
 	case old.status != StatusActive || old.subjectRef != k.subjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
 	}

@@ -11,12 +11,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // IssueKey makes a key and returns its secret, which is shown this once, and
@@ -92,7 +91,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 	request := requestDigest(spec, k.prefix)
 	var secret Secret
 	var issued *Key
-	err := retry(ctx, func(bool) error {
+	err := retry.Do(ctx, func(bool) error {
 		old, err := m.store.Get(ctx, ref)
 		cond := backend.IfAbsent()
 		switch {
@@ -128,7 +127,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		w.seal(&rec)
 		if _, err = m.replace(ctx, rec, cond); err != nil {
 			// Of a call with the same key that came first, the answer is ours.
-			return raced(fmt.Errorf("fob: issue key: %w", err))
+			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))
 		}
 		secret = newSecret(text)
 		issued, err = m.finishOnce(ctx, k)

@@ -7,12 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // TokenKey describes a key that seals tokens; it does not hold it.
@@ -120,7 +119,7 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 		return r, nil
 	}
 	var found *ring
-	err := retry(ctx, func(bool) error {
+	err := retry.Do(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
 		switch {
 		case err == nil:
@@ -137,9 +136,9 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 		}
 		err = m.writeRing(ctx, []ringKey{first}, backend.IfAbsent(), clock.Millis(m.now()))
 		if err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
-		return again(errReadBack)
+		return retry.Again(errReadBack)
 	})
 	if err != nil {
 		return nil, err
@@ -173,7 +172,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		return TokenKey{}, err
 	}
 	var rotated TokenKey
-	err := retry(ctx, func(bool) error {
+	err := retry.Do(ctx, func(bool) error {
 		r, err := m.loadRing(ctx)
 		if err != nil {
 			return err
@@ -203,7 +202,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		}
 		keys = append(keys, next)
 		if err := m.replaceRing(ctx, r, keys); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 		m.observe(Event{Type: EventTokenKeyRotated})
 		rotated = next.describe()

@@ -9,12 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // Manager issues, verifies, rotates, limits and revokes credentials over one
@@ -220,7 +220,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 		}
 		began := m.clock.Now().Mono
 		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
-		err := guarded("", func() error { return task(bounded) })
+		err := guard.Run("", func() error { return task(bounded) })
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			m.report(Event{Type: EventUpkeepFailed, Err: err})
@@ -280,7 +280,7 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
-	err = retry(ctx, func(unsure bool) error {
+	err = retry.Do(ctx, func(unsure bool) error {
 		k, err := m.readKey(ctx, id)
 		if err != nil {
 			return err
@@ -308,9 +308,9 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 			return nil
 		case errors.Is(err, backend.ErrIndeterminate):
 			m.forget(rec.ID) // it may have been applied
-			return again(errs.OfStore("write", err))
+			return retry.Again(errs.OfStore("write", err))
 		}
-		return raced(errs.OfStore("write", err))
+		return retry.Raced(errs.OfStore("write", err))
 	})
 	return edited, err
 }
@@ -323,7 +323,7 @@ func (m *Manager) create(ctx context.Context, rec backend.Record) (uint64, error
 // replace writes rec under cond. If the store cannot say whether it did, it
 // looks, and writes again what it finds to be its own.
 func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.Cond) (version uint64, err error) {
-	err = retry(ctx, func(unsure bool) error {
+	err = retry.Do(ctx, func(unsure bool) error {
 		if unsure {
 			found, err := m.store.Get(ctx, rec.ID)
 			switch {
@@ -345,7 +345,7 @@ func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.
 		}
 		if err = errs.OfStore("write", err); errors.Is(err, ErrIndeterminate) {
 			m.forget(rec.ID)
-			return again(err)
+			return retry.Again(err)
 		}
 		return err
 	})

@@ -1,6 +1,10 @@
 package fob
 
-import "context"
+import (
+	"context"
+
+	"github.com/fobkit/fob/internal/retry"
+)
 
 // protect makes a write that protects somebody else than whoever happens to call: the
 // holder of a session whose secret somebody has copied, say. Once it is decided on it
@@ -19,7 +23,7 @@ func (m *Manager) protect(ctx context.Context, write func(context.Context) error
 	m.done.Add(1)
 	m.life.Unlock()
 	defer m.done.Done()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retry.Within)
 	defer cancel()
 	return write(ctx)
 }

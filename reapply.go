@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/guard"
 )
 
 // What is revoked here is remembered for a while and revoked once more when the feed
@@ -127,7 +127,7 @@ func (m *Manager) reapply(ctx context.Context) error {
 		m.report(Event{Type: EventUpkeepFailed, Err: errNotAllAgain})
 	}
 	for _, made := range all {
-		err := guarded("", func() error { return m.reapplyOne(ctx, made) })
+		err := guard.Run("", func() error { return m.reapplyOne(ctx, made) })
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound):
 		case errs.IsOutage(err):

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // beginFamily issues a token with a refresh secret. ttl is what was asked for, in
@@ -87,9 +86,9 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	id, digest := ID(block[1:1+keytext.IDLen]), refreshDigest(presented)
 	began := m.now() // when it was presented counts, however late the store answers
 	var issued Issued
-	err := retry(ctx, func(bool) (err error) {
+	err := retry.Do(ctx, func(bool) (err error) {
 		issued, err = m.refresh(ctx, id, presented, digest, began)
-		return raced(err)
+		return retry.Raced(err)
 	})
 	if err != nil {
 		return Issued{}, err
@@ -275,7 +274,7 @@ func (m *Manager) answerAgain(ctx context.Context, f *family, presented string, 
 // wrote the first did not come through, and has reported nothing.
 func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
 	already = true
-	err = retry(ctx, func(bool) error {
+	err = retry.Do(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, familyRecord(id))
 		if err != nil {
 			return errs.OfStore("read", err)
@@ -300,7 +299,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return err
 		}
 		if _, err = m.replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 		already = false
 		return nil

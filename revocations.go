@@ -9,11 +9,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // Revocation is one line of an export: that one credential (ID), or a whole subject

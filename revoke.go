@@ -8,11 +8,10 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -178,7 +177,7 @@ func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err er
 // else to a new value. It returns the one that it wrote, or may have written.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) (epoch uint64, err error) {
 	ref := subjectRecord(kind, subject)
-	err = retry(ctx, func(bool) error {
+	err = retry.Do(ctx, func(bool) error {
 		old, found, err := m.readEpoch(ctx, ref)
 		if err != nil {
 			return errs.OfStore("read", err)
@@ -202,7 +201,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.number(fieldEpoch, epoch)
 		w.seal(&rec)
 		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 		m.learn(ref, mark{epoch: epoch, reason: reason})
 		return nil

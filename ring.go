@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // loadRing reads the ring, or makes it with its first key.

@@ -9,12 +9,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // Rotation says how a key gives way to its successor.
@@ -77,7 +76,7 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 		return Secret{}, nil, err
 	}
 	r := &rotating{m: m, id: id, rotation: rotation, now: m.now(), attempt: newAttempt()}
-	if err := retry(ctx, func(bool) error { return r.try(ctx) }); err != nil {
+	if err := retry.Do(ctx, func(bool) error { return r.try(ctx) }); err != nil {
 		return Secret{}, nil, err
 	}
 	m.observe(Event{Type: EventRotated, ID: r.old.id, Subject: r.old.subject})
@@ -123,7 +122,7 @@ func (r *rotating) try(ctx context.Context) error {
 	}
 	if r.named && old.rotating != 0 && old.rotating != r.attempt {
 		if r.waited++; r.waited <= waitsFor {
-			return again(errTakenOver)
+			return retry.Again(errTakenOver)
 		}
 		r.waited = 0
 	}
@@ -145,7 +144,7 @@ func (r *rotating) try(ctx context.Context) error {
 	}
 	r.named = true
 	if next.version, err = m.replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
-		return raced(err)
+		return retry.Raced(err)
 	}
 	ended := named
 	ended.rotating, ended.retireAt, ended.retired = 0, clock.Millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
@@ -170,7 +169,7 @@ func (m *Manager) lostTo(ctx context.Context, was *Key, err error) error {
 	}
 	k, lookErr := m.readKey(ctx, was.id)
 	if lookErr == nil && sameButRotation(k, was) {
-		return again(errTakenOver)
+		return retry.Again(errTakenOver)
 	}
 	return err
 }
@@ -248,7 +247,7 @@ func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) e
 	case lookErr != nil || sameButDigest(old, named):
 		return err // if it is not known whether it was made, it still may be
 	case old.retireAt == 0 && sameButRotation(old, named):
-		return again(errTakenOver)
+		return retry.Again(errTakenOver)
 	case old.retireAt == 0:
 		m.dropSuccessor(ctx, next) // not made, and never will be: the key has changed
 		return ErrConflict
@@ -370,7 +369,7 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 	w := newBody()
 	w.id(fieldTarget, old.id)
 	w.seal(&rec)
-	return retry(ctx, func(bool) error {
+	return retry.Do(ctx, func(bool) error {
 		cond := backend.IfAbsent()
 		left, err := m.store.Get(ctx, rec.ID)
 		switch {
@@ -380,6 +379,6 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 			return errs.OfStore("read", err)
 		}
 		_, err = m.replace(ctx, rec, cond)
-		return raced(err)
+		return retry.Raced(err)
 	})
 }

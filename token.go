@@ -12,10 +12,9 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // Token is an access token as it was when it was verified or issued: who it is

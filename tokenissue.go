@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // tokensReady is the start of every call about tokens.
@@ -186,7 +185,7 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 // what was issued before to.before.
 func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err error) {
 	ref := m.issuerMark()
-	err = retry(ctx, func(bool) error {
+	err = retry.Do(ctx, func(bool) error {
 		now := clock.Millis(m.now())
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: now}
 		cond := backend.IfAbsent()
@@ -218,7 +217,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 		next.encode(&rec)
 		made = next
 		if _, err := m.replace(backend.Urgent(ctx), rec, cond); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 		m.learn(ref, next)
 		return nil
@@ -229,7 +228,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 // putMark writes the mark that ends a token or a family, unless it stands there.
 func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reason RevokeReason) (already bool, err error) {
 	to := mark{before: clock.Forever, reason: reason}
-	err = retry(ctx, func(bool) error {
+	err = retry.Do(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
 		if err != nil {
 			return errs.OfStore("read", err)
@@ -242,7 +241,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reas
 		rec := backend.Record{ID: ref, Kind: recordMark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
 		to.encode(&rec)
 		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
-			return raced(err)
+			return retry.Raced(err)
 		}
 		m.learn(ref, to)
 		return nil

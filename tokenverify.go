@@ -8,12 +8,10 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 )
 

@@ -9,12 +9,10 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/fobkit/fob/internal/errs"
-
-	"github.com/fobkit/fob/internal/clock"
-
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // Usage is how often a credential was accepted, and when last. It is written
