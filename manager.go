@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/retry"
+	"golang.org/x/sync/semaphore"
 )
 
 // Manager issues, verifies, rotates, limits and revokes credentials over one
@@ -104,7 +105,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err
 	}
-	m.rotations.turn = newTurn()
+	m.rotations.turn = semaphore.NewWeighted(1)
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
 	m.store, m.marks.all, m.marks.forget = &seenStore{store, m}, make(map[recordID]mark), m.forget
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})

@@ -19,10 +19,10 @@ func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
 // who come while it is read, none reads it again who finds in it what he wants.
 func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*ring, error) {
 	t := m.tokens
-	if err := t.ringTurn.take(ctx); err != nil {
+	if err := t.ringTurn.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: token keys: %w", err)
 	}
-	defer t.ringTurn.free()
+	defer t.ringTurn.Release(1)
 	if r := t.ring.Load(); r != nil && (t.readAt.Load() > since || id != "" && r.byID[id] != nil) {
 		return r, nil
 	}
@@ -85,10 +85,10 @@ func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
 	}
 	good := now.Age(t.readAt.Load()) < int64(m.cfg.Tokens.KeyLead)
 	if good {
-		if !t.ringTurn.takeFree() {
+		if !t.ringTurn.TryAcquire(1) {
 			return r, nil
 		}
-		t.ringTurn.free()
+		t.ringTurn.Release(1)
 	}
 	young := max(now.Mono-int64(m.ringAge()), now.Floor)
 	if changed {

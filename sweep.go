@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -73,7 +74,7 @@ func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left
 
 // rotationWalk goes through all rotations, a part of them at each sweep.
 type rotationWalk struct {
-	turn  turn // taken by whoever goes on
+	turn  *semaphore.Weighted // taken by whoever goes on
 	after backend.Cursor
 }
 
@@ -86,10 +87,10 @@ func (m *Manager) retireQuiet(ctx context.Context) (retired int, more bool, err 
 		return 0, false, nil
 	}
 	w := &m.rotations
-	if err := w.turn.take(ctx); err != nil {
+	if err := w.turn.Acquire(ctx, 1); err != nil {
 		return 0, true, fmt.Errorf("fob: retire rotated keys: %w", err)
 	}
-	defer w.turn.free()
+	defer w.turn.Release(1)
 	var problems []error
 	for looked := 0; looked < sweepBatch; {
 		page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepPage, After: w.after})

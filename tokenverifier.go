@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"golang.org/x/sync/semaphore"
 )
 
 // TokenKeySource gives the token keys that there are now; those with a Public
@@ -85,11 +86,11 @@ type TokenVerifier struct {
 	cache  *cache.Cache[tokenEntry]
 
 	ring    atomic.Pointer[publicRing]
-	nextTry atomic.Int64 // monotonic: from when on the keys are to be fetched again
-	loading turn         // taken while they are fetched; guards what is below
-	fetched int64        // monotonic: when the last fetch ended
-	failed  int          // how many have failed in a row
-	err     error        // of the last one
+	nextTry atomic.Int64        // monotonic: from when on the keys are to be fetched again
+	loading *semaphore.Weighted // taken while they are fetched; guards what is below
+	fetched int64               // monotonic: when the last fetch ended
+	failed  int                 // how many have failed in a row
+	err     error               // of the last one
 }
 
 // publicRing is the keys and when they were fetched.
@@ -144,7 +145,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries, loading: newTurn()}
+	v := &TokenVerifier{cfg: *resolved, source: source, cache: entries, loading: semaphore.NewWeighted(1)}
 	v.clock.Start(cfg.Clock, clockStride)
 	return v, nil
 }
@@ -160,7 +161,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	}
 	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
 	now := v.clock.Now()
-	if r := v.ring.Load(); v.good(r, now) && now.Mono >= v.nextTry.Load() && v.loading.takeFree() {
+	if r := v.ring.Load(); v.good(r, now) && now.Mono >= v.nextTry.Load() && v.loading.TryAcquire(1) {
 		v.refetch(ctx)
 	}
 	if e, ok := v.cache.Get(at, now.Mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
@@ -206,10 +207,10 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (
 		}
 	}
 	// It has to be fetched, be it that the key is new, or that none is known.
-	if err := v.loading.take(ctx); err != nil {
+	if err := v.loading.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: fetch token keys: %w", err)
 	}
-	defer v.loading.free()
+	defer v.loading.Release(1)
 	now = v.clock.Now()
 	r := v.ring.Load()
 	good := v.good(r, now)
@@ -252,7 +253,7 @@ var errSlowSource = errors.New("the source gave no answer in time")
 // refetch fetches keys while there are some that can be used. Its caller has taken
 // loading.
 func (v *TokenVerifier) refetch(ctx context.Context) {
-	defer v.loading.free()
+	defer v.loading.Release(1)
 	if v.clock.Now().Mono < v.nextTry.Load() {
 		return // somebody was faster
 	}

@@ -13,21 +13,22 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"golang.org/x/sync/semaphore"
 )
 
 // tokens is what a Manager has for tokens; nil without Config.Tokens.
 type tokens struct {
 	seal     *sealKeys // nil: the ring is in memory only
 	ring     atomic.Pointer[ring]
-	ringTurn turn         // taken while the ring is read or made
-	readAt   atomic.Int64 // monotonic: before it was last read
+	ringTurn *semaphore.Weighted // taken while the ring is read or made
+	readAt   atomic.Int64        // monotonic: before it was last read
 	// told is how often the feed has told of a change of the ring, and heard is told
 	// from before the ring was last read: where they differ, it is to be read again.
 	told, heard atomic.Uint64
 }
 
 func newTokens(cfg Config) (*tokens, error) {
-	t := &tokens{ringTurn: newTurn()}
+	t := &tokens{ringTurn: semaphore.NewWeighted(1)}
 	var err error
 	if cfg.Tokens.SealKey != nil {
 		if t.seal, err = newSealKeys(cfg.Tokens.SealKey); err != nil {

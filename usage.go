@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"golang.org/x/sync/semaphore"
 )
 
 // Usage is how often a credential was accepted, and when last. It is written
@@ -97,7 +98,7 @@ type usageLog struct {
 	older []*usageCell // empty again by the time that dirty is full
 	sums  map[ID]*tally
 
-	flush turn // one write at a time, and none while usage is read; taken before mu
+	flush *semaphore.Weighted // one write at a time, and none while usage is read; taken before mu
 }
 
 // tally is a number of uses and the last of them.
@@ -107,7 +108,7 @@ type tally struct {
 }
 
 func newUsageLog(limit int) *usageLog {
-	return &usageLog{limit: limit, sums: make(map[ID]*tally), flush: newTurn()}
+	return &usageLog{limit: limit, sums: make(map[ID]*tally), flush: semaphore.NewWeighted(1)}
 }
 
 // count counts one use of a credential that was not in the cache: its cell may
@@ -212,10 +213,10 @@ func (l *usageLog) pending(ids map[ID]bool) map[ID]*tally {
 // for the next time; what may have been is dropped, because counting too little
 // is promised and counting twice is not.
 func (m *Manager) flushUsage(ctx context.Context) error {
-	if err := m.usage.flush.take(ctx); err != nil {
+	if err := m.usage.flush.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("fob: add usage: %w", err)
 	}
-	defer m.usage.flush.free()
+	defer m.usage.flush.Release(1)
 	recorder, ok := backend.As[backend.UsageRecorder](m.store)
 	taken := m.usage.take()
 	if !ok || len(taken) == 0 {
@@ -271,10 +272,10 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
 	}
 	// No write may move counts from here to there while both are read.
-	if err := m.usage.flush.take(ctx); err != nil {
+	if err := m.usage.flush.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: read usage: %w", err)
 	}
-	defer m.usage.flush.free()
+	defer m.usage.flush.Release(1)
 	asked := make([]backend.ID, len(ids))
 	wanted := make(map[ID]bool, len(ids))
 	for i, id := range ids {
