@@ -3,6 +3,8 @@ package fob
 import (
 	"slices"
 	"unsafe"
+
+	"github.com/fobkit/fob/backend"
 )
 
 // What a token may do that a key was exchanged for is worked out from the key as it is
@@ -131,8 +133,8 @@ func (m *Manager) tokenUsed(e *tokenEntry, ms int64, held bool) {
 	switch {
 	case e.parent == nil:
 	case held:
-		m.usage.used(&e.parent.use, ms)
+		m.usage.Used(&e.parent.use, ms)
 	default:
-		m.usage.count(e.parent.key.id, ms)
+		m.usage.Count(backend.ID(e.parent.key.id), ms)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
@@ -81,7 +82,7 @@ func (m *Manager) answer(f *found, ms int64) (Credential, error) {
 	if ms < f.key.from || ms >= f.key.to {
 		return nil, f.key.refusal(ms)
 	}
-	m.usage.count(f.key.key.id, ms)
+	m.usage.Count(backend.ID(f.key.key.id), ms)
 	return f.key.key, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -39,7 +40,7 @@ type Manager struct {
 	health    health
 	skew      skew
 	rotations rotationWalk
-	usage     *usageLog
+	usage     *usagelog.Log
 	tokens    *tokens // nil without Config.Tokens
 	proofs    proofs
 	problems  problems
@@ -100,7 +101,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg:        cfg,
 		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
-		usage:      newUsageLog(cfg.CacheEntries),
+		usage:      usagelog.New(cfg.CacheEntries),
 	}
 	if m.answers, err = newAnswers(&cfg); err != nil {
 		return nil, err

@@ -243,7 +243,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 // refreshed counts a refresh as a use of the family's key, if it has one.
 func (m *Manager) refreshed(k *Key, now time.Time) {
 	if k != nil {
-		m.usage.count(k.id, clock.Millis(now))
+		m.usage.Count(backend.ID(k.id), clock.Millis(now))
 	}
 }
 

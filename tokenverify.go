@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -52,7 +53,7 @@ type tokenEntry struct {
 
 // parentState is what a token has to know of the key it came from.
 type parentState struct {
-	use     usageCell // of the key, by its tokens; first, see keyEntry
+	use     usagelog.Cell // of the key, by its tokens; first, see keyEntry
 	key     *Key
 	asOf    int64
 	revoked bool // by its subject
@@ -265,7 +266,7 @@ func (m *Manager) parentState(ctx context.Context, q *query, id ID) (*parentStat
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	p := parentState{use: usageCell{id: k.id}, key: k, asOf: min(q.now.Mono, s.asOf), revoked: k.epoch < s.epoch}
+	p := parentState{use: usagelog.Cell{ID: backend.ID(k.id)}, key: k, asOf: min(q.now.Mono, s.asOf), revoked: k.epoch < s.epoch}
 	stored, ok := m.answers.parents.Put(cache.Key(id), p, ticket, clock.Forever, cache.Ref(id), cache.Ref(k.subjectRef))
 	q.pins.kept = q.pins.kept || ok
 	return stored, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/usagelog"
 )
 
 // keyEntry is what the verification cache holds of one key: enough to answer with
@@ -28,7 +29,7 @@ type keyEntry struct {
 	seen     Digest
 	from, to int64 // accepted while from <= now < to, Unix milliseconds; never if equal
 	asOf     int64 // monotonic; only through package atomic once it is shared
-	use      usageCell
+	use      usagelog.Cell
 	key      *Key
 	form     int16 // as query.form
 	verdict  verdict
@@ -136,7 +137,7 @@ func (m *Manager) hit(e *keyEntry, now clock.Moment) (Credential, error) {
 		return nil, e.refusal(now.MS)
 	}
 	e.confirm(now)
-	m.usage.used(&e.use, now.MS)
+	m.usage.Used(&e.use, now.MS)
 	return e.key, nil
 }
 
@@ -266,7 +267,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 	if err != nil {
 		return found{err: errs.OfCheck(err)}
 	}
-	e := keyEntry{seen: q.seen, use: usageCell{id: k.id}, key: k, form: int16(q.form), asOf: min(q.now.Mono, state.asOf)}
+	e := keyEntry{seen: q.seen, use: usagelog.Cell{ID: backend.ID(k.id)}, key: k, form: int16(q.form), asOf: min(q.now.Mono, state.asOf)}
 	switch {
 	case k.epoch < state.epoch || k.status == StatusRevoked:
 		e.verdict = revoked

@@ -40,7 +40,7 @@ var layers = []layer{
 	{"backend/internal", []string{"backend"}, nil},
 	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
 	{"cache", nil, []string{libLRU}},
-	{"internal", []string{"internal/..."}, []string{"golang.org/x/crypto", "golang.org/x/sync"}},
+	{"internal", []string{"backend", "cache", "internal/..."}, []string{"golang.org/x/crypto", "golang.org/x/sync"}},
 	{"internal/paseto", []string{"internal/..."}, []string{libO1egl, libAidan, "golang.org/x/crypto", "filippo.io/edwards25519"}},
 	{"httpauth", []string{"."}, nil},
 	{"oauth", []string{"."}, nil},
