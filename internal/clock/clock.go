@@ -105,6 +105,7 @@ func (c *Clock) Start(read func() time.Time, stride time.Duration) {
 	c.anchor.Store(&anchor{at: c.begun, wall: c.begun.UnixNano()})
 }
 
+// Now reads the clock.
 func (c *Clock) Now() Moment {
 	if c.system {
 		a := c.anchor.Load()
