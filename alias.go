@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // maxSharing is how many keys can have one locator. A text with that locator is
@@ -20,24 +21,24 @@ const maxSharing = 8
 
 // aliasOfLocator is the place of the key that was imported as number n+1 with a
 // locator. Aliases are never purged, so the first place that is empty is the last.
-func aliasOfLocator(locator string, n int) recordID {
+func aliasOfLocator(locator string, n int) record.ID {
 	if n == 0 {
-		return namedRecord(recordAlias, "locator", locator)
+		return record.Named(record.Alias, "locator", locator)
 	}
-	return namedRecord(recordAlias, "locator", locator, strconv.Itoa(n))
+	return record.Named(record.Alias, "locator", locator, strconv.Itoa(n))
 }
 
-func aliasOfSum(sum []byte) recordID { return namedRecord(recordAlias, "sha256", string(sum)) }
-func aliasOfDigest(d []byte) recordID {
-	return namedRecord(recordAlias, "digest", string(d))
+func aliasOfSum(sum []byte) record.ID { return record.Named(record.Alias, "sha256", string(sum)) }
+func aliasOfDigest(d []byte) record.ID {
+	return record.Named(record.Alias, "digest", string(d))
 }
 
 // form is one way in which a key may be found: by its locator, at one of several
 // places, or by a digest that is its own.
 type form struct {
 	locator string
-	ref     recordID // without a locator
-	wanted  bool     // in which the key is to be imported now
+	ref     record.ID // without a locator
+	wanted  bool      // in which the key is to be imported now
 }
 
 func (f *form) room() int {
@@ -47,7 +48,7 @@ func (f *form) room() int {
 	return 1
 }
 
-func (f *form) at(n int) recordID {
+func (f *form) at(n int) record.ID {
 	if f.locator != "" {
 		return aliasOfLocator(f.locator, n)
 	}
@@ -78,7 +79,7 @@ func (m *Manager) formsOf(f ForeignKey) []form {
 	if f.Locator != "" {
 		all = append(all, form{locator: f.Locator, wanted: true})
 	}
-	var ref recordID
+	var ref record.ID
 	switch {
 	case f.Secret != "":
 		sum := sha256.Sum256([]byte(f.Secret))
@@ -113,46 +114,42 @@ type alias struct {
 
 func (a *alias) record() backend.Record {
 	rec := a.rec
-	w := newBody()
-	w.id(fieldTarget, a.target)
+	w := record.NewBody()
+	w.ID(record.FieldTarget, a.target)
 	if a.pending {
-		w.text(fieldPending, "\x01")
+		w.Text(record.FieldPending, "\x01")
 	}
-	w.text(fieldPrint, a.print)
-	w.seal(&rec)
+	w.Text(record.FieldPrint, a.print)
+	w.Seal(&rec)
 	return rec
 }
 
-func (m *Manager) readAlias(ctx context.Context, ref recordID) (*alias, error) {
+func (m *Manager) readAlias(ctx context.Context, ref record.ID) (*alias, error) {
 	rec, err := m.store.Get(ctx, ref)
 	if err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	r, err := openBody(&rec, recordAlias)
+	r, err := record.Open(&rec, record.Alias)
 	if err != nil {
 		return nil, err
 	}
 	a := &alias{rec: rec, cond: backend.IfVersion(rec.Version)}
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldTarget:
-			a.target = r.id(v)
-		case fieldPending:
+		case record.FieldTarget:
+			a.target = r.ID(v)
+		case record.FieldPending:
 			a.pending = true
-			r.bad = r.bad || v != "\x01"
-		case fieldPrint:
+			r.Bad = r.Bad || v != "\x01"
+		case record.FieldPrint:
 			a.print = v
-			r.bad = r.bad || len(v) != 2+int(v[min(1, len(v)-1)])+printLen
+			r.Bad = r.Bad || len(v) != 2+int(v[min(1, len(v)-1)])+printLen
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
-	if r.bad || a.target.IsZero() {
-		return nil, corrupt(&rec, "fields")
+	if r.Bad || a.target.IsZero() {
+		return nil, record.Corrupt(&rec, "fields")
 	}
 	return a, nil
 }
@@ -171,7 +168,7 @@ const printLen = 16
 // it. It is kept as long as the alias, so that a key which is imported once more is
 // recognised although its record was rehashed or purged, and another one with the same
 // locator is told from it. Without the pepper it serves to check no guess.
-func (m *Manager) printUnder(pepper string, ref recordID, what byte, material []byte) (string, bool) {
+func (m *Manager) printUnder(pepper string, ref record.ID, what byte, material []byte) (string, bool) {
 	text := append(append([]byte("fob import "), what), ref[:]...)
 	text = append(text, material...)
 	d := digestOf(text)
@@ -207,7 +204,7 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 }
 
 // printFor returns the print of what is imported now, for an alias.
-func (i *importing) printFor(ref recordID) string {
+func (i *importing) printFor(ref record.ID) string {
 	for _, what := range []byte{printSum, printHash, printOwn} {
 		if material := i.m.material(i.foreign, what); material != nil {
 			made, _ := i.m.printUnder(i.m.activePepper(), ref, what, material)

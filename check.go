@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -40,8 +41,8 @@ const foreignCheck = "fob-key-check.0000000000000000"
 
 // configured is one secret of Config that has a check value.
 type configured struct {
-	name  string   // for messages; never the secret
-	ref   recordID // of the check value
+	name  string    // for messages; never the secret
+	ref   record.ID // of the check value
 	value string
 	err   error // what a wrong one is
 }
@@ -49,7 +50,7 @@ type configured struct {
 // proofs are what is known of the secrets.
 type proofs struct {
 	mu  sync.Mutex // guards all
-	all map[recordID]proof
+	all map[record.ID]proof
 
 	once    sync.Once // what Config.Foreign.Digest makes of the fixed text
 	foreign configured
@@ -72,24 +73,24 @@ const (
 	proofWrong
 )
 
-func (p *proofs) get(ref recordID) proof {
+func (p *proofs) get(ref record.ID) proof {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all[ref]
 }
 
-func (p *proofs) set(ref recordID, to func(*proof)) {
+func (p *proofs) set(ref record.ID, to func(*proof)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = make(map[recordID]proof)
+		p.all = make(map[record.ID]proof)
 	}
 	one := p.all[ref]
 	to(&one)
 	p.all[ref] = one
 }
 
-func checkRecord(what, name string) recordID { return namedRecord(recordCheck, what, name) }
+func checkRecord(what, name string) record.ID { return record.Named(record.Check, what, name) }
 
 // pepper describes a pepper that Config holds.
 func (m *Manager) pepper(id string) configured {
@@ -130,13 +131,13 @@ func (m *Manager) compare(ctx context.Context, c configured) (proofState, error)
 	case err != nil:
 		return proofNone, errs.OfStore("check "+c.name, err)
 	default:
-		r, err := openBody(&rec, recordCheck)
+		r, err := record.Open(&rec, record.Check)
 		if err != nil {
 			return proofNone, fmt.Errorf("check %s: %w", c.name, err)
 		}
-		field, value, ok := r.next()
-		if !ok || field != fieldCheck || r.rest != "" {
-			return proofNone, fmt.Errorf("check %s: %w", c.name, corrupt(&rec, "fields"))
+		field, value, ok := r.Next()
+		if !ok || field != record.FieldCheck || r.Rest != "" {
+			return proofNone, fmt.Errorf("check %s: %w", c.name, record.Corrupt(&rec, "fields"))
 		}
 		if state = proofWrong; value == c.value { // no secret: both are in the store, or would be
 			state = proofRight
@@ -167,10 +168,10 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		case state == proofWrong:
 			return c.err
 		}
-		rec := backend.Record{ID: c.ref, Kind: recordCheck, Created: clock.Millis(m.now())}
-		w := newBody()
-		w.text(fieldCheck, c.value)
-		w.seal(&rec)
+		rec := backend.Record{ID: c.ref, Kind: record.Check, Created: clock.Millis(m.now())}
+		w := record.NewBody()
+		w.Text(record.FieldCheck, c.value)
+		w.Seal(&rec)
 		if _, err := m.create(ctx, rec); err != nil {
 			return retry.Raced(fmt.Errorf("write the check value of %s: %w", c.name, err))
 		}

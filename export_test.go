@@ -9,13 +9,14 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/stretchr/testify/require"
 )
 
 // DecodeSealed puts body under a sound checksum, reads it as a key's record, and
 // returns what the key is written as again.
 func DecodeSealed(owner string, body []byte) ([]byte, error) {
-	rec := backend.Record{ID: backend.ID{15: 1}, Kind: recordKey, Owner: owner, Created: 1, Version: 1}
+	rec := backend.Record{ID: backend.ID{15: 1}, Kind: record.Key, Owner: owner, Created: 1, Version: 1}
 	Reseal(&rec, body)
 	k, err := decodeKey(&rec)
 	if err != nil {
@@ -28,7 +29,7 @@ func DecodeSealed(owner string, body []byte) ([]byte, error) {
 // Reseal puts body (without a checksum) into rec under a sound one, so that a test can
 // make a record whose fields are wrong, and not only one that was damaged.
 func Reseal(rec *backend.Record, body []byte) {
-	rec.Body = binary.BigEndian.AppendUint32(append([]byte(nil), body...), bodySum(rec, body))
+	rec.Body = binary.BigEndian.AppendUint32(append([]byte(nil), body...), record.BodySum(rec, body))
 }
 
 // BreakTickets makes the cache of keys take what comes in without asking whether it
@@ -44,15 +45,15 @@ func BreakNewest(m *Manager) { m.newest.off = true }
 
 // The kinds of record.
 const (
-	RecordKey      = recordKey
-	RecordSubject  = recordSubject
-	RecordAlias    = recordAlias
-	RecordRotation = recordRotation
-	RecordMark     = recordMark
-	RecordRing     = recordRing
-	RecordFamily   = recordFamily
-	RecordFleet    = recordFleet
-	RecordCheck    = recordCheck
+	RecordKey      = record.Key
+	RecordSubject  = record.Subject
+	RecordAlias    = record.Alias
+	RecordRotation = record.Rotation
+	RecordMark     = record.Mark
+	RecordRing     = record.Ring
+	RecordFamily   = record.Family
+	RecordFleet    = record.Fleet
+	RecordCheck    = record.Check
 )
 
 // MakeOldFamily rewrites the record of a family as one from before secrets had tags.
@@ -63,33 +64,33 @@ func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	require.NoError(t, err)
 	payload, err := f.spec.payload()
 	require.NoError(t, err)
-	w := newBody()
-	w.text(fieldDigest, string(f.current.sum[:]))
-	w.number(fieldLifetime, uint64(f.ttl))
-	w.id(fieldTarget, f.id)
-	w.number(fieldIdleUntil, uint64(f.idleUntil))
-	w.number(fieldAnswerUntil, uint64(f.idleUntil))
-	w.text(fieldUsed, "12345678")
-	w.text(fieldClaims, string(payload))
-	w.seal(&rec)
+	w := record.NewBody()
+	w.Text(record.FieldDigest, string(f.current.sum[:]))
+	w.Number(record.FieldLifetime, uint64(f.ttl))
+	w.ID(record.FieldTarget, f.id)
+	w.Number(record.FieldIdleUntil, uint64(f.idleUntil))
+	w.Number(record.FieldAnswerUntil, uint64(f.idleUntil))
+	w.Text(record.FieldUsed, "12345678")
+	w.Text(record.FieldClaims, string(payload))
+	w.Seal(&rec)
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
 }
 
 // The fields of records that tests look at, or write as no Manager would.
 const (
-	FieldReason    = fieldReason
-	FieldEpoch     = fieldEpoch
-	FieldDigest    = fieldDigest
-	FieldLifetime  = fieldLifetime
-	FieldTarget    = fieldTarget
-	FieldSealed    = fieldSealed
-	FieldIdleUntil = fieldIdleUntil
-	FieldClaims    = fieldClaims
-	FieldEnded     = fieldEnded
-	FieldTagKey    = fieldTagKey
-	FieldLinks     = fieldLinks
-	FieldSuccessor = fieldSuccessor
+	FieldReason    = record.FieldReason
+	FieldEpoch     = record.FieldEpoch
+	FieldDigest    = record.FieldDigest
+	FieldLifetime  = record.FieldLifetime
+	FieldTarget    = record.FieldTarget
+	FieldSealed    = record.FieldSealed
+	FieldIdleUntil = record.FieldIdleUntil
+	FieldClaims    = record.FieldClaims
+	FieldEnded     = record.FieldEnded
+	FieldTagKey    = record.FieldTagKey
+	FieldLinks     = record.FieldLinks
+	FieldSuccessor = record.FieldSuccessor
 )
 
 // FamilyRecord and SubjectRecord are the IDs of the records of a family and of a subject.
@@ -201,19 +202,19 @@ type MarkFields struct {
 }
 
 func (f MarkFields) put(t testing.TB, store backend.Store, id backend.ID) {
-	rec, cond := backend.Record{ID: id, Kind: recordMark, Created: 1}, backend.IfAbsent()
+	rec, cond := backend.Record{ID: id, Kind: record.Mark, Created: 1}, backend.IfAbsent()
 	if old, err := store.Get(t.Context(), id); err == nil {
 		rec, cond = old, backend.IfVersion(old.Version)
 	}
-	w := newBody()
-	w.text(fieldReason, f.Reason)
-	w.number(fieldEpoch, f.Epoch)
-	w.number(fieldBefore, f.Before)
-	w.number(fieldEnds, f.Ends)
+	w := record.NewBody()
+	w.Text(record.FieldReason, f.Reason)
+	w.Number(record.FieldEpoch, f.Epoch)
+	w.Number(record.FieldBefore, f.Before)
+	w.Number(record.FieldEnds, f.Ends)
 	if f.Unknown {
-		w.number(fieldMaxTTL, 1)
+		w.Number(record.FieldMaxTTL, 1)
 	}
-	w.seal(&rec)
+	w.Seal(&rec)
 	_, err := store.Put(t.Context(), rec, cond)
 	require.NoError(t, err)
 }

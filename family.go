@@ -1,6 +1,9 @@
 package fob
 
-import "github.com/fobkit/fob/backend"
+import (
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/record"
+)
 
 // family is what Refresh continues: one chain of single-use secrets. All of it is
 // one record, replaced by compare-and-swap, so that of any number of concurrent
@@ -24,7 +27,7 @@ type family struct {
 	stamp                  uint64 // the issuer's epoch as familyKey has read it; not stored
 }
 
-func familyRecord(id ID) recordID { return namedRecord(recordFamily, string(id[:])) }
+func familyRecord(id ID) record.ID { return record.Named(record.Family, string(id[:])) }
 
 // encodeFamily makes the record of a family. The claims of its tokens are kept as
 // they are written in a token.
@@ -34,76 +37,72 @@ func (m *Manager) encodeFamily(f *family) (backend.Record, error) {
 		return backend.Record{}, err
 	}
 	rec := backend.Record{
-		ID: familyRecord(f.id), Kind: recordFamily, Owner: owner(f.spec.subjectKind, f.spec.subject),
+		ID: familyRecord(f.id), Kind: record.Family, Owner: owner(f.spec.subjectKind, f.spec.subject),
 		Parent: backend.ID(f.spec.parent), Created: f.begun, Expires: f.ends, PurgeAt: m.retained(f.ends),
 	}
-	w := newBody()
-	w.text(fieldReason, string(f.reason))
-	w.text(fieldDigest, string(f.current.sum[:]))
-	w.number(fieldLifetime, uint64(f.ttl))
-	w.id(fieldTarget, f.id)
-	w.text(fieldSealed, f.answer)
-	w.number(fieldIdleUntil, uint64(f.idleUntil))
-	w.text(fieldClaims, string(payload))
+	w := record.NewBody()
+	w.Text(record.FieldReason, string(f.reason))
+	w.Text(record.FieldDigest, string(f.current.sum[:]))
+	w.Number(record.FieldLifetime, uint64(f.ttl))
+	w.ID(record.FieldTarget, f.id)
+	w.Text(record.FieldSealed, f.answer)
+	w.Number(record.FieldIdleUntil, uint64(f.idleUntil))
+	w.Text(record.FieldClaims, string(payload))
 	if f.ended {
-		w.text(fieldEnded, "\x01")
+		w.Text(record.FieldEnded, "\x01")
 	}
-	w.text(fieldTagKey, f.tagKey)
-	w.text(fieldLinks, encodeLinks(f.links))
-	w.seal(&rec)
+	w.Text(record.FieldTagKey, f.tagKey)
+	w.Text(record.FieldLinks, encodeLinks(f.links))
+	w.Seal(&rec)
 	return rec, nil
 }
 
 func (m *Manager) decodeFamily(rec *backend.Record) (*family, error) {
-	r, err := openBody(rec, recordFamily)
+	r, err := record.Open(rec, record.Family)
 	if err != nil {
 		return nil, err
 	}
 	f := &family{version: rec.Version, begun: rec.Created, ends: rec.Expires}
 	var payload string
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldReason:
+		case record.FieldReason:
 			f.reason = RevokeReason(v)
-		case fieldDigest:
-			r.bad = r.bad || copy(f.current.sum[:], v) != len(v) || len(v) != len(f.current.sum)
-		case fieldLifetime:
-			f.ttl = r.millis(v)
-		case fieldTarget:
-			f.id = r.id(v)
-		case fieldSealed:
+		case record.FieldDigest:
+			r.Bad = r.Bad || copy(f.current.sum[:], v) != len(v) || len(v) != len(f.current.sum)
+		case record.FieldLifetime:
+			f.ttl = r.Millis(v)
+		case record.FieldTarget:
+			f.id = r.ID(v)
+		case record.FieldSealed:
 			f.answer = v
-		case fieldIdleUntil:
-			f.idleUntil = r.millis(v)
-		case fieldClaims:
+		case record.FieldIdleUntil:
+			f.idleUntil = r.Millis(v)
+		case record.FieldClaims:
 			payload = v
-		case fieldEnded:
+		case record.FieldEnded:
 			f.ended = true
-			r.bad = r.bad || v != "\x01"
-		case fieldAnswerUntil, fieldUsed:
-		case fieldTagKey:
+			r.Bad = r.Bad || v != "\x01"
+		case record.FieldAnswerUntil, record.FieldUsed:
+		case record.FieldTagKey:
 			f.tagKey = v
-		case fieldLinks:
+		case record.FieldLinks:
 			links, ok := decodeLinks(v)
-			f.links, r.bad = links, r.bad || !ok
+			f.links, r.Bad = links, r.Bad || !ok
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
 	if f.tagKey == "" {
 		f.ended = true // from before secrets had tags: nobody could tell which of them was used
 	} else {
-		r.bad = r.bad || len(f.tagKey) != tagKeyLen
+		r.Bad = r.Bad || len(f.tagKey) != tagKeyLen
 	}
-	if r.bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || familyRecord(f.id) != rec.ID {
-		return nil, corrupt(rec, "fields")
+	if r.Bad || f.ttl == 0 || f.idleUntil == 0 || f.current == (Digest{}) || familyRecord(f.id) != rec.ID {
+		return nil, record.Corrupt(rec, "fields")
 	}
 	if f.spec, err = decodeToken([]byte(payload), ""); err != nil || f.spec.family != f.id {
-		return nil, corrupt(rec, "claims")
+		return nil, record.Corrupt(rec, "claims")
 	}
 	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -33,7 +34,7 @@ const worst = maxStaleness + maxStaleIfError
 // more nobody knows how old anything is.
 const clockStride = 2 * worst
 
-func fleetRecord() recordID { return namedRecord(recordFleet, "staleness") }
+func fleetRecord() record.ID { return record.Named(record.Fleet, "staleness") }
 
 // patience is how old an answer of this Manager may be while its store fails.
 func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfError }
@@ -181,12 +182,12 @@ func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, to bounds)
 	if rec.Version > 0 {
 		cond = backend.IfVersion(rec.Version)
 	} else {
-		rec = backend.Record{ID: fleetRecord(), Kind: recordFleet, Created: clock.Millis(m.now())}
+		rec = backend.Record{ID: fleetRecord(), Kind: record.Fleet, Created: clock.Millis(m.now())}
 	}
-	w := newBody()
-	w.number(fieldStaleness, roundedUp(to.staleness))
-	w.number(fieldMaxTTL, roundedUp(to.ttl))
-	w.seal(&rec)
+	w := record.NewBody()
+	w.Number(record.FieldStaleness, roundedUp(to.staleness))
+	w.Number(record.FieldMaxTTL, roundedUp(to.ttl))
+	w.Seal(&rec)
 	_, err := m.replace(ctx, rec, cond)
 	return err
 }
@@ -205,26 +206,22 @@ func (m *Manager) readFleet(ctx context.Context) (bounds, backend.Record, error)
 	if err != nil {
 		return bounds{}, rec, errs.OfStore("read the fleet's bounds", err)
 	}
-	r, err := openBody(&rec, recordFleet)
+	r, err := record.Open(&rec, record.Fleet)
 	if err != nil {
 		return bounds{}, rec, err
 	}
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
-		switch ms := r.millis(v); {
-		case field == fieldStaleness && ms <= worst.Milliseconds():
+	for field, v := range r.Fields {
+		switch ms := r.Millis(v); {
+		case field == record.FieldStaleness && ms <= worst.Milliseconds():
 			found.staleness = max(found.staleness, clock.MillisOf(ms))
-		case field == fieldMaxTTL && ms <= limitTTL.Milliseconds():
+		case field == record.FieldMaxTTL && ms <= limitTTL.Milliseconds():
 			found.ttl = max(found.ttl, clock.MillisOf(ms))
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
-	if r.bad {
-		return bounds{}, rec, corrupt(&rec, "bounds")
+	if r.Bad {
+		return bounds{}, rec, record.Corrupt(&rec, "bounds")
 	}
 	return found, rec, nil
 }
@@ -257,7 +254,7 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 	}
 	err := retry.Do(ctx, func(bool) error {
 		have, rec, err := m.readFleet(ctx)
-		if errors.Is(err, ErrCorrupt) && rec.Kind == recordFleet {
+		if errors.Is(err, ErrCorrupt) && rec.Kind == record.Fleet {
 			// Nobody knows how long tokens live, either.
 			have, err = bounds{worst + 1, limitTTL}, nil
 		}

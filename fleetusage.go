@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -22,7 +23,7 @@ import (
 // nobody has to take it back.
 const fleetUsage = defaultUsage
 
-func fleetUsageRecord() recordID { return namedRecord(recordFleet, "usage interval") }
+func fleetUsageRecord() record.ID { return record.Named(record.Fleet, "usage interval") }
 
 // readFleetUsage returns the largest UsageInterval of any process on the store, and its
 // record, which is empty where none is above fleetUsage.
@@ -34,15 +35,15 @@ func (m *Manager) readFleetUsage(ctx context.Context) (time.Duration, backend.Re
 	if err != nil {
 		return 0, rec, errs.OfStore("read the fleet's usage interval", err)
 	}
-	r, err := openBody(&rec, recordFleet)
+	r, err := record.Open(&rec, record.Fleet)
 	if err != nil {
 		return 0, rec, err
 	}
-	field, v, ok := r.next()
-	if interval := clock.MillisOf(r.millis(v)); ok && field == fieldUsageInterval && !r.bad && r.rest == "" {
+	field, v, ok := r.Next()
+	if interval := clock.MillisOf(r.Millis(v)); ok && field == record.FieldUsageInterval && !r.Bad && r.Rest == "" {
 		return max(interval, fleetUsage), rec, nil
 	}
-	return 0, rec, corrupt(&rec, "usage interval")
+	return 0, rec, record.Corrupt(&rec, "usage interval")
 }
 
 // joinUsage sees to it that the fleet knows of this Manager's UsageInterval, if that is
@@ -66,13 +67,13 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		if rec.Version > 0 {
 			cond = backend.IfVersion(rec.Version)
 		} else {
-			rec = backend.Record{ID: fleetUsageRecord(), Kind: recordFleet, Created: now}
+			rec = backend.Record{ID: fleetUsageRecord(), Kind: record.Fleet, Created: now}
 		}
 		// Two intervals, and as far as the clock of whoever purges may be ahead.
 		rec.PurgeAt = now + (2*want + purgeMargin).Milliseconds()
-		w := newBody()
-		w.number(fieldUsageInterval, roundedUp(want))
-		w.seal(&rec)
+		w := record.NewBody()
+		w.Number(record.FieldUsageInterval, roundedUp(want))
+		w.Seal(&rec)
 		_, err = m.replace(ctx, rec, cond)
 		return retry.Raced(err)
 	})

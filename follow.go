@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -24,7 +25,7 @@ type marks struct {
 	forget  func(...backend.ID)
 
 	mu  sync.RWMutex // guards all
-	all map[recordID]mark
+	all map[record.ID]mark
 }
 
 // mark is what one record says. All of its numbers only rise.
@@ -63,7 +64,7 @@ func (k *mark) covers(o *mark) bool {
 }
 
 // get is the zero mark where nothing is known.
-func (s *marks) get(id recordID) mark {
+func (s *marks) get(id record.ID) mark {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.all[id]
@@ -72,7 +73,7 @@ func (s *marks) get(id recordID) mark {
 // raise notes a mark, if it is news: an older state never replaces a newer one, since
 // epochs and instants only rise. What was made from an older one is forgotten before
 // anybody can see the new one and tell of it.
-func (s *marks) raise(id recordID, to mark) {
+func (s *marks) raise(id record.ID, to mark) {
 	if !s.follows {
 		return
 	}
@@ -92,14 +93,14 @@ func (s *marks) raise(id recordID, to mark) {
 // The two are one step, in this order: an answer that is made between them is made
 // from the new mark, or is forgotten. It forgets also where the mark is no news, for
 // the store may know of it before the feed has told.
-func (m *Manager) learn(id recordID, to mark) {
+func (m *Manager) learn(id record.ID, to mark) {
 	m.marks.raise(id, to)
 	m.forget(id)
 }
 
 // unreadable notes a mark whose record cannot be read. It is one problem among those of
 // Health, and ends with the next record that can.
-func (m *Manager) unreadable(id recordID, err error) mark {
+func (m *Manager) unreadable(id record.ID, err error) mark {
 	bad := mark{bad: fmt.Errorf("record %x: %w", id, err)}
 	m.problem(nameOfMark(id), bad.bad)
 	return bad
@@ -108,10 +109,10 @@ func (m *Manager) unreadable(id recordID, err error) mark {
 // recordProblem begins the names of problems that are about one record.
 const recordProblem = "record "
 
-func nameOfMark(id recordID) string { return fmt.Sprintf(recordProblem+"%x", id) }
+func nameOfMark(id record.ID) string { return fmt.Sprintf(recordProblem+"%x", id) }
 
 // spoil replaces what is known of a mark by what says that it cannot be read.
-func (s *marks) spoil(id recordID, bad mark) {
+func (s *marks) spoil(id record.ID, bad mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[id] = bad
@@ -119,7 +120,7 @@ func (s *marks) spoil(id recordID, bad mark) {
 
 // drop forgets a mark that was purged, if it is still what it was before that was found:
 // this Manager may have written it anew.
-func (s *marks) drop(id recordID, was mark) {
+func (s *marks) drop(id record.ID, was mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all[id] == was {
@@ -130,64 +131,60 @@ func (s *marks) drop(id recordID, was mark) {
 // isMark reports whether an ID is that of a record that marks hold: the first
 // byte of a record's ID that is no credential's is its kind.
 func isMark(id backend.ID) bool {
-	return backend.Kind(id[0]) == recordMark || backend.Kind(id[0]) == recordSubject
+	return backend.Kind(id[0]) == record.Mark || backend.Kind(id[0]) == record.Subject
 }
 
 func decodeMark(rec *backend.Record) (mark, error) {
-	if rec.Kind == recordSubject {
+	if rec.Kind == record.Subject {
 		epoch, reason, err := decodeEpoch(rec)
 		return mark{epoch: epoch, reason: reason}, err
 	}
-	r, err := openBody(rec, recordMark)
+	r, err := record.Open(rec, record.Mark)
 	if err != nil {
 		return mark{}, err
 	}
 	var out mark
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldReason:
+		case record.FieldReason:
 			out.reason = RevokeReason(v)
-		case fieldEpoch:
-			out.epoch = r.number(v)
-		case fieldBefore:
-			out.before = r.millis(v)
-		case fieldEnds:
-			out.ends = r.number(v)
+		case record.FieldEpoch:
+			out.epoch = r.Number(v)
+		case record.FieldBefore:
+			out.before = r.Millis(v)
+		case record.FieldEnds:
+			out.ends = r.Number(v)
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
 	if out.epoch == 0 && out.before != 0 && out.before != clock.Forever {
 		out.epoch = 1 // written before there were epochs: what has no stamp is older than that
 	}
-	if r.bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == clock.Forever) != (out.epoch == 0) {
-		return mark{}, corrupt(rec, "fields")
+	if r.Bad || out.before == 0 && out.ends == 0 || out.ends > out.epoch || (out.before == clock.Forever) != (out.epoch == 0) {
+		return mark{}, record.Corrupt(rec, "fields")
 	}
 	return out, nil
 }
 
 // encode writes a mark that is no subject's.
 func (k *mark) encode(rec *backend.Record) {
-	w := newBody()
-	w.text(fieldReason, string(k.reason))
-	w.number(fieldEpoch, k.epoch)
-	w.number(fieldBefore, uint64(k.before))
-	w.number(fieldEnds, k.ends)
-	w.seal(rec)
+	w := record.NewBody()
+	w.Text(record.FieldReason, string(k.reason))
+	w.Number(record.FieldEpoch, k.epoch)
+	w.Number(record.FieldBefore, uint64(k.before))
+	w.Number(record.FieldEnds, k.ends)
+	w.Seal(rec)
 }
 
 // readMark reads one mark from the store; the zero mark if there is none.
-func (m *Manager) readMark(ctx context.Context, id recordID) (mark, error) {
+func (m *Manager) readMark(ctx context.Context, id record.ID) (mark, error) {
 	found, _, err := m.readMarkRecord(ctx, id)
 	return found, err
 }
 
 // readMarkRecord is readMark, with when the record was made.
-func (m *Manager) readMarkRecord(ctx context.Context, id recordID) (found mark, created int64, err error) {
+func (m *Manager) readMarkRecord(ctx context.Context, id record.ID) (found mark, created int64, err error) {
 	rec, err := m.store.Get(ctx, id)
 	if errors.Is(err, backend.ErrNotFound) {
 		return mark{}, 0, nil
@@ -292,8 +289,8 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 
 // loadMarks reads all marks anew.
 func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
-	all := make(map[recordID]mark)
-	for _, kind := range []backend.Kind{recordMark, recordSubject} {
+	all := make(map[record.ID]mark)
+	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
 		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
 		for {
 			page, err := lister.List(ctx, q)
@@ -358,7 +355,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 				m.marks.raise(c.ID, to)
 			}
 		}
-		if backend.Kind(c.ID[0]) == recordFleet && c.ID == fleetRecord() {
+		if backend.Kind(c.ID[0]) == record.Fleet && c.ID == fleetRecord() {
 			m.rejoin(ctx)
 		}
 		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // ForeignKeys says how keys made by another system are recognised, so that they
@@ -243,7 +244,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 
 // keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
 // ErrNotFound if there is no such alias.
-func (m *Manager) keyOfAlias(ctx context.Context, ref recordID, p *pins) (*Key, error) {
+func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, p *pins) (*Key, error) {
 	m.newest.pin(p, ref)
 	led, err := m.readAlias(ctx, ref)
 	if err != nil || led.pending {

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -102,7 +103,7 @@ type importing struct {
 	foreign ForeignKey
 	now     time.Time
 
-	claimed  recordID // the place that was claimed last, and as which version
+	claimed  record.ID // the place that was claimed last, and as which version
 	version  uint64
 	waited   int
 	left     int  // how often a key of another subject was found in its place
@@ -301,10 +302,10 @@ func (i *importing) find(ctx context.Context) (*places, error) {
 }
 
 // fresh is the alias of a key that nobody has begun to import.
-func (i *importing) fresh(ref recordID) *alias {
+func (i *importing) fresh(ref record.ID) *alias {
 	return &alias{
 		target: ID(keytext.NewID(i.now)), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
-		rec: backend.Record{ID: ref, Kind: recordAlias, Owner: owner(i.key.subjectKind, i.key.subject), Created: clock.Millis(i.now)},
+		rec: backend.Record{ID: ref, Kind: record.Alias, Owner: owner(i.key.subjectKind, i.key.subject), Created: clock.Millis(i.now)},
 	}
 }
 

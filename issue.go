@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -87,7 +88,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 	if n := len(spec.IdempotencyKey); n < 16 || n > 256 {
 		return Secret{}, nil, fmt.Errorf("%w: idempotency key of %d bytes, want 16 to 256", ErrInvalid, n)
 	}
-	ref := namedRecord(recordIdempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
+	ref := record.Named(record.Idempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
 	request := requestDigest(spec, k.prefix)
 	var secret Secret
 	var issued *Key
@@ -107,7 +108,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		text := m.drawSecret(k, now)
 		rec := backend.Record{
 			ID:      ref,
-			Kind:    recordIdempotency,
+			Kind:    record.Idempotency,
 			Owner:   owner(k.subjectKind, k.subject),
 			Created: k.issuedAt,
 			PurgeAt: k.issuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
@@ -120,11 +121,11 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		if err != nil {
 			return err
 		}
-		w := newBody()
-		w.id(fieldTarget, k.id)
-		w.text(fieldSealed, sealed)
-		w.text(fieldRequest, string(request[:]))
-		w.seal(&rec)
+		w := record.NewBody()
+		w.ID(record.FieldTarget, k.id)
+		w.Text(record.FieldSealed, sealed)
+		w.Text(record.FieldRequest, string(request[:]))
+		w.Seal(&rec)
 		if _, err = m.replace(ctx, rec, cond); err != nil {
 			// Of a call with the same key that came first, the answer is ours.
 			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))
@@ -151,29 +152,25 @@ func (m *Manager) finishOnce(ctx context.Context, k *Key) (*Key, error) {
 
 // issueAgain answers a repeat from the sealed record.
 func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *backend.Record) (Secret, *Key, error) {
-	r, err := openBody(rec, recordIdempotency)
+	r, err := record.Open(rec, record.Idempotency)
 	if err != nil {
 		return Secret{}, nil, err
 	}
 	var sealed, asked string
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldTarget:
-			k.id = r.id(v)
-		case fieldSealed:
+		case record.FieldTarget:
+			k.id = r.ID(v)
+		case record.FieldSealed:
 			sealed = v
-		case fieldRequest:
+		case record.FieldRequest:
 			asked = v
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
-	if r.bad || sealed == "" || k.id.IsZero() {
-		return Secret{}, nil, corrupt(rec, "fields")
+	if r.Bad || sealed == "" || k.id.IsZero() {
+		return Secret{}, nil, record.Corrupt(rec, "fields")
 	}
 	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
 	if errors.Is(err, ErrCorrupt) && len(sealed) > int(sealed[0]) {
@@ -184,7 +181,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 	}
 	prefix, problem := keytext.Split(text)
 	if problem != keytext.OK || keytext.Check(text) != keytext.OK {
-		return Secret{}, nil, corrupt(rec, "answer")
+		return Secret{}, nil, record.Corrupt(rec, "answer")
 	}
 	if spec.Prefix == "" && slices.Contains(m.cfg.RetiredPrefixes, prefix) {
 		k.prefix = prefix // it was the default then
@@ -232,7 +229,7 @@ func requestDigest(spec KeySpec, prefix string) [sha256.Size]byte {
 // sealAnswer encrypts a secret so that it takes the idempotency key, and the
 // active pepper where there is one, to open it: neither is in the store.
 // AES-256-GCM under a key of its own for each record (HKDF, RFC 5869).
-func (m *Manager) sealAnswer(idempotencyKey string, ref recordID, text string) (string, error) {
+func (m *Manager) sealAnswer(idempotencyKey string, ref record.ID, text string) (string, error) {
 	pepper := m.activePepper()
 	aead, err := m.answerCipher(idempotencyKey, pepper, ref)
 	if err != nil {
@@ -242,7 +239,7 @@ func (m *Manager) sealAnswer(idempotencyKey string, ref recordID, text string) (
 	return string(aead.Seal(out, nil, []byte(text), ref[:])), nil
 }
 
-func (m *Manager) openAnswer(idempotencyKey string, ref recordID, sealed string) (string, error) {
+func (m *Manager) openAnswer(idempotencyKey string, ref record.ID, sealed string) (string, error) {
 	n := 1 + int(sealed[0])
 	if len(sealed) < n {
 		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
@@ -259,7 +256,7 @@ func (m *Manager) openAnswer(idempotencyKey string, ref recordID, sealed string)
 	return string(text), nil
 }
 
-func (m *Manager) answerCipher(idempotencyKey, pepper string, ref recordID) (cipher.AEAD, error) {
+func (m *Manager) answerCipher(idempotencyKey, pepper string, ref record.ID) (cipher.AEAD, error) {
 	material := []byte(idempotencyKey)
 	if pepper != "" {
 		key, ok := m.peppers[pepper]

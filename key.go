@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // Key is a static API key as it was when it was read: who it identifies, what
@@ -24,7 +25,7 @@ type Key struct {
 	id         ID
 	version    uint64
 	subject    string
-	subjectRef recordID // the subject's record, whose epoch ends keys of an older one
+	subjectRef record.ID // the subject's record, whose epoch ends keys of an older one
 	epoch      uint64
 	prefix     string
 	name       string
@@ -47,7 +48,7 @@ type Key struct {
 	digest   Digest
 	pepper   string // ID of the pepper the digest is under; "" for none
 	legacy   string // imported and not yet used: the hash of the other system
-	alias    recordID
+	alias    record.ID
 	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
 	// keptUntil is, in Unix milliseconds, when the record may be forgotten at the
 	// earliest, because another record still leads to it; zero: at any time.

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -101,7 +102,7 @@ func drawRingKey(p paseto.Protocol, activeAt int64) (ringKey, error) {
 	return k, nil
 }
 
-func ringRecord(issuer string) recordID { return namedRecord(recordRing, issuer) }
+func ringRecord(issuer string) record.ID { return record.Named(record.Ring, issuer) }
 
 // readRing is for whoever has ringTurn.
 func (m *Manager) readRing(ctx context.Context) (*ring, error) {
@@ -152,7 +153,7 @@ func (m *Manager) readRing(ctx context.Context) (*ring, error) {
 var errReadBack = errors.New("fob: read back what was written")
 
 func (m *Manager) writeRing(ctx context.Context, keys []ringKey, cond backend.Cond, created int64) error {
-	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: recordRing, Created: created}
+	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: record.Ring, Created: created}
 	if err := m.tokens.seal.encode(&rec, keys); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // Query says which keys to list. The zero Query lists all. Every set field
@@ -72,7 +73,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 		return Page{}, fmt.Errorf("the store keeps no lists: %w", errors.ErrUnsupported)
 	}
 	now := m.now()
-	stored := backend.Query{Kind: recordKey, After: backend.Cursor(q.Cursor)}
+	stored := backend.Query{Kind: record.Key, After: backend.Cursor(q.Cursor)}
 	switch {
 	case q.Limit < 0 || q.Limit > backend.MaxLimit:
 		return Page{}, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, q.Limit, backend.MaxLimit)

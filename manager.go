@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
@@ -108,7 +109,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
-	m.store, m.marks.all, m.marks.forget = &seenStore{store, m}, make(map[recordID]mark), m.forget
+	m.store, m.marks.all, m.marks.forget = &seenStore{store, m}, make(map[record.ID]mark), m.forget
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})

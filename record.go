@@ -1,52 +1,16 @@
 package fob
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/record"
 )
 
-// The kinds of record in a store.
-const (
-	recordKey         backend.Kind = 1 + iota // one key; its ID is the key's
-	recordSubject                             // the epoch of one subject
-	recordAlias                               // from the text of an imported key to its record
-	recordIdempotency                         // the sealed answer of one IssueKey
-	recordRotation                            // a rotated key that may retire early
-	recordMark                                // what ended a token, a family, or all before an instant
-	recordRing                                // the token keys, sealed
-	recordFamily                              // what Refresh continues
-	recordFleet                               // how old an answer may be in any process
-	recordCheck                               // by which a secret of Config is recognised
-)
-
-// recordID is the ID of a record that is not a credential: its kind, then 15
-// bytes of SHA-256 over what it is named by. No credential's ID begins with
-// such a byte, so the two never meet.
-type recordID = backend.ID
-
-func namedRecord(kind backend.Kind, name ...string) recordID {
-	h := sha256.New()
-	h.Write([]byte{'f', 'o', 'b', 1, byte(kind)})
-	var n [8]byte
-	for _, part := range name {
-		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
-		h.Write(n[:])
-		h.Write([]byte(part))
-	}
-	var sum [sha256.Size]byte
-	h.Sum(sum[:0])
-	id := recordID{byte(kind)}
-	copy(id[1:], sum[:])
-	return id
-}
-
-func subjectRecord(kind SubjectKind, subject string) recordID {
-	return namedRecord(recordSubject, owner(kind, subject))
+func subjectRecord(kind SubjectKind, subject string) record.ID {
+	return record.Named(record.Subject, owner(kind, subject))
 }
 
 // owner is a subject with its kind, as stores list by it.
@@ -58,55 +22,55 @@ func owner(kind SubjectKind, subject string) string {
 func encodeKey(k *Key, purgeAt int64) backend.Record {
 	rec := backend.Record{
 		ID:      backend.ID(k.id),
-		Kind:    recordKey,
+		Kind:    record.Key,
 		Owner:   owner(k.subjectKind, k.subject),
 		Created: k.issuedAt,
 		Expires: k.endsAt(),
 		PurgeAt: purgeAt,
 	}
-	w := newBody()
-	w.text(fieldStatus, string([]byte{byte(k.status)}))
-	w.text(fieldPrefix, k.prefix)
-	w.text(fieldName, k.name)
-	w.text(fieldScopes, k.scopes.String())
-	w.text(fieldTags, strings.Join(k.tags, "\n"))
-	w.number(fieldNotBefore, uint64(k.notBefore))
-	w.number(fieldExpiresAt, uint64(k.expiresAt))
-	w.number(fieldRetireAt, uint64(k.retireAt))
-	w.number(fieldRevokedAt, uint64(k.revokedAt))
-	w.text(fieldReason, string(k.reason))
-	w.id(fieldSuccessor, k.successor)
-	w.id(fieldPredecessor, k.predecessor)
-	w.number(fieldRotating, k.rotating)
-	w.number(fieldQuiet, uint64(k.quiet))
-	w.number(fieldEpoch, k.epoch)
+	w := record.NewBody()
+	w.Text(record.FieldStatus, string([]byte{byte(k.status)}))
+	w.Text(record.FieldPrefix, k.prefix)
+	w.Text(record.FieldName, k.name)
+	w.Text(record.FieldScopes, k.scopes.String())
+	w.Text(record.FieldTags, strings.Join(k.tags, "\n"))
+	w.Number(record.FieldNotBefore, uint64(k.notBefore))
+	w.Number(record.FieldExpiresAt, uint64(k.expiresAt))
+	w.Number(record.FieldRetireAt, uint64(k.retireAt))
+	w.Number(record.FieldRevokedAt, uint64(k.revokedAt))
+	w.Text(record.FieldReason, string(k.reason))
+	w.ID(record.FieldSuccessor, k.successor)
+	w.ID(record.FieldPredecessor, k.predecessor)
+	w.Number(record.FieldRotating, k.rotating)
+	w.Number(record.FieldQuiet, uint64(k.quiet))
+	w.Number(record.FieldEpoch, k.epoch)
 	if k.legacy == "" {
-		w.text(fieldDigest, string(k.digest.sum[:]))
+		w.Text(record.FieldDigest, string(k.digest.sum[:]))
 	}
-	w.text(fieldPepper, k.pepper)
+	w.Text(record.FieldPepper, k.pepper)
 	if k.foreign {
-		w.text(fieldForeign, "\x01")
+		w.Text(record.FieldForeign, "\x01")
 	}
-	w.text(fieldLegacy, k.legacy)
-	w.id(fieldAlias, k.alias)
-	w.id(fieldSubjectRef, k.subjectRef)
-	w.number(fieldLifetime, uint64(k.lifetime))
-	w.number(fieldKeptUntil, uint64(k.keptUntil))
+	w.Text(record.FieldLegacy, k.legacy)
+	w.ID(record.FieldAlias, k.alias)
+	w.ID(record.FieldSubjectRef, k.subjectRef)
+	w.Number(record.FieldLifetime, uint64(k.lifetime))
+	w.Number(record.FieldKeptUntil, uint64(k.keptUntil))
 	if k.retired {
-		w.text(fieldRetired, "\x01")
+		w.Text(record.FieldRetired, "\x01")
 	}
-	w.seal(&rec)
+	w.Seal(&rec)
 	return rec
 }
 
 // decodeKey reads the record of a key, or fails with ErrCorrupt.
 func decodeKey(rec *backend.Record) (*Key, error) {
-	r, err := openBody(rec, recordKey)
+	r, err := record.Open(rec, record.Key)
 	if err != nil {
 		return nil, err
 	}
 	if len(rec.Owner) < 2 {
-		return nil, corrupt(rec, "owner")
+		return nil, record.Corrupt(rec, "owner")
 	}
 	m := new(decodedKey)
 	k := &m.key
@@ -114,79 +78,75 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 	k.id, k.version, k.issuedAt = ID(rec.ID), rec.Version, rec.Created
 	k.subjectKind, k.subject = SubjectKind(rec.Owner[0]-'0'), rec.Owner[1:]
 	var digested bool
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldStatus:
+		case record.FieldStatus:
 			k.status = Status(v[0])
-			r.bad = r.bad || len(v) != 1
-		case fieldPrefix:
+			r.Bad = r.Bad || len(v) != 1
+		case record.FieldPrefix:
 			k.prefix = v
-		case fieldName:
+		case record.FieldName:
 			k.name = v
-		case fieldScopes:
+		case record.FieldScopes:
 			k.scopes = splitScopes(m.scopes[:0], v)
-		case fieldTags:
+		case record.FieldTags:
 			k.tags = strings.Split(v, "\n")
-		case fieldNotBefore:
-			k.notBefore = r.millis(v)
-		case fieldExpiresAt:
-			k.expiresAt = r.millis(v)
-		case fieldRetireAt:
-			k.retireAt = r.millis(v)
-		case fieldRevokedAt:
-			k.revokedAt = r.millis(v)
-		case fieldReason:
+		case record.FieldNotBefore:
+			k.notBefore = r.Millis(v)
+		case record.FieldExpiresAt:
+			k.expiresAt = r.Millis(v)
+		case record.FieldRetireAt:
+			k.retireAt = r.Millis(v)
+		case record.FieldRevokedAt:
+			k.revokedAt = r.Millis(v)
+		case record.FieldReason:
 			k.reason = RevokeReason(v)
-		case fieldSuccessor:
-			k.successor = r.id(v)
-		case fieldPredecessor:
-			k.predecessor = r.id(v)
-		case fieldRotating:
-			k.rotating = r.number(v)
-		case fieldQuiet:
-			k.quiet = r.millis(v)
-		case fieldEpoch:
-			k.epoch = r.number(v)
-		case fieldDigest:
+		case record.FieldSuccessor:
+			k.successor = r.ID(v)
+		case record.FieldPredecessor:
+			k.predecessor = r.ID(v)
+		case record.FieldRotating:
+			k.rotating = r.Number(v)
+		case record.FieldQuiet:
+			k.quiet = r.Millis(v)
+		case record.FieldEpoch:
+			k.epoch = r.Number(v)
+		case record.FieldDigest:
 			digested = true
-			r.bad = r.bad || copy(k.digest.sum[:], v) != len(v) || len(v) != len(k.digest.sum)
-		case fieldPepper:
+			r.Bad = r.Bad || copy(k.digest.sum[:], v) != len(v) || len(v) != len(k.digest.sum)
+		case record.FieldPepper:
 			k.pepper = v
-		case fieldForeign:
+		case record.FieldForeign:
 			k.foreign = true
-			r.bad = r.bad || v != "\x01"
-		case fieldLegacy:
+			r.Bad = r.Bad || v != "\x01"
+		case record.FieldLegacy:
 			k.legacy = v
-		case fieldAlias:
-			k.alias = r.id(v)
-		case fieldSubjectRef:
-			k.subjectRef = r.id(v)
-		case fieldLifetime:
-			k.lifetime = r.millis(v)
-		case fieldKeptUntil:
-			k.keptUntil = r.millis(v)
-		case fieldRetired:
+		case record.FieldAlias:
+			k.alias = r.ID(v)
+		case record.FieldSubjectRef:
+			k.subjectRef = r.ID(v)
+		case record.FieldLifetime:
+			k.lifetime = r.Millis(v)
+		case record.FieldKeptUntil:
+			k.keptUntil = r.Millis(v)
+		case record.FieldRetired:
 			k.retired = true
-			r.bad = r.bad || v != "\x01"
+			r.Bad = r.Bad || v != "\x01"
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
 	switch {
-	case r.bad:
-		return nil, corrupt(rec, "fields")
+	case r.Bad:
+		return nil, record.Corrupt(rec, "fields")
 	case k.status != StatusActive && k.status != StatusDisabled && k.status != StatusRevoked:
-		return nil, corrupt(rec, "status")
+		return nil, record.Corrupt(rec, "status")
 	case !k.subjectKind.valid():
-		return nil, corrupt(rec, "subject kind")
+		return nil, record.Corrupt(rec, "subject kind")
 	case digested == (k.legacy != ""):
-		return nil, corrupt(rec, "digest")
-	case k.subjectRef == recordID{}:
-		return nil, corrupt(rec, "subject")
+		return nil, record.Corrupt(rec, "digest")
+	case k.subjectRef == record.ID{}:
+		return nil, record.Corrupt(rec, "subject")
 	}
 	return k, nil
 }

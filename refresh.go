@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -141,7 +142,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		return nil, ErrExpired
 	}
 	// From the store, whatever the marks say: a refresh is rare and reaches far.
-	for _, ref := range []recordID{markOf("family", f.id), m.issuerMark()} {
+	for _, ref := range []record.ID{markOf("family", f.id), m.issuerMark()} {
 		found, err := m.readMark(ctx, ref)
 		if err != nil {
 			return nil, errs.OfCheck(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // Revocation is one line of an export: that one credential (ID), or a whole subject
@@ -68,7 +69,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	var problems []error
 	now := clock.Millis(m.now())
 	out := json.NewEncoder(w)
-	for _, kind := range []backend.Kind{recordSubject, recordKey} {
+	for _, kind := range []backend.Kind{record.Subject, record.Key} {
 		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
 		for {
 			page, err := lister.List(ctx, q)
@@ -107,7 +108,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 
 // revocationOf is the revocation that a record says at an instant, if it says one.
 func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
-	if rec.Kind == recordSubject {
+	if rec.Kind == record.Subject {
 		epoch, reason, err := decodeEpoch(rec)
 		if err != nil {
 			return Revocation{}, false, err

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -136,7 +137,7 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 // was restored from a backup and has forgotten its last values.
 
 // readEpoch returns a subject's epoch and its record; zeros if there is none.
-func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, rec backend.Record, err error) {
+func (m *Manager) readEpoch(ctx context.Context, ref record.ID) (epoch uint64, rec backend.Record, err error) {
 	rec, err = m.store.Get(ctx, ref)
 	if errors.Is(err, backend.ErrNotFound) {
 		return 0, backend.Record{}, nil
@@ -149,26 +150,22 @@ func (m *Manager) readEpoch(ctx context.Context, ref recordID) (epoch uint64, re
 }
 
 func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err error) {
-	r, err := openBody(rec, recordSubject)
+	r, err := record.Open(rec, record.Subject)
 	if err != nil {
 		return 0, "", err
 	}
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldEpoch:
-			epoch = r.number(v)
-		case fieldReason:
+		case record.FieldEpoch:
+			epoch = r.Number(v)
+		case record.FieldReason:
 			reason = RevokeReason(v)
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
-	if r.bad || epoch == 0 || len(rec.Owner) < 2 || !SubjectKind(rec.Owner[0]-'0').valid() {
-		return 0, "", corrupt(rec, "epoch")
+	if r.Bad || epoch == 0 || len(rec.Owner) < 2 || !SubjectKind(rec.Owner[0]-'0').valid() {
+		return 0, "", record.Corrupt(rec, "epoch")
 	}
 	return epoch, reason, nil
 }
@@ -188,7 +185,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 			return nil
 		}
 		now := clock.Millis(m.now())
-		rec := backend.Record{ID: ref, Kind: recordSubject, Owner: owner(kind, subject), Created: now}
+		rec := backend.Record{ID: ref, Kind: record.Subject, Owner: owner(kind, subject), Created: now}
 		cond := backend.IfAbsent()
 		if old > 0 {
 			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
@@ -196,10 +193,10 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		if epoch = least; epoch == 0 {
 			epoch = max(old+1, uint64(now))
 		}
-		w := newBody()
-		w.text(fieldReason, string(reason))
-		w.number(fieldEpoch, epoch)
-		w.seal(&rec)
+		w := record.NewBody()
+		w.Text(record.FieldReason, string(reason))
+		w.Number(record.FieldEpoch, epoch)
+		w.Seal(&rec)
 		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
 		}

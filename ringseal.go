@@ -10,6 +10,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // sealKeys are the keys under which the ring is kept: one per version, and one
@@ -43,7 +44,7 @@ func (s *sealKeys) of(p paseto.Protocol) paseto.SymmetricKey {
 	return s.v4
 }
 
-func (s *sealKeys) sum(ref recordID, text string) string {
+func (s *sealKeys) sum(ref record.ID, text string) string {
 	mac := hmac.New(sha256.New, s.list)
 	mac.Write(ref[:])
 	mac.Write([]byte(text))
@@ -69,37 +70,33 @@ func (s *sealKeys) encode(rec *backend.Record, keys []ringKey) error {
 		}
 		fmt.Fprintf(&text, "%d %d %d %s\n", k.protocol, k.activeAt, k.retireAt, wrapped)
 	}
-	w := newBody()
-	w.text(fieldRing, text.String())
-	w.text(fieldRingSum, s.sum(rec.ID, text.String()))
-	w.seal(rec)
+	w := record.NewBody()
+	w.Text(record.FieldRing, text.String())
+	w.Text(record.FieldRingSum, s.sum(rec.ID, text.String()))
+	w.Seal(rec)
 	return nil
 }
 
 // decode reads what encode wrote. A ring that was made under another SealKey is
 // ErrSealKey.
 func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
-	r, err := openBody(rec, recordRing)
+	r, err := record.Open(rec, record.Ring)
 	if err != nil {
 		return nil, err
 	}
 	var text, sum string
-	for {
-		field, v, ok := r.next()
-		if !ok {
-			break
-		}
+	for field, v := range r.Fields {
 		switch field {
-		case fieldRing:
+		case record.FieldRing:
 			text = v
-		case fieldRingSum:
+		case record.FieldRingSum:
 			sum = v
 		default:
-			r.bad = true
+			r.Bad = true
 		}
 	}
-	if r.bad || text == "" {
-		return nil, corrupt(rec, "fields")
+	if r.Bad || text == "" {
+		return nil, record.Corrupt(rec, "fields")
 	}
 	if !hmac.Equal([]byte(sum), []byte(s.sum(rec.ID, text))) {
 		return nil, ErrSealKey
@@ -111,7 +108,7 @@ func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
 			return nil, fmt.Errorf("fob: token keys: %w", err)
 		}
 		if err != nil || len(keys) == maxRing {
-			return nil, corrupt(rec, "token key")
+			return nil, record.Corrupt(rec, "token key")
 		}
 		keys = append(keys, k)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -360,15 +361,15 @@ func newAttempt() uint64 {
 // not finish may have left the record, with the deadline of its own.
 func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 	rec := backend.Record{
-		ID:      namedRecord(recordRotation, string(old.id[:])),
-		Kind:    recordRotation,
+		ID:      record.Named(record.Rotation, string(old.id[:])),
+		Kind:    record.Rotation,
 		Owner:   owner(old.subjectKind, old.subject),
 		Created: old.issuedAt,
 		PurgeAt: old.retireAt + purgeMargin.Milliseconds(),
 	}
-	w := newBody()
-	w.id(fieldTarget, old.id)
-	w.seal(&rec)
+	w := record.NewBody()
+	w.ID(record.FieldTarget, old.id)
+	w.Seal(&rec)
 	return retry.Do(ctx, func(bool) error {
 		cond := backend.IfAbsent()
 		left, err := m.store.Get(ctx, rec.ID)

@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -93,7 +94,7 @@ func (m *Manager) retireQuiet(ctx context.Context) (retired int, more bool, err 
 	defer w.turn.Release(1)
 	var problems []error
 	for looked := 0; looked < sweepBatch; {
-		page, err := lister.List(ctx, backend.Query{Kind: recordRotation, Limit: sweepPage, After: w.after})
+		page, err := lister.List(ctx, backend.Query{Kind: record.Rotation, Limit: sweepPage, After: w.after})
 		if err != nil {
 			w.after = "" // the cursor may be what was wrong
 			return retired, true, errors.Join(append(problems, errs.OfStore("fob: list rotations", err))...)
@@ -186,14 +187,14 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 }
 
 func rotationTarget(rec *backend.Record) (ID, error) {
-	r, err := openBody(rec, recordRotation)
+	r, err := record.Open(rec, record.Rotation)
 	if err != nil {
 		return ID{}, err
 	}
-	field, v, ok := r.next()
-	id := ID(r.id(v))
-	if !ok || field != fieldTarget || r.bad || r.rest != "" {
-		return ID{}, corrupt(rec, "fields")
+	field, v, ok := r.Next()
+	id := ID(r.ID(v))
+	if !ok || field != record.FieldTarget || r.Bad || r.Rest != "" {
+		return ID{}, record.Corrupt(rec, "fields")
 	}
 	return id, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // Token is an access token as it was when it was verified or issued: who it is
@@ -33,7 +34,7 @@ type Token struct {
 	id          ID
 	subjectKind SubjectKind
 	subject     string
-	subjectRef  recordID
+	subjectRef  record.ID
 	epoch       uint64 // of the subject
 	issuerEpoch uint64
 	issuer      string
@@ -318,10 +319,10 @@ func (t *Token) grantsAs(want *Token) bool {
 }
 
 // markOf is the record that ends a token or a family by its ID.
-func markOf(what string, id ID) recordID { return namedRecord(recordMark, what, string(id[:])) }
+func markOf(what string, id ID) record.ID { return record.Named(record.Mark, what, string(id[:])) }
 
 // refs are the records that a token hangs from.
-func (t *Token) refs(issuer recordID) []backend.ID {
+func (t *Token) refs(issuer record.ID) []backend.ID {
 	refs := []backend.ID{markOf("token", t.id), t.subjectRef, issuer}
 	if !t.family.IsZero() {
 		refs = append(refs, markOf("family", t.family))

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -187,7 +188,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 	ref := m.issuerMark()
 	err = retry.Do(ctx, func(bool) error {
 		now := clock.Millis(m.now())
-		rec := backend.Record{ID: ref, Kind: recordMark, Created: now}
+		rec := backend.Record{ID: ref, Kind: record.Mark, Created: now}
 		cond := backend.IfAbsent()
 		var old mark
 		found, err := m.store.Get(ctx, ref)
@@ -226,7 +227,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 }
 
 // putMark writes the mark that ends a token or a family, unless it stands there.
-func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reason RevokeReason) (already bool, err error) {
+func (m *Manager) putMark(ctx context.Context, ref record.ID, purgeAt int64, reason RevokeReason) (already bool, err error) {
 	to := mark{before: clock.Forever, reason: reason}
 	err = retry.Do(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
@@ -238,7 +239,7 @@ func (m *Manager) putMark(ctx context.Context, ref recordID, purgeAt int64, reas
 			already = true
 			return nil
 		}
-		rec := backend.Record{ID: ref, Kind: recordMark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
+		rec := backend.Record{ID: ref, Kind: record.Mark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
 		to.encode(&rec)
 		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
 			return retry.Raced(err)

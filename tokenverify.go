@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
@@ -210,19 +211,19 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 // ended reports why a token was ended, or nil, and as of when: by the marks that
 // follow the feed, or by the store where those are not complete.
 func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
-	look := func(id recordID) (mark, error) {
+	look := func(id record.ID) (mark, error) {
 		m.newest.pin(&q.pins, id)
 		return m.readMark(ctx, id)
 	}
 	asOf = q.now.Mono
 	if q.how == cached && m.live(q.now) {
 		asOf = q.now.Synced
-		look = func(id recordID) (mark, error) {
+		look = func(id record.ID) (mark, error) {
 			found := m.marks.get(id)
 			return found, found.bad
 		}
 	}
-	ids := []recordID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}
+	ids := []record.ID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}
 	if !t.family.IsZero() {
 		ids = append(ids, markOf("family", t.family))
 	}
@@ -240,8 +241,8 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 
 // issuerMark is the record that ends what the issuer has issued so far, or before an
 // instant.
-func (m *Manager) issuerMark() recordID {
-	return namedRecord(recordMark, "issuer", m.cfg.Tokens.Issuer)
+func (m *Manager) issuerMark() record.ID {
+	return record.Named(record.Mark, "issuer", m.cfg.Tokens.Issuer)
 }
 
 // parentState returns the state of a key that tokens came from: from memory as

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
@@ -292,7 +293,7 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 
 // subjectState returns the epoch of a subject. A subject that never was revoked has
 // no record, and epoch zero.
-func (m *Manager) subjectState(ctx context.Context, q *query, ref recordID) (subjectState, error) {
+func (m *Manager) subjectState(ctx context.Context, q *query, ref record.ID) (subjectState, error) {
 	if q.how == cached {
 		if m.live(q.now) {
 			found := m.marks.get(ref)

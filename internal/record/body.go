@@ -1,0 +1,223 @@
+// Package record is how what fob keeps is written into the records of a store: the kinds
+// of record, what they are found by, and the fields of a body. A body is the format byte,
+// fields of (number, uvarint length, bytes) in rising order, and a CRC-32C over the
+// record's identity and the body: a record that was damaged, cut or moved under another ID
+// is told from a sound one.
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"unsafe"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/errs"
+)
+
+// The fields of a record's body. A number is never given a second meaning. An
+// unknown field makes the record unreadable: to skip one could be to skip the
+// reason why a key is refused.
+const (
+	FieldStatus = 1 + iota
+	FieldPrefix
+	FieldName
+	FieldScopes
+	FieldTags
+	FieldNotBefore
+	FieldExpiresAt
+	FieldRetireAt
+	FieldRevokedAt
+	FieldReason
+	FieldSuccessor
+	FieldPredecessor
+	FieldRotating
+	FieldQuiet
+	FieldEpoch
+	FieldDigest
+	FieldPepper
+	FieldForeign
+	FieldLegacy
+	FieldAlias
+	FieldSubjectRef
+	FieldLifetime
+	FieldTarget // the credential an alias or a rotation is about
+	FieldSealed
+	FieldRequest // digest of an idempotent request
+	FieldBefore
+	FieldRing
+	FieldRingSum
+	FieldIdleUntil
+	FieldAnswerUntil // of families from before there were tags: until when a refresh is answered again
+	FieldUsed        // of the same: the digests of used secrets
+	FieldClaims
+	FieldEnded
+	FieldKeptUntil
+	FieldRetired
+	FieldPending // of an alias: its import has not finished
+	FieldStaleness
+	FieldEnds   // of an issuer's mark
+	FieldMaxTTL // of the fleet: the longest life that a token is given
+	FieldTagKey // of a family: by which it knows its own secrets
+	FieldLinks  // of a family: from the secrets used lately to the current one
+	FieldUsageInterval
+	FieldPrint // of what was imported
+	FieldCheck // of a secret of Config
+)
+
+const bodyFormat = 1
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+// crcEight takes in eight bytes at once: table j says what a byte does to the sum when
+// j more bytes follow it.
+var crcEight = func() (t [8]crc32.Table) {
+	t[0] = *crcTable
+	for j := 1; j < len(t); j++ {
+		for b := range t[j] {
+			t[j][b] = crcTable[byte(t[j-1][b])] ^ t[j-1][b]>>8
+		}
+	}
+	return t
+}()
+
+// Writer writes a body.
+type Writer struct{ b []byte }
+
+func NewBody() *Writer { return &Writer{b: append(make([]byte, 0, 256), bodyFormat)} }
+
+func (w *Writer) Text(field byte, s string) {
+	if s != "" {
+		w.b = append(w.b, field)
+		w.b = binary.AppendUvarint(w.b, uint64(len(s)))
+		w.b = append(w.b, s...)
+	}
+}
+
+func (w *Writer) Number(field byte, n uint64) {
+	if n != 0 {
+		var buf [8]byte
+		binary.BigEndian.PutUint64(buf[:], n)
+		w.Text(field, string(buf[:]))
+	}
+}
+
+func (w *Writer) ID(field byte, id [16]byte) {
+	if id != ([16]byte{}) {
+		w.Text(field, string(id[:]))
+	}
+}
+
+func (w *Writer) Seal(rec *backend.Record) {
+	rec.Body = w.b
+	rec.Body = binary.BigEndian.AppendUint32(rec.Body, BodySum(rec, w.b))
+}
+
+func BodySum(rec *backend.Record, body []byte) uint32 {
+	// By our own hand: what crc32.Update is given moves to the heap.
+	sum := ^uint32(0)
+	for i := 0; i < len(rec.ID); i += 8 {
+		w := binary.LittleEndian.Uint64(rec.ID[i:]) ^ uint64(sum)
+		sum = 0
+		for j := range crcEight {
+			sum ^= crcEight[j][byte(w>>(56-8*j))]
+		}
+	}
+	sum = ^(crcTable[byte(sum)^byte(rec.Kind)] ^ sum>>8)
+	sum = crc32.Update(sum, crcTable, unsafe.Slice(unsafe.StringData(rec.Owner), len(rec.Owner)))
+	return crc32.Update(sum, crcTable, body)
+}
+
+// Reader yields the fields of a body. Texts are parts of it.
+type Reader struct {
+	Rest string
+	last byte
+	Bad  bool
+}
+
+// Open checks the sum and the format of a record of the kind wanted.
+func Open(rec *backend.Record, kind backend.Kind) (Reader, error) {
+	n := len(rec.Body) - 4
+	switch {
+	case rec.Kind != kind:
+		return Reader{}, Corrupt(rec, "kind")
+	case n < 2:
+		return Reader{}, Corrupt(rec, "length")
+	case binary.BigEndian.Uint32(rec.Body[n:]) != BodySum(rec, rec.Body[:n]):
+		return Reader{}, Corrupt(rec, "checksum")
+	case rec.Body[0] != bodyFormat:
+		return Reader{}, Corrupt(rec, "format")
+	}
+	// The texts of what is read are parts of the body, which nobody else has: a
+	// store shares no memory with its caller (rule R6 of package backend).
+	return Reader{Rest: unsafe.String(&rec.Body[1], n-1)}, nil
+}
+
+func Corrupt(rec *backend.Record, what string) error {
+	return fmt.Errorf("%w: kind %d: %s", errs.ErrCorrupt, rec.Kind, what)
+}
+
+// Fields yields the fields in their order, until the end or bad input.
+func (r *Reader) Fields(yield func(field byte, value string) bool) {
+	for {
+		field, value, ok := r.Next()
+		if !ok || !yield(field, value) {
+			return
+		}
+	}
+}
+
+// Next returns the next field; ok is false at the end and on bad input.
+func (r *Reader) Next() (field byte, value string, ok bool) {
+	if r.Rest == "" || r.Bad {
+		return 0, "", false
+	}
+	field = r.Rest[0]
+	n, used := uvarint(r.Rest[1:])
+	if used <= 0 || n == 0 || field <= r.last || n > uint64(len(r.Rest)-1-used) {
+		r.Bad = true
+		return 0, "", false
+	}
+	start := 1 + used
+	value, r.Rest, r.last = r.Rest[start:start+int(n)], r.Rest[start+int(n):], field
+	return field, value, true
+}
+
+func (r *Reader) Number(value string) uint64 {
+	if len(value) != 8 {
+		r.Bad = true
+		return 0
+	}
+	var n uint64
+	for i := range 8 {
+		n = n<<8 | uint64(value[i])
+	}
+	r.Bad = r.Bad || n == 0 // zero is written by leaving the field out
+	return n
+}
+
+func (r *Reader) Millis(value string) int64 {
+	n := int64(r.Number(value))
+	r.Bad = r.Bad || n <= 0
+	return n
+}
+
+func (r *Reader) ID(value string) (id [16]byte) {
+	r.Bad = r.Bad || copy(id[:], value) != len(value) || len(value) != len(id) || id == ([16]byte{})
+	return id
+}
+
+// uvarint is binary.Uvarint over a string of at most three bytes of length,
+// in its shortest form only.
+func uvarint(s string) (n uint64, used int) {
+	for i := 0; i < len(s) && i < 3; i++ {
+		n |= uint64(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			if i > 0 && s[i] == 0 {
+				return 0, -1
+			}
+			return n, i + 1
+		}
+	}
+	return 0, -1
+}
