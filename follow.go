@@ -28,6 +28,12 @@ type marks struct {
 	all map[record.ID]mark
 }
 
+// newMarks makes a set without marks. follows says that there is a feed; forget ends what
+// was made from a mark.
+func newMarks(follows bool, forget func(...backend.ID)) *marks {
+	return &marks{follows: follows, forget: forget, all: make(map[record.ID]mark)}
+}
+
 // mark is what one record says. All of its numbers only rise.
 type mark struct {
 	// epoch is that of a subject or an issuer, with which what is issued is stamped. What
@@ -38,7 +44,7 @@ type mark struct {
 	// before is, of a single token or family, forever. Of an issuer: what is stamped
 	// with less than epoch, and was issued before this, is revoked.
 	before int64
-	reason RevokeReason
+	reason string
 	// bad is why the record cannot be read. What it is about could not be checked then;
 	// all else does not depend on it.
 	bad error
@@ -118,6 +124,24 @@ func (s *marks) spoil(id record.ID, bad mark) {
 	s.all[id] = bad
 }
 
+// replace takes in all marks as they were read anew. mended is called for each that could
+// not be read before and can be now.
+func (s *marks) replace(all map[record.ID]mark, mended func(record.ID)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, own := range s.all {
+		// What this process has just written may have come after its page was read.
+		read := all[id]
+		if own.bad != nil && read.bad == nil {
+			mended(id)
+		}
+		if read.bad == nil && !read.covers(&own) {
+			all[id] = own.join(read)
+		}
+	}
+	s.all = all
+}
+
 // drop forgets a mark that was purged, if it is still what it was before that was found:
 // this Manager may have written it anew.
 func (s *marks) drop(id record.ID, was mark) {
@@ -134,10 +158,33 @@ func isMark(id backend.ID) bool {
 	return backend.Kind(id[0]) == record.Mark || backend.Kind(id[0]) == record.Subject
 }
 
+// decodeEpoch reads the record of a subject: only its epoch is set, and the reason.
+func decodeEpoch(rec *backend.Record) (mark, error) {
+	r, err := record.Open(rec, record.Subject)
+	if err != nil {
+		return mark{}, err
+	}
+	var out mark
+	for field, v := range r.Fields {
+		switch field {
+		case record.FieldEpoch:
+			out.epoch = r.Number(v)
+		case record.FieldReason:
+			out.reason = v
+		default:
+			r.Bad = true
+		}
+	}
+	if r.Bad || out.epoch == 0 || !record.KnownSubject(rec.Owner) {
+		return mark{}, record.Corrupt(rec, "epoch")
+	}
+	return out, nil
+}
+
+// decodeMark reads the record of a mark or of a subject.
 func decodeMark(rec *backend.Record) (mark, error) {
 	if rec.Kind == record.Subject {
-		epoch, reason, err := decodeEpoch(rec)
-		return mark{epoch: epoch, reason: reason}, err
+		return decodeEpoch(rec)
 	}
 	r, err := record.Open(rec, record.Mark)
 	if err != nil {
@@ -147,7 +194,7 @@ func decodeMark(rec *backend.Record) (mark, error) {
 	for field, v := range r.Fields {
 		switch field {
 		case record.FieldReason:
-			out.reason = RevokeReason(v)
+			out.reason = v
 		case record.FieldEpoch:
 			out.epoch = r.Number(v)
 		case record.FieldBefore:
@@ -170,7 +217,7 @@ func decodeMark(rec *backend.Record) (mark, error) {
 // encode writes a mark that is no subject's.
 func (k *mark) encode(rec *backend.Record) {
 	w := record.NewBody()
-	w.Text(record.FieldReason, string(k.reason))
+	w.Text(record.FieldReason, k.reason)
 	w.Number(record.FieldEpoch, k.epoch)
 	w.Number(record.FieldBefore, uint64(k.before))
 	w.Number(record.FieldEnds, k.ends)
@@ -308,20 +355,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			}
 		}
 	}
-	s := &m.marks
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, own := range s.all {
-		// What this Manager has just written may have come after its page was read.
-		read := all[id]
-		if own.bad != nil && read.bad == nil {
-			m.problem(nameOfMark(id), nil)
-		}
-		if read.bad == nil && !read.covers(&own) {
-			all[id] = own.join(read)
-		}
-	}
-	s.all = all
+	m.marks.replace(all, func(id record.ID) { m.problem(nameOfMark(id), nil) })
 	return nil
 }
 

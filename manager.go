@@ -14,7 +14,6 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
-	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
@@ -35,7 +34,7 @@ type Manager struct {
 
 	answers   *answers
 	newest    *newest
-	marks     marks
+	marks     *marks
 	fleet     fleet
 	recent    recent
 	health    health
@@ -109,7 +108,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
-	m.store, m.marks.all, m.marks.forget = &seenStore{store, m}, make(map[record.ID]mark), m.forget
+	m.store = &seenStore{store, m}
+	feed, follows := backend.As[backend.Watcher](store)
+	lister, lists := backend.As[backend.Lister](store)
+	m.marks = newMarks(follows && lists, m.forget)
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
@@ -133,9 +135,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.running, m.stop = context.WithCancel(context.Background())
-	feed, follows := backend.As[backend.Watcher](store)
-	lister, lists := backend.As[backend.Lister](store)
-	m.marks.follows = follows && lists
 	m.background("upkeep", m.upkeep)
 	if m.marks.follows {
 		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })

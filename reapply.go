@@ -101,7 +101,7 @@ func (m *Manager) reapplyIssuer(ctx context.Context, to mark) error {
 		return nil
 	}
 	_, err = m.raiseIssuer(ctx, to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: to.reason}, err)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.reason)}, err)
 	return err
 }
 

@@ -109,16 +109,16 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 // revocationOf is the revocation that a record says at an instant, if it says one.
 func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	if rec.Kind == record.Subject {
-		epoch, reason, err := decodeEpoch(rec)
+		found, err := decodeEpoch(rec)
 		if err != nil {
 			return Revocation{}, false, err
 		}
 		return Revocation{
 			Subject:     rec.Owner[1:],
 			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
-			Epoch:       epoch,
-			At:          clock.Instant(int64(min(epoch, maxEpoch))), // that instant, or a little later
-			Reason:      reason,
+			Epoch:       found.epoch,
+			At:          clock.Instant(int64(min(found.epoch, maxEpoch))), // that instant, or a little later
+			Reason:      RevokeReason(found.reason),
 		}, true, nil
 	}
 	k, err := decodeKey(rec)

@@ -145,29 +145,8 @@ func (m *Manager) readEpoch(ctx context.Context, ref record.ID) (epoch uint64, r
 	if err != nil {
 		return 0, backend.Record{}, err
 	}
-	epoch, _, err = decodeEpoch(&rec)
-	return epoch, rec, err
-}
-
-func decodeEpoch(rec *backend.Record) (epoch uint64, reason RevokeReason, err error) {
-	r, err := record.Open(rec, record.Subject)
-	if err != nil {
-		return 0, "", err
-	}
-	for field, v := range r.Fields {
-		switch field {
-		case record.FieldEpoch:
-			epoch = r.Number(v)
-		case record.FieldReason:
-			reason = RevokeReason(v)
-		default:
-			r.Bad = true
-		}
-	}
-	if r.Bad || epoch == 0 || len(rec.Owner) < 2 || !SubjectKind(rec.Owner[0]-'0').valid() {
-		return 0, "", record.Corrupt(rec, "epoch")
-	}
-	return epoch, reason, nil
+	found, err := decodeEpoch(&rec)
+	return found.epoch, rec, err
 }
 
 // raiseEpoch raises the epoch of a subject, to least if that is set and higher,
@@ -200,7 +179,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
 		}
-		m.learn(ref, mark{epoch: epoch, reason: reason})
+		m.learn(ref, mark{epoch: epoch, reason: string(reason)})
 		return nil
 	})
 	return epoch, err

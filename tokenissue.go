@@ -167,13 +167,13 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	if err := checkTime("issuedBefore", issuedBefore); err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	to := mark{reason: reason.clean()}
+	to := mark{reason: string(reason.clean())}
 	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
 		to.before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
 	}
 	made, err := m.raiseIssuer(ctx, to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: to.reason}, err)
-	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: to.reason}}, err)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.reason)}, err)
+	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: RevokeReason(to.reason)}}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
@@ -228,7 +228,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 
 // putMark writes the mark that ends a token or a family, unless it stands there.
 func (m *Manager) putMark(ctx context.Context, ref record.ID, purgeAt int64, reason RevokeReason) (already bool, err error) {
-	to := mark{before: clock.Forever, reason: reason}
+	to := mark{before: clock.Forever, reason: string(reason)}
 	err = retry.Do(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
 		if err != nil {

@@ -21,6 +21,12 @@ const (
 	Check                               // by which a secret of Config is recognised
 )
 
+// KnownSubject reports whether an owner, by which stores list, is a subject: the digit of
+// its kind, and its name.
+func KnownSubject(owner string) bool {
+	return len(owner) > 1 && (owner[0] == '1' || owner[0] == '2')
+}
+
 // ID is the ID of a record that is not a credential: its kind, then 15
 // bytes of SHA-256 over what it is named by. No credential's ID begins with
 // such a byte, so the two never meet.
