@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
@@ -34,7 +35,7 @@ type Manager struct {
 
 	answers   *answers
 	newest    *newest
-	marks     *marks
+	marks     *marks.Set
 	fleet     fleet
 	recent    recent
 	health    health
@@ -111,7 +112,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.store = &seenStore{store, m}
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	m.marks = newMarks(follows && lists, m.forget)
+	m.marks = marks.New(follows && lists, m.forget)
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
@@ -136,7 +137,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.clock.Start(cfg.Clock, clockStride)
 	m.running, m.stop = context.WithCancel(context.Background())
 	m.background("upkeep", m.upkeep)
-	if m.marks.follows {
+	if m.marks.Follows {
 		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })
 	}
 	return m, nil
@@ -166,13 +167,13 @@ func (m *Manager) upkeep(ctx context.Context) {
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
 	var more <-chan time.Time // when the sweep goes on that has not come to its end
-	if m.marks.follows {
+	if m.marks.Follows {
 		t := time.NewTicker(max(m.cfg.MaxStaleness/2, followPauseMax/2))
 		defer t.Stop()
 		silence = t.C
 	}
 	if m.cfg.patience() > fleetDefault {
-		if !m.marks.follows { // else followFeed does, before the feed begins
+		if !m.marks.Follows { // else followFeed does, before the feed begins
 			m.tryJoin(ctx)
 		}
 		t := time.NewTicker(followPauseMax)

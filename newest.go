@@ -8,6 +8,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/marks"
 )
 
 // newest keeps those who are told an older state of a record from coming after those
@@ -243,9 +244,9 @@ func (s *seenStore) Get(ctx context.Context, id backend.ID) (backend.Record, err
 // saw notes a record that was read from the store: see newest, and for marks also what
 // it says, which only rises.
 func (m *Manager) saw(rec *backend.Record) {
-	if isMark(rec.ID) && m.marks.follows && !m.newest.off {
-		if to, err := decodeMark(rec); err == nil {
-			m.marks.raise(rec.ID, to)
+	if marks.Is(rec.ID) && m.marks.Follows && !m.newest.off {
+		if to, err := marks.Decode(rec); err == nil {
+			m.marks.Raise(rec.ID, to)
 		}
 	}
 	m.newest.saw(rec.ID, rec.Version)

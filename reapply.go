@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/marks"
 )
 
 // What is revoked here is remembered for a while and revoked once more when the feed
@@ -38,14 +39,14 @@ type recent struct {
 type recentRevocation struct {
 	at     int64 // monotonic
 	rev    Revocation
-	issuer mark // what the issuer's mark was raised to
-	token  bool // of a token, or of a family
+	issuer marks.Mark // what the issuer's mark was raised to
+	token  bool       // of a token, or of a family
 }
 
 // again reports whether two revocations are of the same thing, if perhaps of more or
 // less of it.
 func (r *recentRevocation) again(o *recentRevocation) bool {
-	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.issuer.epoch == 0) == (o.issuer.epoch == 0)
+	return r.rev.ID == o.rev.ID && r.rev.Subject == o.rev.Subject && r.rev.SubjectKind == o.rev.SubjectKind && (r.issuer.Epoch == 0) == (o.issuer.Epoch == 0)
 }
 
 func (r *recent) note(now clock.Moment, made recentRevocation) {
@@ -60,7 +61,7 @@ func (r *recent) note(now clock.Moment, made recentRevocation) {
 	// What is revoked over and over is still one: the one that ends the most.
 	if i := slices.IndexFunc(*list, func(old recentRevocation) bool { return old.again(&made) }); i >= 0 {
 		old := (*list)[i]
-		made.issuer = made.issuer.join(old.issuer)
+		made.issuer = made.issuer.Join(old.issuer)
 		if old.rev.Epoch > made.rev.Epoch {
 			made.rev = old.rev
 		}
@@ -91,17 +92,17 @@ func (r *recent) list(now clock.Moment) (made []recentRevocation, more bool) {
 }
 
 // reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
-func (m *Manager) reapplyIssuer(ctx context.Context, to mark) error {
+func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
 	old, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
 		return errs.OfStore("read", err)
 	}
-	if old.covers(&to) {
+	if old.Covers(&to) {
 		m.learn(m.issuerMark(), old)
 		return nil
 	}
 	_, err = m.raiseIssuer(ctx, to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.reason)}, err)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
 	return err
 }
 
@@ -110,7 +111,7 @@ var errNotAllAgain = fmt.Errorf("fob: history was lost, and more than %d revocat
 
 // noteRevoked remembers a revocation that was made, or may have been.
 func (m *Manager) noteRevoked(made recentRevocation, err error) {
-	if made.rev.Subject != "" && made.rev.Epoch == 0 || made.rev.Subject == "" && made.rev.ID.IsZero() && made.issuer.epoch == 0 {
+	if made.rev.Subject != "" && made.rev.Epoch == 0 || made.rev.Subject == "" && made.rev.ID.IsZero() && made.issuer.Epoch == 0 {
 		return // nothing was written yet
 	}
 	if err == nil || errors.Is(err, ErrIndeterminate) {
@@ -141,7 +142,7 @@ func (m *Manager) reapply(ctx context.Context) error {
 
 func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
 	switch rev := made.rev; {
-	case made.issuer.epoch != 0:
+	case made.issuer.Epoch != 0:
 		return m.reapplyIssuer(ctx, made.issuer)
 	case rev.Subject != "":
 		_, err := m.applyEpoch(ctx, rev)

@@ -147,8 +147,8 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 		if err != nil {
 			return nil, errs.OfCheck(err)
 		}
-		f.stamp = found.epoch // the issuer's comes last
-		if found.endsToken(f.spec.issuerEpoch, f.begun) {
+		f.stamp = found.Epoch // the issuer's comes last
+		if found.EndsToken(f.spec.issuerEpoch, f.begun) {
 			return nil, ErrRevoked
 		}
 	}

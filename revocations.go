@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -109,16 +110,16 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 // revocationOf is the revocation that a record says at an instant, if it says one.
 func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	if rec.Kind == record.Subject {
-		found, err := decodeEpoch(rec)
+		found, err := marks.DecodeEpoch(rec)
 		if err != nil {
 			return Revocation{}, false, err
 		}
 		return Revocation{
 			Subject:     rec.Owner[1:],
 			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
-			Epoch:       found.epoch,
-			At:          clock.Instant(int64(min(found.epoch, maxEpoch))), // that instant, or a little later
-			Reason:      RevokeReason(found.reason),
+			Epoch:       found.Epoch,
+			At:          clock.Instant(int64(min(found.Epoch, maxEpoch))), // that instant, or a little later
+			Reason:      RevokeReason(found.Reason),
 		}, true, nil
 	}
 	k, err := decodeKey(rec)

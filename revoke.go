@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
@@ -145,8 +146,8 @@ func (m *Manager) readEpoch(ctx context.Context, ref record.ID) (epoch uint64, r
 	if err != nil {
 		return 0, backend.Record{}, err
 	}
-	found, err := decodeEpoch(&rec)
-	return found.epoch, rec, err
+	found, err := marks.DecodeEpoch(&rec)
+	return found.Epoch, rec, err
 }
 
 // raiseEpoch raises the epoch of a subject, to least if that is set and higher,
@@ -179,7 +180,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
 		}
-		m.learn(ref, mark{epoch: epoch, reason: string(reason)})
+		m.learn(ref, marks.Mark{Epoch: epoch, Reason: string(reason)})
 		return nil
 	})
 	return epoch, err

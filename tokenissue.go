@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
@@ -101,7 +102,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	if err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
-	t.issuerEpoch = issuer.epoch
+	t.issuerEpoch = issuer.Epoch
 	if err := m.announceTTL(ctx, clock.MillisOf(t.expiresAt-t.issuedAt)); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
@@ -167,13 +168,13 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	if err := checkTime("issuedBefore", issuedBefore); err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
-	to := mark{reason: string(reason.clean())}
+	to := marks.Mark{Reason: string(reason.clean())}
 	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
-		to.before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
+		to.Before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
 	}
 	made, err := m.raiseIssuer(ctx, to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.reason)}, err)
-	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: RevokeReason(to.reason)}}, err)
+	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
+	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: RevokeReason(to.Reason)}}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
@@ -184,38 +185,38 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 // written. Where to has an epoch, the mark comes to cover to, and stays if it does.
 // Else the epoch is a new one, and what is stamped with less is revoked: all of it, or
 // what was issued before to.before.
-func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err error) {
+func (m *Manager) raiseIssuer(ctx context.Context, to marks.Mark) (made marks.Mark, err error) {
 	ref := m.issuerMark()
 	err = retry.Do(ctx, func(bool) error {
 		now := clock.Millis(m.now())
 		rec := backend.Record{ID: ref, Kind: record.Mark, Created: now}
 		cond := backend.IfAbsent()
-		var old mark
+		var old marks.Mark
 		found, err := m.store.Get(ctx, ref)
 		switch {
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
 			return errs.OfStore("read", err)
 		default:
-			if old, err = decodeMark(&found); err != nil {
+			if old, err = marks.Decode(&found); err != nil {
 				return err
 			}
 			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
 		}
 		next := to
 		switch {
-		case to.epoch != 0 && old.covers(&to):
+		case to.Epoch != 0 && old.Covers(&to):
 			m.learn(ref, old)
 			made = old
 			return nil
-		case to.epoch == 0:
-			next.epoch = max(old.epoch+1, uint64(now)) // see readEpoch
-			if to.before == 0 {
-				next.ends = next.epoch
+		case to.Epoch == 0:
+			next.Epoch = max(old.Epoch+1, uint64(now)) // see readEpoch
+			if to.Before == 0 {
+				next.Ends = next.Epoch
 			}
 		}
-		next = next.join(old)
-		next.encode(&rec)
+		next = next.Join(old)
+		next.Encode(&rec)
 		made = next
 		if _, err := m.replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
@@ -228,19 +229,19 @@ func (m *Manager) raiseIssuer(ctx context.Context, to mark) (made mark, err erro
 
 // putMark writes the mark that ends a token or a family, unless it stands there.
 func (m *Manager) putMark(ctx context.Context, ref record.ID, purgeAt int64, reason RevokeReason) (already bool, err error) {
-	to := mark{before: clock.Forever, reason: string(reason)}
+	to := marks.Mark{Before: clock.Forever, Reason: string(reason)}
 	err = retry.Do(ctx, func(bool) error {
 		old, err := m.readMark(ctx, ref)
 		if err != nil {
 			return errs.OfStore("read", err)
 		}
-		if old != (mark{}) {
+		if old != (marks.Mark{}) {
 			m.learn(ref, old)
 			already = true
 			return nil
 		}
 		rec := backend.Record{ID: ref, Kind: record.Mark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
-		to.encode(&rec)
+		to.Encode(&rec)
 		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
 			return retry.Raced(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/usagelog"
@@ -211,16 +212,16 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 // ended reports why a token was ended, or nil, and as of when: by the marks that
 // follow the feed, or by the store where those are not complete.
 func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
-	look := func(id record.ID) (mark, error) {
+	look := func(id record.ID) (marks.Mark, error) {
 		m.newest.pin(&q.pins, id)
 		return m.readMark(ctx, id)
 	}
 	asOf = q.now.Mono
 	if q.how == cached && m.live(q.now) {
 		asOf = q.now.Synced
-		look = func(id record.ID) (mark, error) {
-			found := m.marks.get(id)
-			return found, found.bad
+		look = func(id record.ID) (marks.Mark, error) {
+			found := m.marks.Get(id)
+			return found, found.Bad
 		}
 	}
 	ids := []record.ID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}
@@ -232,7 +233,7 @@ func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error,
 		if err != nil {
 			return nil, 0, err
 		}
-		if id == t.subjectRef && t.epoch < found.epoch || id != t.subjectRef && found.endsToken(t.issuerEpoch, t.issuedAt) {
+		if id == t.subjectRef && t.epoch < found.Epoch || id != t.subjectRef && found.EndsToken(t.issuerEpoch, t.issuedAt) {
 			return ErrRevoked, asOf, nil
 		}
 	}

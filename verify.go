@@ -296,8 +296,8 @@ func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k
 func (m *Manager) subjectState(ctx context.Context, q *query, ref record.ID) (subjectState, error) {
 	if q.how == cached {
 		if m.live(q.now) {
-			found := m.marks.get(ref)
-			return subjectState{found.epoch, q.now.Synced}, found.bad
+			found := m.marks.Get(ref)
+			return subjectState{found.Epoch, q.now.Synced}, found.Bad
 		}
 		if s, ok := m.answers.subjects.Get(cache.Key(ref), q.now.Mono); ok && m.believed(s.asOf, q.now) {
 			return *s, nil
