@@ -181,7 +181,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		now := clock.Millis(m.now())
 		newest := &r.keys[len(r.keys)-1]
 		if newest.activeAt > now {
-			rotated = newest.describe()
+			rotated = describe(newest)
 			return nil
 		}
 		next, err := drawRingKey(paseto.Protocol(m.cfg.Tokens.Protocol), now+max(m.cfg.Tokens.KeyLead.Milliseconds(), 1))
@@ -206,7 +206,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 			return retry.Raced(err)
 		}
 		m.observe(Event{Type: EventTokenKeyRotated})
-		rotated = next.describe()
+		rotated = describe(&next)
 		return nil
 	})
 	return rotated, err
@@ -249,13 +249,13 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 	var all []TokenKey
 	for i := range r.keys {
 		if k := &r.keys[i]; k.retireAt == 0 || now < k.retireAt {
-			all = append(all, k.describe())
+			all = append(all, describe(k))
 		}
 	}
 	return all, nil
 }
 
-func (k *ringKey) describe() TokenKey {
+func describe(k *ringKey) TokenKey {
 	d := TokenKey{ID: k.id, Protocol: Protocol(k.protocol), ActiveAt: clock.Instant(k.activeAt), RetireAt: clock.Instant(k.retireAt)}
 	if public, ok := k.opener.(paseto.PublicKey); ok {
 		d.Public = public.PASERK()
