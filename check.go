@@ -353,7 +353,7 @@ func (m *Manager) checkRing(ctx context.Context) error {
 	if err != nil {
 		return errs.OfStore("fob: read token keys", err)
 	}
-	if _, err := m.tokens.seal.decode(&rec); err != nil {
+	if _, err := m.tokens.seal.Decode(&rec); err != nil {
 		return fmt.Errorf("fob: token keys: %w", err)
 	}
 	return nil

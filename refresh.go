@@ -234,7 +234,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 		if err != nil {
 			return Issued{}, err
 		}
-		if key := r.active(clock.Millis(now)); key != nil && !key.protocol.Local() {
+		if key := r.Active(clock.Millis(now)); key != nil && !key.Protocol.Local() {
 			t = t.limitedTo(k.scopes)
 		}
 	}

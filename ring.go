@@ -7,23 +7,24 @@ import (
 
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/tokenring"
 )
 
 // loadRing reads the ring, or makes it with its first key.
-func (m *Manager) loadRing(ctx context.Context) (*ring, error) {
+func (m *Manager) loadRing(ctx context.Context) (*tokenring.Ring, error) {
 	return m.ringSince(ctx, m.clock.Now().Mono, "")
 }
 
 // ringSince returns the ring as it was read at an instant (monotonic) or later, or any
 // that has the key id; it is read unless it was. Whoever reads it is waited for: of many
 // who come while it is read, none reads it again who finds in it what he wants.
-func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*ring, error) {
+func (m *Manager) ringSince(ctx context.Context, since int64, id string) (*tokenring.Ring, error) {
 	t := m.tokens
 	if err := t.ringTurn.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: token keys: %w", err)
 	}
 	defer t.ringTurn.Release(1)
-	if r := t.ring.Load(); r != nil && (t.readAt.Load() > since || id != "" && r.byID[id] != nil) {
+	if r := t.ring.Load(); r != nil && (t.readAt.Load() > since || id != "" && r.ByID[id] != nil) {
 		return r, nil
 	}
 	began, told := m.clock.Now().Mono, t.told.Load()
@@ -72,7 +73,7 @@ func (m *Manager) ringChanged(ctx context.Context) {
 // is young enough. Else it is read. While somebody does, and where that fails, the one in
 // memory does for as long as a new key that it does not have cannot be in use: KeyLead
 // from when it was read.
-func (m *Manager) currentRing(ctx context.Context) (*ring, error) {
+func (m *Manager) currentRing(ctx context.Context) (*tokenring.Ring, error) {
 	t := m.tokens
 	r := t.ring.Load()
 	if r == nil {
@@ -111,7 +112,7 @@ const reloadEvery = 20 * time.Millisecond
 // for in the store: another process may have made it a moment ago. One that is known
 // needs no newer ring: it verifies until its last token has expired, and whether others
 // have put it out of use since does not change what it has sealed.
-func (m *Manager) findKey(ctx context.Context, id string, now clock.Moment) (*ringKey, error) {
+func (m *Manager) findKey(ctx context.Context, id string, now clock.Moment) (*tokenring.Key, error) {
 	r := m.tokens.ring.Load()
 	if r == nil {
 		var err error
@@ -119,12 +120,12 @@ func (m *Manager) findKey(ctx context.Context, id string, now clock.Moment) (*ri
 			return nil, err
 		}
 	}
-	if k := r.find(id, now.MS); k != nil || r.byID[id] != nil || m.tokens.seal == nil {
+	if k := r.Find(id, now.MS); k != nil || r.ByID[id] != nil || m.tokens.seal == nil {
 		return k, nil
 	}
 	r, err := m.ringSince(ctx, max(now.Mono-int64(reloadEvery), now.Floor), id)
 	if err != nil {
 		return nil, err
 	}
-	return r.find(id, now.MS), nil
+	return r.Find(id, now.MS), nil
 }

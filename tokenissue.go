@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/tokenring"
 )
 
 // tokensReady is the start of every call about tokens.
@@ -110,7 +111,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	if err != nil {
 		return Issued{}, err
 	}
-	key := r.active(clock.Millis(now))
+	key := r.Active(clock.Millis(now))
 	if key == nil { // nothing that the caller has presented is bad
 		return Issued{}, fmt.Errorf("fob: issue token: %w", errs.Unclassified(ErrTokenKey))
 	}
@@ -119,11 +120,11 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	if err != nil {
 		return Issued{}, err
 	}
-	text, err := key.sealer.Seal(string(payload), footerOf(key.id), "")
+	text, err := key.Sealer.Seal(string(payload), tokenring.Footer(key.ID), "")
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
-	sealed, err := decodeToken(payload, key.id)
+	sealed, err := decodeToken(payload, key.ID)
 	if err != nil || !sealed.grantsAs(t) {
 		return Issued{}, fmt.Errorf("%w: claims that are not read as they were meant", ErrInvalid)
 	}
@@ -136,7 +137,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
-	id := kid(parsed.Footer())
+	id := tokenring.KeyID(parsed.Footer())
 	key, err := m.findKey(ctx, id, m.clock.Now())
 	if err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	if key == nil {
 		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey)) // the secret is good
 	}
-	payload, err := key.opener.Open(parsed, "")
+	payload, err := key.Opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {
 		return nil, fmt.Errorf("fob: refresh: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/tokenring"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -95,7 +96,7 @@ type TokenVerifier struct {
 
 // publicRing is the keys and when they were fetched.
 type publicRing struct {
-	*ring
+	*tokenring.Ring
 	at int64 // monotonic
 }
 
@@ -175,7 +176,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 		return nil, ErrTokenProtocol
 	}
 	ticket := v.cache.Begin()
-	key, err := v.find(ctx, kid(text.Footer()), now)
+	key, err := v.find(ctx, tokenring.KeyID(text.Footer()), now)
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +185,8 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 		return nil, err
 	}
 	e := newTokenEntry(seen, t, &v.cfg)
-	if key.retireAt != 0 {
-		e.to = min(e.to, key.retireAt)
+	if key.RetireAt != 0 {
+		e.to = min(e.to, key.RetireAt)
 	}
 	v.cache.Put(at, e, ticket, clock.Forever)
 	return e.answer(now.MS)
@@ -197,12 +198,12 @@ func (v *TokenVerifier) good(r *publicRing, now clock.Moment) bool {
 }
 
 // find returns the key of an ID.
-func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (*ringKey, error) {
+func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (*tokenring.Key, error) {
 	if id == "" {
 		return nil, ErrTokenKey
 	}
 	if r := v.ring.Load(); v.good(r, now) {
-		if k := r.find(id, now.MS); k != nil {
+		if k := r.Find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
@@ -215,7 +216,7 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (
 	r := v.ring.Load()
 	good := v.good(r, now)
 	if good {
-		if k := r.find(id, now.MS); k != nil {
+		if k := r.Find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
@@ -239,7 +240,7 @@ func (v *TokenVerifier) find(ctx context.Context, id string, now clock.Moment) (
 		return nil, fmt.Errorf("fob: fetch token keys: %w", v.err)
 	}
 	if r = v.ring.Load(); r != nil {
-		if k := r.find(id, now.MS); k != nil {
+		if k := r.Find(id, now.MS); k != nil {
 			return k, nil
 		}
 	}
@@ -298,7 +299,7 @@ func (v *TokenVerifier) fetch(ctx context.Context) {
 	}
 	v.failed, v.err = 0, nil
 	v.nextTry.Store(began + int64(refetchAfter))
-	if old := v.ring.Load(); old != nil && !slices.EqualFunc(old.keys, r.keys, func(a, b ringKey) bool { return a.id == b.id && a.retireAt == b.retireAt }) {
+	if old := v.ring.Load(); old != nil && !slices.EqualFunc(old.Keys, r.Keys, func(a, b tokenring.Key) bool { return a.ID == b.ID && a.RetireAt == b.RetireAt }) {
 		v.cache.Clear() // a key that is gone takes its tokens along
 	}
 	v.ring.Store(r)
@@ -310,10 +311,10 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 	if err != nil {
 		return nil, errs.Unclassified(err)
 	}
-	if len(listed) > maxRing {
-		return nil, fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), maxRing)
+	if len(listed) > tokenring.Max {
+		return nil, fmt.Errorf("%w: %d token keys, at most %d", ErrInvalid, len(listed), tokenring.Max)
 	}
-	var keys []ringKey
+	var keys []tokenring.Key
 	for _, one := range listed {
 		if one.Public == "" {
 			continue
@@ -322,8 +323,8 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 		if err != nil {
 			return nil, err
 		}
-		k := ringKey{id: parsed.ID, protocol: paseto.Protocol(parsed.Protocol), activeAt: clock.Millis(one.ActiveAt), retireAt: clock.Millis(one.RetireAt)}
-		if k.opener, err = paseto.ParsePublicKey(k.protocol, parsed.Public); err != nil {
+		k := tokenring.Key{ID: parsed.ID, Protocol: paseto.Protocol(parsed.Protocol), ActiveAt: clock.Millis(one.ActiveAt), RetireAt: clock.Millis(one.RetireAt)}
+		if k.Opener, err = paseto.ParsePublicKey(k.Protocol, parsed.Public); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		keys = append(keys, k)
@@ -333,19 +334,19 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 		// for. What is known goes on; nothing is a reason to refuse a token for good.
 		return nil, errNoKeys
 	}
-	return &publicRing{ring: newRing(keys, 0), at: began}, nil
+	return &publicRing{Ring: tokenring.New(keys, 0), at: began}, nil
 }
 
 // errNoKeys is the failure of a source that has no public key.
 var errNoKeys = errors.New("the source has no public key")
 
 // openWith opens a token and checks what does not change with time.
-func openWith(key *ringKey, text paseto.Token, cfg *TokenConfig) (*Token, error) {
-	payload, err := key.opener.Open(text, "")
+func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, error) {
+	payload, err := key.Opener.Open(text, "")
 	if err != nil {
 		return nil, tokenProblem(err)
 	}
-	t, err := decodeToken(payload, key.id)
+	t, err := decodeToken(payload, key.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -15,14 +15,15 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
 
 // tokens is what a Manager has for tokens; nil without Config.Tokens.
 type tokens struct {
-	seal     *sealKeys // nil: the ring is in memory only
-	ring     atomic.Pointer[ring]
+	seal     *tokenring.SealKeys // nil: the ring is in memory only
+	ring     atomic.Pointer[tokenring.Ring]
 	ringTurn *semaphore.Weighted // taken while the ring is read or made
 	readAt   atomic.Int64        // monotonic: before it was last read
 	// told is how often the feed has told of a change of the ring, and heard is told
@@ -34,7 +35,7 @@ func newTokens(cfg Config) (*tokens, error) {
 	t := &tokens{ringTurn: semaphore.NewWeighted(1)}
 	var err error
 	if cfg.Tokens.SealKey != nil {
-		if t.seal, err = newSealKeys(cfg.Tokens.SealKey); err != nil {
+		if t.seal, err = tokenring.NewSealKeys(cfg.Tokens.SealKey); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +122,7 @@ func (m *Manager) loadToken(ctx context.Context, q *query) found {
 	if err != nil {
 		return found{err: tokenProblem(err)}
 	}
-	id := kid(text.Footer())
+	id := tokenring.KeyID(text.Footer())
 	if id == "" {
 		return found{err: ErrTokenKey}
 	}

@@ -1,4 +1,4 @@
-package fob
+package tokenring
 
 import (
 	"crypto/hmac"
@@ -9,18 +9,19 @@ import (
 	"strings"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
 )
 
-// sealKeys are the keys under which the ring is kept: one per version, and one
+// SealKeys are the keys under which the ring is kept: one per version, and one
 // for the list as a whole.
-type sealKeys struct {
+type SealKeys struct {
 	v4, v2 paseto.SymmetricKey
 	list   []byte
 }
 
-func newSealKeys(key []byte) (*sealKeys, error) {
+func NewSealKeys(key []byte) (*SealKeys, error) {
 	part := func(name string) []byte {
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte("fob token ring " + name))
@@ -34,41 +35,41 @@ func newSealKeys(key []byte) (*sealKeys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fob: seal key: %w", err)
 	}
-	return &sealKeys{v4: v4, v2: v2, list: part("list")}, nil
+	return &SealKeys{v4: v4, v2: v2, list: part("list")}, nil
 }
 
-func (s *sealKeys) of(p paseto.Protocol) paseto.SymmetricKey {
+func (s *SealKeys) of(p paseto.Protocol) paseto.SymmetricKey {
 	if p.Version() == 2 {
 		return s.v2
 	}
 	return s.v4
 }
 
-func (s *sealKeys) sum(ref record.ID, text string) string {
+func (s *SealKeys) sum(ref record.ID, text string) string {
 	mac := hmac.New(sha256.New, s.list)
 	mac.Write(ref[:])
 	mac.Write([]byte(text))
 	return string(mac.Sum(nil))
 }
 
-// encode writes the ring as lines of protocol, times and the wrapped key.
-func (s *sealKeys) encode(rec *backend.Record, keys []ringKey) error {
+// Encode writes the ring as lines of protocol, times and the wrapped key.
+func (s *SealKeys) Encode(rec *backend.Record, keys []Key) error {
 	var text strings.Builder
 	for _, k := range keys {
 		var wrapped string
 		var err error
-		switch sealer := k.sealer.(type) {
+		switch sealer := k.Sealer.(type) {
 		case paseto.SymmetricKey:
-			wrapped, err = sealer.Wrap(s.of(k.protocol))
+			wrapped, err = sealer.Wrap(s.of(k.Protocol))
 		case paseto.SecretKey:
-			wrapped, err = sealer.Wrap(s.of(k.protocol))
+			wrapped, err = sealer.Wrap(s.of(k.Protocol))
 		default:
-			err = ErrInvalid
+			err = errs.ErrInvalid
 		}
 		if err != nil {
 			return fmt.Errorf("fob: seal token key: %w", err)
 		}
-		fmt.Fprintf(&text, "%d %d %d %s\n", k.protocol, k.activeAt, k.retireAt, wrapped)
+		fmt.Fprintf(&text, "%d %d %d %s\n", k.Protocol, k.ActiveAt, k.RetireAt, wrapped)
 	}
 	w := record.NewBody()
 	w.Text(record.FieldRing, text.String())
@@ -77,9 +78,9 @@ func (s *sealKeys) encode(rec *backend.Record, keys []ringKey) error {
 	return nil
 }
 
-// decode reads what encode wrote. A ring that was made under another SealKey is
+// Decode reads what encode wrote. A ring that was made under another SealKey is
 // ErrSealKey.
-func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
+func (s *SealKeys) Decode(rec *backend.Record) (*Ring, error) {
 	r, err := record.Open(rec, record.Ring)
 	if err != nil {
 		return nil, err
@@ -99,46 +100,46 @@ func (s *sealKeys) decode(rec *backend.Record) (*ring, error) {
 		return nil, record.Corrupt(rec, "fields")
 	}
 	if !hmac.Equal([]byte(sum), []byte(s.sum(rec.ID, text))) {
-		return nil, ErrSealKey
+		return nil, errs.ErrSealKey
 	}
-	var keys []ringKey
+	var keys []Key
 	for line := range strings.Lines(text) {
 		k, err := s.decodeLine(strings.Fields(line))
 		if errors.Is(err, paseto.ErrUnavailable) {
 			return nil, fmt.Errorf("fob: token keys: %w", err)
 		}
-		if err != nil || len(keys) == maxRing {
+		if err != nil || len(keys) == Max {
 			return nil, record.Corrupt(rec, "token key")
 		}
 		keys = append(keys, k)
 	}
-	return newRing(keys, rec.Version), nil
+	return New(keys, rec.Version), nil
 }
 
-func (s *sealKeys) decodeLine(parts []string) (ringKey, error) {
+func (s *SealKeys) decodeLine(parts []string) (Key, error) {
 	if len(parts) != 4 {
-		return ringKey{}, ErrCorrupt
+		return Key{}, errs.ErrCorrupt
 	}
 	p, err1 := strconv.ParseUint(parts[0], 10, 8)
 	activeAt, err2 := strconv.ParseInt(parts[1], 10, 64)
 	retireAt, err3 := strconv.ParseInt(parts[2], 10, 64)
-	k := ringKey{protocol: paseto.Protocol(p), activeAt: activeAt, retireAt: retireAt}
-	if err := errors.Join(err1, err2, err3); err != nil || !k.protocol.Valid() {
-		return ringKey{}, ErrCorrupt
+	k := Key{Protocol: paseto.Protocol(p), ActiveAt: activeAt, RetireAt: retireAt}
+	if err := errors.Join(err1, err2, err3); err != nil || !k.Protocol.Valid() {
+		return Key{}, errs.ErrCorrupt
 	}
-	if k.protocol.Local() {
-		sym, err := paseto.UnwrapSymmetricKey(k.protocol, parts[3], s.of(k.protocol))
+	if k.Protocol.Local() {
+		sym, err := paseto.UnwrapSymmetricKey(k.Protocol, parts[3], s.of(k.Protocol))
 		if err != nil {
-			return ringKey{}, err
+			return Key{}, err
 		}
-		k.sealer, k.opener = sym, sym
+		k.Sealer, k.Opener = sym, sym
 	} else {
-		sec, err := paseto.UnwrapSecretKey(k.protocol, parts[3], s.of(k.protocol))
+		sec, err := paseto.UnwrapSecretKey(k.Protocol, parts[3], s.of(k.Protocol))
 		if err != nil {
-			return ringKey{}, err
+			return Key{}, err
 		}
-		k.sealer, k.opener = sec, sec.Public()
+		k.Sealer, k.Opener = sec, sec.Public()
 	}
-	k.id = k.opener.ID()
+	k.ID = k.Opener.ID()
 	return k, nil
 }
