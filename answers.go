@@ -22,8 +22,8 @@ import (
 // before the feed began does not survive its beginning (startFeed clears), so the
 // feed would have named any change since.
 type answers struct {
-	keys     *cache.Cache[keyEntry]
-	tokens   *cache.Cache[tokenEntry]
+	keys     *cache.Cache[answer]
+	tokens   *cache.Cache[answer]
 	parents  *cache.Cache[parentState]
 	subjects *cache.Cache[subjectState]
 	// absent is apart from the others and small, so that garbage evicts nothing good.
@@ -70,18 +70,26 @@ func newAnswers(cfg *Config) (*answers, error) {
 	a.outage.Store(clock.Never)
 	var errs [6]error
 	n, bytes := cfg.CacheEntries, cfg.CacheBytes
-	a.keys, errs[0] = cache.New(cache.Config[keyEntry]{Entries: n, Bytes: bytes, Size: func(e *keyEntry) int { return e.key.size() }})
+	a.keys, errs[0] = cache.New(cache.Config[answer]{Entries: n, Bytes: bytes, Size: (*answer).size})
 	a.subjects, errs[1] = cache.New(cache.Config[subjectState]{Entries: n, Bytes: bytes})
 	a.absent, errs[2] = cache.New(cache.Config[absence]{Entries: min(n, absentEntries)})
 	a.rehashed, errs[5] = cache.New(cache.Config[struct{}]{Entries: min(n, absentEntries)})
 	if cfg.Tokens != nil {
-		a.tokens, errs[3] = cache.New(cache.Config[tokenEntry]{Entries: n, Bytes: bytes, Size: (*tokenEntry).size})
+		a.tokens, errs[3] = cache.New(cache.Config[answer]{Entries: n, Bytes: bytes, Size: (*answer).size})
 		a.parents, errs[4] = cache.New(cache.Config[parentState]{Entries: n, Bytes: bytes, Size: func(p *parentState) int { return p.key.size() }})
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("fob: verification cache: %w", err)
 	}
 	return a, nil
+}
+
+// of is the memory of a form.
+func (a *answers) of(form int) *cache.Cache[answer] {
+	if form == tokenForm {
+		return a.tokens
+	}
+	return a.keys
 }
 
 // forget makes every answer that depends on these records be found anew. Once it

@@ -35,7 +35,7 @@ const (
 )
 
 // collapse loads, or waits for the same load of another caller.
-func (m *Manager) collapse(ctx context.Context, q *query) found {
+func (m *Manager) collapse(ctx context.Context, q *query) (*answer, error) {
 	flights := m.answers.flights
 	// The first flight began before this call did; every later one began after it.
 	flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
@@ -43,19 +43,19 @@ func (m *Manager) collapse(ctx context.Context, q *query) found {
 		if leads {
 			return m.lead(ctx, q, flight)
 		}
-		outage, err := wait(ctx, flight)
+		failed, err := wait(ctx, flight)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return found{err: fmt.Errorf("fob: verify: %w", ctx.Err())}
+			return nil, fmt.Errorf("fob: verify: %w", ctx.Err())
 		case err != nil:
 			// It took too long. Of all who wait one asks for itself now.
-		case outage != nil && !first:
-			return found{err: outage}
-		case outage == nil:
+		case failed != nil && !first:
+			return nil, failed
+		case failed == nil:
 			// What the other one found is taken from memory only, and not from its hands:
 			// there it is no longer good if something changed before this call began.
-			if f, ok := m.recall(q); ok {
-				return f
+			if e, err := m.recall(q); e != nil || err != nil {
+				return e, err
 			}
 			if useless++; useless == joinTries {
 				return m.load(ctx, q) // and not as the leader of a flight, for it waits for nobody
@@ -66,7 +66,7 @@ func (m *Manager) collapse(ctx context.Context, q *query) found {
 }
 
 // wait waits for a flight, and not for long.
-func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (outage, err error) {
+func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, err error) {
 	limit := joinWait
 	if flight.Left() {
 		limit = leftWait
@@ -78,18 +78,12 @@ func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (outage, 
 
 // recall looks for an answer that came into memory while q waited. How old it may
 // be is counted from when q began.
-func (m *Manager) recall(q *query) (f found, ok bool) {
-	if q.form == tokenForm {
-		if e, ok := m.answers.tokens.Get(q.at, q.now.Mono); ok && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
-			return found{token: e}, true
-		}
-	} else if e, ok := m.answers.keys.Get(q.at, q.now.Mono); ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
-		return found{key: e}, true
+func (m *Manager) recall(q *query) (*answer, error) {
+	e, ok := m.answers.of(q.form).Get(q.at, q.now.Mono)
+	if ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
+		return e, nil
 	}
-	if err := m.knownAbsent(q); err != nil {
-		return found{err: err}, true
-	}
-	return found{}, false
+	return nil, m.knownAbsent(q)
 }
 
 // errAbandoned is what those are told who wait for a load that panicked.
@@ -99,20 +93,20 @@ var errAbandoned = errors.New("fob: verify: the load was abandoned")
 // goroutine, which costs nothing; when that caller leaves before its end, it is begun
 // anew in one of its own, so that nobody suffers from somebody else's deadline, and
 // a store that is slower than all deadlines still fills the cache.
-func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) found {
-	outage, handedOver := errAbandoned, false
+func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) (*answer, error) {
+	failed, handedOver := errAbandoned, false
 	defer func() {
 		if !handedOver {
-			m.answers.flights.Land(flight, outage)
+			m.answers.flights.Land(flight, failed)
 		}
 	}()
-	f := m.load(ctx, q)
-	outage = f.outage()
-	if outage != nil && ctx.Err() != nil {
-		outage = nil // that is this caller's own; the others look for themselves
+	e, err := m.load(ctx, q)
+	failed = outage(err)
+	if failed != nil && ctx.Err() != nil {
+		failed = nil // that is this caller's own; the others look for themselves
 		handedOver = m.detach(ctx, q, flight)
 	}
-	return f
+	return e, err
 }
 
 // detach begins a load anew that its caller did not wait for, unless too many such run,
@@ -131,20 +125,20 @@ func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[fli
 	stop := context.AfterFunc(m.running, cancel)
 	left := time.AfterFunc(leftWait, func() { flights.Retire(flight) })
 	m.done.Go(func() {
-		outage := errAbandoned
+		failed := errAbandoned
 		defer func() {
 			left.Stop()
 			stop()
 			cancel()
-			flights.Land(flight, outage)
+			flights.Land(flight, failed)
 			m.life.Lock()
 			m.detached--
 			m.life.Unlock()
 		}()
 		err := guard.Run(rest.presented, func() error {
 			rest.now = m.moment()
-			late := m.load(ctx, &rest)
-			outage = late.outage()
+			_, err := m.load(ctx, &rest)
+			failed = outage(err)
 			return nil
 		})
 		if err != nil {

@@ -2,9 +2,6 @@ package fob
 
 import (
 	"slices"
-	"unsafe"
-
-	"github.com/fobkit/fob/backend"
 )
 
 // What a token may do that a key was exchanged for is worked out from the key as it is
@@ -83,7 +80,7 @@ func (g Grants) and(scopes Scopes) Grants {
 // hangFrom makes the entry's answer what the key allows that its token came from. What
 // the key refuses at any time is a verdict, which a change of the key ends; what a time
 // will change is a bound.
-func (e *tokenEntry) hangFrom(p *parentState) {
+func (e *answer) hangFrom(p *parentState) {
 	e.parent = p
 	k := p.key
 	switch {
@@ -102,7 +99,7 @@ func (e *tokenEntry) hangFrom(p *parentState) {
 
 // outside says why an instant outside of the entry's bounds is: by the key first, which
 // knows why it ended.
-func (e *tokenEntry) outside(ms int64) error {
+func (e *answer) outside(ms int64) error {
 	if e.parent != nil {
 		if err := e.parent.key.refusal(ms); err != nil {
 			return err
@@ -112,29 +109,4 @@ func (e *tokenEntry) outside(ms int64) error {
 		return ErrNotYetValid
 	}
 	return ErrExpired
-}
-
-// size is the memory that an entry takes, in bytes. The key is shared, as a rule, which is
-// nothing to rely on.
-func (e *tokenEntry) size() int {
-	n := e.claims.size()
-	if e.parent != nil {
-		n += int(unsafe.Sizeof(*e.parent)) + e.parent.key.size()
-	}
-	if e.token != e.claims {
-		n += e.token.size()
-	}
-	return n
-}
-
-// tokenUsed counts a use of what e is about: it is one of the key that it came from.
-// held says that e is in the cache.
-func (m *Manager) tokenUsed(e *tokenEntry, ms int64, held bool) {
-	switch {
-	case e.parent == nil:
-	case held:
-		m.usage.Used(&e.parent.use, ms)
-	default:
-		m.usage.Count(backend.ID(e.parent.key.id), ms)
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
@@ -31,9 +30,7 @@ type query struct {
 
 	pins pins // what the load reads
 
-	// What memory has, if it is too old to be believed.
-	oldKey   *keyEntry
-	oldToken *tokenEntry
+	old *answer // what memory has, if it is too old to be believed
 }
 
 // The forms of what is presented besides a native key.
@@ -42,136 +39,112 @@ const (
 	tokenForm   = -2
 )
 
-// found is what a load found out. Exactly one of its fields is set.
-type found struct {
-	key   *keyEntry
-	token *tokenEntry
-	err   error
-}
-
-// outage is the error of a load that could not be made, or nil.
-func (f *found) outage() error {
-	if f.err == nil || errors.Is(f.err, ErrRejected) {
-		return nil
-	}
-	return f.err
-}
-
 type flightKey struct {
 	seen Digest
 	form int
 }
 
-// answer is what was found, as of now: it may have expired while it was waited for. ms
-// is when that began, which does for what has no time.
-func (m *Manager) answer(f *found, ms int64) (Credential, error) {
-	if f.err != nil {
-		return nil, f.err
-	}
-	if f.token != nil {
-		ms = m.clock.Now().MS
-		cred, err := f.token.answer(ms)
-		if err == nil {
-			m.tokenUsed(f.token, ms, false)
-		}
-		return cred, err
-	}
-	if f.key.from != 0 || f.key.to != clock.Forever {
-		ms = m.clock.Now().MS
-	}
-	if ms < f.key.from || ms >= f.key.to {
-		return nil, f.key.refusal(ms)
-	}
-	m.usage.Count(backend.ID(f.key.key.id), ms)
-	return f.key.key, nil
-}
-
 // findOut answers what memory could not.
 func (m *Manager) findOut(ctx context.Context, q *query) (Credential, error) {
+	e, err := m.find(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	// It may have expired while it was waited for. What has no time needs no other look at
+	// the clock.
+	ms := q.now.MS
+	if e.from != 0 || e.to != clock.Forever {
+		ms = m.clock.Now().MS
+	}
+	return m.answer(e, ms, false)
+}
+
+func (m *Manager) find(ctx context.Context, q *query) (*answer, error) {
 	if q.how == fresh {
-		f := m.load(ctx, q)
-		return m.answer(&f, q.now.MS)
+		return m.load(ctx, q)
 	}
 	if err := m.knownAbsent(q); err != nil {
 		m.answers.refusedAbsent.Add(1)
 		return nil, err
 	}
-	stale := m.cfg.StaleIfError > 0 && (q.oldKey != nil || q.oldToken != nil)
-	if q.oldKey != nil || q.oldToken != nil {
-		m.answers.rechecked.Add(1)
+	if q.old == nil {
+		return m.collapse(ctx, q)
 	}
-	if !stale {
-		f := m.collapse(ctx, q)
-		return m.answer(&f, q.now.MS)
+	m.answers.rechecked.Add(1)
+	if m.cfg.StaleIfError == 0 {
+		return m.collapse(ctx, q)
 	}
+	return m.findOrStale(ctx, q)
+}
+
+// findOrStale is find where an old answer does if the store fails.
+func (m *Manager) findOrStale(ctx context.Context, q *query) (*answer, error) {
 	if q.now.Age(m.answers.outage.Load()) < int64(staleRetry) {
-		if f, ok := m.lastResort(q); ok {
-			return m.answer(&f, q.now.MS)
+		if old := m.lastResort(q); old != nil {
+			return old, nil
 		}
 	}
 	short, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
-	f := m.collapse(short, q)
-	if f.err != nil && ctx.Err() == nil && errs.IsOutage(f.err) {
-		m.answers.outage.Store(q.now.Mono)
-		if old, ok := m.lastResort(q); ok {
-			return m.answer(&old, q.now.MS)
-		}
-		if short.Err() != nil { // it was only waited for too shortly
-			f = m.collapse(ctx, q)
-		}
+	e, err := m.collapse(short, q)
+	if err == nil || ctx.Err() != nil || !errs.IsOutage(err) {
+		return e, err
 	}
-	return m.answer(&f, q.now.MS)
+	m.answers.outage.Store(q.now.Mono)
+	if old := m.lastResort(q); old != nil {
+		return old, nil
+	}
+	if short.Err() != nil { // it was only waited for too shortly
+		return m.collapse(ctx, q)
+	}
+	return nil, err
 }
 
 // lastResort is the answer in memory, if Config.StaleIfError lets it be given
 // although the store cannot be asked. It is looked up anew: a revocation that was
 // made here or told by the feed has ended it.
-func (m *Manager) lastResort(q *query) (f found, ok bool) {
+func (m *Manager) lastResort(q *query) *answer {
 	now := m.moment()
-	var asOf int64
-	switch {
-	case q.oldKey != nil:
-		e, ok := m.answers.keys.Get(q.at, now.Mono)
-		if !ok || e != q.oldKey {
-			return found{}, false
-		}
-		e.confirm(now)
-		f.key, asOf = e, atomic.LoadInt64(&e.asOf)
-	default:
-		e, ok := m.answers.tokens.Get(q.at, now.Mono)
-		if !ok || e != q.oldToken {
-			return found{}, false
-		}
-		e.confirm(now)
-		f.token, asOf = e, atomic.LoadInt64(&e.asOf)
+	e, ok := m.answers.of(q.form).Get(q.at, now.Mono)
+	if !ok || e != q.old {
+		return nil
 	}
-	if !m.within(m.cfg.patience(), asOf, now) {
-		return found{}, false
+	e.confirm(now)
+	if !m.within(m.cfg.patience(), atomic.LoadInt64(&e.asOf), now) {
+		return nil
 	}
 	m.answers.stale.Add(1)
-	return f, true
+	return e
 }
 
 // load finds the answer out, from the store. What is found to have changed is read once
 // more, for the answer that was made while that was found is not remembered.
-func (m *Manager) load(ctx context.Context, q *query) found {
-	f, differs := m.loadOnce(ctx, q)
-	if differs && q.how == cached && f.outage() == nil {
-		if again, _ := m.loadOnce(ctx, q); again.outage() == nil {
-			return again
+func (m *Manager) load(ctx context.Context, q *query) (*answer, error) {
+	e, differs, err := m.loadOnce(ctx, q)
+	if differs && q.how == cached && outage(err) == nil {
+		if again, _, err := m.loadOnce(ctx, q); outage(err) == nil {
+			return again, err
 		}
 	}
-	return f
+	return e, err
 }
 
-func (m *Manager) loadOnce(ctx context.Context, q *query) (f found, differs bool) {
+func (m *Manager) loadOnce(ctx context.Context, q *query) (e *answer, differs bool, err error) {
 	defer func() { differs = m.newest.release(&q.pins) }()
-	return m.look(ctx, q), false
+	e, err = m.look(ctx, q)
+	return e, false, err
+}
+
+// outage is the error of a load that could not be made, or nil.
+func outage(err error) error {
+	if errors.Is(err, ErrRejected) {
+		return nil
+	}
+	return err
 }
 
 // look reads what there is.
-func (m *Manager) look(ctx context.Context, q *query) found {
+func (m *Manager) look(ctx context.Context, q *query) (*answer, error) {
 	switch q.form {
 	case tokenForm:
 		return m.loadToken(ctx, q)

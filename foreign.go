@@ -192,11 +192,12 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string, how deman
 	e, ok := m.answers.keys.Get(at, now.Mono)
 	ok = ok && e.form == foreignForm && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
-		return m.hit(e, now)
+		e.confirm(now)
+		return m.answer(e, now.MS, true)
 	}
 	q := query{how: how, now: now, form: foreignForm, presented: presented, seen: seen, at: at}
 	if ok {
-		q.oldKey = e
+		q.old = e
 	}
 	return m.findOut(ctx, &q)
 }
@@ -204,7 +205,7 @@ func (m *Manager) verifyForeign(ctx context.Context, presented string, how deman
 // loadForeign looks for the record of an imported key by everything that it may be
 // found by, and remembers the answer. What cannot be checked does not keep it from
 // looking on: the key may be another one of those that have the locator.
-func (m *Manager) loadForeign(ctx context.Context, q *query) found {
+func (m *Manager) loadForeign(ctx context.Context, q *query) (*answer, error) {
 	// Before any store is asked: an entry put below depends on what is read after.
 	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
 	forms, own := m.formsOfText(q.presented, q.seen.sum[:])
@@ -219,7 +220,7 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 				break
 			}
 			if err != nil && errs.IsOutage(err) {
-				return found{err: fmt.Errorf("fob: verify: %w", err)}
+				return nil, fmt.Errorf("fob: verify: %w", err)
 			}
 			matches := false
 			if k != nil {
@@ -232,11 +233,11 @@ func (m *Manager) loadForeign(ctx context.Context, q *query) found {
 		}
 	}
 	if unsure != nil {
-		return found{err: fmt.Errorf("fob: verify: %w", unsure)} // it may be that one
+		return nil, fmt.Errorf("fob: verify: %w", unsure) // it may be that one
 	}
 	if len(own) > 0 {
 		if err := m.doubtForeign(ctx); err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
+			return nil, fmt.Errorf("fob: verify: %w", err)
 		}
 	}
 	return m.refuse(q, absent, absence{seen: q.seen}, refs...)

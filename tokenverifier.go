@@ -84,7 +84,7 @@ type TokenVerifier struct {
 	cfg    TokenConfig
 	source TokenKeySource
 	clock  clock.Clock
-	cache  *cache.Cache[tokenEntry]
+	cache  *cache.Cache[answer]
 
 	ring    atomic.Pointer[publicRing]
 	nextTry atomic.Int64        // monotonic: from when on the keys are to be fetched again
@@ -142,7 +142,7 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	entries, err := cache.New(cache.Config[tokenEntry]{Entries: cfg.CacheEntries})
+	entries, err := cache.New(cache.Config[answer]{Entries: cfg.CacheEntries})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -166,7 +166,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 		v.refetch(ctx)
 	}
 	if e, ok := v.cache.Get(at, now.Mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
-		return e.answer(now.MS)
+		return e.at(now.MS)
 	}
 	text, err := paseto.Parse(presented)
 	if err != nil {
@@ -184,12 +184,12 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if err != nil {
 		return nil, err
 	}
-	e := newTokenEntry(seen, t, &v.cfg)
+	e := newTokenAnswer(seen, t, &v.cfg)
 	if key.RetireAt != 0 {
 		e.to = min(e.to, key.RetireAt)
 	}
 	v.cache.Put(at, e, ticket, clock.Forever)
-	return e.answer(now.MS)
+	return e.at(now.MS)
 }
 
 // good reports whether keys may still be used.
@@ -356,9 +356,9 @@ func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, 
 	return t, nil
 }
 
-func newTokenEntry(seen Digest, t *Token, cfg *TokenConfig) tokenEntry {
-	return tokenEntry{
-		seen: seen, token: t, claims: t,
+func newTokenAnswer(seen Digest, t *Token, cfg *TokenConfig) answer {
+	return answer{
+		seen: seen, form: tokenForm, token: t, claims: t,
 		from: max(t.notBefore, t.issuedAt) - cfg.early().Milliseconds(), to: t.expiresAt + cfg.late().Milliseconds(),
 	}
 }

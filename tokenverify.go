@@ -42,21 +42,9 @@ func newTokens(cfg Config) (*tokens, error) {
 	return t, nil
 }
 
-// tokenEntry is what the cache holds of one token that was opened. It is found
-// by half of the digest of its text and compared by all of it.
-type tokenEntry struct {
-	seen     Digest
-	from, to int64        // accepted while from <= now < to, Unix milliseconds
-	asOf     int64        // monotonic; only through package atomic once it is shared
-	token    *Token       // what is answered: the claims, as far as the key allows them
-	claims   *Token       // what was sealed; token itself, unless the key allows less
-	parent   *parentState // the key that it came from; nil if from none
-	refused  error        // whatever the time
-}
-
 // parentState is what a token has to know of the key it came from.
 type parentState struct {
-	use     usagelog.Cell // of the key, by its tokens; first, see keyEntry
+	use     usagelog.Cell // of the key, by its tokens; first, see answer
 	key     *Key
 	asOf    int64
 	revoked bool // by its subject
@@ -80,58 +68,36 @@ func (m *Manager) verifyToken(ctx context.Context, presented string, how demand)
 	ok = ok && e.seen.Equal(seen)
 	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
 		e.confirm(now)
-		cred, err := e.answer(now.MS)
-		if err == nil {
-			m.tokenUsed(e, now.MS, true)
-		}
-		return cred, err
+		return m.answer(e, now.MS, true)
 	}
 	q := query{how: how, now: now, form: tokenForm, presented: presented, seen: seen, at: at}
 	if ok {
-		q.oldToken = e
+		q.old = e
 	}
 	return m.findOut(ctx, &q)
 }
 
-// confirm is keyEntry.confirm.
-func (e *tokenEntry) confirm(now clock.Moment) {
-	if now.Synced > atomic.LoadInt64(&e.asOf) {
-		atomic.StoreInt64(&e.asOf, now.Synced)
-		e.token.asOf.Store(now.Wall(now.Synced))
-	}
-}
-
-func (e *tokenEntry) answer(ms int64) (Credential, error) {
-	if e.refused != nil {
-		return nil, e.refused
-	}
-	if ms < e.from || ms >= e.to {
-		return nil, e.outside(ms)
-	}
-	return e.token, nil
-}
-
 // loadToken opens a token, or takes the one that memory has, and finds out whether
 // it was ended.
-func (m *Manager) loadToken(ctx context.Context, q *query) found {
+func (m *Manager) loadToken(ctx context.Context, q *query) (*answer, error) {
 	ticket := m.answers.tokens.Begin()
-	if q.oldToken != nil {
-		return m.settleToken(ctx, q, ticket, q.oldToken.claims.again())
+	if q.old != nil {
+		return m.settleToken(ctx, q, ticket, q.old.claims.again())
 	}
 	text, err := paseto.Parse(q.presented)
 	if err != nil {
-		return found{err: tokenProblem(err)}
+		return nil, tokenProblem(err)
 	}
 	id := tokenring.KeyID(text.Footer())
 	if id == "" {
-		return found{err: ErrTokenKey}
+		return nil, ErrTokenKey
 	}
 	key, err := m.findKey(ctx, id, q.now)
 	if err != nil {
-		return found{err: err}
+		return nil, err
 	}
 	if key == nil {
-		return found{err: ErrTokenKey}
+		return nil, ErrTokenKey
 	}
 	absent := m.answers.absent.Begin()
 	t, err := openWith(key, text, m.cfg.Tokens)
@@ -141,7 +107,7 @@ func (m *Manager) loadToken(ctx context.Context, q *query) found {
 		return m.refuse(q, absent, absence{seen: q.seen, err: err})
 	}
 	if err != nil {
-		return found{err: err}
+		return nil, err
 	}
 	return m.settleToken(ctx, q, ticket, t)
 }
@@ -175,29 +141,32 @@ func tokenProblem(err error) error {
 
 // settleToken looks at what may have ended a token that is sound, and remembers
 // the answer.
-func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) found {
-	e := newTokenEntry(q.seen, t, m.cfg.Tokens)
+func (m *Manager) settleToken(ctx context.Context, q *query, ticket cache.Ticket, t *Token) (*answer, error) {
+	e := newTokenAnswer(q.seen, t, m.cfg.Tokens)
 	if q.now.MS >= e.to {
-		return found{err: ErrExpired} // for good: not worth a place
+		return nil, ErrExpired // for good: not worth a place
 	}
 	var err error
 	if e.refused, e.asOf, err = m.ended(ctx, q, t); err != nil {
-		return found{err: errs.OfCheck(err)}
+		return nil, errs.OfCheck(err)
 	}
 	refs := t.refs(m.issuerMark())
 	if !t.parent.IsZero() && e.refused == nil {
 		parent, err := m.parentState(ctx, q, t.parent)
 		if err != nil {
-			return found{err: err}
+			return nil, err
 		}
 		refs = append(refs, parent.key.subjectRef)
 		e.asOf = min(e.asOf, max(parent.asOf, q.now.Synced))
 		e.hangFrom(parent)
 	}
-	e.token.asOf.Store(q.now.Wall(e.asOf))
+	if e.refused != nil {
+		e.from, e.to = 0, 0 // at no time
+	}
+	e.tell(q.now.Wall(e.asOf))
 	stored, ok := m.answers.tokens.Put(q.at, e, ticket, clock.Forever, cacheRefs(refs)...)
 	q.pins.kept = q.pins.kept || ok
-	return found{token: stored}
+	return stored, nil
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {

@@ -18,37 +18,6 @@ import (
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// keyEntry is what the verification cache holds of one key: enough to answer with
-// one hash and a few comparisons. It is immutable but for asOf and the usage.
-type keyEntry struct {
-	// seen is SHA-256 over what was presented (its version, ID and secret), made
-	// when it was first accepted. It is never the stored digest, so that a hit
-	// costs one block whatever pepper or foreign hash the record is under.
-	//
-	// The numbers that package atomic touches come before everything that is smaller
-	// than they are: on 32-bit platforms nothing else would align them.
-	seen     Digest
-	from, to int64 // accepted while from <= now < to, Unix milliseconds; never if equal
-	asOf     int64 // monotonic; only through package atomic once it is shared
-	use      usagelog.Cell
-	key      *Key
-	form     int16 // as query.form
-	verdict  verdict
-}
-
-// verdict is why a key is not accepted whatever the time, as far as its records say.
-type verdict uint8
-
-// The verdicts, by their errors.
-const (
-	open verdict = iota
-	revoked
-	disabled
-	retired
-)
-
-var verdicts = [...]error{open: nil, revoked: ErrRevoked, disabled: ErrDisabled, retired: ErrRetired}
-
 // subjectState is what is remembered of a subject without a feed: its epoch.
 type subjectState struct {
 	epoch uint64
@@ -112,7 +81,8 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 	seen := Digest{sha256.Sum256(block)}
 	if good {
 		if ours && e.seen.Equal(seen) {
-			return m.hit(e, now)
+			e.confirm(now)
+			return m.answer(e, now.MS, true)
 		}
 		// What is in the cache was checked when it came in. The rest of the check is
 		// left until here, off the way of a hit.
@@ -126,36 +96,9 @@ func (m *Manager) verify(ctx context.Context, presented string, how demand) (Cre
 	}
 	q := query{how: how, now: now, form: prefix, presented: presented, seen: seen, at: cache.Key(id), id: id}
 	if ours && e.seen.Equal(seen) {
-		q.oldKey = e
+		q.old = e
 	}
 	return m.findOut(ctx, &q)
-}
-
-// hit is the end of a verification that found e in the cache: what the state says
-// now.
-func (m *Manager) hit(e *keyEntry, now clock.Moment) (Credential, error) {
-	if now.MS < e.from || now.MS >= e.to {
-		return nil, e.refusal(now.MS)
-	}
-	e.confirm(now)
-	m.usage.Used(&e.use, now.MS)
-	return e.key, nil
-}
-
-// confirm notes what the feed has proved of an entry that was found good after it
-// (see Manager.moment). It writes no more often than the feed proves something.
-func (e *keyEntry) confirm(now clock.Moment) {
-	if now.Synced > atomic.LoadInt64(&e.asOf) {
-		atomic.StoreInt64(&e.asOf, now.Synced)
-		e.key.asOf.Store(now.Wall(now.Synced))
-	}
-}
-
-func (e *keyEntry) refusal(ms int64) error {
-	if e.verdict != open {
-		return verdicts[e.verdict]
-	}
-	return e.key.refusal(ms)
 }
 
 // noPrefix is the index of a prefix that is none of ours.
@@ -209,7 +152,7 @@ func (m *Manager) verifyOther(ctx context.Context, presented, prefix string, pro
 }
 
 // loadKey reads the record of a native key, checks it and remembers the answer.
-func (m *Manager) loadKey(ctx context.Context, q *query) found {
+func (m *Manager) loadKey(ctx context.Context, q *query) (*answer, error) {
 	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
 	q.pins.own = backend.ID(q.id)
 	m.newest.pin(&q.pins, q.pins.own)
@@ -218,22 +161,22 @@ func (m *Manager) loadKey(ctx context.Context, q *query) found {
 		return m.refuse(q, absent, absence{native: true}, cache.Ref(q.id))
 	}
 	if err != nil {
-		return found{err: errs.OfCheck(err)}
+		return nil, errs.OfCheck(err)
 	}
 	k, err := decodeKey(&rec)
 	if err != nil {
-		return found{err: fmt.Errorf("fob: verify: %w", err)}
+		return nil, fmt.Errorf("fob: verify: %w", err)
 	}
 	if k.foreign || k.prefix != m.prefixes[q.form].text {
-		return found{err: ErrUnknown}
+		return nil, ErrUnknown
 	}
 	digest, err := m.digestUnder(k.pepper, q)
 	if err != nil {
-		return found{err: err}
+		return nil, err
 	}
 	if !digest.Equal(k.digest) {
 		if err := m.doubtPepper(ctx, k.pepper); err != nil {
-			return found{err: fmt.Errorf("fob: verify: %w", err)}
+			return nil, fmt.Errorf("fob: verify: %w", err)
 		}
 		return m.refuse(q, absent, absence{native: true, key: k}, cache.Ref(q.id))
 	}
@@ -242,17 +185,17 @@ func (m *Manager) loadKey(ctx context.Context, q *query) found {
 }
 
 // refuse remembers that there is no such credential, if it was asked for before.
-func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache.Ref) found {
+func (m *Manager) refuse(q *query, ticket cache.Ticket, a absence, refs ...cache.Ref) (*answer, error) {
 	if a.err == nil {
 		a.err = ErrUnknown
 	}
 	a.asOf = q.now.Mono
 	part := binary.LittleEndian.Uint64(q.at[8:]) * 0x9e3779b97f4a7c15 // text in its low bits, else
 	if m.answers.glimpsed[part>>(64-glimpsedBits)].Swap(part) != part {
-		return found{err: a.err}
+		return nil, a.err
 	}
 	_, q.pins.absent = m.answers.absent.Put(q.at, a, ticket, clock.Forever, refs...)
-	return found{err: a.err}
+	return nil, a.err
 }
 
 // nativeSecret is what the digest of a native key is made over.
@@ -263,32 +206,33 @@ func nativeSecret(presented string) []byte {
 
 // remember completes the entry of a key whose secret was found right, puts it
 // into the cache and returns it.
-func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k *Key) found {
+func (m *Manager) remember(ctx context.Context, q *query, ticket cache.Ticket, k *Key) (*answer, error) {
 	state, err := m.subjectState(ctx, q, k.subjectRef)
 	if err != nil {
-		return found{err: errs.OfCheck(err)}
+		return nil, errs.OfCheck(err)
 	}
-	e := keyEntry{seen: q.seen, use: usagelog.Cell{ID: backend.ID(k.id)}, key: k, form: int16(q.form), asOf: min(q.now.Mono, state.asOf)}
+	e := answer{
+		seen: q.seen, form: int16(q.form), asOf: min(q.now.Mono, state.asOf),
+		use: usagelog.Cell{ID: backend.ID(k.id)}, key: k,
+	}
 	switch {
-	case k.epoch < state.epoch || k.status == StatusRevoked:
-		e.verdict = revoked
-	case k.status == StatusDisabled:
-		e.verdict = disabled
-	case k.retired:
-		e.verdict = retired
+	case k.epoch < state.epoch:
+		e.refused = ErrRevoked
+	case k.status != StatusActive || k.retired:
+		e.refused = k.refusal(0)
 	default:
 		e.from, e.to = k.notBefore, clock.Forever
 		if end := k.endsAt(); end != 0 {
 			e.to = end
 		}
 	}
-	k.asOf.Store(q.now.Wall(e.asOf))
+	e.tell(q.now.Wall(e.asOf))
 	stored, ok := m.answers.keys.Put(q.at, e, ticket, clock.Forever, cache.Ref(k.id), cache.Ref(k.subjectRef))
 	q.pins.kept = q.pins.kept || ok
-	if e.verdict == open && m.wantsRehash(k) {
+	if e.refused == nil && m.wantsRehash(k) {
 		m.rehash(ctx, q.now, k, q.presented)
 	}
-	return found{key: stored}
+	return stored, nil
 }
 
 // subjectState returns the epoch of a subject. A subject that never was revoked has
