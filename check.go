@@ -172,7 +172,7 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		w := record.NewBody()
 		w.Text(record.FieldCheck, c.value)
 		w.Seal(&rec)
-		if _, err := m.create(ctx, rec); err != nil {
+		if _, err := m.records.Create(ctx, rec); err != nil {
 			return retry.Raced(fmt.Errorf("write the check value of %s: %w", c.name, err))
 		}
 		return retry.Again(errReadBack)

@@ -188,7 +188,7 @@ func (m *Manager) writeFleet(ctx context.Context, rec backend.Record, to bounds)
 	w.Number(record.FieldStaleness, roundedUp(to.staleness))
 	w.Number(record.FieldMaxTTL, roundedUp(to.ttl))
 	w.Seal(&rec)
-	_, err := m.replace(ctx, rec, cond)
+	_, err := m.records.Replace(ctx, rec, cond)
 	return err
 }
 

@@ -74,7 +74,7 @@ func (m *Manager) joinUsage(ctx context.Context) error {
 		w := record.NewBody()
 		w.Number(record.FieldUsageInterval, roundedUp(want))
 		w.Seal(&rec)
-		_, err = m.replace(ctx, rec, cond)
+		_, err = m.records.Replace(ctx, rec, cond)
 		return retry.Raced(err)
 	})
 	if err != nil {

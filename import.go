@@ -137,7 +137,7 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	if err != nil {
 		return err
 	}
-	version, err := m.replace(ctx, place.record(), place.cond)
+	version, err := m.records.Replace(ctx, place.record(), place.cond)
 	if err != nil {
 		return retry.Raced(err)
 	}
@@ -151,12 +151,12 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		return retry.Again(errTakenOver)
 	}
 	i.putDigest()
-	if k.version, err = m.replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
+	if k.version, err = m.records.Replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
 		return retry.Raced(err)
 	}
 	for _, other := range found.later {
 		other.target, other.pending = k.id, false
-		if _, err := m.replace(ctx, other.record(), other.cond); err != nil {
+		if _, err := m.records.Replace(ctx, other.record(), other.cond); err != nil {
 			return retry.Raced(err)
 		}
 	}

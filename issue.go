@@ -65,7 +65,7 @@ func (m *Manager) digestText(k *Key, text string) {
 }
 
 func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
-	version, err := m.create(ctx, encodeKey(k, m.purgeAt(k)))
+	version, err := m.records.Create(ctx, encodeKey(k, m.purgeAt(k)))
 	if err != nil {
 		return fmt.Errorf("fob: issue key: %w", err)
 	}
@@ -126,7 +126,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		w.Text(record.FieldSealed, sealed)
 		w.Text(record.FieldRequest, string(request[:]))
 		w.Seal(&rec)
-		if _, err = m.replace(ctx, rec, cond); err != nil {
+		if _, err = m.records.Replace(ctx, rec, cond); err != nil {
 			// Of a call with the same key that came first, the answer is ours.
 			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))
 		}

@@ -90,7 +90,7 @@ func (m *Manager) writeRing(ctx context.Context, keys []tokenring.Key, cond back
 	if err := m.tokens.seal.Encode(&rec, keys); err != nil {
 		return err
 	}
-	if _, err := m.replace(ctx, rec, cond); err != nil {
+	if _, err := m.records.Replace(ctx, rec, cond); err != nil {
 		return fmt.Errorf("fob: write token keys: %w", err)
 	}
 	return nil

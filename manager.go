@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/marks"
+	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
@@ -25,9 +26,10 @@ import (
 // it. All methods are safe for concurrent use. A Manager borrows its store: the
 // caller opens it before New and closes it after Close.
 type Manager struct {
-	cfg   Config
-	store backend.Store
-	clock clock.Clock
+	cfg     Config
+	store   backend.Store
+	records records.Store
+	clock   clock.Clock
 
 	prefixes []acceptedPrefix
 	*pepperKeys
@@ -110,6 +112,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
 	m.store = &seenStore{store, m}
+	m.records = records.Store{Store: m.store, Forget: m.forget}
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = marks.New(follows && lists, m.forget)
@@ -316,43 +319,6 @@ func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure b
 		return retry.Raced(errs.OfStore("write", err))
 	})
 	return edited, err
-}
-
-// create writes a new record and is sure of it when it returns nil.
-func (m *Manager) create(ctx context.Context, rec backend.Record) (uint64, error) {
-	return m.replace(ctx, rec, backend.IfAbsent())
-}
-
-// replace writes rec under cond. If the store cannot say whether it did, it
-// looks, and writes again what it finds to be its own.
-func (m *Manager) replace(ctx context.Context, rec backend.Record, cond backend.Cond) (version uint64, err error) {
-	err = retry.Do(ctx, func(unsure bool) error {
-		if unsure {
-			found, err := m.store.Get(ctx, rec.ID)
-			switch {
-			case errors.Is(err, backend.ErrNotFound): // surely not applied: the same condition again
-			case err != nil:
-				return errs.OfStore("write", err)
-			case string(found.Body) == string(rec.Body) && found.Created == rec.Created:
-				cond = backend.IfVersion(found.Version)
-			default:
-				if v, ok := cond.Version(); !ok || v != found.Version {
-					return fmt.Errorf("fob: write: %w", ErrConflict) // ours may have come before it
-				}
-			}
-		}
-		var err error
-		if version, err = m.store.Put(ctx, rec, cond); err == nil {
-			m.forget(rec.ID)
-			return nil
-		}
-		if err = errs.OfStore("write", err); errors.Is(err, ErrIndeterminate) {
-			m.forget(rec.ID)
-			return retry.Again(err)
-		}
-		return err
-	})
-	return version, err
 }
 
 // purgeAt is when the record of k may be forgotten; zero is never. A revoked key is

@@ -34,7 +34,7 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.create(ctx, rec); err != nil {
+	if _, err := m.records.Create(ctx, rec); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	return f.issued(issued, secret, k), nil
@@ -218,7 +218,7 @@ func (m *Manager) advance(ctx context.Context, f *family, presented string, now 
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
+	if _, err := m.records.Replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	m.refreshed(k, now)
@@ -299,7 +299,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		if err != nil {
 			return err
 		}
-		if _, err = m.replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
+		if _, err = m.records.Replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
 			return retry.Raced(err)
 		}
 		already = false

@@ -177,7 +177,7 @@ func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject stri
 		w.Text(record.FieldReason, string(reason))
 		w.Number(record.FieldEpoch, epoch)
 		w.Seal(&rec)
-		if _, err = m.replace(backend.Urgent(ctx), rec, cond); err != nil {
+		if _, err = m.records.Replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
 		}
 		m.learn(ref, marks.Mark{Epoch: epoch, Reason: string(reason)})

@@ -144,7 +144,7 @@ func (r *rotating) try(ctx context.Context) error {
 		return m.lostTo(ctx, old, err)
 	}
 	r.named = true
-	if next.version, err = m.replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
+	if next.version, err = m.records.Replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
 		return retry.Raced(err)
 	}
 	ended := named
@@ -379,7 +379,7 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 		case !errors.Is(err, backend.ErrNotFound):
 			return errs.OfStore("read", err)
 		}
-		_, err = m.replace(ctx, rec, cond)
+		_, err = m.records.Replace(ctx, rec, cond)
 		return retry.Raced(err)
 	})
 }

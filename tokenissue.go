@@ -219,7 +219,7 @@ func (m *Manager) raiseIssuer(ctx context.Context, to marks.Mark) (made marks.Ma
 		next = next.Join(old)
 		next.Encode(&rec)
 		made = next
-		if _, err := m.replace(backend.Urgent(ctx), rec, cond); err != nil {
+		if _, err := m.records.Replace(backend.Urgent(ctx), rec, cond); err != nil {
 			return retry.Raced(err)
 		}
 		m.learn(ref, next)
@@ -243,7 +243,7 @@ func (m *Manager) putMark(ctx context.Context, ref record.ID, purgeAt int64, rea
 		}
 		rec := backend.Record{ID: ref, Kind: record.Mark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
 		to.Encode(&rec)
-		if _, err = m.create(backend.Urgent(ctx), rec); err != nil {
+		if _, err = m.records.Create(backend.Urgent(ctx), rec); err != nil {
 			return retry.Raced(err)
 		}
 		m.learn(ref, to)
