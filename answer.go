@@ -1,27 +1,30 @@
 package fob
 
 import (
-	"sync/atomic"
+	"context"
+	"errors"
+	"time"
 	"unsafe"
 
-	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// answer is what memory holds of one credential that was found: enough to answer with one
-// hash and a few comparisons. It is immutable but for asOf and the usage.
-type answer struct {
-	// seen is SHA-256 over what was presented (of a native key its version, ID and
-	// secret), made when it was first accepted. It is never the stored digest, so that a
-	// hit costs one block whatever pepper or foreign hash the record is under.
-	//
-	// The numbers that package atomic touches come before everything that is smaller
-	// than they are: on 32-bit platforms nothing else would align them.
-	seen     Digest
-	from, to int64         // accepted while from <= now < to, Unix milliseconds; never if equal
-	asOf     int64         // monotonic; only through package atomic once it is shared
+// answer is what memory holds of one credential that was found.
+type answer = engine.Answer[body]
+
+// query is one verification that memory could not answer at once.
+type query = engine.Query[body]
+
+// body is what an answer says of a credential, and at which time.
+type body struct {
+	// from and to bound the time in which it is accepted: from <= now < to, in Unix
+	// milliseconds. Where they are equal it never is.
+	from, to int64
 	use      usagelog.Cell // of a key
-	form     int16         // as query.form
 	refused  error         // why it is not accepted whatever the time
 
 	key *Key // nil for a token
@@ -31,89 +34,155 @@ type answer struct {
 	parent *parentState // the key that it came from; nil if from none
 }
 
-// answer is the end of a verification: what e says at an instant. held says that e is in
-// memory.
-func (m *Manager) answer(e *answer, ms int64, held bool) (Credential, error) {
-	if ms < e.from || ms >= e.to {
-		return nil, e.refusal(ms)
+// at is what b says at an instant, where nobody counts its use.
+func (b *body) at(ms int64) (Credential, error) {
+	if ms < b.from || ms >= b.to {
+		return nil, b.refusal(ms)
 	}
-	if cell := e.cell(); cell != nil {
-		if held {
-			m.usage.Used(cell, ms)
-		} else {
-			m.usage.Count(cell.ID, ms)
-		}
-	}
-	return e.credential(), nil
+	return b.credential(), nil
 }
 
-// at is what e says at an instant, where nobody counts its use.
-func (e *answer) at(ms int64) (Credential, error) {
-	if ms < e.from || ms >= e.to {
-		return nil, e.refusal(ms)
+func (b *body) credential() Credential {
+	if b.key != nil {
+		return b.key
 	}
-	return e.credential(), nil
-}
-
-func (e *answer) credential() Credential {
-	if e.key != nil {
-		return e.key
-	}
-	return e.token
+	return b.token
 }
 
 // cell is where uses are counted: those of a token are its key's.
-func (e *answer) cell() *usagelog.Cell {
+func (b *body) cell() *usagelog.Cell {
 	switch {
-	case e.key != nil:
-		return &e.use
-	case e.parent != nil:
-		return &e.parent.use
+	case b.key != nil:
+		return &b.use
+	case b.parent != nil:
+		return &b.parent.use
 	}
 	return nil
 }
 
-// refusal is why e is not accepted at an instant that lies outside of its bounds.
-func (e *answer) refusal(ms int64) error {
+// refusal is why b is not accepted at an instant that lies outside of its bounds. Of a token
+// its key is asked first, which knows why it ended.
+func (b *body) refusal(ms int64) error {
 	switch {
-	case e.refused != nil:
-		return e.refused
-	case e.key != nil:
-		return e.key.refusal(ms)
+	case b.refused != nil:
+		return b.refused
+	case b.key != nil:
+		return b.key.refusal(ms)
+	case b.parent != nil:
+		if err := b.parent.key.refusal(ms); err != nil {
+			return err
+		}
 	}
-	return e.outside(ms)
+	if ms < b.from {
+		return ErrNotYetValid
+	}
+	return ErrExpired
 }
 
-// confirm notes what the feed has proved of an answer that was found good after it
-// (see Manager.moment). It writes no more often than the feed proves something.
-func (e *answer) confirm(now clock.Moment) {
-	if now.Synced > atomic.LoadInt64(&e.asOf) {
-		atomic.StoreInt64(&e.asOf, now.Synced)
-		e.tell(now.Wall(now.Synced))
+// sizeOfAnswer is the memory that an answer takes beside itself, in bytes. The key of a
+// token is shared, as a rule, which is nothing to rely on.
+func sizeOfAnswer(a *answer) int {
+	b := &a.Body
+	if b.key != nil {
+		return b.key.size()
 	}
-}
-
-// tell makes the credential say as of when it is good.
-func (e *answer) tell(asOf int64) {
-	if e.key != nil {
-		e.key.asOf.Store(asOf)
-		return
+	n := b.claims.size()
+	if b.parent != nil {
+		n += int(unsafe.Sizeof(*b.parent)) + b.parent.key.size()
 	}
-	e.token.asOf.Store(asOf)
-}
-
-// size is the memory that an answer takes beside itself, in bytes. The key of a token is
-// shared, as a rule, which is nothing to rely on.
-func (e *answer) size() int {
-	if e.key != nil {
-		return e.key.size()
-	}
-	n := e.claims.size()
-	if e.parent != nil {
-		n += int(unsafe.Sizeof(*e.parent)) + e.parent.key.size()
-	}
-	if e.token != e.claims {
-		n += e.token.size()
+	if b.token != b.claims {
+		n += b.token.size()
 	}
 	return n
+}
+
+// rehashedEntries bounds of how many keys it is known that they were lately rehashed.
+const rehashedEntries = 1024
+
+// makeMemory makes everything that remembers.
+func (m *Manager) makeMemory() (err error) {
+	m.engine, err = engine.New[body](engine.Config{
+		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleetDefault,
+		Entries: m.cfg.CacheEntries, Bytes: m.cfg.CacheBytes,
+		Clock: &m.clock, Running: m.running, Hold: m.hold,
+		Failed: func(err error) { m.report(Event{Type: EventUpkeepFailed, Err: err}) },
+	})
+	if err != nil {
+		return err
+	}
+	var errs [5]error
+	m.subjects, errs[0] = engine.AddPart[subjectState](m.engine, nil)
+	m.keys, errs[1] = m.engine.AddMemory(sizeOfAnswer, true)
+	m.rehashed, errs[2] = cache.New(cache.Config[struct{}]{Entries: min(m.cfg.CacheEntries, rehashedEntries)})
+	if m.cfg.Tokens != nil {
+		m.parents, errs[3] = engine.AddPart(m.engine, func(p *parentState) int { return p.key.size() })
+		m.accessTokens, errs[4] = m.engine.AddMemory(sizeOfAnswer, false)
+	}
+	return errors.Join(errs[:]...)
+}
+
+// CacheStats counts what the verification cache did since New.
+type CacheStats struct {
+	// Keys and Tokens are the caches of credentials that were found, Absent is that
+	// of texts that are none.
+	Keys, Tokens, Absent cache.Stats
+	// NegativeHits is how many verifications Absent refused.
+	NegativeHits uint64
+	// Rechecked is how many answers were too old to be believed, and read again.
+	Rechecked uint64
+	// Collapsed is how many verifications waited for another one's read.
+	Collapsed uint64
+	// Stale is how many answers were given under Config.StaleIfError.
+	Stale uint64
+	// FeedAge is how long ago the store's feed last proved that everything before is
+	// known here; negative if it never has, or there is none.
+	FeedAge time.Duration
+}
+
+// CacheStats returns the counts so far.
+func (m *Manager) CacheStats() CacheStats {
+	s := m.engine.Stats()
+	st := CacheStats{
+		Keys: m.keys.Stats(), Absent: s.Absent, NegativeHits: s.Refused, Rechecked: s.Rechecked,
+		Collapsed: s.Collapsed, Stale: s.Stale, FeedAge: s.FeedAge,
+	}
+	if m.accessTokens != nil {
+		st.Tokens = m.accessTokens.Stats()
+	}
+	return st
+}
+
+// seenStore is the store as a Manager reads it: what is read is noted before anybody is
+// told. Its capabilities are the store's own.
+type seenStore struct {
+	backend.Store
+	m *Manager
+}
+
+func (s *seenStore) Unwrap() backend.Store { return s.Store }
+
+func (s *seenStore) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	rec, err := s.Store.Get(ctx, id)
+	switch {
+	case s.m.blind:
+	case err == nil:
+		s.m.saw(&rec)
+	case errors.Is(err, backend.ErrNotFound):
+		s.m.engine.Saw(id, 0)
+	}
+	return rec, err
+}
+
+// saw notes a record that was read from the store: see [engine.Engine.Saw]. For marks it
+// also notes what the record says, which only rises.
+func (m *Manager) saw(rec *backend.Record) {
+	if m.blind {
+		return
+	}
+	if marks.Is(rec.ID) && m.marks.Follows {
+		if to, err := marks.Decode(rec); err == nil {
+			m.marks.Raise(rec.ID, to)
+		}
+	}
+	m.engine.Saw(rec.ID, rec.Version)
 }

@@ -322,7 +322,7 @@ func (m *Manager) Check(ctx context.Context) error {
 	}
 	if _, _, err := m.readFleet(ctx); err != nil {
 		wrongs = append(wrongs, err)
-	} else if !m.joined() {
+	} else if !m.engine.Joined() {
 		if err := m.joinFleet(ctx); err != nil {
 			wrongs = append(wrongs, fmt.Errorf("join the fleet: %w", err))
 		}

@@ -76,37 +76,3 @@ func (g Grants) and(scopes Scopes) Grants {
 	}
 	return both
 }
-
-// hangFrom makes the entry's answer what the key allows that its token came from. What
-// the key refuses at any time is a verdict, which a change of the key ends; what a time
-// will change is a bound.
-func (e *answer) hangFrom(p *parentState) {
-	e.parent = p
-	k := p.key
-	switch {
-	case p.revoked:
-		e.refused = ErrRevoked
-	case k.status != StatusActive || k.retired:
-		e.refused = k.refusal(0)
-	default:
-		e.token = e.claims.under(k)
-		e.from = max(e.from, k.notBefore)
-		if end := k.endsAt(); end != 0 {
-			e.to = min(e.to, end)
-		}
-	}
-}
-
-// outside says why an instant outside of the entry's bounds is: by the key first, which
-// knows why it ended.
-func (e *answer) outside(ms int64) error {
-	if e.parent != nil {
-		if err := e.parent.key.refusal(ms); err != nil {
-			return err
-		}
-	}
-	if ms < e.from {
-		return ErrNotYetValid
-	}
-	return ErrExpired
-}

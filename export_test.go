@@ -7,8 +7,6 @@ import (
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
-	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/stretchr/testify/require"
 )
@@ -36,12 +34,12 @@ func Reseal(rec *backend.Record, body []byte) {
 // changed since it was read. The switch is an unexported field of another package:
 // the cache offers nobody a way to break it, so the proof reaches in.
 func BreakTickets(m *Manager) {
-	field := reflect.ValueOf(m.answers.keys).Elem().FieldByName("broken").FieldByName("ignoreTicket")
+	field := reflect.ValueOf(m.keys).Elem().FieldByName("broken").FieldByName("ignoreTicket")
 	*(*bool)(unsafe.Pointer(field.UnsafeAddr())) = true
 }
 
 // BreakNewest makes nobody compare what is read with what is remembered.
-func BreakNewest(m *Manager) { m.newest.off = true }
+func BreakNewest(m *Manager) { m.blind = true }
 
 // The kinds of record.
 const (
@@ -105,94 +103,6 @@ func SealedAnswer(t testing.TB, id ID, current, text string) string {
 	require.NoError(t, err)
 	return sealed
 }
-
-// Memory is what a Manager remembers, with what it notes of the records that this was
-// made from (decision 0015), and nothing else: no store, no clock.
-type Memory struct {
-	answers *answers
-	newest  *newest
-}
-
-// NewMemory makes the memory of a Manager with so many CacheEntries.
-func NewMemory(t testing.TB, entries int) *Memory {
-	a, err := newAnswers(&Config{CacheEntries: entries})
-	require.NoError(t, err)
-	return &Memory{a, newNewest(a, entries)}
-}
-
-// MemoryLoad is a load that reads records.
-type MemoryLoad struct {
-	memory *Memory
-	pins   pins
-	ids    []backend.ID
-	ticket [2]cache.Ticket
-}
-
-// Load begins a load that is about to read these records.
-func (m *Memory) Load(ids ...backend.ID) *MemoryLoad {
-	l := &MemoryLoad{memory: m, ids: ids, ticket: [2]cache.Ticket{m.answers.subjects.Begin(), m.answers.absent.Begin()}}
-	for _, id := range ids {
-		m.newest.pin(&l.pins, id)
-	}
-	return l
-}
-
-// Own says that a record is that of a native key, by whose ID its entry is found.
-func (l *MemoryLoad) Own(id backend.ID) { l.pins.own = id }
-
-// Keep puts an answer of each record into memory, and reports whether all were taken.
-func (l *MemoryLoad) Keep() bool {
-	all := true
-	for _, id := range l.ids {
-		_, ok := l.memory.answers.subjects.Put(cache.Key(id), subjectState{}, l.ticket[0], clock.Forever, cache.Ref(id))
-		l.pins.kept = l.pins.kept || ok
-		all = all && ok
-	}
-	return all
-}
-
-// KeepAbsent is Keep of the answer that there is no such credential.
-func (l *MemoryLoad) KeepAbsent() bool {
-	for _, id := range l.ids {
-		_, l.pins.absent = l.memory.answers.absent.Put(cache.Key(id), absence{}, l.ticket[1], clock.Forever, cache.Ref(id))
-	}
-	return l.pins.absent
-}
-
-// End ends the load, and reports whether a record was found to be another one meanwhile.
-func (l *MemoryLoad) End() bool { return l.memory.newest.release(&l.pins) }
-
-// Saw is a read of a record by anybody; at version 0 there is none.
-func (m *Memory) Saw(id backend.ID, version uint64) { m.newest.saw(id, version) }
-
-// Forget and Clear are what a change, and the beginning of a feed, do.
-func (m *Memory) Forget(ids ...backend.ID) { m.newest.forget(ids...) }
-func (m *Memory) Clear()                   { m.newest.clear() }
-
-// Holds reports whether an answer of Keep or of KeepAbsent is still good.
-func (m *Memory) Holds(id backend.ID) bool {
-	_, kept := m.answers.subjects.Peek(cache.Key(id))
-	_, absent := m.answers.absent.Peek(cache.Key(id))
-	return kept || absent
-}
-
-// Noted is how many records are noted because a load reads them, because something that
-// was kept depends on them, and because there are none.
-func (m *Memory) Noted() (loads, kept, absent int) {
-	for i := range m.newest.shards {
-		s := &m.newest.shards[i]
-		loads += len(s.loads)
-		kept += len(s.kept.young) + len(s.kept.old)
-		absent += len(s.absent.young) + len(s.absent.old)
-	}
-	return loads, kept, absent
-}
-
-// Together reports whether two records are noted in one place, which has its own bound.
-func (m *Memory) Together(a, b backend.ID) bool { return m.newest.shard(a) == m.newest.shard(b) }
-
-// PinRoom is how many records a load can read of which something is kept.
-const PinRoom = len(pins{}.ids)
 
 // MarkFields is what the record of a mark says; what is zero is left out.
 type MarkFields struct {

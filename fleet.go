@@ -39,23 +39,9 @@ func fleetRecord() record.ID { return record.Named(record.Fleet, "staleness") }
 // patience is how old an answer of this Manager may be while its store fails.
 func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfError }
 
-// within reports whether what held at an instant (monotonic) is young enough for limit,
-// which may be more than fleetDefault. That much is believed only of what was read after
-// the fleet knew: of an older answer a revocation may already be, whose receipt knows
-// nothing of this Manager.
-func (m *Manager) within(limit time.Duration, at int64, now clock.Moment) bool {
-	age := now.Age(at)
-	return age < int64(min(limit, fleetDefault)) || age < int64(limit) && at >= m.answers.joined.Load()
-}
-
-// joined reports whether this Manager may be as patient as it is configured.
-func (m *Manager) joined() bool {
-	return m.cfg.patience() <= fleetDefault || m.answers.joined.Load() != clock.Forever
-}
-
 // fleet is for joining and leaving at the same time.
 type fleet struct {
-	mu   sync.Mutex // guards left, and changes of answers.joined
+	mu   sync.Mutex // guards left, and whether the engine has joined
 	left int        // how often it was left
 	// ttl is the life of tokens, in nanoseconds, that the fleet is known to know of.
 	ttl atomic.Int64
@@ -74,7 +60,7 @@ func (m *Manager) leaveFleet() {
 	defer m.fleet.mu.Unlock()
 	m.fleet.left++
 	m.fleet.ttl.Store(0)
-	m.answers.joined.Store(clock.Forever)
+	m.engine.Leave()
 }
 
 // fleetLeft is how often it was left until now.
@@ -88,8 +74,8 @@ func (m *Manager) fleetLeft() int {
 func (m *Manager) enterFleet(left int) {
 	m.fleet.mu.Lock()
 	defer m.fleet.mu.Unlock()
-	if m.fleet.left == left && m.answers.joined.Load() == clock.Forever {
-		m.answers.joined.Store(m.clock.Now().Mono)
+	if m.fleet.left == left {
+		m.engine.Join(m.clock.Now().Mono)
 	}
 }
 
@@ -147,7 +133,7 @@ func (m *Manager) longestTTL(ctx context.Context) time.Duration {
 // tryJoin joins the fleet if that is still to be done. Until it is, nothing here is
 // believed for longer than everybody expects.
 func (m *Manager) tryJoin(ctx context.Context) {
-	if m.joined() {
+	if m.engine.Joined() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)

@@ -121,16 +121,14 @@ func (m *Manager) proven(at time.Time) bool {
 	}
 	// The instant is of the machine's clock, which need not be the Manager's.
 	asOf := m.clock.Now().Mono - int64(max(0, time.Since(at)))
-	if asOf > m.answers.synced.Load() {
-		m.answers.synced.Store(asOf)
-	}
+	m.engine.Proven(asOf)
 	return true
 }
 
 // startFeed reads all marks anew, and forgets what was found out before: from now
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
-	m.answers.synced.Store(clock.Never)
+	m.engine.FeedBegins()
 	if again := m.health.begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
 		m.leaveFleet()
@@ -143,7 +141,7 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 		return err
 	}
 	m.ringChanged(ctx) // perhaps
-	m.newest.clear()
+	m.engine.Clear()
 	return nil
 }
 
@@ -180,13 +178,13 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	for i, c := range changes {
 		ids[i] = c.ID
 		if marks.Is(c.ID) {
-			before := m.moment()
+			before := m.engine.Now()
 			was := m.marks.Get(c.ID)
 			to, created, err := m.readMarkRecord(ctx, c.ID)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
-			if m.live(before) && to.Before == clock.Forever { // written once, so it was just now
+			if m.engine.Live(before) && to.Before == clock.Forever { // written once, so it was just now
 				m.sawWrittenNow(created, before)
 			}
 			m.sawWritten(created, m.clock.Now())

@@ -1,20 +1,11 @@
 package fob
 
 import (
-	"context"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync/atomic"
 
-	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
-	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/legacyhash"
-	"github.com/fobkit/fob/internal/record"
 )
 
 // ForeignKeys says how keys made by another system are recognised, so that they
@@ -143,7 +134,7 @@ func (m *Manager) checkForeignSecret(f ForeignKey) error {
 	if !m.foreignText(f.Secret) {
 		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minForeign, m.cfg.Foreign.MaxLength)
 	}
-	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.known(prefix) {
+	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.hasPrefix(prefix) {
 		return fmt.Errorf("%w: the key has the native form", ErrInvalid)
 	}
 	if m.tokens != nil && isToken(f.Secret) {
@@ -155,153 +146,4 @@ func (m *Manager) checkForeignSecret(f ForeignKey) error {
 		}
 	}
 	return nil
-}
-
-const minForeign = 8
-
-// foreignText is the whole grammar of foreign keys: visible ASCII, bounded.
-func (m *Manager) foreignText(presented string) bool {
-	if len(presented) < minForeign || len(presented) > m.cfg.Foreign.MaxLength {
-		return false
-	}
-	for i := range len(presented) {
-		if c := presented[i]; c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// known reports whether prefix is any of ours, of this environment or another.
-func (m *Manager) known(prefix string) bool {
-	for i := range m.prefixes {
-		if m.prefixes[i].text == prefix {
-			return true
-		}
-	}
-	return false
-}
-
-// verifyForeign is Verify for text that is no native key.
-func (m *Manager) verifyForeign(ctx context.Context, presented string, how demand) (Credential, error) {
-	if !m.foreignText(presented) {
-		return nil, ErrMalformed
-	}
-	now := m.moment()
-	seen, at := seenText([]byte(presented))
-	e, ok := m.answers.keys.Get(at, now.Mono)
-	ok = ok && e.form == foreignForm && e.seen.Equal(seen)
-	if ok && how == cached && m.believed(atomic.LoadInt64(&e.asOf), now) {
-		e.confirm(now)
-		return m.answer(e, now.MS, true)
-	}
-	q := query{how: how, now: now, form: foreignForm, presented: presented, seen: seen, at: at}
-	if ok {
-		q.old = e
-	}
-	return m.findOut(ctx, &q)
-}
-
-// loadForeign looks for the record of an imported key by everything that it may be
-// found by, and remembers the answer. What cannot be checked does not keep it from
-// looking on: the key may be another one of those that have the locator.
-func (m *Manager) loadForeign(ctx context.Context, q *query) (*answer, error) {
-	// Before any store is asked: an entry put below depends on what is read after.
-	ticket, absent := m.answers.keys.Begin(), m.answers.absent.Begin()
-	forms, own := m.formsOfText(q.presented, q.seen.sum[:])
-	refs := make([]cache.Ref, 0, cache.MaxRefs)
-	var unsure error
-	for _, form := range forms {
-		for n := range form.room() {
-			ref := form.at(n)
-			refs = append(refs, cache.Ref(ref))
-			k, err := m.keyOfAlias(ctx, ref, &q.pins)
-			if errors.Is(err, ErrNotFound) {
-				break
-			}
-			if err != nil && errs.IsOutage(err) {
-				return nil, fmt.Errorf("fob: verify: %w", err)
-			}
-			matches := false
-			if k != nil {
-				matches, err = m.matchesForeign(ctx, k, q.presented, own)
-			}
-			if matches {
-				return m.remember(ctx, q, ticket, k)
-			}
-			unsure = errors.Join(unsure, err)
-		}
-	}
-	if unsure != nil {
-		return nil, fmt.Errorf("fob: verify: %w", unsure) // it may be that one
-	}
-	if len(own) > 0 {
-		if err := m.doubtForeign(ctx); err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
-		}
-	}
-	return m.refuse(q, absent, absence{seen: q.seen}, refs...)
-}
-
-// keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
-// ErrNotFound if there is no such alias.
-func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, p *pins) (*Key, error) {
-	m.newest.pin(p, ref)
-	led, err := m.readAlias(ctx, ref)
-	if err != nil || led.pending {
-		return nil, err
-	}
-	m.newest.pin(p, backend.ID(led.target))
-	rec, err := m.store.Get(ctx, backend.ID(led.target))
-	if errors.Is(err, backend.ErrNotFound) {
-		return nil, nil // purged
-	}
-	if err != nil {
-		return nil, errs.OfStore("read", err)
-	}
-	k, err := decodeKey(&rec)
-	if err != nil || !k.foreign || k.alias != ref {
-		return nil, err
-	}
-	return k, nil
-}
-
-// matchesForeign compares a presented foreign key with what the record holds. A
-// slow hash waits for its turn, or fails with ErrBusy.
-func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, own []byte) (bool, error) {
-	if k.legacy == "" {
-		secret := foreignSecret(k.id, presented)
-		digest := digestOf(secret)
-		if k.pepper != "" {
-			pepper, ok := m.peppers[k.pepper]
-			if !ok {
-				return false, fmt.Errorf("%w: %q", ErrPepper, k.pepper)
-			}
-			digest = pepperedDigest(pepper, secret)
-		}
-		if digest.Equal(k.digest) {
-			m.matched(k.pepper)
-			return true, nil
-		}
-		return false, m.doubtPepper(ctx, k.pepper)
-	}
-	if text, ok := strings.CutPrefix(k.legacy, ownDigest); ok {
-		want, err := hex.DecodeString(text)
-		if err != nil || m.cfg.Foreign.Digest == nil {
-			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
-		}
-		return len(own) > 0 && digestOf(want).Equal(digestOf(own)), nil
-	}
-	h, err := legacyhash.Parse(k.legacy)
-	if err != nil {
-		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
-	}
-	ok, err := m.limiter.Verify(ctx, k.id, h, presented)
-	switch {
-	case errors.Is(err, legacyhash.ErrBusy):
-		return false, ErrBusy
-	case errors.Is(err, legacyhash.ErrLanes):
-		return false, m.tooWide(h)
-	}
-	return ok, err
 }

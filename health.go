@@ -43,14 +43,14 @@ type Health struct {
 
 // Health returns how the Manager stands. It reads nothing from the store.
 func (m *Manager) Health() Health {
-	now := m.moment()
+	now := m.engine.Now()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
 	h := Health{Skew: m.skew.get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
-	if !m.joined() {
+	if !m.engine.Joined() {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}
-	h.Following = m.health.following && m.live(now)
+	h.Following = m.health.following && m.engine.Live(now)
 	h.Problems = m.problems.list()
 	return h
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -100,7 +101,7 @@ func (m *Manager) list(ctx context.Context, q Query) (Page, error) {
 	for looked := 0; len(out.Credentials) < limit && looked < listBudget; {
 		// Never more than is still wanted, so that the store's cursor is ours.
 		stored.Limit = limit - len(out.Credentials)
-		at := m.moment()
+		at := m.engine.Now()
 		page, err := lister.List(ctx, stored)
 		if errors.Is(err, backend.ErrInvalid) {
 			return Page{}, fmt.Errorf("%w: cursor", ErrInvalid)
@@ -127,7 +128,7 @@ func (m *Manager) keep(ctx context.Context, q Query, now time.Time, at clock.Mom
 	var kept []Credential
 	for i := range records {
 		m.saw(&records[i])
-		k, err := m.current(ctx, &query{how: cached, now: at}, &records[i])
+		k, err := m.withSubject(ctx, m.engine.Reading(false, at), &records[i])
 		if err != nil {
 			return nil, err
 		}
@@ -171,22 +172,22 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 	return q.Tag == "" || slices.Contains(k.tags, q.Tag)
 }
 
-// current decodes a key that was read for q, and adds what its subject's record
-// says of it.
-func (m *Manager) current(ctx context.Context, q *query, rec *backend.Record) (*Key, error) {
-	defer m.newest.release(&q.pins)
+// withSubject decodes a key that was read in r, and adds what its subject's record says of
+// it. It ends r.
+func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backend.Record) (*Key, error) {
+	defer r.End()
 	k, err := decodeKey(rec)
 	if err != nil {
 		return nil, err
 	}
-	state, err := m.subjectState(ctx, q, k.subjectRef)
+	state, asOf, err := m.subjectState(ctx, r, k.subjectRef)
 	if err != nil {
 		return nil, errs.OfStore("read subject", err)
 	}
 	if k.epoch < state.epoch {
 		k.status = StatusRevoked
 	}
-	k.asOf.Store(q.now.Wall(min(q.now.Mono, state.asOf)))
+	k.asOf.Store(r.Now.Wall(min(r.Now.Mono, asOf)))
 	return k, nil
 }
 
@@ -205,12 +206,12 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 
 // currentKey reads a key from the store, with what its subject's record says of it.
 func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
-	q := query{how: fresh, now: m.moment()}
+	r := m.engine.Reading(true, m.engine.Now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	return m.current(ctx, &q, &rec)
+	return m.withSubject(ctx, r, &rec)
 }
 
 // KeyUpdate says what to change of a key; nil fields stay as they are.

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
@@ -35,8 +37,16 @@ type Manager struct {
 	*pepperKeys
 	limiter *legacyhash.Limiter
 
-	answers   *answers
-	newest    *newest
+	engine *engine.Engine[body]
+	// keys and accessTokens are what is remembered of credentials that were found, and
+	// subjects and parents what those answers are made from; of tokens nil without
+	// Config.Tokens.
+	keys, accessTokens *cache.Cache[answer]
+	subjects           *engine.Part[subjectState]
+	parents            *engine.Part[parentState]
+	blind              bool                   // notes nothing that is read; only for the test that sees what that is for
+	rehashed           *cache.Cache[struct{}] // the keys that were lately tried to be rehashed
+
 	marks     *marks.Set
 	fleet     fleet
 	recent    recent
@@ -53,8 +63,7 @@ type Manager struct {
 	closed  atomic.Bool // set under life
 	done    sync.WaitGroup
 
-	life     sync.Mutex // guards detached, and that nothing is added to done after closed
-	detached int
+	life sync.Mutex // guards that nothing is added to done after closed
 }
 
 // pepperKeys are behind a pointer of their own: of a Manager in an unexported field
@@ -106,11 +115,12 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
 		usage:      usagelog.New(cfg.CacheEntries),
 	}
-	if m.answers, err = newAnswers(&cfg); err != nil {
+	m.clock.Start(cfg.Clock, clockStride)
+	m.running, m.stop = context.WithCancel(context.Background())
+	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
 	m.rotations.turn = semaphore.NewWeighted(1)
-	m.newest = newNewest(m.answers, cfg.CacheEntries)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	feed, follows := backend.As[backend.Watcher](store)
@@ -137,8 +147,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 			return nil, err
 		}
 	}
-	m.clock.Start(cfg.Clock, clockStride)
-	m.running, m.stop = context.WithCancel(context.Background())
 	m.background("upkeep", m.upkeep)
 	if m.marks.Follows {
 		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })
@@ -259,9 +267,8 @@ func (m *Manager) observeOutcome(e Event, err error) {
 	}
 }
 
-// forget makes every remembered answer that depends on these records be found
-// anew: see answers.forget.
-func (m *Manager) forget(records ...backend.ID) { m.newest.forget(records...) }
+// forget makes every remembered answer that depends on these records be found anew.
+func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
 
 // readKey reads a key from the store, not the cache.
 func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {

@@ -15,15 +15,23 @@ import (
 // Writes on behalf of the caller end with the caller's context, and say what is then
 // known of them. Those of upkeep are made again by the next.
 func (m *Manager) protect(ctx context.Context, write func(context.Context) error) error {
-	m.life.Lock()
-	if m.closed.Load() {
-		m.life.Unlock()
+	release, ok := m.hold()
+	if !ok {
 		return ErrClosed
 	}
-	m.done.Add(1)
-	m.life.Unlock()
-	defer m.done.Done()
+	defer release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retry.Within)
 	defer cancel()
 	return write(ctx)
+}
+
+// hold makes Close wait until release is called. ok is false once Close has begun.
+func (m *Manager) hold() (release func(), ok bool) {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.closed.Load() {
+		return nil, false
+	}
+	m.done.Add(1)
+	return m.done.Done, true
 }

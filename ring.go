@@ -3,12 +3,36 @@ package fob
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/tokenring"
+	"golang.org/x/sync/semaphore"
 )
+
+// tokens is what a Manager has for tokens; nil without Config.Tokens.
+type tokens struct {
+	seal     *tokenring.SealKeys // nil: the ring is in memory only
+	ring     atomic.Pointer[tokenring.Ring]
+	ringTurn *semaphore.Weighted // taken while the ring is read or made
+	readAt   atomic.Int64        // monotonic: before it was last read
+	// told is how often the feed has told of a change of the ring, and heard is told
+	// from before the ring was last read: where they differ, it is to be read again.
+	told, heard atomic.Uint64
+}
+
+func newTokens(cfg Config) (*tokens, error) {
+	t := &tokens{ringTurn: semaphore.NewWeighted(1)}
+	var err error
+	if cfg.Tokens.SealKey != nil {
+		if t.seal, err = tokenring.NewSealKeys(cfg.Tokens.SealKey); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
 
 // loadRing reads the ring, or makes it with its first key.
 func (m *Manager) loadRing(ctx context.Context) (*tokenring.Ring, error) {
@@ -79,9 +103,9 @@ func (m *Manager) currentRing(ctx context.Context) (*tokenring.Ring, error) {
 	if r == nil {
 		return m.ringSince(ctx, clock.Never, "")
 	}
-	now := m.moment()
+	now := m.engine.Now()
 	changed := t.told.Load() != t.heard.Load()
-	if t.seal == nil || !changed && (m.live(now) || now.Age(t.readAt.Load()) < int64(m.ringAge())) {
+	if t.seal == nil || !changed && (m.engine.Live(now) || now.Age(t.readAt.Load()) < int64(m.ringAge())) {
 		return r, nil
 	}
 	good := now.Age(t.readAt.Load()) < int64(m.cfg.Tokens.KeyLead)

@@ -2,15 +2,16 @@ package fob
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
@@ -160,13 +161,14 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if len(presented) > paseto.MaxToken {
 		return nil, ErrTokenLength
 	}
-	seen, at := seenText(unsafe.Slice(unsafe.StringData(presented), len(presented))) // only read
+	seen := engine.Digest(sha256.Sum256(bytesOf(presented)))
+	at := cache.Key(seen[:len(cache.Key{})])
 	now := v.clock.Now()
 	if r := v.ring.Load(); v.good(r, now) && now.Mono >= v.nextTry.Load() && v.loading.TryAcquire(1) {
 		v.refetch(ctx)
 	}
-	if e, ok := v.cache.Get(at, now.Mono); ok && e.seen.Equal(seen) && v.good(v.ring.Load(), now) {
-		return e.at(now.MS)
+	if e, ok := v.cache.Get(at, now.Mono); ok && e.Seen.Equal(&seen) && v.good(v.ring.Load(), now) {
+		return e.Body.at(now.MS)
 	}
 	text, err := paseto.Parse(presented)
 	if err != nil {
@@ -184,12 +186,12 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	if err != nil {
 		return nil, err
 	}
-	e := newTokenAnswer(seen, t, &v.cfg)
+	e := answer{Seen: seen, Form: formToken, Body: tokenBody(t, &v.cfg)}
 	if key.RetireAt != 0 {
-		e.to = min(e.to, key.RetireAt)
+		e.Body.to = min(e.Body.to, key.RetireAt)
 	}
 	v.cache.Put(at, e, ticket, clock.Forever)
-	return e.at(now.MS)
+	return e.Body.at(now.MS)
 }
 
 // good reports whether keys may still be used.
@@ -339,26 +341,3 @@ func (v *TokenVerifier) ask(ctx context.Context, began int64) (*publicRing, erro
 
 // errNoKeys is the failure of a source that has no public key.
 var errNoKeys = errors.New("the source has no public key")
-
-// openWith opens a token and checks what does not change with time.
-func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, error) {
-	payload, err := key.Opener.Open(text, "")
-	if err != nil {
-		return nil, tokenProblem(err)
-	}
-	t, err := decodeToken(payload, key.ID)
-	if err != nil {
-		return nil, err
-	}
-	if err := cfg.accepts(t); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-func newTokenAnswer(seen Digest, t *Token, cfg *TokenConfig) answer {
-	return answer{
-		seen: seen, form: tokenForm, token: t, claims: t,
-		from: max(t.notBefore, t.issuedAt) - cfg.early().Milliseconds(), to: t.expiresAt + cfg.late().Milliseconds(),
-	}
-}

@@ -418,3 +418,25 @@ func TestWhatIsToldOfASubjectEndsWhatIsRememberedOfIt(t *testing.T) {
 		mustReject(t, here, one, fob.ErrRevoked)
 	})
 }
+
+// No record has the version of one that is not there, not even the first that a store
+// ever writes.
+func TestTheFirstVersionIsAnotherOneThanNone(t *testing.T) {
+	elsewhere, store := memory.New(), memory.New()
+	defer elsewhere.Close()
+	defer store.Close()
+	text, key := mustIssue(t, newManager(t, bare{elsewhere}, fob.Config{}), fob.KeySpec{})
+	m := newManager(t, bare{store}, fob.Config{Clock: newClock().Now}) // no time passes
+	for range 3 {                                                      // it is remembered that there is none
+		mustReject(t, m, text, fob.ErrUnknown)
+	}
+	require.NotZero(t, m.CacheStats().NegativeHits)
+	rec, err := elsewhere.Get(t.Context(), idOf(key))
+	require.NoError(t, err)
+	version, err := store.Put(t.Context(), rec, backend.IfAbsent())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, version)
+	_, err = m.Get(t.Context(), key.ID())
+	require.NoError(t, err)
+	mustVerify(t, m, text)
+}

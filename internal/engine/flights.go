@@ -1,4 +1,4 @@
-package fob
+package engine
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/cache"
@@ -35,13 +34,13 @@ const (
 )
 
 // collapse loads, or waits for the same load of another caller.
-func (m *Manager) collapse(ctx context.Context, q *query) (*answer, error) {
-	flights := m.answers.flights
+func (e *Engine[B]) collapse(ctx context.Context, q *Query[B]) (*Answer[B], error) {
+	flights := e.flights
 	// The first flight began before this call did; every later one began after it.
-	flight, leads := flights.Join(flightKey{q.seen, q.form}, binary.LittleEndian.Uint64(q.seen.sum[:]))
+	flight, leads := flights.Join(flightKey{q.Seen, q.Form}, binary.LittleEndian.Uint64(q.Seen[:]))
 	for first, useless := true, 0; ; first = false {
 		if leads {
-			return m.lead(ctx, q, flight)
+			return e.lead(ctx, q, flight)
 		}
 		failed, err := wait(ctx, flight)
 		switch {
@@ -54,11 +53,11 @@ func (m *Manager) collapse(ctx context.Context, q *query) (*answer, error) {
 		case failed == nil:
 			// What the other one found is taken from memory only, and not from its hands:
 			// there it is no longer good if something changed before this call began.
-			if e, err := m.recall(q); e != nil || err != nil {
-				return e, err
+			if found, err := e.recall(q); found != nil || err != nil {
+				return found, err
 			}
 			if useless++; useless == joinTries {
-				return m.load(ctx, q) // and not as the leader of a flight, for it waits for nobody
+				return e.load(ctx, q) // and not as the leader of a flight, for it waits for nobody
 			}
 		}
 		flight, leads = flights.Succeed(flight)
@@ -78,12 +77,18 @@ func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, 
 
 // recall looks for an answer that came into memory while q waited. How old it may
 // be is counted from when q began.
-func (m *Manager) recall(q *query) (*answer, error) {
-	e, ok := m.answers.of(q.form).Get(q.at, q.now.Mono)
-	if ok && int(e.form) == q.form && e.seen.Equal(q.seen) && m.believed(atomic.LoadInt64(&e.asOf), q.now) {
-		return e, nil
+func (e *Engine[B]) recall(q *Query[B]) (*Answer[B], error) {
+	a, ok := q.Memory.Get(q.At, q.Now.Mono)
+	if ok && a.Form == q.Form && a.Seen.Equal(&q.Seen) && e.Believes(a.AsOf(), q.Now) {
+		return a, nil
 	}
-	return nil, m.knownAbsent(q)
+	return nil, e.knownAbsent(q)
+}
+
+// flightKey is what those want alike who share a load.
+type flightKey struct {
+	seen Digest
+	form int16
 }
 
 // errAbandoned is what those are told who wait for a load that panicked.
@@ -93,57 +98,71 @@ var errAbandoned = errors.New("fob: verify: the load was abandoned")
 // goroutine, which costs nothing; when that caller leaves before its end, it is begun
 // anew in one of its own, so that nobody suffers from somebody else's deadline, and
 // a store that is slower than all deadlines still fills the cache.
-func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) (*answer, error) {
+func (e *Engine[B]) lead(ctx context.Context, q *Query[B], flight *cache.Flight[flightKey, error]) (*Answer[B], error) {
 	failed, handedOver := errAbandoned, false
 	defer func() {
 		if !handedOver {
-			m.answers.flights.Land(flight, failed)
+			e.flights.Land(flight, failed)
 		}
 	}()
-	e, err := m.load(ctx, q)
+	found, err := e.load(ctx, q)
 	failed = outage(err)
 	if failed != nil && ctx.Err() != nil {
 		failed = nil // that is this caller's own; the others look for themselves
-		handedOver = m.detach(ctx, q, flight)
+		handedOver = e.detach(ctx, q, flight)
 	}
-	return e, err
+	return found, err
 }
 
 // detach begins a load anew that its caller did not wait for, unless too many such run,
 // or the others have given up on it too. Close ends it and waits.
-func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) bool {
-	m.life.Lock()
-	defer m.life.Unlock()
-	flights := m.answers.flights
-	if m.closed.Load() || m.detached >= detachedMax || !flights.Leave(flight) {
+func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Flight[flightKey, error]) bool {
+	release, ok := e.cfg.Hold()
+	if !ok {
 		return false
 	}
-	m.detached++
+	if !e.leave(flight) {
+		release()
+		return false
+	}
 	rest := *q
-	rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
+	rest.Presented = strings.Clone(q.Presented) // the caller's memory is its own again
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	stop := context.AfterFunc(m.running, cancel)
-	left := time.AfterFunc(leftWait, func() { flights.Retire(flight) })
-	m.done.Go(func() {
+	stop := context.AfterFunc(e.cfg.Running, cancel)
+	left := time.AfterFunc(leftWait, func() { e.flights.Retire(flight) })
+	go func() {
 		failed := errAbandoned
 		defer func() {
 			left.Stop()
 			stop()
 			cancel()
-			flights.Land(flight, failed)
-			m.life.Lock()
-			m.detached--
-			m.life.Unlock()
+			e.flights.Land(flight, failed)
+			e.leaving.Lock()
+			e.detached--
+			e.leaving.Unlock()
+			release()
 		}()
-		err := guard.Run(rest.presented, func() error {
-			rest.now = m.moment()
-			_, err := m.load(ctx, &rest)
+		err := guard.Run(rest.Presented, func() error {
+			rest.Now = e.Now()
+			_, err := e.load(ctx, &rest)
 			failed = outage(err)
 			return nil
 		})
 		if err != nil {
-			m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: verify: %w", err)})
+			e.cfg.Failed(fmt.Errorf("fob: verify: %w", err))
 		}
-	})
+	}()
+	return true
+}
+
+// leave makes the caller of a load leave it to another one that is begun anew, unless too
+// many of those run, or the others have given up on the load too.
+func (e *Engine[B]) leave(flight *cache.Flight[flightKey, error]) bool {
+	e.leaving.Lock()
+	defer e.leaving.Unlock()
+	if e.detached >= detachedMax || !e.flights.Leave(flight) {
+		return false
+	}
+	e.detached++
 	return true
 }

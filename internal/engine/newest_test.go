@@ -1,13 +1,12 @@
-package fob_test
+package engine_test
 
 import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
-	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/engine"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +25,7 @@ func (r recordIDs) next() (id backend.ID) {
 }
 
 // beside draws n IDs that are noted in one place of a memory.
-func (r recordIDs) beside(m *fob.Memory, n int) []backend.ID {
+func (r recordIDs) beside(m *engine.Memory, n int) []backend.ID {
 	ids := []backend.ID{r.next()}
 	for len(ids) < n {
 		if id := r.next(); m.Together(ids[0], id) {
@@ -37,7 +36,7 @@ func (r recordIDs) beside(m *fob.Memory, n int) []backend.ID {
 }
 
 // keep is a load that reads a record and remembers what it found.
-func keep(t *testing.T, m *fob.Memory, id backend.ID, version uint64) {
+func keep(t *testing.T, m *engine.Memory, id backend.ID, version uint64) {
 	t.Helper()
 	l := m.Load(id)
 	m.Saw(id, version)
@@ -45,7 +44,7 @@ func keep(t *testing.T, m *fob.Memory, id backend.ID, version uint64) {
 	require.False(t, l.End())
 }
 
-func keepAbsent(t *testing.T, m *fob.Memory, id backend.ID) {
+func keepAbsent(t *testing.T, m *engine.Memory, id backend.ID) {
 	t.Helper()
 	l := m.Load(id)
 	m.Saw(id, 0)
@@ -53,7 +52,7 @@ func keepAbsent(t *testing.T, m *fob.Memory, id backend.ID) {
 	require.False(t, l.End())
 }
 
-func holding(m *fob.Memory, ids []backend.ID) (n int) {
+func holding(m *engine.Memory, ids []backend.ID) (n int) {
 	for _, id := range ids {
 		if m.Holds(id) {
 			n++
@@ -62,7 +61,7 @@ func holding(m *fob.Memory, ids []backend.ID) (n int) {
 	return n
 }
 
-func requireNoted(t *testing.T, m *fob.Memory, loads, kept, absent int) {
+func requireNoted(t *testing.T, m *engine.Memory, loads, kept, absent int) {
 	t.Helper()
 	l, k, a := m.Noted()
 	require.Equal(t, [3]int{loads, kept, absent}, [3]int{l, k, a}, "of loads, kept, absent")
@@ -70,7 +69,7 @@ func requireNoted(t *testing.T, m *fob.Memory, loads, kept, absent int) {
 
 func TestARecordIsNotedWhileAnAnswerMayDependOnItAndAtNoOtherTime(t *testing.T) {
 	ids := newRecordIDs()
-	m := fob.NewMemory(t, 1024)
+	m := engine.NewMemory(t, 1024)
 	a, b := ids.next(), ids.next()
 	m.Saw(a, 1)
 	requireNoted(t, m, 0, 0, 0)
@@ -104,15 +103,15 @@ func TestARecordIsNotedWhileAnAnswerMayDependOnItAndAtNoOtherTime(t *testing.T) 
 func TestWhatReadsAnotherVersionForgetsWhatDependsOnTheRecord(t *testing.T) {
 	ids := newRecordIDs()
 	a, b := ids.next(), ids.next()
-	for name, began := range map[string]func(t *testing.T, m *fob.Memory){
-		"of a newer version":     func(t *testing.T, m *fob.Memory) { keep(t, m, a, 3) },
-		"of what was not there":  func(t *testing.T, m *fob.Memory) { keep(t, m, a, 0) },
-		"an older one":           func(t *testing.T, m *fob.Memory) { keep(t, m, a, 9) }, // a store that failed over may go back
-		"of what was not known":  func(t *testing.T, m *fob.Memory) { keepAbsent(t, m, a) },
-		"made twice in the past": func(t *testing.T, m *fob.Memory) { keep(t, m, a, 3); keep(t, m, a, 3) },
+	for name, began := range map[string]func(t *testing.T, m *engine.Memory){
+		"of a newer version":     func(t *testing.T, m *engine.Memory) { keep(t, m, a, 3) },
+		"of what was not there":  func(t *testing.T, m *engine.Memory) { keep(t, m, a, 0) },
+		"an older one":           func(t *testing.T, m *engine.Memory) { keep(t, m, a, 9) }, // a store that failed over may go back
+		"of what was not known":  func(t *testing.T, m *engine.Memory) { keepAbsent(t, m, a) },
+		"made twice in the past": func(t *testing.T, m *engine.Memory) { keep(t, m, a, 3); keep(t, m, a, 3) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := fob.NewMemory(t, 100_000)
+			m := engine.NewMemory(t, 100_000)
 			began(t, m)
 			require.True(t, m.Holds(a))
 			m.Saw(b, 7) // another one's
@@ -134,7 +133,7 @@ func TestAnAnswerThatComesInAfterAnotherVersionWasReadIsNotRemembered(t *testing
 	ids := newRecordIDs()
 	a, b := ids.next(), ids.next()
 	for _, records := range [][]backend.ID{{a}, {a, b}, {b, a}} {
-		m := fob.NewMemory(t, 100_000)
+		m := engine.NewMemory(t, 100_000)
 		l := m.Load(records...)
 		m.Saw(a, 1)
 		m.Saw(b, 1)
@@ -147,7 +146,7 @@ func TestAnAnswerThatComesInAfterAnotherVersionWasReadIsNotRemembered(t *testing
 		}
 	}
 	// A record that nobody has read yet has no version.
-	m := fob.NewMemory(t, 1024)
+	m := engine.NewMemory(t, 1024)
 	l := m.Load(a)
 	m.Saw(a, 2)
 	m.Saw(a, 2)
@@ -158,12 +157,12 @@ func TestAnAnswerThatComesInAfterAnotherVersionWasReadIsNotRemembered(t *testing
 func TestWhatIsForgottenIsNotedNoMore(t *testing.T) {
 	ids := newRecordIDs()
 	a, b := ids.next(), ids.next()
-	for name, forget := range map[string]func(m *fob.Memory){
-		"changed here":       func(m *fob.Memory) { m.Forget(a, b) },
-		"a feed that begins": func(m *fob.Memory) { m.Clear() },
+	for name, forget := range map[string]func(m *engine.Memory){
+		"changed here":       func(m *engine.Memory) { m.Forget(a, b) },
+		"a feed that begins": func(m *engine.Memory) { m.Clear() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := fob.NewMemory(t, 1024)
+			m := engine.NewMemory(t, 1024)
 			keep(t, m, a, 1)
 			keepAbsent(t, m, b)
 			requireNoted(t, m, 0, 1, 1)
@@ -187,7 +186,7 @@ func TestABoundedNumberOfRecordsIsNoted(t *testing.T) {
 		{6400, 400, 64}, // of what does not exist no more is remembered, so no more is noted
 		{100_000, 6250, 64},
 	} {
-		m := fob.NewMemory(t, c.entries)
+		m := engine.NewMemory(t, c.entries)
 		ids := newRecordIDs().beside(m, 2*c.kept+1)
 		room := c.entries >= 6400 // for the answers themselves
 		for _, id := range ids[:2*c.kept] {
@@ -201,7 +200,7 @@ func TestABoundedNumberOfRecordsIsNoted(t *testing.T) {
 		requireNoted(t, m, 0, c.kept+1, 0)
 		require.Zero(t, holding(m, ids[:c.kept]))
 
-		m = fob.NewMemory(t, c.entries)
+		m = engine.NewMemory(t, c.entries)
 		ids = newRecordIDs().beside(m, 2*c.absent+1)
 		for _, id := range ids[:2*c.absent] {
 			keepAbsent(t, m, id)
@@ -218,7 +217,7 @@ func TestABoundedNumberOfRecordsIsNoted(t *testing.T) {
 
 func TestAFloodOfWhatDoesNotExistPushesOutNothingElse(t *testing.T) {
 	ids := newRecordIDs()
-	m := fob.NewMemory(t, 1024)
+	m := engine.NewMemory(t, 1024)
 	var good []backend.ID
 	for range 100 {
 		good = append(good, ids.next())
@@ -235,7 +234,7 @@ func TestAFloodOfWhatDoesNotExistPushesOutNothingElse(t *testing.T) {
 // As many records as there is room for are noted, wherever they fall.
 func TestRecordsAreNotedAllOverTheMemory(t *testing.T) {
 	ids := newRecordIDs()
-	m := fob.NewMemory(t, 8192)
+	m := engine.NewMemory(t, 8192)
 	for range 4 * 8192 {
 		id := ids.next()
 		l := m.Load(id)
@@ -248,7 +247,7 @@ func TestRecordsAreNotedAllOverTheMemory(t *testing.T) {
 }
 
 func TestWhatIsInTheOlderGenerationIsComparedToo(t *testing.T) {
-	m := fob.NewMemory(t, 256)
+	m := engine.NewMemory(t, 256)
 	ids := newRecordIDs().beside(m, 17)
 	for _, id := range ids {
 		keep(t, m, id, 1)
@@ -262,7 +261,7 @@ func TestWhatIsInTheOlderGenerationIsComparedToo(t *testing.T) {
 // What is read again belongs to the younger generation, and does not go with the older.
 func TestWhatIsReadAgainStaysNoted(t *testing.T) {
 	const limit = 400
-	m := fob.NewMemory(t, 6400)
+	m := engine.NewMemory(t, 6400)
 	ids := newRecordIDs().beside(m, 2*limit)
 	for _, id := range ids[:limit+1] {
 		keep(t, m, id, 1)
@@ -283,7 +282,7 @@ func TestWhatIsReadAgainStaysNoted(t *testing.T) {
 func TestWhatIsNotedIsNotForgottenByThat(t *testing.T) {
 	stayed := 0
 	for range 20 {
-		m := fob.NewMemory(t, 256)
+		m := engine.NewMemory(t, 256)
 		ids := newRecordIDs().beside(m, 32)
 		for _, id := range ids {
 			keep(t, m, id, 1)
@@ -302,11 +301,11 @@ func TestWhatIsNotedIsNotForgottenByThat(t *testing.T) {
 func TestNothingIsKeptOfALoadThatReadsTooManyRecords(t *testing.T) {
 	ids := newRecordIDs()
 	for more := range 2 {
-		m := fob.NewMemory(t, 100_000)
+		m := engine.NewMemory(t, 100_000)
 		other := ids.next()
 		keep(t, m, other, 1)
 		var records []backend.ID
-		for range fob.PinRoom + more {
+		for range engine.PinRoom + more {
 			records = append(records, ids.next())
 		}
 		l := m.Load(append(records, records...)...) // each twice: it is the same record
@@ -325,26 +324,4 @@ func TestNothingIsKeptOfALoadThatReadsTooManyRecords(t *testing.T) {
 			requireNoted(t, m, 0, 0, 0)
 		}
 	}
-}
-
-// No record has the version of one that is not there, not even the first that a store
-// ever writes.
-func TestTheFirstVersionIsAnotherOneThanNone(t *testing.T) {
-	elsewhere, store := memory.New(), memory.New()
-	defer elsewhere.Close()
-	defer store.Close()
-	text, key := mustIssue(t, newManager(t, bare{elsewhere}, fob.Config{}), fob.KeySpec{})
-	m := newManager(t, bare{store}, fob.Config{Clock: newClock().Now}) // no time passes
-	for range 3 {                                                      // it is remembered that there is none
-		mustReject(t, m, text, fob.ErrUnknown)
-	}
-	require.NotZero(t, m.CacheStats().NegativeHits)
-	rec, err := elsewhere.Get(t.Context(), idOf(key))
-	require.NoError(t, err)
-	version, err := store.Put(t.Context(), rec, backend.IfAbsent())
-	require.NoError(t, err)
-	require.EqualValues(t, 1, version)
-	_, err = m.Get(t.Context(), key.ID())
-	require.NoError(t, err)
-	mustVerify(t, m, text)
 }

@@ -1,14 +1,10 @@
-package fob
+package engine
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"sync"
 
-	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
-	"github.com/fobkit/fob/internal/marks"
+	"github.com/fobkit/fob/internal/clock"
 )
 
 // newest keeps those who are told an older state of a record from coming after those
@@ -19,17 +15,24 @@ import (
 //
 // For that a record is noted here as long as an answer may depend on it: while a load
 // that reads it is under way (pin, before it reads), and while an answer made from it
-// may be in the cache (release). Nothing depends on a record that is not noted, so to
+// may be in memory (release). Nothing depends on a record that is not noted, so to
 // read a million of them forgets nothing. See docs/decisions/0015-old-after-new.md.
 type newest struct {
-	answers *answers
-	shards  [64]newestShard
-	off     bool // only for the test that sees what this is for
+	memory remembered
+	shards [64]newestShard
+}
+
+// remembered is what depends on records.
+type remembered interface {
+	forget(ids ...ID)
+	forgetAbsent(id ID)
+	version(id ID) uint64
+	clear()
 }
 
 type newestShard struct {
 	mu     sync.Mutex // guards what is below; held while what depends on one of its records is forgotten
-	loads  map[backend.ID]sighting
+	loads  map[ID]sighting
 	kept   generations // of what was accepted, or refused for good
 	absent generations // of what there is not: a flood of it must push out nothing else
 	_      [40]byte
@@ -46,32 +49,31 @@ type sighting struct {
 // generations is a bounded map of versions that forgets the older half at a time.
 type generations struct {
 	limit      int
-	young, old map[backend.ID]uint64
+	young, old map[ID]uint64
 }
 
-func newNewest(a *answers, entries int) *newest {
-	n := &newest{answers: a}
+func (n *newest) start(of remembered, entries int) {
+	n.memory = of
 	for i := range n.shards {
 		s := &n.shards[i]
-		s.loads = make(map[backend.ID]sighting)
+		s.loads = make(map[ID]sighting)
 		// A key has a subject; a token has marks, a parent and its subject besides.
 		s.kept.limit = max(16, 4*entries/len(n.shards))
 		s.absent.limit = max(16, 4*min(entries, absentEntries)/len(n.shards))
 	}
-	return n
 }
 
-func (n *newest) shard(id backend.ID) *newestShard {
+func (n *newest) shard(id ID) *newestShard {
 	return &n.shards[binary.LittleEndian.Uint64(id[8:])*0x9e3779b97f4a7c15>>58]
 }
 
 // put notes a version, and returns what had to make room for it.
-func (g *generations) put(id backend.ID, version uint64) (gone map[backend.ID]uint64) {
+func (g *generations) put(id ID, version uint64) (gone map[ID]uint64) {
 	if g.young == nil {
-		g.young = make(map[backend.ID]uint64)
+		g.young = make(map[ID]uint64)
 	}
 	if _, ok := g.young[id]; !ok && len(g.young) >= g.limit {
-		gone, g.old, g.young = g.old, g.young, make(map[backend.ID]uint64)
+		gone, g.old, g.young = g.old, g.young, make(map[ID]uint64)
 	}
 	g.young[id] = version
 	delete(g.old, id)
@@ -80,7 +82,7 @@ func (g *generations) put(id backend.ID, version uint64) (gone map[backend.ID]ui
 }
 
 // differs reports whether another version of a record is noted.
-func (g *generations) differs(id backend.ID, version uint64) bool {
+func (g *generations) differs(id ID, version uint64) bool {
 	noted, ok := g.young[id]
 	if !ok {
 		noted, ok = g.old[id]
@@ -88,26 +90,45 @@ func (g *generations) differs(id backend.ID, version uint64) bool {
 	return ok && noted != version
 }
 
-func (g *generations) drop(id backend.ID) {
+func (g *generations) drop(id ID) {
 	delete(g.young, id)
 	delete(g.old, id)
 }
 
-// pins are the records that a load reads.
-type pins struct {
-	// A load reads two records for each key of a locator and for each other form of it, at
-	// the most, and a subject.
-	ids  [2*maxSharing + 8]backend.ID
-	n    int
-	many bool // more than have a place: then nothing is kept
-	// own is the record whose version an entry of the cache under its ID itself tells.
-	own backend.ID
+// maxReads is how many records a load can read of which something is remembered.
+const maxReads = 24
+
+// Reading is what a load reads: records are named before they are read, so that what comes
+// into memory depends on them. It is for one goroutine.
+type Reading struct {
+	Now   clock.Moment // when the verification began
+	Fresh bool         // nothing in memory is believed
+
+	newest *newest
+	ids    [maxReads]ID
+	n      int
+	many   bool // more than have a place: then nothing is kept
+	own    ID
 	// kept, and absent, say that an answer came into memory that was made from them.
 	kept, absent bool
 }
 
+// Reads says that a record is about to be read.
+func (r *Reading) Reads(id ID) { r.newest.pin(r, id) }
+
+// ReadsOwn is Reads for the record by whose ID the answer is found, and whose version the
+// answer itself tells.
+func (r *Reading) ReadsOwn(id ID) {
+	r.own = id
+	r.newest.pin(r, id)
+}
+
+// End ends the reading. It reports whether one of the records was found to be another one
+// than before, so that an answer made of it was not remembered.
+func (r *Reading) End() (changed bool) { return r.newest.release(r) }
+
 // pin notes a record that a load is about to read. The load has taken its tickets.
-func (n *newest) pin(p *pins, id backend.ID) {
+func (n *newest) pin(p *Reading, id ID) {
 	for i := range p.n {
 		if p.ids[i] == id {
 			return
@@ -129,18 +150,18 @@ func (n *newest) pin(p *pins, id backend.ID) {
 
 // release ends a load. It reports whether one of the records was found to be another
 // one than before, so that an answer made of it was not remembered.
-func (n *newest) release(p *pins) (differs bool) {
+func (n *newest) release(p *Reading) (differs bool) {
 	for _, id := range p.ids[:p.n] {
 		differs = n.unpin(p, id) || differs
 	}
 	if p.many {
 		n.clear() // nobody knows what depends on those that have no place
 	}
-	*p = pins{}
+	p.ids, p.n, p.many, p.own, p.kept, p.absent = [maxReads]ID{}, 0, false, ID{}, false, false
 	return differs
 }
 
-func (n *newest) unpin(p *pins, id backend.ID) (differs bool) {
+func (n *newest) unpin(p *Reading, id ID) (differs bool) {
 	s := n.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,37 +171,34 @@ func (n *newest) unpin(p *pins, id backend.ID) (differs bool) {
 	} else {
 		s.loads[id] = noted
 	}
-	var gone map[backend.ID]uint64
+	var gone map[ID]uint64
 	switch {
 	case !noted.read:
 	case p.kept && id != p.own:
 		gone = s.kept.put(id, noted.version)
 	case p.absent:
 		for id := range s.absent.put(id, noted.version) {
-			n.answers.absent.Invalidate(cache.Ref(id)) // nothing else depends on it, and a stripe is shared by many
+			n.memory.forgetAbsent(id) // nothing else depends on it, and a stripe is shared by many
 		}
 	}
 	if len(gone) > 0 { // what is no longer noted must have nothing that depends on it
-		ids := make([]backend.ID, 0, len(gone))
+		ids := make([]ID, 0, len(gone))
 		for id := range gone {
 			ids = append(ids, id)
 		}
-		n.answers.forget(ids...)
+		n.memory.forget(ids...)
 	}
 	return noted.differs
 }
 
 // saw notes that a record was read, and at which version; zero: there is none. When it
 // has returned, no answer in memory is made from another one, nor will one be.
-func (n *newest) saw(id backend.ID, version uint64) {
-	if n.off {
-		return
-	}
+func (n *newest) saw(id ID, version uint64) {
 	s := n.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	noted, pinned := s.loads[id]
-	held := n.answers.version(id)
+	held := n.memory.version(id)
 	if pinned && noted.read && noted.version != version || held != 0 && held != version ||
 		s.kept.differs(id, version) || s.absent.differs(id, version) {
 		noted.differs = true
@@ -188,7 +206,7 @@ func (n *newest) saw(id backend.ID, version uint64) {
 		s.absent.drop(id)
 		// Under the lock: whoever reads the same meanwhile finds no difference any more,
 		// and must not tell of it before this is done.
-		n.answers.forget(id)
+		n.memory.forget(id)
 	}
 	if pinned {
 		noted.read, noted.version = true, version
@@ -197,13 +215,13 @@ func (n *newest) saw(id backend.ID, version uint64) {
 }
 
 // forget ends every answer that depends on these records.
-func (n *newest) forget(ids ...backend.ID) {
+func (n *newest) forget(ids ...ID) {
 	for _, id := range ids {
 		s := n.shard(id)
 		s.mu.Lock()
 		s.kept.drop(id)
 		s.absent.drop(id)
-		n.answers.forget(id)
+		n.memory.forget(id)
 		s.mu.Unlock()
 	}
 }
@@ -213,41 +231,10 @@ func (n *newest) clear() {
 	for i := range n.shards {
 		n.shards[i].mu.Lock()
 	}
-	n.answers.clear()
+	n.memory.clear()
 	for i := range n.shards {
 		s := &n.shards[i]
 		s.kept.young, s.kept.old, s.absent.young, s.absent.old = nil, nil, nil, nil
 		s.mu.Unlock()
 	}
-}
-
-// seenStore is the store as a Manager reads it: what is read is noted before anybody is
-// told. Its capabilities are the store's own.
-type seenStore struct {
-	backend.Store
-	m *Manager
-}
-
-func (s *seenStore) Unwrap() backend.Store { return s.Store }
-
-func (s *seenStore) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
-	rec, err := s.Store.Get(ctx, id)
-	switch {
-	case err == nil:
-		s.m.saw(&rec)
-	case errors.Is(err, backend.ErrNotFound):
-		s.m.newest.saw(id, 0)
-	}
-	return rec, err
-}
-
-// saw notes a record that was read from the store: see newest, and for marks also what
-// it says, which only rises.
-func (m *Manager) saw(rec *backend.Record) {
-	if marks.Is(rec.ID) && m.marks.Follows && !m.newest.off {
-		if to, err := marks.Decode(rec); err == nil {
-			m.marks.Raise(rec.ID, to)
-		}
-	}
-	m.newest.saw(rec.ID, rec.Version)
 }

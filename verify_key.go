@@ -1,0 +1,290 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/usagelog"
+)
+
+// nativeKeys is the form of the keys that are issued here. Their text has the ID of the
+// key, by which record and answer are found.
+type nativeKeys struct{ m *Manager }
+
+// recogniseKey reports whether a text is a native key with a prefix of this environment.
+// An error says that it is broken. The rest of the check of the text is left for when
+// memory has no answer to it.
+func (m *Manager) recogniseKey(presented string, text *recognised) (ours bool, err error) {
+	prefix, problem := keytext.Split(presented)
+	number := m.accepts(prefix)
+	if problem != keytext.OK || number == noPrefix {
+		return false, nil
+	}
+	if !keytext.Summed(presented) {
+		return true, malformed(keytext.Blame(presented))
+	}
+	text.form, text.number, text.memory = nativeKeys{m}, int16(number), m.keys
+	text.hashed = keytext.Secret(presented)
+	text.placed, text.at = true, cache.Key(text.hashed[1:1+keytext.IDLen])
+	return true, nil
+}
+
+// noPrefix is the index of a prefix that is none of ours.
+const noPrefix = -1
+
+// accepts returns the index of a prefix of this environment, or noPrefix.
+func (m *Manager) accepts(prefix string) int {
+	for i := range m.prefixes {
+		if p := &m.prefixes[i]; p.text == prefix && !p.other {
+			return i
+		}
+	}
+	return noPrefix
+}
+
+// fromElsewhere reports whether a text is a native key of another environment.
+func (m *Manager) fromElsewhere(presented string) bool {
+	prefix, problem := keytext.Split(presented)
+	return problem == keytext.OK && m.hasPrefix(prefix)
+}
+
+// hasPrefix reports whether a prefix is any of ours, of this environment or another.
+func (m *Manager) hasPrefix(prefix string) bool {
+	for i := range m.prefixes {
+		if m.prefixes[i].text == prefix {
+			return true
+		}
+	}
+	return false
+}
+
+// unrecognised is why a text that has no form is refused.
+func (m *Manager) unrecognised(presented string) error {
+	_, problem := keytext.Split(presented)
+	switch {
+	case problem != keytext.OK:
+		return malformed(problem)
+	case !m.fromElsewhere(presented):
+		return ErrKeyPrefix
+	}
+	if problem := keytext.Check(presented); problem != keytext.OK {
+		return malformed(problem)
+	}
+	return ErrWrongEnvironment
+}
+
+func malformed(p keytext.Problem) error {
+	switch p {
+	case keytext.Length:
+		return ErrKeyLength
+	case keytext.Prefix:
+		return ErrKeyPrefix
+	case keytext.Version:
+		return ErrKeyVersion
+	case keytext.Alphabet:
+		return ErrKeyAlphabet
+	case keytext.Checksum:
+		return ErrKeyChecksum
+	default:
+		return ErrMalformed
+	}
+}
+
+func (nativeKeys) check(presented string) error {
+	if problem := keytext.Check(presented); problem != keytext.OK {
+		return malformed(problem)
+	}
+	return nil
+}
+
+// Absent implements engine.Loader. Of an ID that is somebody's this text may have the right
+// secret, where the one that was refused had a wrong one.
+func (f nativeKeys) Absent(q *query, found *engine.Absence[body]) error {
+	if found.Form < 0 {
+		return nil
+	}
+	if k := found.Body.key; k != nil {
+		if digest, err := f.m.digestUnder(k.pepper, q); err != nil || digest.Equal(k.digest) {
+			return nil
+		}
+	}
+	return found.Err
+}
+
+// Load implements engine.Loader: it reads the record of the key and checks the secret.
+func (f nativeKeys) Load(ctx context.Context, q *query) (*answer, error) {
+	m, id := f.m, backend.ID(q.At)
+	q.ReadsOwn(id)
+	rec, err := m.store.Get(ctx, id)
+	if errors.Is(err, backend.ErrNotFound) {
+		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown}, cache.Ref(id))
+	}
+	if err != nil {
+		return nil, errs.OfCheck(err)
+	}
+	k, err := decodeKey(&rec)
+	if err != nil {
+		return nil, fmt.Errorf("fob: verify: %w", err)
+	}
+	if k.foreign || k.prefix != m.prefixes[q.Form].text {
+		return nil, ErrUnknown
+	}
+	digest, err := m.digestUnder(k.pepper, q)
+	if err != nil {
+		return nil, err
+	}
+	if !digest.Equal(k.digest) {
+		if err := m.doubtPepper(ctx, k.pepper); err != nil {
+			return nil, fmt.Errorf("fob: verify: %w", err)
+		}
+		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown, Body: body{key: k}}, cache.Ref(id))
+	}
+	m.matched(k.pepper)
+	return m.rememberKey(ctx, q, k)
+}
+
+// digestUnder is the digest of what was presented as the store holds it.
+func (m *Manager) digestUnder(pepper string, q *query) (Digest, error) {
+	if pepper == "" {
+		return Digest{q.Seen}, nil
+	}
+	secret, ok := m.peppers[pepper]
+	if !ok {
+		return Digest{}, fmt.Errorf("fob: verify: %w: %q", ErrPepper, pepper)
+	}
+	return pepperedDigest(secret, nativeSecret(q.Presented)), nil
+}
+
+// rememberKey makes the answer of a key whose secret was found right.
+func (m *Manager) rememberKey(ctx context.Context, q *query, k *Key) (*answer, error) {
+	state, asOf, err := m.subjectState(ctx, &q.Reading, k.subjectRef)
+	if err != nil {
+		return nil, errs.OfCheck(err)
+	}
+	b := body{use: usagelog.Cell{ID: backend.ID(k.id)}, key: k}
+	switch {
+	case k.epoch < state.epoch:
+		b.refused = ErrRevoked
+	case k.status != StatusActive || k.retired:
+		b.refused = k.refusal(0)
+	default:
+		b.from, b.to = k.notBefore, clock.Forever
+		if end := k.endsAt(); end != 0 {
+			b.to = end
+		}
+	}
+	a := answer{Told: k.asOf, Body: b}
+	if q.Form >= 0 {
+		a.Version = k.version
+	}
+	stored := m.engine.Remember(q, a, min(q.Now.Mono, asOf), cache.Ref(k.id), cache.Ref(k.subjectRef))
+	if b.refused == nil && m.wantsRehash(k) {
+		m.rehash(ctx, q.Now, k, q.Presented)
+	}
+	return stored, nil
+}
+
+// subjectState is what has to be known of a subject: its epoch.
+type subjectState struct{ epoch uint64 }
+
+// subjectState returns the state of a subject, and as of when (monotonic) it is that. A
+// subject that never was revoked has no record, and epoch zero.
+func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref record.ID) (state subjectState, asOf int64, err error) {
+	if !r.Fresh && m.engine.Live(r.Now) {
+		found := m.marks.Get(ref)
+		return subjectState{found.Epoch}, r.Now.Synced, found.Bad
+	}
+	if s, asOf, ok := m.subjects.Get(r, cache.Key(ref)); ok {
+		return *s, asOf, nil
+	}
+	ticket := m.subjects.Begin()
+	r.Reads(ref)
+	epoch, _, err := m.readEpoch(ctx, ref)
+	if err != nil {
+		return subjectState{}, 0, err
+	}
+	return *m.subjects.Put(r, cache.Key(ref), subjectState{epoch}, r.Now.Mono, ticket, cache.Ref(ref)), r.Now.Mono, nil
+}
+
+// nativeSecret is what the digest of a native key is made over.
+func nativeSecret(presented string) []byte {
+	block := keytext.Block(presented)
+	return block[:]
+}
+
+// wantsRehash reports whether the digest is not as one made now would be.
+func (m *Manager) wantsRehash(k *Key) bool {
+	return k.legacy != "" || k.pepper != m.activePepper()
+}
+
+func (m *Manager) activePepper() string {
+	if len(m.cfg.Peppers) == 0 {
+		return ""
+	}
+	return m.cfg.Peppers[0].ID
+}
+
+// digest makes the digest to store of a secret, under the active pepper.
+func (m *Manager) digest(k *Key, secret []byte) {
+	k.legacy, k.pepper = "", m.activePepper()
+	if k.pepper == "" {
+		k.digest = digestOf(secret)
+		return
+	}
+	k.digest = pepperedDigest(m.peppers[k.pepper], secret)
+}
+
+// How long a rehash may hold up the verification that it belongs to, and how long
+// it is left alone after a try: two processes with their peppers in another order
+// would else write one key in turns.
+const (
+	rehashWait  = 250 * time.Millisecond
+	rehashEvery = 10 * time.Minute
+)
+
+// rehash stores the digest of a secret just verified under the active pepper.
+// It is a courtesy of the verification: a failure is reported as an event, and
+// a later verification tries again. What was found out stays true meanwhile.
+func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presented string) {
+	at := cache.Key(k.id)
+	if _, tried := m.rehashed.Get(at, now.Mono); tried {
+		return
+	}
+	m.rehashed.Put(at, struct{}{}, m.rehashed.Begin(), now.Mono+int64(rehashEvery))
+	next := *k
+	ctx, cancel := context.WithTimeout(ctx, rehashWait)
+	defer cancel()
+	if err := m.vouchPepper(ctx); err != nil {
+		if errs.IsOutage(err) { // else it is a problem, and was reported
+			m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: fmt.Errorf("fob: rehash: %w", err)})
+		}
+		return
+	}
+	if k.foreign {
+		m.digest(&next, foreignSecret(k.id, presented))
+	} else {
+		m.digest(&next, nativeSecret(presented))
+	}
+	rec := encodeKey(&next, m.purgeAt(&next))
+	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
+	if err == nil || errors.Is(err, backend.ErrIndeterminate) {
+		m.forget(rec.ID) // it has another version now
+	}
+	switch {
+	case err == nil:
+		m.observe(Event{Type: EventRehashed, ID: k.id, Subject: k.subject})
+	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrNotFound):
+		// Somebody changed the key meanwhile; that is no failure.
+	default:
+		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: errs.OfStore("fob: rehash", err)})
+	}
+}

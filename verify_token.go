@@ -1,0 +1,267 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/marks"
+	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/tokenring"
+	"github.com/fobkit/fob/internal/usagelog"
+)
+
+// accessTokens is the form of tokens. An answer is found by the digest of the whole text,
+// so that a hit needs no look at the token: it is byte for byte a text that was accepted.
+type accessTokens struct{ m *Manager }
+
+// isToken reports whether text begins like a PASETO.
+func isToken(text string) bool {
+	return len(text) > 3 && text[0] == 'v' && text[1] >= '1' && text[1] <= '9' && text[2] == '.'
+}
+
+// recogniseToken is for a text that begins like a PASETO.
+func (m *Manager) recogniseToken(presented string, text *recognised) error {
+	if len(presented) > paseto.MaxToken {
+		return ErrTokenLength
+	}
+	text.form, text.number, text.memory = accessTokens{m}, formToken, m.accessTokens
+	text.hashed = bytesOf(presented)
+	return nil
+}
+
+// bytesOf is the memory of a text, only to be read.
+func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
+
+func (accessTokens) check(string) error { return nil }
+
+// Absent implements engine.Loader.
+func (accessTokens) Absent(q *query, found *engine.Absence[body]) error {
+	return ofSameText(q, found)
+}
+
+// ofSameText is why a text was refused that is found by half of its digest.
+func ofSameText(q *query, found *engine.Absence[body]) error {
+	if found.Form == q.Form && found.Seen.Equal(&q.Seen) {
+		return found.Err
+	}
+	return nil
+}
+
+// Load implements engine.Loader: it opens the token, or takes the one that memory has, and
+// finds out whether it was ended.
+func (f accessTokens) Load(ctx context.Context, q *query) (*answer, error) {
+	m := f.m
+	if q.Old != nil {
+		return m.rememberToken(ctx, q, q.Old.Body.claims.again())
+	}
+	text, err := paseto.Parse(q.Presented)
+	if err != nil {
+		return nil, tokenProblem(err)
+	}
+	id := tokenring.KeyID(text.Footer())
+	if id == "" {
+		return nil, ErrTokenKey
+	}
+	key, err := m.findKey(ctx, id, q.Now)
+	if err != nil {
+		return nil, err
+	}
+	if key == nil {
+		return nil, ErrTokenKey
+	}
+	t, err := openWith(key, text, m.cfg.Tokens)
+	if errors.Is(err, ErrRejected) {
+		// It will never be a token of this key: worth remembering, since to find that out
+		// may have cost a signature.
+		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: err})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.rememberToken(ctx, q, t)
+}
+
+// openWith opens a token and checks what does not change with time.
+func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, error) {
+	payload, err := key.Opener.Open(text, "")
+	if err != nil {
+		return nil, tokenProblem(err)
+	}
+	t, err := decodeToken(payload, key.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.accepts(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// tokenBody is the answer of a token that came from no key.
+func tokenBody(t *Token, cfg *TokenConfig) body {
+	return body{
+		token: t, claims: t,
+		from: max(t.notBefore, t.issuedAt) - cfg.early().Milliseconds(), to: t.expiresAt + cfg.late().Milliseconds(),
+	}
+}
+
+// accepts looks at what does not change with time.
+func (c *TokenConfig) accepts(t *Token) error {
+	switch {
+	case t.issuer != c.Issuer:
+		return ErrWrongIssuer
+	case !slices.Contains(c.Audiences, t.audience):
+		return ErrWrongAudience
+	case t.expiresAt-t.issuedAt > c.MaxTTL.Milliseconds() || t.expiresAt <= t.notBefore:
+		return ErrTokenLifetime
+	}
+	return nil
+}
+
+func tokenProblem(err error) error {
+	switch {
+	case errors.Is(err, paseto.ErrSize):
+		return ErrTokenLength
+	case errors.Is(err, paseto.ErrProtocol):
+		return ErrTokenProtocol
+	case errors.Is(err, paseto.ErrSeal):
+		return ErrTokenSeal
+	case errors.Is(err, paseto.ErrFormat):
+		return ErrTokenFormat
+	}
+	return fmt.Errorf("fob: verify: %w", err) // a key of ours that cannot be used
+}
+
+// rememberToken looks at what may have ended a token that is sound, and makes its answer.
+func (m *Manager) rememberToken(ctx context.Context, q *query, t *Token) (*answer, error) {
+	b := tokenBody(t, m.cfg.Tokens)
+	if q.Now.MS >= b.to {
+		return nil, ErrExpired // for good: not worth a place
+	}
+	var err error
+	var asOf int64
+	if b.refused, asOf, err = m.ended(ctx, q, t); err != nil {
+		return nil, errs.OfCheck(err)
+	}
+	refs := t.refs(m.issuerMark())
+	if !t.parent.IsZero() && b.refused == nil {
+		parent, parentAsOf, err := m.parentState(ctx, &q.Reading, t.parent)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, parent.key.subjectRef)
+		asOf = min(asOf, max(parentAsOf, q.Now.Synced))
+		b.hangFrom(parent)
+	}
+	if b.refused != nil {
+		b.from, b.to = 0, 0 // at no time
+	}
+	return m.engine.Remember(q, answer{Told: b.token.asOf, Body: b}, asOf, cacheRefs(refs)...), nil
+}
+
+// hangFrom makes the answer what the key allows that its token came from. What the key
+// refuses at any time is a verdict, which a change of the key ends; what a time will change
+// is a bound.
+func (b *body) hangFrom(p *parentState) {
+	b.parent = p
+	k := p.key
+	switch {
+	case p.revoked:
+		b.refused = ErrRevoked
+	case k.status != StatusActive || k.retired:
+		b.refused = k.refusal(0)
+	default:
+		b.token = b.claims.under(k)
+		b.from = max(b.from, k.notBefore)
+		if end := k.endsAt(); end != 0 {
+			b.to = min(b.to, end)
+		}
+	}
+}
+
+func cacheRefs(ids []backend.ID) []cache.Ref {
+	refs := make([]cache.Ref, 0, cache.MaxRefs)
+	for _, id := range ids {
+		if !slices.Contains(refs, cache.Ref(id)) { // a key's subject is that of its tokens, as a rule
+			refs = append(refs, cache.Ref(id))
+		}
+	}
+	return refs
+}
+
+// ended reports why a token was ended, or nil, and as of when: by the marks that
+// follow the feed, or by the store where those are not complete.
+func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
+	look := func(id record.ID) (marks.Mark, error) {
+		q.Reads(id)
+		return m.readMark(ctx, id)
+	}
+	asOf = q.Now.Mono
+	if !q.Fresh && m.engine.Live(q.Now) {
+		asOf = q.Now.Synced
+		look = func(id record.ID) (marks.Mark, error) {
+			found := m.marks.Get(id)
+			return found, found.Bad
+		}
+	}
+	ids := []record.ID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}
+	if !t.family.IsZero() {
+		ids = append(ids, markOf("family", t.family))
+	}
+	for _, id := range ids {
+		found, err := look(id)
+		if err != nil {
+			return nil, 0, err
+		}
+		if id == t.subjectRef && t.epoch < found.Epoch || id != t.subjectRef && found.EndsToken(t.issuerEpoch, t.issuedAt) {
+			return ErrRevoked, asOf, nil
+		}
+	}
+	return nil, asOf, nil
+}
+
+// issuerMark is the record that ends what the issuer has issued so far, or before an
+// instant.
+func (m *Manager) issuerMark() record.ID {
+	return record.Named(record.Mark, "issuer", m.cfg.Tokens.Issuer)
+}
+
+// parentState is what a token has to know of the key it came from.
+type parentState struct {
+	use     usagelog.Cell // of the key, by its tokens; first, for its alignment
+	key     *Key
+	revoked bool // by its subject
+}
+
+// parentState returns the state of a key that tokens came from, and as of when (monotonic):
+// from memory as long as the feed would have told of a change.
+func (m *Manager) parentState(ctx context.Context, r *engine.Reading, id ID) (p *parentState, asOf int64, err error) {
+	if p, asOf, ok := m.parents.Get(r, cache.Key(id)); ok {
+		return p, asOf, nil
+	}
+	ticket := m.parents.Begin()
+	r.Reads(backend.ID(id))
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, 0, errs.OfCheck(err)
+	}
+	k, err := decodeKey(&rec)
+	if err != nil {
+		return nil, 0, fmt.Errorf("fob: verify: %w", err)
+	}
+	s, asOf, err := m.subjectState(ctx, r, k.subjectRef)
+	if err != nil {
+		return nil, 0, errs.OfCheck(err)
+	}
+	asOf = min(r.Now.Mono, asOf)
+	made := parentState{use: usagelog.Cell{ID: backend.ID(k.id)}, key: k, revoked: k.epoch < s.epoch}
+	return m.parents.Put(r, cache.Key(id), made, asOf, ticket, cache.Ref(id), cache.Ref(k.subjectRef)), asOf, nil
+}
