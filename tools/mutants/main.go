@@ -5,12 +5,14 @@
 //
 //	go run ./tools/mutants                                   what decides about credentials
 //	go run ./tools/mutants ./cache .=verify.go,revoke.go      these packages and files
+//	go run ./tools/mutants ./internal/engine@.               a package, by the tests of another
 //	go run ./tools/mutants -sample 20                        every twentieth, always the same
 //	go run ./tools/mutants -tests TestVerify .=verify.go     what these tests notice
 //
 // It prints each survivor. It fails if fewer than -least percent were noticed: of one
 // package, or of all together where -sample leaves few of each. Only the package's own
-// tests run, with -short. A test that
+// tests run, or those of the package that is named after an @: what a package under
+// internal does for the root is tested there. They run with -short. A test that
 // does not end, or that fails for want of memory, has noticed. What changes nothing
 // that could be observed stands in equivalent.txt with the reason, and counts
 // neither way.
@@ -117,7 +119,8 @@ func run(s settings, least float64, units []string) error {
 		if files != "" {
 			only = strings.Split(files, ",")
 		}
-		r, err := s.one(filepath.ToSlash(filepath.Clean(dir)), only)
+		dir, judge, _ := strings.Cut(dir, "@")
+		r, err := s.one(filepath.ToSlash(filepath.Clean(dir)), judge, only)
 		if err != nil {
 			return err
 		}
@@ -181,7 +184,9 @@ func (s *settings) drawn(m *mutant) bool {
 	return h.Sum64()%max(1, s.sample) == 0
 }
 
-func (s *settings) one(rel string, only []string) (*result, error) {
+// one tries the mutants of the package in a folder, in the files of only or in all, by the
+// tests of the package in the folder judge, or its own.
+func (s *settings) one(rel, judge string, only []string) (*result, error) {
 	began := time.Now()
 	r := &result{name: rel, counts: map[verdict]int{}}
 	u, err := load(s.root, rel, only)
@@ -207,7 +212,10 @@ func (s *settings) one(rel string, only []string) (*result, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(scratch) }() // a temporary folder
-	b := &bench{u: u, scratch: scratch, parallel: s.parallel, skip: s.skip, only: s.tests}
+	b := &bench{u: u, dir: u.dir, scratch: scratch, parallel: s.parallel, skip: s.skip, only: s.tests}
+	if judge != "" {
+		b.dir = filepath.Join(s.root, judge)
+	}
 	replace, err := p.overlay(scratch)
 	if err != nil {
 		return nil, err

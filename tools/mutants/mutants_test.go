@@ -78,7 +78,7 @@ func TestWhatIsNoticedAndWhatIsNot(t *testing.T) {
 	verdicts := func(allowed allowed, sample uint64) (map[string]verdict, *result) {
 		t.Helper()
 		s := settings{root: root, parallel: 2, sample: sample, allowed: allowed, seen: map[string]verdict{}}
-		r, err := s.one(".", nil)
+		r, err := s.one(".", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,6 +120,39 @@ func TestWhatIsNoticedAndWhatIsNot(t *testing.T) {
 	one, _ := verdicts(nil, 3)
 	if len(one) == 0 || len(one) >= r.counts[killed] {
 		t.Errorf("%d of %d", len(one), r.counts[killed])
+	}
+}
+
+// What a package does for another one may be tested there alone.
+func TestThePackageOfTheTestsMayBeAnotherOne(t *testing.T) {
+	t.Setenv("GOWORK", "off")
+	t.Setenv("GOFLAGS", "")
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod":         "module example.com/small\n\ngo 1.26\n",
+		"inner/small.go": program1,
+		"small.go":       "package outer\n\nimport \"example.com/small/inner\"\n\nfunc Sum(a, b int) (int, error) { return small.Add(a, b) }\n",
+		"small_test.go":  "package outer\n\nimport \"testing\"\n\nfunc TestSum(t *testing.T) {\n\tif n, err := Sum(1, 1); n != 2 || err != nil {\n\t\tt.Fatal(n, err)\n\t}\n}\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := settings{root: root, parallel: 2, sample: 1, seen: map[string]verdict{}}
+	if _, err := s.one("inner", ".", nil); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]verdict{
+		"inner/small.go Add: a+b > most -> a+b >= most":             survived, // TestSum does not go so far
+		"inner/small.go Wait: n += v -> n -= v":                     unreached,
+		"inner/small.go Add: return a + b, nil -> return zero, nil": killed,
+	} {
+		if s.seen[key] != want {
+			t.Errorf("%s: %d, want %d", key, s.seen[key], want)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type test struct {
 // bench runs the tests of a unit.
 type bench struct {
 	u        *unit
+	dir      string // of the package whose tests judge
 	scratch  string
 	parallel int
 	skip     string
@@ -54,7 +55,7 @@ func (b *bench) build(name string, replace map[string]string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, ".")
-	cmd.Dir = b.u.dir
+	cmd.Dir = b.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the tests of %s: %w\n%s", b.u.path, err, out)
 	}
@@ -74,7 +75,7 @@ func (b *bench) run(bin string, names []string, takes, works time.Duration, env 
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ulimit -v %d; ulimit -t %d; exec "$0" "$@"`, memory, processor), bin,
 		"-test.short", "-test.failfast", "-test.timeout", limit.String(), "-test.run", "^("+strings.Join(names, "|")+")$")
-	cmd.Dir, cmd.Env, cmd.WaitDelay = b.u.dir, append(os.Environ(), append(env, "TMPDIR="+tmp)...), patience
+	cmd.Dir, cmd.Env, cmd.WaitDelay = b.dir, append(os.Environ(), append(env, "TMPDIR="+tmp)...), patience
 	out, err := cmd.CombinedOutput()
 	var failed *exec.ExitError
 	switch {
@@ -91,7 +92,7 @@ func (b *bench) run(bin string, names []string, takes, works time.Duration, env 
 // allocations may) cannot judge mutants.
 func (b *bench) trace(bin string) error {
 	cmd := exec.Command(bin, "-test.list", ".")
-	cmd.Dir = b.u.dir
+	cmd.Dir = b.dir
 	out, err := cmd.Output()
 	if err != nil {
 		return fmt.Errorf("list the tests of %s: %w", b.u.path, err)
