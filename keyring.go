@@ -2,16 +2,11 @@ package fob
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
-	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/tokenring"
 )
 
@@ -37,63 +32,37 @@ const ringSkew = 5 * time.Minute
 
 func ringRecord(issuer string) record.ID { return record.Named(record.Ring, issuer) }
 
-// readRing is for whoever has ringTurn.
-func (m *Manager) readRing(ctx context.Context) (*tokenring.Ring, error) {
-	t := m.tokens
-	if t.seal == nil {
-		if r := t.ring.Load(); r != nil {
-			return r, nil
-		}
-		first, err := tokenring.Draw(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
-		if err != nil {
+// newTokens makes the keeper of the token keys; it asks nothing of the store.
+func (m *Manager) newTokens() (*tokenring.Keeper, error) {
+	cfg := m.cfg.Tokens
+	var seal *tokenring.SealKeys // without one the keys are in memory only
+	if cfg.SealKey != nil {
+		var err error
+		if seal, err = tokenring.NewSealKeys(cfg.SealKey); err != nil {
 			return nil, err
 		}
-		r := tokenring.New([]tokenring.Key{first}, 0)
-		t.ring.Store(r)
-		return r, nil
 	}
-	var found *tokenring.Ring
-	err := retry.Do(ctx, func(bool) error {
-		rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
-		switch {
-		case err == nil:
-			if found, err = t.seal.Decode(&rec); err != nil {
-				return fmt.Errorf("fob: token keys: %w", err)
-			}
-			return nil
-		case !errors.Is(err, backend.ErrNotFound):
-			return errs.OfStore("fob: read token keys", err)
-		}
-		first, err := tokenring.Draw(paseto.Protocol(m.cfg.Tokens.Protocol), 0)
-		if err != nil {
-			return err
-		}
-		err = m.writeRing(ctx, []tokenring.Key{first}, backend.IfAbsent(), clock.Millis(m.now()))
-		if err != nil {
-			return retry.Raced(err)
-		}
-		return retry.Again(errReadBack)
-	})
-	if err != nil {
-		return nil, err
-	}
-	t.ring.Store(found)
-	return found, nil
+	return tokenring.NewKeeper(tokenring.KeeperConfig{
+		Store: m.records, Clock: &m.clock, Record: ringRecord(cfg.Issuer), Seal: seal,
+		Protocol: paseto.Protocol(cfg.Protocol), Lead: cfg.KeyLead, MaxAge: m.cfg.MaxStaleness,
+		Live:    m.live,
+		Problem: func(err error) { m.problem(ringName, err) },
+	}), nil
 }
 
-// errReadBack is why something that was just written is read: it counts as it stands
-// in the store.
-var errReadBack = errors.New("fob: read back what was written")
+// currentRing returns a ring by which a token can be sealed, or the keys be published.
+func (m *Manager) currentRing(ctx context.Context) (*tokenring.Ring, error) {
+	return m.tokens.Current(ctx, m.moment())
+}
 
-func (m *Manager) writeRing(ctx context.Context, keys []tokenring.Key, cond backend.Cond, created int64) error {
-	rec := backend.Record{ID: ringRecord(m.cfg.Tokens.Issuer), Kind: record.Ring, Created: created}
-	if err := m.tokens.seal.Encode(&rec, keys); err != nil {
-		return err
+// ringChanged is told that the ring has changed, or may have while nobody told of it.
+func (m *Manager) ringChanged(ctx context.Context) {
+	if m.tokens == nil {
+		return
 	}
-	if _, err := m.records.Replace(ctx, rec, cond); err != nil {
-		return fmt.Errorf("fob: write token keys: %w", err)
-	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	m.tokens.Changed(ctx)
 }
 
 // RotateTokenKey adds a new token key to the ring. It is known at once and used
@@ -105,67 +74,16 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 	if err := m.tokensReady(); err != nil {
 		return TokenKey{}, err
 	}
-	var rotated TokenKey
-	err := retry.Do(ctx, func(bool) error {
-		r, err := m.loadRing(ctx)
-		if err != nil {
-			return err
-		}
-		now := clock.Millis(m.now())
-		newest := &r.Keys[len(r.Keys)-1]
-		if newest.ActiveAt > now {
-			rotated = describe(newest)
-			return nil
-		}
-		next, err := tokenring.Draw(paseto.Protocol(m.cfg.Tokens.Protocol), now+max(m.cfg.Tokens.KeyLead.Milliseconds(), 1))
-		if err != nil {
-			return err
-		}
-		kept := m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
-		keys := make([]tokenring.Key, 0, len(r.Keys)+1)
-		for _, k := range r.Keys {
-			if k.RetireAt == 0 {
-				k.RetireAt = next.ActiveAt + kept.Milliseconds()
-			}
-			if now < k.RetireAt {
-				keys = append(keys, k)
-			}
-		}
-		if len(keys) >= tokenring.Max {
-			return fmt.Errorf("%w: %d token keys are in use, at most %d", ErrInvalid, len(keys), tokenring.Max)
-		}
-		keys = append(keys, next)
-		if err := m.replaceRing(ctx, r, keys); err != nil {
-			return retry.Raced(err)
-		}
-		m.observe(Event{Type: EventTokenKeyRotated})
-		rotated = describe(&next)
-		return nil
+	newest, made, err := m.tokens.Rotate(ctx, func(ctx context.Context) time.Duration {
+		return m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
 	})
-	return rotated, err
-}
-
-// replaceRing writes keys over the ring old.
-func (m *Manager) replaceRing(ctx context.Context, old *tokenring.Ring, keys []tokenring.Key) error {
-	t := m.tokens
-	if t.seal == nil {
-		if !t.ring.CompareAndSwap(old, tokenring.New(keys, 0)) {
-			return ErrConflict
-		}
-		return nil
-	}
-	rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
 	if err != nil {
-		return errs.OfStore("fob: read token keys", err)
+		return TokenKey{}, err
 	}
-	if rec.Version != old.Version {
-		return ErrConflict
+	if made {
+		m.observe(Event{Type: EventTokenKeyRotated})
 	}
-	if err := m.writeRing(ctx, keys, backend.IfVersion(old.Version), rec.Created); err != nil {
-		return err
-	}
-	_, _ = m.loadRing(ctx) // it is written; whoever cannot read it now does so before it is used
-	return nil
+	return describe(&newest), nil
 }
 
 // TokenKeys returns the keys of the ring, oldest first: the one in use, those
@@ -178,12 +96,9 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := clock.Millis(m.now())
 	var all []TokenKey
-	for i := range r.Keys {
-		if k := &r.Keys[i]; k.RetireAt == 0 || now < k.RetireAt {
-			all = append(all, describe(k))
-		}
+	for _, k := range r.Usable(clock.Millis(m.now())) {
+		all = append(all, describe(&k))
 	}
 	return all, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
@@ -44,7 +45,7 @@ type Manager struct {
 	skew      skew
 	rotations rotationWalk
 	usage     *usagelog.Log
-	tokens    *tokens // nil without Config.Tokens
+	tokens    *tokenring.Keeper // nil without Config.Tokens
 	proofs    proofs
 	problems  problems
 
@@ -133,7 +134,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
 	}
 	if cfg.Tokens != nil {
-		if m.tokens, err = newTokens(cfg); err != nil {
+		if m.tokens, err = m.newTokens(); err != nil {
 			return nil, err
 		}
 	}

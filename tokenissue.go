@@ -138,7 +138,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
 	id := tokenring.KeyID(parsed.Footer())
-	key, err := m.findKey(ctx, id, m.clock.Now())
+	key, err := m.tokens.Find(ctx, id, m.clock.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -17,30 +17,7 @@ import (
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
-	"golang.org/x/sync/semaphore"
 )
-
-// tokens is what a Manager has for tokens; nil without Config.Tokens.
-type tokens struct {
-	seal     *tokenring.SealKeys // nil: the ring is in memory only
-	ring     atomic.Pointer[tokenring.Ring]
-	ringTurn *semaphore.Weighted // taken while the ring is read or made
-	readAt   atomic.Int64        // monotonic: before it was last read
-	// told is how often the feed has told of a change of the ring, and heard is told
-	// from before the ring was last read: where they differ, it is to be read again.
-	told, heard atomic.Uint64
-}
-
-func newTokens(cfg Config) (*tokens, error) {
-	t := &tokens{ringTurn: semaphore.NewWeighted(1)}
-	var err error
-	if cfg.Tokens.SealKey != nil {
-		if t.seal, err = tokenring.NewSealKeys(cfg.Tokens.SealKey); err != nil {
-			return nil, err
-		}
-	}
-	return t, nil
-}
 
 // parentState is what a token has to know of the key it came from.
 type parentState struct {
@@ -92,7 +69,7 @@ func (m *Manager) loadToken(ctx context.Context, q *query) (*answer, error) {
 	if id == "" {
 		return nil, ErrTokenKey
 	}
-	key, err := m.findKey(ctx, id, q.now)
+	key, err := m.tokens.Find(ctx, id, q.now)
 	if err != nil {
 		return nil, err
 	}
