@@ -35,7 +35,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {

@@ -38,7 +38,7 @@ type Manager struct {
 
 	answers   *answers
 	newest    *newest
-	marks     *marks.Set
+	marks     *marks.Ledger
 	fleet     fleet
 	recent    recent
 	health    health
@@ -116,7 +116,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	m.marks = marks.New(follows && lists, m.forget)
+	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})

@@ -173,7 +173,7 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 			return nil, ErrRevoked
 		}
 	}
-	epoch, _, err := m.readEpoch(ctx, f.spec.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, f.spec.subjectRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
@@ -190,7 +190,7 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	if epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+	if epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return nil, errs.OfCheck(err)
 	}
 	if k.epoch < epoch {
@@ -304,7 +304,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
 		end := max(m.markEnd(m.longestTTL(ctx), now), f.Ends+purgeMargin.Milliseconds())
-		marked, err := m.putMark(ctx, markOf("family", id), end, reason)
+		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
 		if err != nil {
 			return err
 		}

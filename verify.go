@@ -249,7 +249,7 @@ func (m *Manager) subjectState(ctx context.Context, q *query, ref record.ID) (su
 	}
 	ticket := m.answers.subjects.Begin()
 	m.newest.pin(&q.pins, ref)
-	epoch, _, err := m.readEpoch(ctx, ref)
+	epoch, err := m.marks.ReadEpoch(ctx, ref)
 	if err != nil {
 		return subjectState{}, err
 	}
