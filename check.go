@@ -175,7 +175,7 @@ func (m *Manager) vouch(ctx context.Context, c configured) error {
 		if _, err := m.records.Create(ctx, rec); err != nil {
 			return retry.Raced(fmt.Errorf("write the check value of %s: %w", c.name, err))
 		}
-		return retry.Again(errReadBack)
+		return retry.Again(errs.ErrReadBack)
 	})
 }
 
@@ -313,8 +313,8 @@ func (m *Manager) Check(ctx context.Context) error {
 			wrongs = append(wrongs, err) // one that is wrong is a problem, below
 		}
 	}
-	if m.tokens != nil && m.tokens.seal != nil {
-		if err := m.checkRing(ctx); err != nil && errs.IsOutage(err) {
+	if m.tokens != nil && m.tokens.Stored() {
+		if err := m.tokens.Check(ctx); err != nil && errs.IsOutage(err) {
 			wrongs = append(wrongs, err)
 		} else {
 			m.problem(ringName, err)
@@ -343,18 +343,3 @@ func (m *Manager) Check(ctx context.Context) error {
 
 // ringName is what the token keys are called among the problems.
 const ringName = "token keys"
-
-// checkRing reads the token keys, and makes none.
-func (m *Manager) checkRing(ctx context.Context) error {
-	rec, err := m.store.Get(ctx, ringRecord(m.cfg.Tokens.Issuer))
-	if errors.Is(err, backend.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return errs.OfStore("fob: read token keys", err)
-	}
-	if _, err := m.tokens.seal.Decode(&rec); err != nil {
-		return fmt.Errorf("fob: token keys: %w", err)
-	}
-	return nil
-}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/family"
 	"github.com/fobkit/fob/internal/keytext"
 )
 
@@ -202,7 +203,7 @@ func (c Config) resolved() (Config, error) {
 				problem("%s, number %d: %w", list.name, i, err)
 			case seen[prefix]:
 				problem("prefix %q is named twice", prefix)
-			case prefix == refreshPrefix:
+			case prefix == family.SecretPrefix:
 				problem("prefix %q is that of refresh secrets", prefix)
 			}
 			seen[prefix] = true

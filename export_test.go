@@ -8,6 +8,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/sealed"
 	"github.com/stretchr/testify/require"
 )
 
@@ -58,18 +59,20 @@ const (
 func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	rec, err := store.Get(t.Context(), familyRecord(id))
 	require.NoError(t, err)
-	f, err := m.decodeFamily(&rec)
+	r, err := record.Open(&rec, record.Family)
 	require.NoError(t, err)
-	payload, err := f.spec.payload()
-	require.NoError(t, err)
+	fields := map[byte]string{record.FieldUsed: "12345678"}
+	for field, v := range r.Fields {
+		fields[field] = v
+	}
+	fields[record.FieldAnswerUntil] = fields[record.FieldIdleUntil]
 	w := record.NewBody()
-	w.Text(record.FieldDigest, string(f.current.sum[:]))
-	w.Number(record.FieldLifetime, uint64(f.ttl))
-	w.ID(record.FieldTarget, f.id)
-	w.Number(record.FieldIdleUntil, uint64(f.idleUntil))
-	w.Number(record.FieldAnswerUntil, uint64(f.idleUntil))
-	w.Text(record.FieldUsed, "12345678")
-	w.Text(record.FieldClaims, string(payload))
+	for _, field := range []byte{
+		record.FieldDigest, record.FieldLifetime, record.FieldTarget, record.FieldIdleUntil,
+		record.FieldAnswerUntil, record.FieldUsed, record.FieldClaims,
+	} {
+		w.Text(field, fields[field])
+	}
 	w.Seal(&rec)
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
@@ -99,9 +102,9 @@ func SubjectRecord(kind SubjectKind, subject string) backend.ID { return subject
 // SealedAnswer is a text as a family answers a used secret with it. current is the family's
 // current secret, without which nobody can open it.
 func SealedAnswer(t testing.TB, id ID, current, text string) string {
-	sealed, err := sealRefresh(current, id, "fob refresh answer", text)
+	aead, err := sealed.Cipher([]byte(current), id[:], "fob refresh answer")
 	require.NoError(t, err)
-	return sealed
+	return string(aead.Seal(nil, nil, []byte(text), id[:]))
 }
 
 // MarkFields is what the record of a mark says; what is zero is left out.

@@ -15,15 +15,6 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// learn notes a mark, and then forgets every answer that was made from an older one.
-// The two are one step, in this order: an answer that is made between them is made
-// from the new mark, or is forgotten. It forgets also where the mark is no news, for
-// the store may know of it before the feed has told.
-func (m *Manager) learn(id record.ID, to marks.Mark) {
-	m.marks.Raise(id, to)
-	m.forget(id)
-}
-
 // unreadable notes a mark whose record cannot be read. It is one problem among those of
 // Health, and ends with the next record that can.
 func (m *Manager) unreadable(id record.ID, err error) marks.Mark {
@@ -39,21 +30,8 @@ func nameOfMark(id record.ID) string { return fmt.Sprintf(recordProblem+"%x", id
 
 // readMark reads one mark from the store; the zero mark if there is none.
 func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error) {
-	found, _, err := m.readMarkRecord(ctx, id)
+	found, _, err := m.marks.Read(ctx, id)
 	return found, err
-}
-
-// readMarkRecord is readMark, with when the record was made.
-func (m *Manager) readMarkRecord(ctx context.Context, id record.ID) (found marks.Mark, created int64, err error) {
-	rec, err := m.store.Get(ctx, id)
-	if errors.Is(err, backend.ErrNotFound) {
-		return marks.Mark{}, 0, nil
-	}
-	if err != nil {
-		return marks.Mark{}, 0, err
-	}
-	found, err = marks.Decode(&rec)
-	return found, rec.Created, err
 }
 
 // Pauses between two tries to follow a feed that failed. Each is up to half as long
@@ -180,7 +158,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		if marks.Is(c.ID) {
 			before := m.engine.Now()
 			was := m.marks.Get(c.ID)
-			to, created, err := m.readMarkRecord(ctx, c.ID)
+			to, created, err := m.marks.Read(ctx, c.ID)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				return err
 			}

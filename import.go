@@ -58,7 +58,7 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if err := m.checkForeign(foreign); err != nil {
 		return nil, err
 	}
-	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return nil, errs.OfStore("read", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/sealed"
 )
 
 // IssueKey makes a key and returns its secret, which is shown this once, and
@@ -34,7 +35,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	if k.epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {
@@ -266,5 +267,5 @@ func (m *Manager) answerCipher(idempotencyKey, pepper string, ref record.ID) (ci
 		d := pepperedDigest(key, material)
 		material = d.sum[:]
 	}
-	return derivedCipher(material, ref[:], "fob idempotent answer")
+	return sealed.Cipher(material, ref[:], "fob idempotent answer")
 }

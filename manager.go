@@ -19,6 +19,7 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
 )
@@ -47,14 +48,14 @@ type Manager struct {
 	blind              bool                   // notes nothing that is read; only for the test that sees what that is for
 	rehashed           *cache.Cache[struct{}] // the keys that were lately tried to be rehashed
 
-	marks     *marks.Set
+	marks     *marks.Ledger
 	fleet     fleet
 	recent    recent
 	health    health
 	skew      skew
 	rotations rotationWalk
 	usage     *usagelog.Log
-	tokens    *tokens // nil without Config.Tokens
+	tokens    *tokenring.Keeper // nil without Config.Tokens
 	proofs    proofs
 	problems  problems
 
@@ -125,7 +126,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	m.marks = marks.New(follows && lists, m.forget)
+	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
@@ -143,7 +144,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
 	}
 	if cfg.Tokens != nil {
-		if m.tokens, err = newTokens(cfg); err != nil {
+		if m.tokens, err = m.newTokens(); err != nil {
 			return nil, err
 		}
 	}

@@ -98,10 +98,10 @@ func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
 		return errs.OfStore("read", err)
 	}
 	if old.Covers(&to) {
-		m.learn(m.issuerMark(), old)
+		m.marks.Learn(m.issuerMark(), old)
 		return nil
 	}
-	_, err = m.raiseIssuer(ctx, to)
+	_, err = m.marks.RaiseIssuer(ctx, m.issuerMark(), to)
 	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
 	return err
 }

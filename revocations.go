@@ -223,7 +223,7 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 // applyEpoch revokes a subject up to the epoch of rev, unless that is done.
 func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool, err error) {
 	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
-	epoch, _, err := m.readEpoch(ctx, ref)
+	epoch, err := m.marks.ReadEpoch(ctx, ref)
 	if err != nil {
 		return false, errs.OfStore("read", err)
 	}

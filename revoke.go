@@ -11,9 +11,6 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
-	"github.com/fobkit/fob/internal/marks"
-	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -132,58 +129,10 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 	return m.receipt(ctx, false), nil
 }
 
-// The epoch of a subject is a number that only rises; a credential is stamped
-// with it at issue and dies when it rises. It is at least the Unix time in
-// milliseconds of the last revocation, so that it rises even over a store that
-// was restored from a backup and has forgotten its last values.
-
-// readEpoch returns a subject's epoch and its record; zeros if there is none.
-func (m *Manager) readEpoch(ctx context.Context, ref record.ID) (epoch uint64, rec backend.Record, err error) {
-	rec, err = m.store.Get(ctx, ref)
-	if errors.Is(err, backend.ErrNotFound) {
-		return 0, backend.Record{}, nil
-	}
-	if err != nil {
-		return 0, backend.Record{}, err
-	}
-	found, err := marks.DecodeEpoch(&rec)
-	return found.Epoch, rec, err
-}
-
-// raiseEpoch raises the epoch of a subject, to least if that is set and higher,
-// else to a new value. It returns the one that it wrote, or may have written.
+// raiseEpoch raises the epoch of a subject, to least if that is set and higher, else to a
+// new value. It returns the one that it wrote, or may have written.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) (epoch uint64, err error) {
-	ref := subjectRecord(kind, subject)
-	err = retry.Do(ctx, func(bool) error {
-		old, found, err := m.readEpoch(ctx, ref)
-		if err != nil {
-			return errs.OfStore("read", err)
-		}
-		if least > 0 && old >= least {
-			m.forget(ref) // the feed may not have told of it yet
-			epoch = old
-			return nil
-		}
-		now := clock.Millis(m.now())
-		rec := backend.Record{ID: ref, Kind: record.Subject, Owner: owner(kind, subject), Created: now}
-		cond := backend.IfAbsent()
-		if old > 0 {
-			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
-		}
-		if epoch = least; epoch == 0 {
-			epoch = max(old+1, uint64(now))
-		}
-		w := record.NewBody()
-		w.Text(record.FieldReason, string(reason))
-		w.Number(record.FieldEpoch, epoch)
-		w.Seal(&rec)
-		if _, err = m.records.Replace(backend.Urgent(ctx), rec, cond); err != nil {
-			return retry.Raced(err)
-		}
-		m.learn(ref, marks.Mark{Epoch: epoch, Reason: string(reason)})
-		return nil
-	})
-	return epoch, err
+	return m.marks.RaiseEpoch(ctx, subjectRecord(kind, subject), owner(kind, subject), string(reason), least)
 }
 
 // Disable refuses a credential until Enable. When it has returned nil, the same
@@ -204,7 +153,7 @@ func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
 	if k.status == StatusRevoked {
 		return ErrRevoked
 	}
-	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, k.subjectRef)
 	if err != nil {
 		return errs.OfStore("read subject", err)
 	}

@@ -292,7 +292,7 @@ func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64,
 	if k.retireAt != 0 {
 		return 0, errRotated
 	}
-	epoch, _, err := m.readEpoch(ctx, k.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, k.subjectRef)
 	if err != nil {
 		return 0, errs.OfStore("read", err)
 	}

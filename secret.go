@@ -1,9 +1,6 @@
 package fob
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -102,22 +99,4 @@ func pepperedDigest(pepper, b []byte) Digest {
 	var d Digest
 	mac.Sum(d.sum[:0])
 	return d
-}
-
-// derivedCipher is AES-256-GCM under a key made from a secret, for one purpose and
-// one record (HKDF, RFC 5869). It puts a random nonce before what it seals.
-func derivedCipher(secret, salt []byte, purpose string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, secret, salt, purpose, 32)
-	if err != nil {
-		return nil, fmt.Errorf("fob: derive key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, fmt.Errorf("fob: cipher: %w", err)
-	}
-	return aead, nil
 }

@@ -208,7 +208,7 @@ func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref recor
 	}
 	ticket := m.subjects.Begin()
 	r.Reads(ref)
-	epoch, _, err := m.readEpoch(ctx, ref)
+	epoch, err := m.marks.ReadEpoch(ctx, ref)
 	if err != nil {
 		return subjectState{}, 0, err
 	}

@@ -70,7 +70,7 @@ func (f accessTokens) Load(ctx context.Context, q *query) (*answer, error) {
 	if id == "" {
 		return nil, ErrTokenKey
 	}
-	key, err := m.findKey(ctx, id, q.Now)
+	key, err := m.tokens.Find(ctx, id, q.Now)
 	if err != nil {
 		return nil, err
 	}

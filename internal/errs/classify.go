@@ -21,6 +21,10 @@ func IsOutage(err error) bool {
 // ErrPanicked is wrapped by the error that a panic was turned into.
 var ErrPanicked = errors.New("panicked")
 
+// ErrReadBack is why something that was just written is read: it counts as it stands
+// in the store.
+var ErrReadBack = errors.New("fob: read back what was written")
+
 // OfStore says what was being done and gives the store's sentinels their
 // meaning here; the store's own error stays reachable.
 func OfStore(doing string, err error) error {

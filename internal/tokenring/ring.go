@@ -4,7 +4,9 @@ package tokenring
 import (
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 )
 
@@ -26,6 +28,8 @@ type Ring struct {
 	Version uint64 // of the record; zero for a ring that is in none
 }
 
+// New makes a ring of keys, oldest first, which nobody may change after that. version is
+// that of the record in which they are; zero if they are in none.
 func New(keys []Key, version uint64) *Ring {
 	r := &Ring{Keys: keys, ByID: make(map[string]*Key, len(keys)), Version: version}
 	for i := range keys {
@@ -53,9 +57,37 @@ func (r *Ring) Find(id string, ms int64) *Key {
 	return k
 }
 
+// Usable are the keys of the ring that seal or verify at an instant, or will.
+func (r *Ring) Usable(ms int64) []Key {
+	keys := make([]Key, 0, len(r.Keys)+1) // one more is added by with
+	for _, k := range r.Keys {
+		if k.RetireAt == 0 || ms < k.RetireAt {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// with returns the keys that are left of the ring at an instant, and next after them.
+// Those that had no end yet retire when next has sealed for as long as kept.
+func (r *Ring) with(next Key, ms int64, kept time.Duration) ([]Key, error) {
+	keys := r.Usable(ms)
+	if len(keys) >= Max {
+		return nil, fmt.Errorf("%w: %d token keys are in use, at most %d", errs.ErrInvalid, len(keys), Max)
+	}
+	for i := range keys {
+		if keys[i].RetireAt == 0 {
+			keys[i].RetireAt = next.ActiveAt + kept.Milliseconds()
+		}
+	}
+	return append(keys, next), nil
+}
+
 // Max bounds the keys of a ring.
 const Max = 32
 
+// Draw makes a key that seals from an instant on, in Unix milliseconds; zero is at once.
+// It fails where the protocol cannot be used in this process.
 func Draw(p paseto.Protocol, activeAt int64) (Key, error) {
 	k := Key{Protocol: p, ActiveAt: activeAt}
 	if p.Local() {
@@ -82,6 +114,7 @@ const (
 	footerEnd   = `"}`
 )
 
+// Footer is the footer of a token that is sealed with the key of an ID.
 func Footer(id string) string { return footerStart + id + footerEnd }
 
 // KeyID is the key named by a footer, or "".

@@ -21,6 +21,8 @@ type SealKeys struct {
 	list   []byte
 }
 
+// NewSealKeys derives the keys from TokenConfig.SealKey. It fails where version 4 or 2 of
+// PASETO cannot be used with them.
 func NewSealKeys(key []byte) (*SealKeys, error) {
 	part := func(name string) []byte {
 		mac := hmac.New(sha256.New, key)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/internal/paseto"
+	"github.com/fobkit/fob/internal/tokenring"
 )
 
 // Protocol is a version and purpose of PASETO. It belongs to a token key: a token
@@ -173,7 +174,7 @@ func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 		{"TTL", c.TTL, time.Second, c.MaxTTL},
 		{"MaxTTL", c.MaxTTL, time.Second, limitTTL},
 		{"Leeway", c.Leeway, -1, maxLeeway},
-		{"KeyLead", c.KeyLead, 2 * reloadEvery, limitTTL},
+		{"KeyLead", c.KeyLead, 2 * tokenring.ReloadEvery, limitTTL},
 		{"RefreshTTL", c.RefreshTTL, time.Second, limitTTL},
 		{"RefreshIdle", c.RefreshIdle, time.Second, c.RefreshTTL},
 		{"RefreshGrace", c.RefreshGrace, 0, time.Hour},

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
-	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/tokenring"
 )
 
@@ -39,7 +36,7 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	if err != nil {
 		return Issued{}, err
 	}
-	if t.epoch, _, err = m.readEpoch(ctx, t.subjectRef); err != nil {
+	if t.epoch, err = m.marks.ReadEpoch(ctx, t.subjectRef); err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
 	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, spec.Refreshable, now)
@@ -138,7 +135,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
 	id := tokenring.KeyID(parsed.Footer())
-	key, err := m.findKey(ctx, id, m.clock.Now())
+	key, err := m.tokens.Find(ctx, id, m.clock.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -173,83 +170,13 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
 		to.Before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
 	}
-	made, err := m.raiseIssuer(ctx, to)
+	made, err := m.marks.RaiseIssuer(ctx, m.issuerMark(), to)
 	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
 	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: RevokeReason(to.Reason)}}, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
 	return m.receipt(ctx, false), nil
-}
-
-// raiseIssuer raises the mark of the issuer and returns what it wrote, or may have
-// written. Where to has an epoch, the mark comes to cover to, and stays if it does.
-// Else the epoch is a new one, and what is stamped with less is revoked: all of it, or
-// what was issued before to.before.
-func (m *Manager) raiseIssuer(ctx context.Context, to marks.Mark) (made marks.Mark, err error) {
-	ref := m.issuerMark()
-	err = retry.Do(ctx, func(bool) error {
-		now := clock.Millis(m.now())
-		rec := backend.Record{ID: ref, Kind: record.Mark, Created: now}
-		cond := backend.IfAbsent()
-		var old marks.Mark
-		found, err := m.store.Get(ctx, ref)
-		switch {
-		case errors.Is(err, backend.ErrNotFound):
-		case err != nil:
-			return errs.OfStore("read", err)
-		default:
-			if old, err = marks.Decode(&found); err != nil {
-				return err
-			}
-			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
-		}
-		next := to
-		switch {
-		case to.Epoch != 0 && old.Covers(&to):
-			m.learn(ref, old)
-			made = old
-			return nil
-		case to.Epoch == 0:
-			next.Epoch = max(old.Epoch+1, uint64(now)) // see readEpoch
-			if to.Before == 0 {
-				next.Ends = next.Epoch
-			}
-		}
-		next = next.Join(old)
-		next.Encode(&rec)
-		made = next
-		if _, err := m.records.Replace(backend.Urgent(ctx), rec, cond); err != nil {
-			return retry.Raced(err)
-		}
-		m.learn(ref, next)
-		return nil
-	})
-	return made, err
-}
-
-// putMark writes the mark that ends a token or a family, unless it stands there.
-func (m *Manager) putMark(ctx context.Context, ref record.ID, purgeAt int64, reason RevokeReason) (already bool, err error) {
-	to := marks.Mark{Before: clock.Forever, Reason: string(reason)}
-	err = retry.Do(ctx, func(bool) error {
-		old, err := m.readMark(ctx, ref)
-		if err != nil {
-			return errs.OfStore("read", err)
-		}
-		if old != (marks.Mark{}) {
-			m.learn(ref, old)
-			already = true
-			return nil
-		}
-		rec := backend.Record{ID: ref, Kind: record.Mark, Created: clock.Millis(m.now()), PurgeAt: purgeAt}
-		to.Encode(&rec)
-		if _, err = m.records.Create(backend.Urgent(ctx), rec); err != nil {
-			return retry.Raced(err)
-		}
-		m.learn(ref, to)
-		return nil
-	})
-	return already && err == nil, err
 }
 
 // revokeToken is Revoke for an ID that is no key's: of a family, or of a token. A
@@ -264,7 +191,7 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
 		return false, ErrNotFound
 	}
-	return m.putMark(ctx, markOf("token", id), m.markEnd(longest, now), reason)
+	return m.marks.End(ctx, markOf("token", id), m.markEnd(longest, now), string(reason))
 }
 
 // markEnd is when everything that a mark of now ends has expired by every clock, if no

@@ -1,15 +1,19 @@
-package fob
+package family
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"slices"
 
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/sealed"
 )
+
+// SecretPrefix starts a refresh secret: no key can have it.
+const SecretPrefix = "fobrefresh"
 
 // A refresh secret has the text form of a key. Of its 32 characters the first 22 are
 // random (130 bits); the others are a tag over them, under a key that the record of its
@@ -21,9 +25,6 @@ import (
 // Whoever reads the store can make tags, and so end a family. A secret that is accepted
 // nobody can make: of that the store has the digest, and the 130 bits it does not.
 const (
-	// refreshPrefix starts a refresh secret: no key can have it.
-	refreshPrefix = "fobrefresh"
-
 	randomLen = 22
 	tagLen    = keytext.SecretLen - randomLen
 	tagKeyLen = 16
@@ -50,28 +51,29 @@ const (
 	linkLen = usedLen + 8 + nextLen
 )
 
-func newTagKey() string {
-	var key [tagKeyLen]byte
-	_, _ = rand.Read(key[:]) // never returns an error (crypto/rand)
-	return string(key[:])
-}
+// What is sealed under a secret, apart from each other.
+const (
+	purposeNext   = "fob next refresh secret"
+	purposeAnswer = "fob refresh answer"
+)
 
-// drawSecret draws the next secret of the family: its text, and its random part.
-func (f *family) drawSecret() (text, random string) {
+// draw draws the next secret of the family: its text, and its random part.
+func (f *Family) draw() (text, random string) {
 	drawn := keytext.NewSecret()
 	random = string(drawn[:randomLen])
-	return f.secretText(random), random
+	return f.text(random), random
 }
 
-func (f *family) secretText(random string) string {
+// text is the secret of a random part.
+func (f *Family) text(random string) string {
 	var secret [keytext.SecretLen]byte
 	copy(secret[:], random)
 	tag := f.tag(random)
 	copy(secret[randomLen:], tag[:])
-	return keytext.Format(refreshPrefix, f.id, secret)
+	return keytext.Format(SecretPrefix, f.ID, secret)
 }
 
-func (f *family) tag(random string) (tag [tagLen]byte) {
+func (f *Family) tag(random string) (tag [tagLen]byte) {
 	mac := hmac.New(sha256.New, []byte(f.tagKey))
 	mac.Write([]byte(random))
 	n := binary.BigEndian.Uint64(mac.Sum(nil))
@@ -82,58 +84,87 @@ func (f *family) tag(random string) (tag [tagLen]byte) {
 	return tag
 }
 
-// issuedOnce reports whether a sound text is, or was, a secret of the family.
-func (f *family) issuedOnce(presented string) bool {
+// IssuedOnce reports whether a text in the form of a key is, or was, a secret of the
+// family. A text in another form is a programming error.
+func (f *Family) IssuedOnce(presented string) bool {
 	block := keytext.Block(presented)
 	secret := block[1+keytext.IDLen:]
 	tag := f.tag(string(secret[:randomLen]))
 	return hmac.Equal(secret[randomLen:], tag[:])
 }
 
-func refreshDigest(text string) Digest { return digestOf([]byte(text)) }
+func digest(text string) [sha256.Size]byte { return sha256.Sum256([]byte(text)) }
 
-// linkOf is the place of the link of a secret that is answered again at an instant, or -1.
-func (f *family) linkOf(d Digest, ms int64) int {
+// LinkOf is the place of the link of a secret that is answered again at an instant, or -1.
+func (f *Family) LinkOf(presented string, ms int64) int {
+	d := digest(presented)
 	return slices.IndexFunc(f.links, func(l link) bool {
-		return l.used == string(d.sum[:usedLen]) && ms < l.until
+		return l.used == string(d[:usedLen]) && ms < l.until
 	})
 }
 
-// use notes that the current secret was exchanged for next and an access token, which
-// it may be answered with again until an instant: not at all, if that is not after now.
-func (f *family) use(presented, next, random, access string, now, until int64) error {
+// Use exchanges the current secret, which was presented, for the next one and an access
+// token. It may be answered with both again until an instant: not at all, if that is not
+// after now.
+func (f *Family) Use(presented, access string, now, until int64) (next string, err error) {
+	next, random := f.draw()
 	used := f.current
-	f.current, f.answer = refreshDigest(next), ""
+	f.current, f.answer = digest(next), ""
 	// From the front, so that what is left still leads on from one to the other.
 	for len(f.links) > 0 && (f.links[0].until <= now || len(f.links) >= maxLinks) {
 		f.links = f.links[1:]
 	}
 	if until <= now {
 		f.links = nil
-		return nil
+		return next, nil
 	}
-	sealed, err := sealRefresh(presented, f.id, "fob next refresh secret", random)
-	if err != nil {
-		return err
+	l := link{used: string(used[:usedLen]), until: until}
+	if l.next, err = f.seal(presented, purposeNext, random); err != nil {
+		return "", err
 	}
-	f.links = append(f.links, link{used: string(used.sum[:usedLen]), until: until, next: sealed})
-	f.answer, err = sealRefresh(next, f.id, "fob refresh answer", access)
-	return err
+	f.links = append(f.links, l)
+	if f.answer, err = f.seal(next, purposeAnswer, access); err != nil {
+		return "", err
+	}
+	return next, nil
 }
 
-// newest follows the links from a secret that was used, whose link is at a place, to
-// the current secret and the access token that was given with it.
-func (f *family) newest(presented string, at int) (secret, access string, err error) {
+// Newest follows the links from a secret that was used, whose link is at a place, to
+// the current secret and the access token that was given with it. What cannot be opened on
+// the way is errs.ErrCorrupt.
+func (f *Family) Newest(presented string, at int) (secret, access string, err error) {
 	secret = presented
 	for _, l := range f.links[at:] {
-		random, err := openRefresh(secret, f.id, "fob next refresh secret", l.next)
+		random, err := f.open(secret, purposeNext, l.next)
 		if err != nil {
 			return "", "", err
 		}
-		secret = f.secretText(random)
+		secret = f.text(random)
 	}
-	access, err = openRefresh(secret, f.id, "fob refresh answer", f.answer)
+	access, err = f.open(secret, purposeAnswer, f.answer)
 	return secret, access, err
+}
+
+// seal encrypts text so that it takes a secret, of which the store has the digest only, to
+// open it.
+func (f *Family) seal(secret, purpose, text string) (string, error) {
+	aead, err := sealed.Cipher([]byte(secret), f.ID[:], purpose)
+	if err != nil {
+		return "", err
+	}
+	return string(aead.Seal(nil, nil, []byte(text), f.ID[:])), nil
+}
+
+func (f *Family) open(secret, purpose, text string) (string, error) {
+	aead, err := sealed.Cipher([]byte(secret), f.ID[:], purpose)
+	if err != nil {
+		return "", err
+	}
+	opened, err := aead.Open(nil, nil, []byte(text), f.ID[:])
+	if err != nil {
+		return "", fmt.Errorf("%w: sealed answer", errs.ErrCorrupt)
+	}
+	return string(opened), nil
 }
 
 func encodeLinks(links []link) string {
@@ -155,26 +186,4 @@ func decodeLinks(text string) (links []link, ok bool) {
 		links = append(links, link{used: text[:usedLen], until: until, next: text[usedLen+8 : linkLen]})
 	}
 	return links, true
-}
-
-// sealRefresh encrypts text so that it takes a secret, of which the store has the
-// digest only, to open it.
-func sealRefresh(secret string, id ID, purpose, text string) (string, error) {
-	aead, err := derivedCipher([]byte(secret), id[:], purpose)
-	if err != nil {
-		return "", err
-	}
-	return string(aead.Seal(nil, nil, []byte(text), id[:])), nil
-}
-
-func openRefresh(secret string, id ID, purpose, sealed string) (string, error) {
-	aead, err := derivedCipher([]byte(secret), id[:], purpose)
-	if err != nil {
-		return "", err
-	}
-	text, err := aead.Open(nil, nil, []byte(sealed), id[:])
-	if err != nil {
-		return "", fmt.Errorf("%w: sealed answer", ErrCorrupt)
-	}
-	return string(text), nil
 }

@@ -9,10 +9,32 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/family"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
+
+// tokenFamily is what Refresh continues.
+type tokenFamily struct {
+	*family.Family
+	spec  *Token // what each access token is to be; its times are those of the first
+	stamp uint64 // the issuer's epoch as familyKey has read it
+}
+
+func familyRecord(id ID) record.ID { return family.RecordID(backend.ID(id)) }
+
+func decodeFamily(rec *backend.Record) (*tokenFamily, error) {
+	f, err := family.Decode(rec)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := decodeToken([]byte(f.Claims), "")
+	if err != nil || spec.family != ID(f.ID) {
+		return nil, record.Corrupt(rec, "claims")
+	}
+	return &tokenFamily{Family: f, spec: spec}, nil
+}
 
 // beginFamily issues a token with a refresh secret. ttl is what was asked for, in
 // milliseconds, whatever is left of the key k, which is nil for a token of none.
@@ -24,25 +46,24 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 	}
 	// What begins later is used later, too.
 	starts := max(clock.Millis(now), t.notBefore)
-	f := &family{
-		id: t.family, spec: issued.Token, begun: clock.Millis(now), ttl: ttl, tagKey: newTagKey(),
-		ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), idleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
-	}
-	secret, _ := f.drawSecret()
-	f.current = refreshDigest(secret)
-	rec, err := m.encodeFamily(f)
+	claims, err := issued.Token.payload()
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.records.Create(ctx, rec); err != nil {
+	f := &tokenFamily{Family: &family.Family{
+		ID: backend.ID(t.family), Owner: owner(t.subjectKind, t.subject), Parent: backend.ID(t.parent), Claims: string(claims), Begun: clock.Millis(now), TTL: ttl,
+		Ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), IdleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
+	}, spec: issued.Token}
+	secret := f.Begin()
+	if _, err := m.records.Create(ctx, f.Record(m.retained(f.Ends))); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	return f.issued(issued, secret, k), nil
 }
 
 // issued completes what is handed out while the family's key is as k is.
-func (f *family) issued(i Issued, secret string, k *Key) Issued {
-	i.Refresh, i.RefreshExpiresAt = newSecret(secret), clock.Instant(min(f.endsWith(k), f.idleUntil))
+func (f *tokenFamily) issued(i Issued, secret string, k *Key) Issued {
+	i.Refresh, i.RefreshExpiresAt = newSecret(secret), clock.Instant(min(f.endsWith(k), f.IdleUntil))
 	if k != nil {
 		i.Token = i.Token.under(k)
 	}
@@ -50,11 +71,11 @@ func (f *family) issued(i Issued, secret string, k *Key) Issued {
 }
 
 // endsWith is when the family ends while its key is as k is.
-func (f *family) endsWith(k *Key) int64 {
+func (f *tokenFamily) endsWith(k *Key) int64 {
 	if k == nil || k.endsAt() == 0 {
-		return f.ends
+		return f.Ends
 	}
-	return min(f.ends, k.endsAt())
+	return min(f.Ends, k.endsAt())
 }
 
 // Refresh exchanges a refresh secret for a new access token and the next refresh
@@ -74,7 +95,7 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 		return Issued{}, err
 	}
 	prefix, problem := keytext.Split(presented)
-	if problem == keytext.OK && prefix != refreshPrefix {
+	if problem == keytext.OK && prefix != family.SecretPrefix {
 		problem = keytext.Prefix
 	}
 	if problem == keytext.OK {
@@ -84,11 +105,11 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 		return Issued{}, malformed(problem)
 	}
 	block := keytext.Block(presented)
-	id, digest := ID(block[1:1+keytext.IDLen]), refreshDigest(presented)
+	id := ID(block[1 : 1+keytext.IDLen])
 	began := m.now() // when it was presented counts, however late the store answers
 	var issued Issued
 	err := retry.Do(ctx, func(bool) (err error) {
-		issued, err = m.refresh(ctx, id, presented, digest, began)
+		issued, err = m.refresh(ctx, id, presented, began)
 		return retry.Raced(err)
 	})
 	if err != nil {
@@ -97,25 +118,25 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	return issued, nil
 }
 
-func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest Digest, began time.Time) (Issued, error) {
+func (m *Manager) refresh(ctx context.Context, id ID, presented string, began time.Time) (Issued, error) {
 	rec, err := m.store.Get(ctx, familyRecord(id))
 	if err != nil {
 		return Issued{}, errs.OfCheck(err)
 	}
-	f, err := m.decodeFamily(&rec)
+	f, err := decodeFamily(&rec)
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	now := m.now()
 	switch {
-	case f.current.Equal(digest):
+	case f.IsCurrent(presented):
 		return m.advance(ctx, f, presented, now)
-	case !f.issuedOnce(presented):
+	case !f.IssuedOnce(presented):
 		return Issued{}, ErrUnknown
-	case f.ended:
+	case f.Ended:
 		return Issued{}, m.familyEnded(ctx, id)
 	}
-	if at := f.linkOf(digest, clock.Millis(began)); at >= 0 {
+	if at := f.LinkOf(presented, clock.Millis(began)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
@@ -133,26 +154,26 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 
 // familyKey returns the key of a family as it is now, nil if it came from none, or the
 // reason why the family cannot be refreshed.
-func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key, error) {
+func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) (*Key, error) {
 	ms := clock.Millis(now)
 	switch {
-	case f.ended:
-		return nil, m.familyEnded(ctx, f.id)
-	case ms >= f.ends || ms >= f.idleUntil:
+	case f.Ended:
+		return nil, m.familyEnded(ctx, ID(f.ID))
+	case ms >= f.Ends || ms >= f.IdleUntil:
 		return nil, ErrExpired
 	}
 	// From the store, whatever the marks say: a refresh is rare and reaches far.
-	for _, ref := range []record.ID{markOf("family", f.id), m.issuerMark()} {
+	for _, ref := range []record.ID{markOf("family", ID(f.ID)), m.issuerMark()} {
 		found, err := m.readMark(ctx, ref)
 		if err != nil {
 			return nil, errs.OfCheck(err)
 		}
 		f.stamp = found.Epoch // the issuer's comes last
-		if found.EndsToken(f.spec.issuerEpoch, f.begun) {
+		if found.EndsToken(f.spec.issuerEpoch, f.Begun) {
 			return nil, ErrRevoked
 		}
 	}
-	epoch, _, err := m.readEpoch(ctx, f.spec.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, f.spec.subjectRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
@@ -169,7 +190,7 @@ func (m *Manager) familyKey(ctx context.Context, f *family, now time.Time) (*Key
 	if err != nil {
 		return nil, err
 	}
-	if epoch, _, err = m.readEpoch(ctx, k.subjectRef); err != nil {
+	if epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return nil, errs.OfCheck(err)
 	}
 	if k.epoch < epoch {
@@ -188,7 +209,7 @@ func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 }
 
 // advance uses the current secret of a family.
-func (m *Manager) advance(ctx context.Context, f *family, presented string, now time.Time) (Issued, error) {
+func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string, now time.Time) (Issued, error) {
 	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
 		return Issued{}, err
@@ -196,7 +217,7 @@ func (m *Manager) advance(ctx context.Context, f *family, presented string, now 
 	t := *f.spec
 	t.issuedAt = now.Truncate(time.Second).UnixMilli()
 	t.notBefore = max(t.issuedAt, f.spec.notBefore)
-	t.expiresAt = min(t.notBefore+f.ttl, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
+	t.expiresAt = min(t.notBefore+f.TTL, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, ErrExpired
 	}
@@ -208,17 +229,13 @@ func (m *Manager) advance(ctx context.Context, f *family, presented string, now 
 		// RevokeTokens came between: what was looked at is no longer so.
 		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
-	next, random := f.drawSecret()
-	f.idleUntil = max(clock.Millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
+	f.IdleUntil = max(clock.Millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
 	until := clock.Millis(now.Add(m.cfg.Tokens.RefreshGrace))
-	if err := f.use(presented, next, random, issued.Access.Reveal(), clock.Millis(now), until); err != nil {
-		return Issued{}, err
-	}
-	updated, err := m.encodeFamily(f)
+	next, err := f.Use(presented, issued.Access.Reveal(), clock.Millis(now), until)
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.records.Replace(ctx, updated, backend.IfVersion(f.version)); err != nil {
+	if _, err := m.records.Replace(ctx, f.Record(m.retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	m.refreshed(k, now)
@@ -250,12 +267,12 @@ func (m *Manager) refreshed(k *Key, now time.Time) {
 
 // answerAgain answers a secret that was used lately, and whose link is at a place, with
 // the newest pair.
-func (m *Manager) answerAgain(ctx context.Context, f *family, presented string, at int, now time.Time) (Issued, error) {
+func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented string, at int, now time.Time) (Issued, error) {
 	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	secret, access, err := f.newest(presented, at)
+	secret, access, err := f.Newest(presented, at)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -280,26 +297,22 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		if err != nil {
 			return errs.OfStore("read", err)
 		}
-		f, err := m.decodeFamily(&rec)
+		f, err := decodeFamily(&rec)
 		if err != nil {
 			return err
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(m.longestTTL(ctx), now), f.ends+purgeMargin.Milliseconds())
-		marked, err := m.putMark(ctx, markOf("family", id), end, reason)
+		end := max(m.markEnd(m.longestTTL(ctx), now), f.Ends+purgeMargin.Milliseconds())
+		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
 		if err != nil {
 			return err
 		}
-		if already = already && marked; f.ended {
+		if already = already && marked; f.Ended {
 			return nil
 		}
-		f.ended, f.reason, f.answer, f.links = true, reason, "", nil
-		updated, err := m.encodeFamily(f)
-		if err != nil {
-			return err
-		}
-		if _, err = m.records.Replace(backend.Urgent(ctx), updated, backend.IfVersion(f.version)); err != nil {
+		f.End(string(reason))
+		if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
 			return retry.Raced(err)
 		}
 		already = false

@@ -1,0 +1,135 @@
+// Package family keeps what a refresh secret continues: one chain of single-use secrets,
+// by which one access token after the other is given out.
+package family
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/record"
+)
+
+// Family is one chain. All of it is one record, replaced by compare-and-swap, so that of
+// any number of concurrent refreshes one makes the successor, and a crash leaves the chain
+// as it was before or as it is after, never two of it. Times are in Unix milliseconds. A
+// Family is for one goroutine at a time.
+type Family struct {
+	ID     backend.ID // of the family, which is not that of its record
+	Owner  string     // the subject, by which stores list
+	Parent backend.ID // the key that it came from; zero for none
+	Claims string     // of what each access token is to be, as they are written in a token
+
+	Version uint64 // of the record; zero for a family that was never written
+	// Begun is when the first token was issued. Ends is when the family does, whatever is
+	// done with it, and IdleUntil when it does unless a secret is used before. Where its
+	// key ends is not among them: that is looked at each time.
+	Begun, Ends, IdleUntil int64
+	TTL                    int64 // that was asked for an access token, in milliseconds
+	// Ended says that the family was revoked, and Reason why. A family from before secrets
+	// had tags counts as revoked: nobody could tell which of its secrets was used.
+	Ended  bool
+	Reason string
+
+	tagKey  string            // see IssuedOnce
+	current [sha256.Size]byte // the digest of the one secret that was not used yet
+	links   []link            // of the secrets that were used lately, the last one last
+	answer  string            // the access token given last, sealed under the current secret
+}
+
+// RecordID is the ID of the record of a family.
+func RecordID(id backend.ID) record.ID { return record.Named(record.Family, string(id[:])) }
+
+// Begin makes the first secret of a family that has everything but its secrets, and
+// returns it.
+func (f *Family) Begin() (secret string) {
+	var key [tagKeyLen]byte
+	_, _ = rand.Read(key[:]) // never returns an error (crypto/rand)
+	f.tagKey = string(key[:])
+	secret, _ = f.draw()
+	f.current = digest(secret)
+	return secret
+}
+
+// IsCurrent reports whether a text is the secret of the family that was not used yet.
+func (f *Family) IsCurrent(presented string) bool {
+	d := digest(presented)
+	return subtle.ConstantTimeCompare(d[:], f.current[:]) == 1
+}
+
+// End revokes the family; nothing is left in it with which anybody could go on.
+func (f *Family) End(reason string) {
+	f.Ended, f.Reason, f.answer, f.links = true, reason, "", nil
+}
+
+// Record is the record of the family, which may be forgotten from an instant on.
+func (f *Family) Record(purgeAt int64) backend.Record {
+	rec := backend.Record{
+		ID: RecordID(f.ID), Kind: record.Family, Owner: f.Owner,
+		Parent: f.Parent, Created: f.Begun, Expires: f.Ends, PurgeAt: purgeAt,
+	}
+	w := record.NewBody()
+	w.Text(record.FieldReason, f.Reason)
+	w.Text(record.FieldDigest, string(f.current[:]))
+	w.Number(record.FieldLifetime, uint64(f.TTL))
+	w.ID(record.FieldTarget, f.ID)
+	w.Text(record.FieldSealed, f.answer)
+	w.Number(record.FieldIdleUntil, uint64(f.IdleUntil))
+	w.Text(record.FieldClaims, f.Claims)
+	if f.Ended {
+		w.Text(record.FieldEnded, "\x01")
+	}
+	w.Text(record.FieldTagKey, f.tagKey)
+	w.Text(record.FieldLinks, encodeLinks(f.links))
+	w.Seal(&rec)
+	return rec
+}
+
+// Decode reads the record of a family; what is wrong with it is errs.ErrCorrupt. Whether
+// the claims are sound is for whoever can read them.
+func Decode(rec *backend.Record) (*Family, error) {
+	r, err := record.Open(rec, record.Family)
+	if err != nil {
+		return nil, err
+	}
+	f := &Family{Version: rec.Version, Owner: rec.Owner, Parent: rec.Parent, Begun: rec.Created, Ends: rec.Expires}
+	for field, v := range r.Fields {
+		switch field {
+		case record.FieldReason:
+			f.Reason = v
+		case record.FieldDigest:
+			r.Bad = r.Bad || copy(f.current[:], v) != len(v) || len(v) != len(f.current)
+		case record.FieldLifetime:
+			f.TTL = r.Millis(v)
+		case record.FieldTarget:
+			f.ID = r.ID(v)
+		case record.FieldSealed:
+			f.answer = v
+		case record.FieldIdleUntil:
+			f.IdleUntil = r.Millis(v)
+		case record.FieldClaims:
+			f.Claims = v
+		case record.FieldEnded:
+			f.Ended = true
+			r.Bad = r.Bad || v != "\x01"
+		case record.FieldAnswerUntil, record.FieldUsed:
+		case record.FieldTagKey:
+			f.tagKey = v
+		case record.FieldLinks:
+			links, ok := decodeLinks(v)
+			f.links, r.Bad = links, r.Bad || !ok
+		default:
+			r.Bad = true
+		}
+	}
+	if f.tagKey == "" {
+		f.Ended = true // from before secrets had tags
+	} else {
+		r.Bad = r.Bad || len(f.tagKey) != tagKeyLen
+	}
+	if r.Bad || f.TTL == 0 || f.IdleUntil == 0 || f.current == ([sha256.Size]byte{}) || RecordID(f.ID) != rec.ID {
+		return nil, record.Corrupt(rec, "fields")
+	}
+	return f, nil
+}
