@@ -20,6 +20,7 @@ import (
 
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // Digest is SHA-256 over what was presented, or over the part of it that tells it from
@@ -235,7 +236,7 @@ func (e *Engine[B]) Stats() Stats {
 
 // outage is the error of a load that could not be made, or nil.
 func outage(err error) error {
-	if errors.Is(err, errRejected) {
+	if errors.Is(err, errs.ErrRejected) {
 		return nil
 	}
 	return err

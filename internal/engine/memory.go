@@ -7,14 +7,10 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
-	"github.com/fobkit/fob/internal/errs"
 )
 
 // ID names a record of the store.
 type ID = backend.ID
-
-// errRejected is the class of all findings that are a refusal.
-var errRejected = errs.ErrRejected
 
 const (
 	// absentEntries bounds what is remembered of what was refused.

@@ -84,8 +84,11 @@ var crcEight = func() (t [8]crc32.Table) {
 // Writer writes a body.
 type Writer struct{ b []byte }
 
+// NewBody begins a body. Fields are written in the order of their numbers, each at most
+// once.
 func NewBody() *Writer { return &Writer{b: append(make([]byte, 0, 256), bodyFormat)} }
 
+// Text writes a field that is text or bytes. An empty one is left out.
 func (w *Writer) Text(field byte, s string) {
 	if s != "" {
 		w.b = append(w.b, field)
@@ -94,6 +97,7 @@ func (w *Writer) Text(field byte, s string) {
 	}
 }
 
+// Number writes a field that is a number. Zero is left out.
 func (w *Writer) Number(field byte, n uint64) {
 	if n != 0 {
 		var buf [8]byte
@@ -102,17 +106,22 @@ func (w *Writer) Number(field byte, n uint64) {
 	}
 }
 
+// ID writes a field that is an ID. The zero ID is left out.
 func (w *Writer) ID(field byte, id [16]byte) {
 	if id != ([16]byte{}) {
 		w.Text(field, string(id[:]))
 	}
 }
 
+// Seal ends the body and puts it into rec, with a checksum over all of rec that does not
+// change as long as the record lives.
 func (w *Writer) Seal(rec *backend.Record) {
 	rec.Body = w.b
 	rec.Body = binary.BigEndian.AppendUint32(rec.Body, BodySum(rec, w.b))
 }
 
+// BodySum is the checksum of a record with a body: a CRC-32 over its ID, kind, owner and
+// body. It finds damage, and what was put under another ID; it proves nothing to anybody.
 func BodySum(rec *backend.Record, body []byte) uint32 {
 	// By our own hand: what crc32.Update is given moves to the heap.
 	sum := ^uint32(0)
@@ -130,9 +139,9 @@ func BodySum(rec *backend.Record, body []byte) uint32 {
 
 // Reader yields the fields of a body. Texts are parts of it.
 type Reader struct {
-	Rest string
+	Rest string // what was not read yet
 	last byte
-	Bad  bool
+	Bad  bool // something was not as a Writer writes it
 }
 
 // Open checks the sum and the format of a record of the kind wanted.
@@ -153,6 +162,8 @@ func Open(rec *backend.Record, kind backend.Kind) (Reader, error) {
 	return Reader{Rest: unsafe.String(&rec.Body[1], n-1)}, nil
 }
 
+// Corrupt is the error of a record that cannot be read: errs.ErrCorrupt, with its kind and
+// what is wrong with it.
 func Corrupt(rec *backend.Record, what string) error {
 	return fmt.Errorf("%w: kind %d: %s", errs.ErrCorrupt, rec.Kind, what)
 }
@@ -183,6 +194,7 @@ func (r *Reader) Next() (field byte, value string, ok bool) {
 	return field, value, true
 }
 
+// Number reads a value that was written by Number. What is none sets Bad, as zero does.
 func (r *Reader) Number(value string) uint64 {
 	if len(value) != 8 {
 		r.Bad = true
@@ -196,12 +208,15 @@ func (r *Reader) Number(value string) uint64 {
 	return n
 }
 
+// Millis reads a value that was written by Number and is a time or a duration, in
+// milliseconds.
 func (r *Reader) Millis(value string) int64 {
 	n := int64(r.Number(value))
 	r.Bad = r.Bad || n <= 0
 	return n
 }
 
+// ID reads a value that was written by ID. What is none sets Bad.
 func (r *Reader) ID(value string) (id [16]byte) {
 	r.Bad = r.Bad || copy(id[:], value) != len(value) || len(value) != len(id) || id == ([16]byte{})
 	return id

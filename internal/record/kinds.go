@@ -32,6 +32,7 @@ func KnownSubject(owner string) bool {
 // such a byte, so the two never meet.
 type ID = backend.ID
 
+// Named is the ID of the record of a kind that has a name, which may have parts.
 func Named(kind backend.Kind, name ...string) ID {
 	h := sha256.New()
 	h.Write([]byte{'f', 'o', 'b', 1, byte(kind)})
