@@ -102,7 +102,7 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 		problem = keytext.Check(presented)
 	}
 	if problem != keytext.OK {
-		return Issued{}, malformed(problem)
+		return Issued{}, errs.OfText(problem)
 	}
 	block := keytext.Block(presented)
 	id := ID(block[1 : 1+keytext.IDLen])

@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
 )
@@ -166,7 +167,7 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 	}
 	text, err := paseto.Parse(presented)
 	if err != nil {
-		return nil, tokenProblem(err)
+		return nil, errs.OfToken(err)
 	}
 	if text.Protocol().Local() {
 		return nil, ErrTokenProtocol

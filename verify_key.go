@@ -30,7 +30,7 @@ func (m *Manager) recogniseKey(presented string, text *recognised) (ours bool, e
 		return false, nil
 	}
 	if !keytext.Summed(presented) {
-		return true, malformed(keytext.Blame(presented))
+		return true, errs.OfText(keytext.Blame(presented))
 	}
 	text.form, text.number, text.memory = nativeKeys{m}, int16(number), m.keys
 	text.hashed = keytext.Secret(presented)
@@ -72,36 +72,19 @@ func (m *Manager) unrecognised(presented string) error {
 	_, problem := keytext.Split(presented)
 	switch {
 	case problem != keytext.OK:
-		return malformed(problem)
+		return errs.OfText(problem)
 	case !m.fromElsewhere(presented):
 		return ErrKeyPrefix
 	}
 	if problem := keytext.Check(presented); problem != keytext.OK {
-		return malformed(problem)
+		return errs.OfText(problem)
 	}
 	return ErrWrongEnvironment
 }
 
-func malformed(p keytext.Problem) error {
-	switch p {
-	case keytext.Length:
-		return ErrKeyLength
-	case keytext.Prefix:
-		return ErrKeyPrefix
-	case keytext.Version:
-		return ErrKeyVersion
-	case keytext.Alphabet:
-		return ErrKeyAlphabet
-	case keytext.Checksum:
-		return ErrKeyChecksum
-	default:
-		return ErrMalformed
-	}
-}
-
 func (nativeKeys) check(presented string) error {
 	if problem := keytext.Check(presented); problem != keytext.OK {
-		return malformed(problem)
+		return errs.OfText(problem)
 	}
 	return nil
 }

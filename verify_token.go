@@ -64,7 +64,7 @@ func (f accessTokens) Load(ctx context.Context, q *query) (*answer, error) {
 	}
 	text, err := paseto.Parse(q.Presented)
 	if err != nil {
-		return nil, tokenProblem(err)
+		return nil, errs.OfToken(err)
 	}
 	id := tokenring.KeyID(text.Footer())
 	if id == "" {
@@ -93,7 +93,7 @@ func (f accessTokens) Load(ctx context.Context, q *query) (*answer, error) {
 func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, error) {
 	payload, err := key.Opener.Open(text, "")
 	if err != nil {
-		return nil, tokenProblem(err)
+		return nil, errs.OfToken(err)
 	}
 	t, err := decodeToken(payload, key.ID)
 	if err != nil {
@@ -124,20 +124,6 @@ func (c *TokenConfig) accepts(t *Token) error {
 		return ErrTokenLifetime
 	}
 	return nil
-}
-
-func tokenProblem(err error) error {
-	switch {
-	case errors.Is(err, paseto.ErrSize):
-		return ErrTokenLength
-	case errors.Is(err, paseto.ErrProtocol):
-		return ErrTokenProtocol
-	case errors.Is(err, paseto.ErrSeal):
-		return ErrTokenSeal
-	case errors.Is(err, paseto.ErrFormat):
-		return ErrTokenFormat
-	}
-	return fmt.Errorf("fob: verify: %w", err) // a key of ours that cannot be used
 }
 
 // rememberToken looks at what may have ended a token that is sound, and makes its answer.

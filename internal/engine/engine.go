@@ -12,7 +12,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
-	"github.com/fobkit/fob/internal/errs"
 )
 
 // Digest is SHA-256 over what was presented, or over the part of it that tells it from
@@ -145,7 +143,7 @@ type Engine[B any] struct {
 	cfg Config
 	memory[B]
 	newest  newest
-	flights *cache.Flights[flightKey, error] // what is handed over is outage
+	flights *cache.Flights[flightKey, error] // what is handed over is errs.Unchecked
 
 	storeFailed atomic.Int64 // monotonic: when the store last failed to answer
 
@@ -232,12 +230,4 @@ func (e *Engine[B]) Stats() Stats {
 		Absent: e.absent.Stats(), Refused: e.refused.Load(), Rechecked: e.rechecked.Load(),
 		Collapsed: e.flights.Collapsed(), Stale: e.stale.Load(), FeedAge: e.Now().FeedAge(),
 	}
-}
-
-// outage is the error of a load that could not be made, or nil.
-func outage(err error) error {
-	if errors.Is(err, errs.ErrRejected) {
-		return nil
-	}
-	return err
 }

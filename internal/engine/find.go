@@ -81,8 +81,8 @@ func (e *Engine[B]) standIn(q *Query[B]) *Answer[B] {
 // meanwhile, it is loaded once more, for such an answer is not remembered.
 func (e *Engine[B]) load(ctx context.Context, q *Query[B]) (*Answer[B], error) {
 	found, changed, err := e.loadOnce(ctx, q)
-	if changed && !q.Fresh && outage(err) == nil {
-		if again, _, err := e.loadOnce(ctx, q); outage(err) == nil {
+	if changed && !q.Fresh && errs.Unchecked(err) == nil {
+		if again, _, err := e.loadOnce(ctx, q); errs.Unchecked(err) == nil {
 			return again, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
 )
 
@@ -106,7 +107,7 @@ func (e *Engine[B]) lead(ctx context.Context, q *Query[B], flight *cache.Flight[
 		}
 	}()
 	found, err := e.load(ctx, q)
-	failed = outage(err)
+	failed = errs.Unchecked(err)
 	if failed != nil && ctx.Err() != nil {
 		failed = nil // that is this caller's own; the others look for themselves
 		handedOver = e.detach(ctx, q, flight)
@@ -145,7 +146,7 @@ func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Fligh
 		err := guard.Run(rest.Presented, func() error {
 			rest.Now = e.Now()
 			_, err := e.load(ctx, &rest)
-			failed = outage(err)
+			failed = errs.Unchecked(err)
 			return nil
 		})
 		if err != nil {

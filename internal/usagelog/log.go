@@ -4,7 +4,6 @@ package usagelog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -159,7 +158,7 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 		n := min(len(all), backend.MaxLimit)
 		err := ctx.Err() // before the call: nothing was written
 		if err == nil {
-			if err = recorder.AddUsage(ctx, all[:n]); mayHaveAdded(err) {
+			if err = recorder.AddUsage(ctx, all[:n]); errs.MayBeAdded(err) {
 				lost(errs.OfStore("fob: add usage", err))
 				all = all[n:]
 			}
@@ -171,14 +170,6 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 		all = all[n:]
 	}
 	return nil
-}
-
-// mayHaveAdded reports whether an error of AddUsage leaves its outcome open. The
-// error of a context alone should mean that nothing was added (rule R4 of package
-// backend), but is what a store says that never thought of it.
-func mayHaveAdded(err error) bool {
-	return errors.Is(err, backend.ErrIndeterminate) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Read returns how credentials were used: what the store holds and what is not written
