@@ -187,9 +187,9 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 				return err
 			}
 			if m.live(before) && to.Before == clock.Forever { // written once, so it was just now
-				m.sawWrittenNow(created, before)
+				m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
 			}
-			m.sawWritten(created, m.clock.Now())
+			m.skew.Note(created, m.clock.Now())
 			if err == nil && was.Bad != nil {
 				m.problem(nameOfMark(c.ID), nil)
 			}

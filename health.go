@@ -46,7 +46,7 @@ func (m *Manager) Health() Health {
 	now := m.moment()
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
-	h := Health{Skew: m.skew.get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
+	h := Health{Skew: m.skew.Get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
 	if !m.joined() {
 		h.Staleness = min(h.Staleness, fleetDefault)
 	}

@@ -41,7 +41,7 @@ type Manager struct {
 	fleet     fleet
 	recent    recent
 	health    health
-	skew      skew
+	skew      clock.Skew
 	rotations rotationWalk
 	usage     *usagelog.Log
 	tokens    *tokens // nil without Config.Tokens
