@@ -320,10 +320,10 @@ func (m *Manager) Check(ctx context.Context) error {
 			m.problem(ringName, err)
 		}
 	}
-	if _, _, err := m.readFleet(ctx); err != nil {
+	if _, err := m.fleet.Bounds(ctx); err != nil {
 		wrongs = append(wrongs, err)
-	} else if !m.joined() {
-		if err := m.joinFleet(ctx); err != nil {
+	} else if !m.fleet.Joined() {
+		if err := m.fleet.Join(ctx); err != nil {
 			wrongs = append(wrongs, fmt.Errorf("join the fleet: %w", err))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
@@ -68,7 +69,7 @@ const (
 // asked for.
 func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
 	pause := followPause
-	m.tryJoin(ctx)
+	m.joinFleet(ctx)
 	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
 	for ctx.Err() == nil {
 		batch := func(b backend.Batch) error {
@@ -133,8 +134,8 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.answers.synced.Store(clock.Never)
 	if again := m.health.begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
-		m.leaveFleet()
-		m.tryJoin(ctx)
+		m.fleet.Leave()
+		m.joinFleet(ctx)
 		if err := m.reapply(ctx); err != nil {
 			return err
 		}
@@ -202,8 +203,8 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 				m.marks.Raise(c.ID, to)
 			}
 		}
-		if backend.Kind(c.ID[0]) == record.Fleet && c.ID == fleetRecord() {
-			m.rejoin(ctx)
+		if fleet.IsBounds(c.ID) && m.fleet.LeaveIfLowered(ctx) {
+			m.joinFleet(ctx)
 		}
 		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {
 			m.ringChanged(ctx)

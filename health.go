@@ -7,6 +7,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/fleet"
 )
 
 // Health is how a Manager stands with its store's feed, for a page or a probe. A
@@ -47,8 +48,8 @@ func (m *Manager) Health() Health {
 	m.health.mu.Lock()
 	defer m.health.mu.Unlock()
 	h := Health{Skew: m.skew.Get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
-	if !m.joined() {
-		h.Staleness = min(h.Staleness, fleetDefault)
+	if !m.fleet.Joined() {
+		h.Staleness = min(h.Staleness, fleet.DefaultStaleness)
 	}
 	h.Following = m.health.following && m.live(now)
 	h.Problems = m.problems.list()

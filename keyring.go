@@ -121,7 +121,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		if err != nil {
 			return err
 		}
-		kept := m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
+		kept := m.fleet.LongestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
 		keys := make([]tokenring.Key, 0, len(r.Keys)+1)
 		for _, k := range r.Keys {
 			if k.RetireAt == 0 {

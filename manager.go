@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/marks"
@@ -38,7 +39,7 @@ type Manager struct {
 	answers   *answers
 	newest    *newest
 	marks     *marks.Set
-	fleet     fleet
+	fleet     *fleet.Fleet
 	recent    recent
 	health    health
 	skew      clock.Skew
@@ -113,6 +114,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.newest = newNewest(m.answers, cfg.CacheEntries)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
+	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = marks.New(follows && lists, m.forget)
@@ -165,7 +167,7 @@ func (m *Manager) Close() error {
 
 // upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
-	every := min(m.cfg.UsageInterval, fleetUsage) // until the fleet knows of more
+	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of more
 	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
@@ -175,9 +177,9 @@ func (m *Manager) upkeep(ctx context.Context) {
 		defer t.Stop()
 		silence = t.C
 	}
-	if m.cfg.patience() > fleetDefault {
+	if m.cfg.patience() > fleet.DefaultStaleness {
 		if !m.marks.Follows { // else followFeed does, before the feed begins
-			m.tryJoin(ctx)
+			m.joinFleet(ctx)
 		}
 		t := time.NewTicker(followPauseMax)
 		defer t.Stop()
@@ -210,7 +212,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 			m.noticeSilence()
 			continue
 		case <-join:
-			m.tryJoin(ctx)
+			m.joinFleet(ctx)
 			continue
 		case <-sweep:
 			sweeping, sweeps = allSweeps, true
