@@ -29,14 +29,9 @@ func (m *Manager) learn(id record.ID, to marks.Mark) {
 // Health, and ends with the next record that can.
 func (m *Manager) unreadable(id record.ID, err error) marks.Mark {
 	bad := marks.Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
-	m.problem(nameOfMark(id), bad.Bad)
+	m.recordProblem(id, bad.Bad)
 	return bad
 }
-
-// recordProblem begins the names of problems that are about one record.
-const recordProblem = "record "
-
-func nameOfMark(id record.ID) string { return fmt.Sprintf(recordProblem+"%x", id) }
 
 // readMark reads one mark from the store; the zero mark if there is none.
 func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error) {
@@ -87,7 +82,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 				token = b.Token
 			}
 			pause = followPause
-			if m.proven(b.AsOf) && m.health.follows(m.clock.Now()) {
+			if m.proven(b.AsOf) && m.health.Proved(m.clock.Now()) {
 				m.report(Event{Type: EventFeedResumed})
 			}
 			return nil
@@ -108,7 +103,7 @@ func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister b
 			token = nil // not one that this store can go on from
 		}
 		err = errs.OfStore("fob: follow the feed", err)
-		m.health.lost(err, m.now())
+		m.health.Lost(err, m.now())
 		m.report(Event{Type: EventFeedLost, Err: err})
 		retry.Pause(ctx, pause+retry.Jitter(pause/2))
 		pause = min(2*pause, followPauseMax)
@@ -132,7 +127,7 @@ func (m *Manager) proven(at time.Time) bool {
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.answers.synced.Store(clock.Never)
-	if again := m.health.begun(); again {
+	if again := m.health.Begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
 		m.fleet.Leave()
 		m.joinFleet(ctx)
@@ -169,7 +164,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			}
 		}
 	}
-	m.marks.Replace(all, func(id record.ID) { m.problem(nameOfMark(id), nil) })
+	m.marks.Replace(all, func(id record.ID) { m.recordProblem(id, nil) })
 	return nil
 }
 
@@ -192,7 +187,7 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			}
 			m.skew.Note(created, m.clock.Now())
 			if err == nil && was.Bad != nil {
-				m.problem(nameOfMark(c.ID), nil)
+				m.recordProblem(c.ID, nil)
 			}
 			switch {
 			case err != nil:

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/health"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
@@ -41,13 +42,13 @@ type Manager struct {
 	marks     *marks.Set
 	fleet     *fleet.Fleet
 	recent    recent
-	health    health
+	health    health.Feed
 	skew      clock.Skew
 	rotations rotationWalk
 	usage     *usagelog.Log
 	tokens    *tokens // nil without Config.Tokens
 	proofs    proofs
-	problems  problems
+	problems  health.Problems
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
