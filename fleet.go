@@ -8,6 +8,7 @@ import (
 
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // fleetDefault is how old an answer may be in a process that has said nothing.
@@ -118,7 +119,8 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 	if m.closed.Load() {
 		return receipt, ErrClosed
 	}
-	for pause := followPause; receipt.EverywhereBy.Sub(receipt.At) >= fleet.MaxStaleness; pause = min(2*pause, followPauseMax) {
+	var backoff retry.Backoff
+	for receipt.EverywhereBy.Sub(receipt.At) >= fleet.MaxStaleness {
 		bound, err := m.FleetStaleness(ctx)
 		if err == nil {
 			receipt.EverywhereBy = receipt.At.Add(bound)
@@ -127,7 +129,7 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 		if errors.Is(err, ErrClosed) || errors.Is(err, ErrCorrupt) {
 			return receipt, err
 		}
-		if err := m.sleep(ctx, pause); err != nil {
+		if err := m.sleep(ctx, backoff.Next()); err != nil {
 			return receipt, err
 		}
 	}

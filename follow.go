@@ -8,12 +8,10 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
-	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/feed"
 	"github.com/fobkit/fob/internal/fleet"
-	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 )
 
 // learn notes a mark, and then forgets every answer that was made from an older one.
@@ -52,75 +50,32 @@ func (m *Manager) readMarkRecord(ctx context.Context, id record.ID) (found marks
 	return found, rec.Created, err
 }
 
-// Pauses between two tries to follow a feed that failed. Each is up to half as long
-// again, so that many processes do not come back at the same instant.
-const (
-	followPause    = 50 * time.Millisecond
-	followPauseMax = 2 * time.Second
-)
-
 // followFeed keeps what the Manager remembers up with the store until ctx ends.
 // While it cannot, that grows old, and is read again from the store when it is
 // asked for.
-func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
-	pause := followPause
+func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
 	m.joinFleet(ctx)
-	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
-	for ctx.Err() == nil {
-		batch := func(b backend.Batch) error {
-			if token == nil || b.Reset {
-				// Told once is enough: should this fail, it is done again.
-				token = nil
-				if err := m.startFeed(ctx, lister); err != nil {
-					return err
-				}
-			}
-			if err := m.applyChanges(ctx, b.Changes); err != nil {
-				return err
-			}
-			if len(b.Token) > 0 {
-				token = b.Token
-			}
-			pause = followPause
-			if m.proven(b.AsOf) && m.health.Proved(m.clock.Now()) {
-				m.report(Event{Type: EventFeedResumed})
-			}
-			return nil
-		}
-		err := guard.Run("", func() error {
-			return feed.Watch(ctx, token, func(b backend.Batch) error {
-				// Not through the store, which may hold a lock while it calls.
-				return guard.Run("", func() error { return batch(b) })
-			})
-		})
-		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
-			return
-		}
-		switch {
-		case err == nil:
-			err = errors.New("the feed ended")
-		case errors.Is(err, backend.ErrInvalid):
-			token = nil // not one that this store can go on from
-		}
-		err = errs.OfStore("fob: follow the feed", err)
-		m.health.Lost(err, m.now())
-		m.report(Event{Type: EventFeedLost, Err: err})
-		retry.Pause(ctx, pause+retry.Jitter(pause/2))
-		pause = min(2*pause, followPauseMax)
+	f := feed.Follower{
+		Watcher: watcher,
+		Begin:   func(ctx context.Context) error { return m.startFeed(ctx, lister) },
+		Apply:   m.applyChanges,
+		Proved:  m.proved,
+		Lost: func(err error) {
+			m.health.Lost(err, m.now())
+			m.report(Event{Type: EventFeedLost, Err: err})
+		},
 	}
+	f.Run(ctx)
 }
 
-// proven notes that every change before an instant is known here, if one is given.
-func (m *Manager) proven(at time.Time) bool {
-	if at.IsZero() {
-		return false
-	}
-	// The instant is of the machine's clock, which need not be the Manager's.
-	asOf := m.clock.Now().Mono - int64(max(0, time.Since(at)))
-	if asOf > m.answers.synced.Load() {
+// proved notes that every change before an instant of the machine's clock is known here.
+func (m *Manager) proved(at time.Time) {
+	if asOf := m.clock.MonoOf(at); asOf > m.answers.synced.Load() {
 		m.answers.synced.Store(asOf)
 	}
-	return true
+	if m.health.Proved(m.clock.Now()) {
+		m.report(Event{Type: EventFeedResumed})
+	}
 }
 
 // startFeed reads all marks anew, and forgets what was found out before: from now

@@ -174,7 +174,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 	var silence, join, sweep <-chan time.Time
 	var more <-chan time.Time // when the sweep goes on that has not come to its end
 	if m.marks.Follows {
-		t := time.NewTicker(max(m.cfg.MaxStaleness/2, followPauseMax/2))
+		t := time.NewTicker(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
 		defer t.Stop()
 		silence = t.C
 	}
@@ -182,7 +182,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 		if !m.marks.Follows { // else followFeed does, before the feed begins
 			m.joinFleet(ctx)
 		}
-		t := time.NewTicker(followPauseMax)
+		t := time.NewTicker(retry.BackoffMax)
 		defer t.Stop()
 		join = t.C
 	}
