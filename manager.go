@@ -41,7 +41,7 @@ type Manager struct {
 	newest    *newest
 	marks     *marks.Set
 	fleet     *fleet.Fleet
-	recent    recent
+	recent    recentRevocations
 	health    health.Feed
 	skew      clock.Skew
 	rotations rotationWalk
