@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/usagelog"
 )
@@ -102,7 +103,7 @@ const rehashedEntries = 1024
 // makeMemory makes everything that remembers.
 func (m *Manager) makeMemory() (err error) {
 	m.engine, err = engine.New[body](engine.Config{
-		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleetDefault,
+		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleet.DefaultStaleness,
 		Entries: m.cfg.CacheEntries, Bytes: m.cfg.CacheBytes,
 		Clock: &m.clock, Running: m.running, Hold: m.hold,
 		Failed: func(err error) { m.report(Event{Type: EventUpkeepFailed, Err: err}) },

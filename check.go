@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -239,50 +236,6 @@ func (m *Manager) doubtForeign(ctx context.Context) error {
 	return nil
 }
 
-// problems are what Health.Problems tells, by name.
-type problems struct {
-	mu  sync.Mutex // guards all
-	all map[string]error
-}
-
-// maxProblems bounds them: of records that cannot be read there may be many.
-const maxProblems = 32
-
-// problem notes what is wrong with something, or with nil that it is right. What is
-// news is also an event.
-func (m *Manager) problem(name string, err error) {
-	p := &m.problems
-	p.mu.Lock()
-	_, known := p.all[name]
-	// Records that cannot be read may be many; whatever else is wrong is told beside them.
-	full := !known && len(p.all) >= maxProblems && strings.HasPrefix(name, recordProblem)
-	known = known || full
-	switch {
-	case err == nil:
-		delete(p.all, name)
-	case !full:
-		if p.all == nil {
-			p.all = make(map[string]error)
-		}
-		p.all[name] = err
-	}
-	p.mu.Unlock()
-	if err != nil && !known {
-		m.observe(Event{Type: EventUpkeepFailed, Err: err})
-	}
-}
-
-// list returns the problems in the order of their names.
-func (p *problems) list() []error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []error
-	for _, name := range slices.Sorted(maps.Keys(p.all)) {
-		all = append(all, p.all[name])
-	}
-	return all
-}
-
 // Check looks whether the Manager can work as it is configured, for the start of a
 // process: New asks nothing of the store, so that a process can start while that is
 // down. It reads the store, compares every secret of Config with its check value in the
@@ -320,10 +273,10 @@ func (m *Manager) Check(ctx context.Context) error {
 			m.problem(ringName, err)
 		}
 	}
-	if _, _, err := m.readFleet(ctx); err != nil {
+	if _, err := m.fleet.Bounds(ctx); err != nil {
 		wrongs = append(wrongs, err)
-	} else if !m.engine.Joined() {
-		if err := m.joinFleet(ctx); err != nil {
+	} else if !m.fleet.Joined() {
+		if err := m.fleet.Join(ctx); err != nil {
 			wrongs = append(wrongs, fmt.Errorf("join the fleet: %w", err))
 		}
 	}

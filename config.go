@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/internal/family"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/keytext"
 )
 
@@ -151,11 +152,11 @@ func (p Pepper) shown() string {
 const (
 	defaultPrefix      = "fob"
 	defaultEntries     = 100_000
-	defaultStaleness   = 2 * time.Second
+	defaultStaleness   = fleet.DefaultStaleness
 	minStaleness       = 50 * time.Millisecond
 	maxStaleness       = 24 * time.Hour
-	maxStaleIfError    = 24 * time.Hour
-	defaultUsage       = time.Minute
+	maxStaleIfError    = fleet.MaxStaleness - maxStaleness
+	defaultUsage       = fleet.DefaultUsageInterval
 	minUsage           = 10 * time.Millisecond
 	maxInterval        = 10 * 365 * 24 * time.Hour
 	maxRetention       = 100 * 365 * 24 * time.Hour // so that no sum of it and other times overflows

@@ -8,25 +8,19 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
-	"github.com/fobkit/fob/internal/errs"
-	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/feed"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 )
 
 // unreadable notes a mark whose record cannot be read. It is one problem among those of
 // Health, and ends with the next record that can.
 func (m *Manager) unreadable(id record.ID, err error) marks.Mark {
 	bad := marks.Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
-	m.problem(nameOfMark(id), bad.Bad)
+	m.recordProblem(id, bad.Bad)
 	return bad
 }
-
-// recordProblem begins the names of problems that are about one record.
-const recordProblem = "record "
-
-func nameOfMark(id record.ID) string { return fmt.Sprintf(recordProblem+"%x", id) }
 
 // readMark reads one mark from the store; the zero mark if there is none.
 func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error) {
@@ -34,83 +28,40 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 	return found, err
 }
 
-// Pauses between two tries to follow a feed that failed. Each is up to half as long
-// again, so that many processes do not come back at the same instant.
-const (
-	followPause    = 50 * time.Millisecond
-	followPauseMax = 2 * time.Second
-)
-
 // followFeed keeps what the Manager remembers up with the store until ctx ends.
 // While it cannot, that grows old, and is read again from the store when it is
 // asked for.
-func (m *Manager) followFeed(ctx context.Context, feed backend.Watcher, lister backend.Lister) {
-	pause := followPause
-	m.tryJoin(ctx)
-	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
-	for ctx.Err() == nil {
-		batch := func(b backend.Batch) error {
-			if token == nil || b.Reset {
-				// Told once is enough: should this fail, it is done again.
-				token = nil
-				if err := m.startFeed(ctx, lister); err != nil {
-					return err
-				}
-			}
-			if err := m.applyChanges(ctx, b.Changes); err != nil {
-				return err
-			}
-			if len(b.Token) > 0 {
-				token = b.Token
-			}
-			pause = followPause
-			if m.proven(b.AsOf) && m.health.follows(m.clock.Now()) {
-				m.report(Event{Type: EventFeedResumed})
-			}
-			return nil
-		}
-		err := guard.Run("", func() error {
-			return feed.Watch(ctx, token, func(b backend.Batch) error {
-				// Not through the store, which may hold a lock while it calls.
-				return guard.Run("", func() error { return batch(b) })
-			})
-		})
-		if ctx.Err() != nil || errors.Is(err, backend.ErrClosed) {
-			return
-		}
-		switch {
-		case err == nil:
-			err = errors.New("the feed ended")
-		case errors.Is(err, backend.ErrInvalid):
-			token = nil // not one that this store can go on from
-		}
-		err = errs.OfStore("fob: follow the feed", err)
-		m.health.lost(err, m.now())
-		m.report(Event{Type: EventFeedLost, Err: err})
-		retry.Pause(ctx, pause+retry.Jitter(pause/2))
-		pause = min(2*pause, followPauseMax)
+func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
+	m.joinFleet(ctx)
+	f := feed.Follower{
+		Watcher: watcher,
+		Begin:   func(ctx context.Context) error { return m.startFeed(ctx, lister) },
+		Apply:   m.applyChanges,
+		Proved:  m.proved,
+		Lost: func(err error) {
+			m.health.Lost(err, m.now())
+			m.report(Event{Type: EventFeedLost, Err: err})
+		},
 	}
+	f.Run(ctx)
 }
 
-// proven notes that every change before an instant is known here, if one is given.
-func (m *Manager) proven(at time.Time) bool {
-	if at.IsZero() {
-		return false
+// proved notes that every change before an instant of the machine's clock is known here.
+func (m *Manager) proved(at time.Time) {
+	m.engine.Proven(m.clock.MonoOf(at))
+	if m.health.Proved(m.clock.Now()) {
+		m.report(Event{Type: EventFeedResumed})
 	}
-	// The instant is of the machine's clock, which need not be the Manager's.
-	asOf := m.clock.Now().Mono - int64(max(0, time.Since(at)))
-	m.engine.Proven(asOf)
-	return true
 }
 
 // startFeed reads all marks anew, and forgets what was found out before: from now
 // on the feed misses nothing, of what was before it may have.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.engine.FeedBegins()
-	if again := m.health.begun(); again {
+	if again := m.health.Begun(); again {
 		// History was lost, and writes with it perhaps: after a failover, say.
-		m.leaveFleet()
-		m.tryJoin(ctx)
+		m.fleet.Leave()
+		m.joinFleet(ctx)
 		if err := m.reapply(ctx); err != nil {
 			return err
 		}
@@ -144,7 +95,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 			}
 		}
 	}
-	m.marks.Replace(all, func(id record.ID) { m.problem(nameOfMark(id), nil) })
+	m.marks.Replace(all, func(id record.ID) { m.recordProblem(id, nil) })
 	return nil
 }
 
@@ -163,11 +114,11 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 				return err
 			}
 			if m.engine.Live(before) && to.Before == clock.Forever { // written once, so it was just now
-				m.sawWrittenNow(created, before)
+				m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
 			}
-			m.sawWritten(created, m.clock.Now())
+			m.skew.Note(created, m.clock.Now())
 			if err == nil && was.Bad != nil {
-				m.problem(nameOfMark(c.ID), nil)
+				m.recordProblem(c.ID, nil)
 			}
 			switch {
 			case err != nil:
@@ -178,8 +129,8 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 				m.marks.Raise(c.ID, to)
 			}
 		}
-		if backend.Kind(c.ID[0]) == record.Fleet && c.ID == fleetRecord() {
-			m.rejoin(ctx)
+		if fleet.IsBounds(c.ID) && m.fleet.LeaveIfLowered(ctx) {
+			m.joinFleet(ctx)
 		}
 		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {
 			m.ringChanged(ctx)

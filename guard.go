@@ -19,7 +19,8 @@ import (
 // that panics begins again.
 func (m *Manager) background(name string, loop func(context.Context)) {
 	m.done.Go(func() {
-		for pause := followPause; ; pause = min(2*pause, followPauseMax) {
+		var backoff retry.Backoff
+		for {
 			err := guard.Run("", func() error {
 				loop(m.running)
 				return nil
@@ -28,7 +29,7 @@ func (m *Manager) background(name string, loop func(context.Context)) {
 				return
 			}
 			m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: %s: %w", name, err)})
-			retry.Pause(m.running, pause+retry.Jitter(pause/2))
+			backoff.Pause(m.running)
 		}
 	})
 }

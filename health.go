@@ -1,12 +1,10 @@
 package fob
 
 import (
-	"errors"
-	"sync"
 	"time"
 
-	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // Health is how a Manager stands with its store's feed, for a page or a probe. A
@@ -44,80 +42,35 @@ type Health struct {
 // Health returns how the Manager stands. It reads nothing from the store.
 func (m *Manager) Health() Health {
 	now := m.engine.Now()
-	m.health.mu.Lock()
-	defer m.health.mu.Unlock()
-	h := Health{Skew: m.skew.get(now), FeedAge: now.FeedAge(), Err: m.health.err, LostAt: m.health.lostAt, Failures: m.health.failures, Staleness: m.cfg.MaxStaleness}
-	if !m.engine.Joined() {
-		h.Staleness = min(h.Staleness, fleetDefault)
+	feed := m.health.State()
+	h := Health{
+		Following: feed.Following && m.engine.Live(now), FeedAge: now.FeedAge(), Err: feed.Err, LostAt: feed.LostAt, Failures: feed.Failures,
+		Staleness: m.cfg.MaxStaleness, Skew: m.skew.Get(now), Problems: m.problems.List(),
 	}
-	h.Following = m.health.following && m.engine.Live(now)
-	h.Problems = m.problems.list()
+	if !m.fleet.Joined() {
+		h.Staleness = min(h.Staleness, fleet.DefaultStaleness)
+	}
 	return h
 }
 
-// health is what Health tells, as followFeed learns it.
-type health struct {
-	mu        sync.Mutex // guards all
-	following bool
-	started   bool  // marks were read once
-	proved    int64 // monotonic: when it last proved something, or the Manager began
-	err       error
-	lostAt    time.Time
-	failures  int
-}
-
-// follows notes that the feed has proved something, and reports whether that is the
-// first time since it was lost.
-func (h *health) follows(now clock.Moment) (resumed bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	resumed, h.proved = h.err != nil, now.Mono
-	h.following, h.err, h.lostAt, h.failures = true, nil, time.Time{}, 0
-	return resumed
-}
-
-func (h *health) lost(err error, now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.err == nil {
-		h.lostAt = now.UTC()
-	} else {
-		h.failures++
-	}
-	h.following, h.err = false, err
-}
-
-// errSilent is why a feed counts as lost that has not ended.
-var errSilent = errors.New("fob: follow the feed: it has proved nothing for too long")
-
-// silence is how long a feed says nothing at least before it counts as lost. A
-// MaxStaleness of less can be over between two proofs of a feed that is well.
-const silence = 10 * backend.HeartbeatEvery
-
-// noticeSilence counts a feed as lost that has not ended and says nothing: a connection
-// that is half open, or a store that is looking for its server.
+// noticeSilence counts a feed as lost that has not ended and says nothing.
 func (m *Manager) noticeSilence() {
-	if m.health.silent(m.clock.Now(), max(silence, m.cfg.MaxStaleness)) {
-		m.report(Event{Type: EventFeedLost, Err: errSilent})
+	if err := m.health.Silent(m.clock.Now(), m.cfg.MaxStaleness); err != nil {
+		m.report(Event{Type: EventFeedLost, Err: err})
 	}
 }
 
-// silent reports whether the feed has proved nothing for so long, the first time that
-// it has.
-func (h *health) silent(now clock.Moment, limit time.Duration) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.err != nil || now.Mono-h.proved < int64(limit) {
-		return false
+// problem notes what is wrong with something, or with nil that it is right. What is
+// news is also an event.
+func (m *Manager) problem(name string, err error) {
+	if m.problems.Set(name, err) {
+		m.observe(Event{Type: EventUpkeepFailed, Err: err})
 	}
-	h.following, h.err, h.lostAt = false, errSilent, time.UnixMilli(now.MS).UTC()
-	return true
 }
 
-// begun notes that everything is read anew, and reports whether it was before.
-func (h *health) begun() (again bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	again, h.started = h.started, true
-	return again
+// recordProblem is problem for a record that cannot be read, or can again.
+func (m *Manager) recordProblem(id record.ID, err error) {
+	if m.problems.SetRecord(id, err) {
+		m.observe(Event{Type: EventUpkeepFailed, Err: err})
+	}
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/health"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
@@ -49,15 +51,15 @@ type Manager struct {
 	rehashed           *cache.Cache[struct{}] // the keys that were lately tried to be rehashed
 
 	marks     *marks.Ledger
-	fleet     fleet
-	recent    recent
-	health    health
-	skew      skew
+	fleet     *fleet.Fleet
+	recent    recentRevocations
+	health    health.Feed
+	skew      clock.Skew
 	rotations rotationWalk
 	usage     *usagelog.Log
 	tokens    *tokenring.Keeper // nil without Config.Tokens
 	proofs    proofs
-	problems  problems
+	problems  health.Problems
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -124,6 +126,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
+	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
@@ -174,21 +177,21 @@ func (m *Manager) Close() error {
 
 // upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
-	every := min(m.cfg.UsageInterval, fleetUsage) // until the fleet knows of more
+	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of more
 	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
 	var more <-chan time.Time // when the sweep goes on that has not come to its end
 	if m.marks.Follows {
-		t := time.NewTicker(max(m.cfg.MaxStaleness/2, followPauseMax/2))
+		t := time.NewTicker(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
 		defer t.Stop()
 		silence = t.C
 	}
-	if m.cfg.patience() > fleetDefault {
+	if m.cfg.patience() > fleet.DefaultStaleness {
 		if !m.marks.Follows { // else followFeed does, before the feed begins
-			m.tryJoin(ctx)
+			m.joinFleet(ctx)
 		}
-		t := time.NewTicker(followPauseMax)
+		t := time.NewTicker(retry.BackoffMax)
 		defer t.Stop()
 		join = t.C
 	}
@@ -219,7 +222,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 			m.noticeSilence()
 			continue
 		case <-join:
-			m.tryJoin(ctx)
+			m.joinFleet(ctx)
 			continue
 		case <-sweep:
 			sweeping, sweeps = allSweeps, true

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -47,17 +48,17 @@ type Receipt struct {
 }
 
 // receipt is made after the change: only then is it known who could hold an older
-// answer (see fleetDefault).
+// answer (see package internal/fleet).
 func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 	now := m.now().UTC()
 	// What is revoked is so already: to say that must not wait for a store that hangs.
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
-	have, _, err := m.readFleet(ctx)
+	have, err := m.fleet.Bounds(ctx)
 	if err != nil {
-		have.staleness = worst
+		have.Staleness = fleet.MaxStaleness
 	}
-	return Receipt{At: now, EverywhereBy: now.Add(have.staleness), Already: already}
+	return Receipt{At: now, EverywhereBy: now.Add(have.Staleness), Already: already}
 }
 
 // Revoke ends a credential for good. When it has returned nil, the revocation

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
@@ -65,11 +66,11 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 		return Secret{}, nil, fmt.Errorf("%w: durations of the rotation", ErrInvalid)
 	}
 	if rotation.QuietTime > 0 {
-		interval, _, err := m.readFleetUsage(ctx)
+		interval, err := m.fleet.UsageInterval(ctx)
 		if err != nil {
 			return Secret{}, nil, err
 		}
-		if interval > fleetUsage && rotation.QuietTime < 2*interval {
+		if interval > fleet.DefaultUsageInterval && rotation.QuietTime < 2*interval {
 			return Secret{}, nil, fmt.Errorf("%w: quiet time %v, want %v, for usage is written each %v", ErrInvalid, rotation.QuietTime, 2*interval, interval)
 		}
 	}

@@ -174,7 +174,7 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 	if err != nil {
 		return false, err
 	}
-	interval, _, err := m.readFleetUsage(ctx)
+	interval, err := m.fleet.UsageInterval(ctx)
 	if err != nil {
 		return false, err
 	}

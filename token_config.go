@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
 )
@@ -86,8 +87,8 @@ type TokenConfig struct {
 const (
 	defaultLeeway       = 5 * time.Second
 	defaultTokenTTL     = 15 * time.Minute
-	defaultMaxTTL       = time.Hour
-	limitTTL            = 10 * 365 * 24 * time.Hour
+	defaultMaxTTL       = fleet.DefaultTTL
+	limitTTL            = fleet.MaxTTL
 	defaultKeyLead      = time.Minute
 	defaultRefreshTTL   = 30 * 24 * time.Hour
 	defaultRefreshIdle  = 7 * 24 * time.Hour

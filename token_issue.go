@@ -101,7 +101,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
 	t.issuerEpoch = issuer.Epoch
-	if err := m.announceTTL(ctx, clock.MillisOf(t.expiresAt-t.issuedAt)); err != nil {
+	if err := m.fleet.AnnounceTTL(ctx, clock.MillisOf(t.expiresAt-t.issuedAt)); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	r, err := m.currentRing(ctx)
@@ -187,7 +187,7 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return family, err
 	}
-	drawn, longest := keytext.IDTime(id), m.longestTTL(ctx)
+	drawn, longest := keytext.IDTime(id), m.fleet.LongestTTL(ctx)
 	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
 		return false, ErrNotFound
 	}

@@ -303,7 +303,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(m.longestTTL(ctx), now), f.Ends+purgeMargin.Milliseconds())
+		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.Ends+purgeMargin.Milliseconds())
 		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		return TokenKey{}, err
 	}
 	newest, made, err := m.tokens.Rotate(ctx, func(ctx context.Context) time.Duration {
-		return m.longestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
+		return m.fleet.LongestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
 	})
 	if err != nil {
 		return TokenKey{}, err

@@ -28,6 +28,12 @@ func (m *Manager) flushUsage(ctx context.Context) error {
 	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(Event{Type: EventUsageLost, Err: err}) })
 }
 
+// writeUsage writes usage, and returns when that is due again.
+func (m *Manager) writeUsage(ctx context.Context) (next time.Duration, err error) {
+	next, err = m.fleet.JoinUsage(ctx)
+	return next, errors.Join(err, m.flushUsage(ctx))
+}
+
 // Usage returns how a credential was used: what the store holds and what this
 // Manager has not written yet. A store that keeps no usage fails with
 // errors.ErrUnsupported. An ID that was never used, or never was, gives zeros.

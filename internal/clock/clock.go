@@ -105,6 +105,12 @@ func (c *Clock) Start(read func() time.Time, stride time.Duration) {
 	c.anchor.Store(&anchor{at: c.begun, wall: c.begun.UnixNano()})
 }
 
+// MonoOf is the monotonic instant, now at the latest, of a time that the machine's clock
+// gave: this Clock need not be the machine's.
+func (c *Clock) MonoOf(machine time.Time) int64 {
+	return c.Now().Mono - int64(max(0, time.Since(machine)))
+}
+
 // Now reads the clock.
 func (c *Clock) Now() Moment {
 	if c.system {

@@ -71,15 +71,6 @@ func (t *Trust) Proven(at int64) {
 // FeedBegins notes that the feed begins anew: it has proved nothing yet.
 func (t *Trust) FeedBegins() { t.synced.Store(clock.Never) }
 
-// Joined reports whether this process may be as patient as it is configured: because
-// everybody expects that much, or because the others know.
-func (t *Trust) Joined() bool {
-	return t.patience <= t.expected || t.joined.Load() != clock.Forever
-}
-
-// Join notes that from an instant (monotonic) on the others know how patient this process
-// is. Where they knew before, nothing changes.
-func (t *Trust) Join(at int64) { t.joined.CompareAndSwap(clock.Forever, at) }
-
-// Leave notes that the others may no longer know it.
-func (t *Trust) Leave() { t.joined.Store(clock.Forever) }
+// Joined notes the instant (monotonic) from which on the others know how patient this
+// process is; clock.Forever says that this is no longer sure.
+func (t *Trust) Joined(at int64) { t.joined.Store(at) }

@@ -212,8 +212,7 @@ func root(x ast.Expr) string {
 // clockAllowed are the places that may read the machine's clock: a file, or a
 // folder with all below it.
 var clockAllowed = map[string]string{
-	"internal/clock":   "the default of Config.Clock",
-	"follow.go":        "Batch.AsOf is a time of the machine's monotonic clock",
+	"internal/clock":   "the default of Config.Clock; Batch.AsOf is a time of the machine's monotonic clock",
 	"backend/memory":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 	"backend/badger":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher); maintenance has its own timer",
 	"backend/postgres": "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
