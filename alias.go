@@ -105,7 +105,7 @@ func (m *Manager) formsOf(f ForeignKey) []form {
 
 // alias leads from the text of an imported key to its record.
 type alias struct {
-	target  ID
+	target  record.ID
 	pending bool   // the import has not finished
 	print   string // of what was imported; see printUnder
 	rec     backend.Record
@@ -148,7 +148,7 @@ func (m *Manager) readAlias(ctx context.Context, ref record.ID) (*alias, error) 
 			r.Bad = true
 		}
 	}
-	if r.Bad || a.target.IsZero() {
+	if r.Bad || a.target == (record.ID{}) {
 		return nil, record.Corrupt(&rec, "fields")
 	}
 	return a, nil
@@ -230,7 +230,7 @@ func (i *importing) isOf(ctx context.Context, led *alias) (bool, error) {
 			}
 		}
 	}
-	k, err := m.readKey(ctx, led.target)
+	k, err := m.keystore.Read(ctx, led.target)
 	switch {
 	case errors.Is(err, ErrNotFound) && led.pending:
 		return true, nil // nothing is there but the place

@@ -68,9 +68,9 @@ func (b *body) refusal(ms int64) error {
 	case b.refused != nil:
 		return b.refused
 	case b.key != nil:
-		return b.key.refusal(ms)
+		return b.key.state.Refusal(ms)
 	case b.parent != nil:
-		if err := b.parent.key.refusal(ms); err != nil {
+		if err := b.parent.key.state.Refusal(ms); err != nil {
 			return err
 		}
 	}

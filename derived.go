@@ -14,8 +14,8 @@ import (
 // refuses at any time is not looked at.
 func (t *Token) under(k *Key) *Token {
 	limited := t.limitedTo(k.scopes)
-	from, to := max(t.notBefore, k.notBefore), t.expiresAt
-	if end := k.endsAt(); end != 0 {
+	from, to := max(t.notBefore, k.state.NotBefore), t.expiresAt
+	if end := k.state.EndsAt(); end != 0 {
 		to = min(to, end)
 	}
 	if from == t.notBefore && to == t.expiresAt {

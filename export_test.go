@@ -21,7 +21,7 @@ func DecodeSealed(owner string, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	again := encodeKey(k, 0)
+	again := k.state.Record(0)
 	return again.Body[:len(again.Body)-4], nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // ForeignKeys says how keys made by another system are recognised, so that they
@@ -82,7 +83,7 @@ const ownDigest = "own:"
 
 // foreignSecret is what the native digest of an imported key is made over. The
 // first byte is no version of the native text, so the two can never be equal.
-func foreignSecret(id ID, presented string) []byte {
+func foreignSecret(id record.ID, presented string) []byte {
 	return append(append([]byte{0}, id[:]...), presented...)
 }
 

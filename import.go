@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
@@ -35,11 +36,11 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if err != nil {
 		return nil, fmt.Errorf("fob: import key: %w", err)
 	}
-	m.observe(Event{Type: EventImported, ID: k.id, Subject: k.subject})
-	return k, nil
+	m.observe(Event{Type: EventImported, ID: ID(k.ID), Subject: k.Subject()})
+	return keyOf(k, k.IssuedAt), nil
 }
 
-func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
+func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {
 	if m.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -54,11 +55,11 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if err != nil {
 		return nil, err
 	}
-	k.prefix, k.foreign = "", true
+	k.Prefix, k.Imported = "", true
 	if err := m.checkForeign(foreign); err != nil {
 		return nil, err
 	}
-	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
+	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
 		return nil, errs.OfStore("read", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {
@@ -99,7 +100,7 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 // process which seems to be dead claims anew.
 type importing struct {
 	m       *Manager
-	key     *Key
+	key     *keystate.State
 	foreign ForeignKey
 	now     time.Time
 
@@ -151,11 +152,11 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		return retry.Again(errTakenOver)
 	}
 	i.putDigest()
-	if k.version, err = m.records.Replace(ctx, encodeKey(k, m.purgeAt(k)), cond); err != nil {
+	if k.Version, err = m.records.Replace(ctx, m.keystore.RecordOf(k), cond); err != nil {
 		return retry.Raced(err)
 	}
 	for _, other := range found.later {
-		other.target, other.pending = k.id, false
+		other.target, other.pending = k.ID, false
 		if _, err := m.records.Replace(ctx, other.record(), other.cond); err != nil {
 			return retry.Raced(err)
 		}
@@ -201,21 +202,21 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 func (i *importing) putDigest() {
 	switch f := &i.foreign; {
 	case f.Secret != "":
-		i.m.digest(i.key, foreignSecret(i.key.id, f.Secret))
+		i.m.digest(i.key, foreignSecret(i.key.ID, f.Secret))
 	case f.Hash != "":
-		i.key.legacy = f.Hash
+		i.key.ImportedHash = f.Hash
 	default:
-		i.key.legacy = ownDigest + hex.EncodeToString(f.Digest)
+		i.key.ImportedHash = ownDigest + hex.EncodeToString(f.Digest)
 	}
 }
 
 // mine reports whether the key that was imported is as this call wrote it.
 func (i *importing) mine(ctx context.Context) bool {
-	k, err := i.m.readKey(ctx, i.key.id)
-	if err != nil || string(encodeKey(k, 0).Body) != string(encodeKey(i.key, 0).Body) {
+	k, err := i.m.keystore.Read(ctx, i.key.ID)
+	if err != nil || !k.Same(i.key) {
 		return false
 	}
-	i.key.version = k.version
+	i.key.Version = k.Version
 	return true
 }
 
@@ -223,27 +224,27 @@ func (i *importing) mine(ctx context.Context) bool {
 // written: the place of what an unfinished import left, if there is such a thing.
 func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond, error) {
 	k := i.key
-	k.id, k.alias = place.target, place.rec.ID
-	k.issuedAt = clock.Millis(i.now)
+	k.ID, k.Alias = place.target, place.rec.ID
+	k.IssuedAt = clock.Millis(i.now)
 	if place.rec.Version == 0 {
 		return backend.IfAbsent(), nil
 	}
-	old, err := i.m.readKey(ctx, k.id)
+	old, err := i.m.keystore.Read(ctx, k.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
-	case old.status == StatusActive && old.subjectRef != k.subjectRef && i.left < 3*waitsFor:
+	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*waitsFor:
 		// For another subject it cannot be taken over. Its own call may still live: it has
 		// the time to find that nobody else goes on, and to finish.
 		i.left++
 		return backend.Cond{}, retry.Again(errTakenOver)
-	case old.status != StatusActive || old.subjectRef != k.subjectRef:
-		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.id)
+	case old.Status != keystate.Active || old.SubjectRef != k.SubjectRef:
+		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.ID)
 	}
-	k.issuedAt = old.issuedAt // immutable
-	return backend.IfVersion(old.version), nil
+	k.IssuedAt = old.IssuedAt // immutable
+	return backend.IfVersion(old.Version), nil
 }
 
 // places is where a key may be imported: the place to write, and others that an
@@ -304,8 +305,8 @@ func (i *importing) find(ctx context.Context) (*places, error) {
 // fresh is the alias of a key that nobody has begun to import.
 func (i *importing) fresh(ref record.ID) *alias {
 	return &alias{
-		target: ID(keytext.NewID(i.now)), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
-		rec: backend.Record{ID: ref, Kind: record.Alias, Owner: owner(i.key.subjectKind, i.key.subject), Created: clock.Millis(i.now)},
+		target: keytext.NewID(i.now), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
+		rec: backend.Record{ID: ref, Kind: record.Alias, Owner: i.key.Owner, Created: clock.Millis(i.now)},
 	}
 }
 
@@ -317,18 +318,18 @@ func (i *importing) unfinished(ctx context.Context, led *alias) (*alias, error) 
 		return led, nil
 	}
 	already := fmt.Errorf("%w: imported already", ErrAlready)
-	k, err := i.m.readKey(ctx, led.target)
-	if errors.Is(err, ErrNotFound) || err == nil && k.alias == led.rec.ID {
+	k, err := i.m.keystore.Read(ctx, led.target)
+	if errors.Is(err, ErrNotFound) || err == nil && k.Alias == led.rec.ID {
 		return nil, already
 	}
 	if err != nil {
 		return nil, err
 	}
-	first, err := i.m.readAlias(ctx, k.alias)
+	first, err := i.m.readAlias(ctx, k.Alias)
 	switch {
 	case err != nil:
 		return nil, err
-	case first.pending && first.target == k.id:
+	case first.pending && first.target == k.ID:
 		return first, nil
 	}
 	return nil, already

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
@@ -35,7 +36,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
+	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
 	if err := m.vouchPepper(ctx); err != nil {
@@ -48,30 +49,30 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err := m.putNewKey(ctx, k); err != nil {
 		return Secret{}, nil, err
 	}
-	return newSecret(secret), k, nil
+	return newSecret(secret), keyOf(k, clock.Millis(now)), nil
 }
 
 // drawSecret gives k an ID, draws its secret and stores the digest in k.
-func (m *Manager) drawSecret(k *Key, now time.Time) string {
-	k.id = ID(keytext.NewID(now))
-	text := keytext.Format(k.prefix, k.id, keytext.NewSecret())
+func (m *Manager) drawSecret(k *keystate.State, now time.Time) string {
+	k.ID = keytext.NewID(now)
+	text := keytext.Format(k.Prefix, k.ID, keytext.NewSecret())
 	m.digestText(k, text)
 	return text
 }
 
 // digestText stores the digest of a key's own text in k.
-func (m *Manager) digestText(k *Key, text string) {
+func (m *Manager) digestText(k *keystate.State, text string) {
 	block := keytext.Block(text)
 	m.digest(k, block[:])
 }
 
-func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
-	version, err := m.records.Create(ctx, encodeKey(k, m.purgeAt(k)))
+func (m *Manager) putNewKey(ctx context.Context, k *keystate.State) error {
+	version, err := m.records.Create(ctx, m.keystore.RecordOf(k))
 	if err != nil {
 		return fmt.Errorf("fob: issue key: %w", err)
 	}
-	k.version = version
-	m.observe(Event{Type: EventIssued, ID: k.id, Subject: k.subject})
+	k.Version = version
+	m.observe(Event{Type: EventIssued, ID: ID(k.ID), Subject: k.Subject()})
 	return nil
 }
 
@@ -85,12 +86,12 @@ const keptBeyond = time.Hour
 // issueOnce is IssueKey with an idempotency key. The answer is sealed and
 // stored first, the key second: whichever step a crash comes after, a repeat
 // finishes the same work with the same secret.
-func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.Time) (Secret, *Key, error) {
+func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State, now time.Time) (Secret, *Key, error) {
 	if n := len(spec.IdempotencyKey); n < 16 || n > 256 {
 		return Secret{}, nil, fmt.Errorf("%w: idempotency key of %d bytes, want 16 to 256", ErrInvalid, n)
 	}
-	ref := record.Named(record.Idempotency, owner(k.subjectKind, k.subject), spec.IdempotencyKey)
-	request := requestDigest(spec, k.prefix)
+	ref := record.Named(record.Idempotency, k.Owner, spec.IdempotencyKey)
+	request := requestDigest(spec, k.Prefix)
 	var secret Secret
 	var issued *Key
 	err := retry.Do(ctx, func(bool) error {
@@ -101,7 +102,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		case err != nil:
 			return errs.OfStore("fob: issue key", err)
 		case now.UnixMilli() < old.PurgeAt-purgeMargin.Milliseconds():
-			secret, issued, err = m.issueAgain(ctx, spec, k, &old)
+			secret, issued, err = m.issueAgain(ctx, spec, k, now, &old)
 			return err
 		default:
 			cond = backend.IfVersion(old.Version) // its window is over
@@ -110,11 +111,11 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		rec := backend.Record{
 			ID:      ref,
 			Kind:    record.Idempotency,
-			Owner:   owner(k.subjectKind, k.subject),
-			Created: k.issuedAt,
-			PurgeAt: k.issuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
+			Owner:   k.Owner,
+			Created: k.IssuedAt,
+			PurgeAt: k.IssuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
 		}
-		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
+		k.KeptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {
 			rec.Created = old.Created // immutable
 		}
@@ -123,7 +124,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 			return err
 		}
 		w := record.NewBody()
-		w.ID(record.FieldTarget, k.id)
+		w.ID(record.FieldTarget, k.ID)
 		w.Text(record.FieldSealed, sealed)
 		w.Text(record.FieldRequest, string(request[:]))
 		w.Seal(&rec)
@@ -132,7 +133,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))
 		}
 		secret = newSecret(text)
-		issued, err = m.finishOnce(ctx, k)
+		issued, err = m.finishOnce(ctx, k, now)
 		return err
 	})
 	if err != nil {
@@ -143,16 +144,19 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 
 // finishOnce writes the key of an answer that is stored, unless another call with
 // the same answer has done so meanwhile.
-func (m *Manager) finishOnce(ctx context.Context, k *Key) (*Key, error) {
+func (m *Manager) finishOnce(ctx context.Context, k *keystate.State, now time.Time) (*Key, error) {
 	err := m.putNewKey(ctx, k)
 	if errors.Is(err, ErrConflict) {
-		return m.currentKey(ctx, k.id)
+		return m.currentKey(ctx, ID(k.ID))
 	}
-	return k, err
+	if err != nil {
+		return nil, err
+	}
+	return keyOf(k, clock.Millis(now)), nil
 }
 
 // issueAgain answers a repeat from the sealed record.
-func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *backend.Record) (Secret, *Key, error) {
+func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *keystate.State, now time.Time, rec *backend.Record) (Secret, *Key, error) {
 	r, err := record.Open(rec, record.Idempotency)
 	if err != nil {
 		return Secret{}, nil, err
@@ -161,7 +165,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 	for field, v := range r.Fields {
 		switch field {
 		case record.FieldTarget:
-			k.id = r.ID(v)
+			k.ID = r.ID(v)
 		case record.FieldSealed:
 			sealed = v
 		case record.FieldRequest:
@@ -170,7 +174,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 			r.Bad = true
 		}
 	}
-	if r.Bad || sealed == "" || k.id.IsZero() {
+	if r.Bad || sealed == "" || k.ID == (record.ID{}) {
 		return Secret{}, nil, record.Corrupt(rec, "fields")
 	}
 	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
@@ -185,17 +189,17 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 		return Secret{}, nil, record.Corrupt(rec, "answer")
 	}
 	if spec.Prefix == "" && slices.Contains(m.cfg.RetiredPrefixes, prefix) {
-		k.prefix = prefix // it was the default then
+		k.Prefix = prefix // it was the default then
 	}
-	if request := requestDigest(spec, k.prefix); asked != string(request[:]) {
+	if request := requestDigest(spec, k.Prefix); asked != string(request[:]) {
 		return Secret{}, nil, ErrIdempotency
 	}
-	issued, err := m.currentKey(ctx, k.id)
+	issued, err := m.currentKey(ctx, ID(k.ID))
 	if errors.Is(err, ErrNotFound) {
 		// The first call ended between its two steps.
-		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
+		k.KeptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		m.digestText(k, text)
-		issued, err = m.finishOnce(ctx, k)
+		issued, err = m.finishOnce(ctx, k, now)
 	}
 	if err != nil {
 		return Secret{}, nil, err

@@ -13,7 +13,9 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -22,56 +24,78 @@ import (
 // immutable and safe for concurrent use. The zero Key is not a key; Keys come
 // from a Manager.
 type Key struct {
-	id         ID
-	version    uint64
-	subject    string
-	subjectRef record.ID // the subject's record, whose epoch ends keys of an older one
-	epoch      uint64
-	prefix     string
-	name       string
-	scopes     Scopes
-	tags       []string
-
-	// Unix milliseconds; zero is "not set".
-	issuedAt, notBefore, expiresAt, retireAt, revokedAt int64
-
-	status      Status // stored: active, disabled or revoked
-	subjectKind SubjectKind
-	foreign     bool // imported: its text is not ours, its digest is over all of it
-	retired     bool // rotated out, for good: no clock that is late or steps back revives it
-	reason      RevokeReason
-
-	successor, predecessor ID
-	rotating               uint64 // the running or crashed attempt to rotate; zero for none
-	quiet                  int64  // milliseconds of quiet after which it retires early
-
-	digest   Digest
-	pepper   string // ID of the pepper the digest is under; "" for none
-	legacy   string // imported and not yet used: the hash of the other system
-	alias    record.ID
-	lifetime int64 // milliseconds asked for at issue, which a rotation repeats
-	// keptUntil is, in Unix milliseconds, when the record may be forgotten at the
-	// earliest, because another record still leads to it; zero: at any time.
-	keptUntil int64
+	state  keystate.State
+	scopes Scopes // those of state
 
 	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
 
+// decodedKey is a key and what it points to, in one piece of memory.
+type decodedKey struct {
+	key    Key
+	asOf   atomic.Int64
+	scopes [4]Scope // room for as many as most keys have
+}
+
+// decodeKey reads the record of a key, or fails with ErrCorrupt.
+func decodeKey(rec *backend.Record) (*Key, error) {
+	made := new(decodedKey)
+	k := &made.key
+	k.asOf = &made.asOf
+	if err := keystate.Decode(rec, &k.state); err != nil {
+		return nil, err
+	}
+	k.scopes = splitScopes(made.scopes[:0], k.state.Scopes)
+	return k, nil
+}
+
+// keyOf is the key in a state, as of an instant in Unix milliseconds.
+func keyOf(s *keystate.State, asOf int64) *Key {
+	return &Key{state: *s, scopes: splitScopes(nil, s.Scopes), asOf: newAsOf(asOf)}
+}
+
+// splitScopes is the reverse of Scopes.String, for text that was checked. It uses the
+// room of scopes if that is enough.
+func splitScopes(scopes Scopes, text string) Scopes {
+	if text == "" {
+		return nil
+	}
+	if n := strings.Count(text, " ") + 1; n > cap(scopes) {
+		scopes = make(Scopes, 0, n)
+	}
+	for {
+		i := strings.IndexByte(text, ' ')
+		if i < 0 {
+			scopes = append(scopes, Scope(text))
+			return slices.Clip(scopes) // not into anybody else's room
+		}
+		scopes = append(scopes, Scope(text[:i]))
+		text = text[i+1:]
+	}
+}
+
 var _ Credential = (*Key)(nil)
+
+// owner is a subject with its kind, as stores list by it.
+func owner(kind SubjectKind, subject string) string { return keystate.Owner(uint8(kind), subject) }
+
+func subjectRecord(kind SubjectKind, subject string) record.ID {
+	return keystate.SubjectRecord(owner(kind, subject))
+}
 
 func (k *Key) sealed() {}
 
 // ID implements Credential.
-func (k *Key) ID() ID { return k.id }
+func (k *Key) ID() ID { return ID(k.state.ID) }
 
 // Kind returns KindKey.
 func (k *Key) Kind() Kind { return KindKey }
 
 // Subject implements Credential.
-func (k *Key) Subject() string { return k.subject }
+func (k *Key) Subject() string { return k.state.Subject() }
 
 // SubjectKind implements Credential.
-func (k *Key) SubjectKind() SubjectKind { return k.subjectKind }
+func (k *Key) SubjectKind() SubjectKind { return SubjectKind(k.state.SubjectKind()) }
 
 // Scopes implements Credential.
 func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
@@ -86,109 +110,70 @@ func (k *Key) AllowsOn(action string, r Resource) bool {
 }
 
 // IssuedAt implements Credential.
-func (k *Key) IssuedAt() time.Time { return clock.Instant(k.issuedAt) }
+func (k *Key) IssuedAt() time.Time { return clock.Instant(k.state.IssuedAt) }
 
 // NotBefore is the first instant at which the key is accepted; zero means at once.
-func (k *Key) NotBefore() time.Time { return clock.Instant(k.notBefore) }
+func (k *Key) NotBefore() time.Time { return clock.Instant(k.state.NotBefore) }
 
 // ExpiresAt implements Credential: the earlier of the expiry given at issue and,
 // for a rotated key, the end of its overlap.
-func (k *Key) ExpiresAt() time.Time { return clock.Instant(k.endsAt()) }
+func (k *Key) ExpiresAt() time.Time { return clock.Instant(k.state.EndsAt()) }
 
 // Version changes with every change of the key; see KeyUpdate.IfVersion.
-func (k *Key) Version() uint64 { return k.version }
+func (k *Key) Version() uint64 { return k.state.Version }
 
 // Name is the label given at issue, for people.
-func (k *Key) Name() string { return k.name }
+func (k *Key) Name() string { return k.state.Name }
 
 // Tags returns a copy of the key's tags.
-func (k *Key) Tags() []string { return slices.Clone(k.tags) }
+func (k *Key) Tags() []string { return slices.Clone(k.state.Tags) }
 
 // Prefix is the readable start of the key's text, "" for an imported key.
-func (k *Key) Prefix() string { return k.prefix }
+func (k *Key) Prefix() string { return k.state.Prefix }
 
 // Imported reports whether the key's text was made by another system.
-func (k *Key) Imported() bool { return k.foreign }
+func (k *Key) Imported() bool { return k.state.Imported }
 
 // RevokedAt is when it was revoked; zero if it is not, or if only its subject was.
-func (k *Key) RevokedAt() time.Time { return clock.Instant(k.revokedAt) }
+func (k *Key) RevokedAt() time.Time { return clock.Instant(k.state.RevokedAt) }
 
 // RevokeReason is the reason given to Revoke.
-func (k *Key) RevokeReason() RevokeReason { return k.reason }
+func (k *Key) RevokeReason() RevokeReason { return RevokeReason(k.state.Reason) }
 
 // Successor is the key that replaces this one; zero if it was not rotated.
 func (k *Key) Successor() ID {
-	if k.retireAt == 0 {
+	if k.state.RetireAt == 0 {
 		return ID{} // a rotation that did not finish has no successor yet
 	}
-	return k.successor
+	return ID(k.state.Successor)
 }
 
 // Predecessor is the key that this one replaces; zero if it replaces none.
-func (k *Key) Predecessor() ID { return k.predecessor }
+func (k *Key) Predecessor() ID { return ID(k.state.Predecessor) }
 
 // AsOf implements Credential.
 func (k *Key) AsOf() time.Time { return clock.Instant(k.asOf.Load()) }
 
 // StatusAt implements Credential. A key whose subject was revoked is seen as
 // revoked by Verify, Get and List.
-func (k *Key) StatusAt(at time.Time) Status {
-	ms := clock.Clamp(at)
-	switch {
-	case k.status != StatusActive:
-		return k.status
-	case k.retired:
-		return StatusExpired
-	case k.notBefore != 0 && ms < k.notBefore:
-		return StatusPending
-	case k.endsAt() != 0 && ms >= k.endsAt():
-		return StatusExpired
-	}
-	return StatusActive
-}
+func (k *Key) StatusAt(at time.Time) Status { return Status(k.state.At(clock.Clamp(at))) }
 
 // String returns "key" and the ID, which are safe to log.
-func (k Key) String() string { return "key " + k.id.String() }
+func (k Key) String() string { return "key " + ID(k.state.ID).String() }
 
 // Format writes what String returns, for every verb.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 
 // size is the memory that the key takes, in bytes.
 func (k *Key) size() int {
-	n := int(unsafe.Sizeof(decodedKey{})) + len(k.subject) + len(k.prefix) + len(k.name) + len(k.reason) + len(k.pepper) + len(k.legacy)
+	n := int(unsafe.Sizeof(decodedKey{})) + len(k.state.Owner) + len(k.state.Prefix) + len(k.state.Name) + len(k.state.Reason) + len(k.state.Pepper) + len(k.state.ImportedHash)
 	for _, s := range k.scopes {
 		n += 16 + len(s)
 	}
-	for _, t := range k.tags {
+	for _, t := range k.state.Tags {
 		n += 16 + len(t)
 	}
 	return n
-}
-
-func (k *Key) endsAt() int64 {
-	if k.retireAt != 0 && (k.expiresAt == 0 || k.retireAt < k.expiresAt) {
-		return k.retireAt
-	}
-	return k.expiresAt
-}
-
-// refusal is the reason why the key is not accepted at an instant, or nil.
-func (k *Key) refusal(ms int64) error {
-	switch k.StatusAt(time.UnixMilli(ms)) {
-	case StatusActive:
-		return nil
-	case StatusPending:
-		return ErrNotYetValid
-	case StatusDisabled:
-		return ErrDisabled
-	case StatusExpired:
-		if k.retired || k.retireAt != 0 && k.endsAt() == k.retireAt {
-			return ErrRetired
-		}
-		return ErrExpired
-	default: // StatusRevoked, and what nobody knows
-		return ErrRevoked
-	}
 }
 
 // checkTime refuses a time that is set and lies outside the years 1970 to 9999, which
@@ -243,7 +228,7 @@ const (
 )
 
 // newKey checks a spec and makes the key it describes, without ID and digest.
-func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
+func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
 	kind := spec.SubjectKind
 	if kind == 0 {
 		kind = SubjectApplication
@@ -279,25 +264,23 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*Key, error) {
 	if spec.TTL != 0 {
 		expires = now.Add(spec.TTL)
 	}
-	k := &Key{
-		asOf:        newAsOf(clock.Millis(now)),
-		subject:     strings.Clone(spec.Subject),
-		subjectKind: kind,
-		subjectRef:  subjectRecord(kind, spec.Subject),
-		prefix:      strings.Clone(prefix),
-		name:        strings.Clone(spec.Name),
-		scopes:      scopes,
-		tags:        tags,
-		issuedAt:    clock.Millis(now),
-		notBefore:   clock.Millis(spec.NotBefore),
-		expiresAt:   clock.Millis(expires),
-		status:      StatusActive,
+	k := &keystate.State{
+		Owner:     owner(kind, spec.Subject),
+		Prefix:    strings.Clone(prefix),
+		Name:      strings.Clone(spec.Name),
+		Scopes:    scopes.String(),
+		Tags:      tags,
+		IssuedAt:  clock.Millis(now),
+		NotBefore: clock.Millis(spec.NotBefore),
+		ExpiresAt: clock.Millis(expires),
+		Status:    keystate.Active,
 	}
-	if k.expiresAt != 0 {
-		if k.expiresAt <= k.issuedAt || k.expiresAt <= k.notBefore {
+	k.SubjectRef = keystate.SubjectRecord(k.Owner)
+	if k.ExpiresAt != 0 {
+		if k.ExpiresAt <= k.IssuedAt || k.ExpiresAt <= k.NotBefore {
 			return nil, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
-		k.lifetime = k.expiresAt - k.issuedAt
+		k.Lifetime = k.ExpiresAt - k.IssuedAt
 	}
 	return k, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -161,7 +162,7 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 		return false
 	}
 	if q.ExpiringWithin > 0 {
-		ends := k.endsAt()
+		ends := k.state.EndsAt()
 		if ends == 0 || ends <= clock.Millis(now) || ends > clock.Millis(now.Add(q.ExpiringWithin)) {
 			return false
 		}
@@ -169,7 +170,7 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 	if !q.UnusedSince.IsZero() && !k.IssuedAt().Before(q.UnusedSince) {
 		return false
 	}
-	return q.Tag == "" || slices.Contains(k.tags, q.Tag)
+	return q.Tag == "" || slices.Contains(k.state.Tags, q.Tag)
 }
 
 // withSubject decodes a key that was read in r, and adds what its subject's record says of
@@ -180,12 +181,12 @@ func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backe
 	if err != nil {
 		return nil, err
 	}
-	state, asOf, err := m.subjectState(ctx, r, k.subjectRef)
+	state, asOf, err := m.subjectState(ctx, r, k.state.SubjectRef)
 	if err != nil {
 		return nil, errs.OfStore("read subject", err)
 	}
-	if k.epoch < state.epoch {
-		k.status = StatusRevoked
+	if k.state.Epoch < state.epoch {
+		k.state.Status = keystate.Revoked
 	}
 	k.asOf.Store(r.Now.Wall(min(r.Now.Mono, asOf)))
 	return k, nil
@@ -235,10 +236,10 @@ type KeyUpdate struct {
 // scopes or times, be it of the key or of a token that it was exchanged for. A revoked key, or one of a subject that was revoked since, is
 // ErrRevoked; a wrong value is ErrInvalid.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
-	event := Event{Type: EventUpdated, ID: id}
+	event, asOf := Event{Type: EventUpdated, ID: id}, clock.Millis(m.now())
 	k, changed, err := m.updateKey(ctx, id, u)
 	if k != nil {
-		event.Subject = k.subject
+		event.Subject = k.Subject()
 	}
 	if changed || err != nil {
 		m.observeOutcome(event, err)
@@ -246,10 +247,10 @@ func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, erro
 	if err != nil {
 		return nil, fmt.Errorf("fob: update key: %w", err)
 	}
-	return k, nil
+	return keyOf(k, asOf), nil
 }
 
-func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *Key, changed bool, err error) {
+func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *keystate.State, changed bool, err error) {
 	var scopes Scopes
 	var tags []string
 	if u.Scopes != nil {
@@ -275,39 +276,39 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *K
 		}
 	}
 	now := clock.Millis(m.now())
-	updated, err = m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
+	updated, err = m.keystore.Edit(ctx, record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
 		}
-		before := encodeKey(k, 0)
+		before := *k
 		if u.Name != nil {
-			k.name = strings.Clone(*u.Name)
+			k.Name = strings.Clone(*u.Name)
 		}
 		if u.Scopes != nil {
-			k.scopes = scopes
+			k.Scopes = scopes.String()
 		}
 		if u.Tags != nil {
-			k.tags = tags
+			k.Tags = tags
 		}
 		if u.NotBefore != nil {
-			k.notBefore = clock.Millis(*u.NotBefore)
+			k.NotBefore = clock.Millis(*u.NotBefore)
 		}
-		if u.ExpiresAt != nil && k.expiresAt != clock.Millis(*u.ExpiresAt) {
-			k.expiresAt = clock.Millis(*u.ExpiresAt)
-			k.lifetime = 0
-			if k.expiresAt != 0 {
-				k.lifetime = max(k.expiresAt-now, 1)
+		if u.ExpiresAt != nil && k.ExpiresAt != clock.Millis(*u.ExpiresAt) {
+			k.ExpiresAt = clock.Millis(*u.ExpiresAt)
+			k.Lifetime = 0
+			if k.ExpiresAt != 0 {
+				k.Lifetime = max(k.ExpiresAt-now, 1)
 			}
 		}
-		if k.expiresAt != 0 && k.expiresAt <= k.notBefore {
+		if k.ExpiresAt != 0 && k.ExpiresAt <= k.NotBefore {
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
-		differs := string(before.Body) != string(encodeKey(k, 0).Body)
+		differs := !k.Same(&before)
 		changed = differs || unsure // after an unknown outcome it is this call's own
 		// After an unknown outcome the version may have moved by this very call: then
 		// nothing is left to change.
-		if u.IfVersion != 0 && k.version != u.IfVersion && (differs || !unsure) {
-			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.version)
+		if u.IfVersion != 0 && k.Version != u.IfVersion && (differs || !unsure) {
+			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.Version)
 		}
 		return differs, nil
 	})

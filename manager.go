@@ -13,10 +13,10 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
-	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/health"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
@@ -31,10 +31,11 @@ import (
 // it. All methods are safe for concurrent use. A Manager borrows its store: the
 // caller opens it before New and closes it after Close.
 type Manager struct {
-	cfg     Config
-	store   backend.Store
-	records records.Store
-	clock   clock.Clock
+	cfg      Config
+	store    backend.Store
+	records  records.Store
+	keystore keystate.Store
+	clock    clock.Clock
 
 	prefixes []acceptedPrefix
 	*pepperKeys
@@ -126,6 +127,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
+	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: purgeMargin.Milliseconds(), Closed: m.closed.Load}
 	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
@@ -273,80 +275,3 @@ func (m *Manager) observeOutcome(e Event, err error) {
 
 // forget makes every remembered answer that depends on these records be found anew.
 func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
-
-// readKey reads a key from the store, not the cache.
-func (m *Manager) readKey(ctx context.Context, id ID) (*Key, error) {
-	asOf := clock.Millis(m.now())
-	rec, err := m.store.Get(ctx, backend.ID(id))
-	if err != nil {
-		return nil, errs.OfStore("read", err)
-	}
-	k, err := decodeKey(&rec)
-	if err == nil {
-		k.asOf.Store(asOf)
-	}
-	return k, err
-}
-
-// editKey changes a key by compare-and-set: it reads, calls edit, writes, and
-// begins again if another change came between. edit reports false when there is
-// nothing to change; unsure tells it that an earlier try may have been applied.
-// When editKey returns nil, no Verify that starts later sees
-// the old state.
-func (m *Manager) editKey(ctx context.Context, id ID, edit func(k *Key, unsure bool) (bool, error)) (edited *Key, err error) {
-	if m.closed.Load() {
-		return nil, ErrClosed
-	}
-	err = retry.Do(ctx, func(unsure bool) error {
-		k, err := m.readKey(ctx, id)
-		if err != nil {
-			return err
-		}
-		changed, err := edit(k, unsure)
-		if err != nil {
-			// What this refusal tells of the key must not be news to a Verify after it.
-			m.forget(backend.ID(id))
-			return err
-		}
-		// After an unknown outcome the change is written again even if it can be
-		// read: what can be read need not be durable.
-		if !changed && !unsure {
-			// Somebody else may have made it so, and the feed not have told yet.
-			m.forget(backend.ID(id))
-			edited = k
-			return nil
-		}
-		rec := encodeKey(k, m.purgeAt(k))
-		version, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
-		switch {
-		case err == nil:
-			m.forget(rec.ID)
-			k.version, edited = version, k
-			return nil
-		case errors.Is(err, backend.ErrIndeterminate):
-			m.forget(rec.ID) // it may have been applied
-			return retry.Again(errs.OfStore("write", err))
-		}
-		return retry.Raced(errs.OfStore("write", err))
-	})
-	return edited, err
-}
-
-// purgeAt is when the record of k may be forgotten; zero is never. A revoked key is
-// accepted by nobody, whatever the clocks; one that expires may still be, by a clock that
-// is behind.
-func (m *Manager) purgeAt(k *Key) int64 {
-	end := k.endsAt()
-	switch {
-	case k.status == StatusRevoked && (end == 0 || k.revokedAt < end):
-		return max(k.revokedAt+m.cfg.Retention.Milliseconds(), k.keptUntil)
-	case end == 0:
-		return 0
-	}
-	return max(m.retained(end), k.keptUntil)
-}
-
-// retained is until when the record of something is kept that ends by the clock.
-func (m *Manager) retained(end int64) int64 {
-	return end + max(m.cfg.Retention, purgeMargin).Milliseconds()
-}

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -126,12 +127,12 @@ func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	switch {
 	case err != nil:
 		return Revocation{}, false, err
-	case k.status == StatusRevoked:
-		return Revocation{ID: k.id, At: clock.Instant(k.revokedAt), Reason: k.reason}, true, nil
-	case k.retireAt != 0 && k.retireAt <= now:
-		return Revocation{ID: k.id, At: clock.Instant(k.retireAt), Reason: reasonRotated}, true, nil
-	case k.status == StatusDisabled:
-		return Revocation{ID: k.id, At: clock.Instant(now), Disabled: true}, true, nil
+	case k.state.Status == keystate.Revoked:
+		return Revocation{ID: ID(k.state.ID), At: clock.Instant(k.state.RevokedAt), Reason: RevokeReason(k.state.Reason)}, true, nil
+	case k.state.RetireAt != 0 && k.state.RetireAt <= now:
+		return Revocation{ID: ID(k.state.ID), At: clock.Instant(k.state.RetireAt), Reason: reasonRotated}, true, nil
+	case k.state.Status == keystate.Disabled:
+		return Revocation{ID: ID(k.state.ID), At: clock.Instant(now), Disabled: true}, true, nil
 	}
 	return Revocation{}, false, nil
 }
@@ -237,7 +238,7 @@ func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool,
 }
 
 func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error {
-	k, err := m.readKey(ctx, id)
+	k, err := m.keystore.Read(ctx, record.ID(id))
 	switch {
 	case errors.Is(err, ErrNotFound):
 		done.Unknown++
@@ -252,7 +253,7 @@ func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error
 		return nil
 	case err != nil:
 		return err
-	case k.status != StatusActive:
+	case k.Status != keystate.Active:
 		done.Already++
 	default:
 		done.Revoked++

@@ -12,6 +12,8 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // RevokeReason says why, for the record and the audit trail: up to 256 bytes of
@@ -82,13 +84,13 @@ func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Recei
 // no key's.
 func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already, token bool, err error) {
 	subject := ""
-	_, err = m.editKey(backend.Urgent(ctx), id, func(k *Key, unsure bool) (bool, error) {
-		subject = k.subject
-		if k.status == StatusRevoked {
+	_, err = m.keystore.Edit(backend.Urgent(ctx), record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
+		subject = k.Subject()
+		if k.Status == keystate.Revoked {
 			already = !unsure // after an unknown outcome it is this call's own
 			return false, nil
 		}
-		k.status, k.reason, k.revokedAt = StatusRevoked, reason, clock.Millis(m.now())
+		k.Status, k.Reason, k.RevokedAt = keystate.Revoked, string(reason), clock.Millis(m.now())
 		return true, nil
 	})
 	if errors.Is(err, ErrNotFound) && m.tokens != nil {
@@ -150,15 +152,15 @@ func (m *Manager) Enable(ctx context.Context, id ID) error {
 }
 
 // notRevoked fails with ErrRevoked if a key was revoked, or all of its subject.
-func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
-	if k.status == StatusRevoked {
+func (m *Manager) notRevoked(ctx context.Context, k *keystate.State) error {
+	if k.Status == keystate.Revoked {
 		return ErrRevoked
 	}
-	epoch, err := m.marks.ReadEpoch(ctx, k.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, k.SubjectRef)
 	if err != nil {
 		return errs.OfStore("read subject", err)
 	}
-	if k.epoch < epoch {
+	if k.Epoch < epoch {
 		return ErrRevoked
 	}
 	return nil
@@ -166,14 +168,14 @@ func (m *Manager) notRevoked(ctx context.Context, k *Key) error {
 
 func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventType) error {
 	changed, subject := false, ""
-	_, err := m.editKey(ctx, id, func(k *Key, unsure bool) (bool, error) {
-		subject = k.subject
+	_, err := m.keystore.Edit(ctx, record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
+		subject = k.Subject()
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
 		}
-		differs := k.status != to
+		differs := Status(k.Status) != to
 		changed = differs || unsure // after an unknown outcome it is this call's own
-		k.status = to
+		k.Status = keystate.Status(to)
 		return differs, nil
 	})
 	if changed || err != nil {

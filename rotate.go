@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
@@ -54,10 +55,10 @@ func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secr
 	if err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: rotate: %w", err)
 	}
-	return secret, k, nil
+	return secret, keyOf(k, k.IssuedAt), nil
 }
 
-func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
+func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret, *keystate.State, error) {
 	if m.closed.Load() {
 		return Secret{}, nil, ErrClosed
 	}
@@ -77,12 +78,12 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 	if err := m.vouchPepper(ctx); err != nil {
 		return Secret{}, nil, err
 	}
-	r := &rotating{m: m, id: id, rotation: rotation, now: m.now(), attempt: newAttempt()}
+	r := &rotating{m: m, id: record.ID(id), rotation: rotation, now: m.now(), attempt: newAttempt()}
 	if err := retry.Do(ctx, func(bool) error { return r.try(ctx) }); err != nil {
 		return Secret{}, nil, err
 	}
-	m.observe(Event{Type: EventRotated, ID: r.old.id, Subject: r.old.subject})
-	m.observe(Event{Type: EventIssued, ID: r.next.id, Subject: r.next.subject})
+	m.observe(Event{Type: EventRotated, ID: ID(r.old.ID), Subject: r.old.Subject()})
+	m.observe(Event{Type: EventIssued, ID: ID(r.next.ID), Subject: r.next.Subject()})
 	return newSecret(r.text), r.next, nil
 }
 
@@ -101,20 +102,20 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 // seems to be dead.
 type rotating struct {
 	m        *Manager
-	id       ID
+	id       record.ID
 	rotation Rotation
 	now      time.Time
 	attempt  uint64
 	named    bool // by the old key, at some time
 	waited   int
 
-	old, next *Key
+	old, next *keystate.State
 	text      string
 }
 
 func (r *rotating) try(ctx context.Context) error {
 	m := r.m
-	old, err := m.readKey(ctx, r.id)
+	old, err := m.keystore.Read(ctx, r.id)
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (r *rotating) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.named && old.rotating != 0 && old.rotating != r.attempt {
+	if r.named && old.Rotating != 0 && old.Rotating != r.attempt {
 		if r.waited++; r.waited <= waitsFor {
 			return retry.Again(errTakenOver)
 		}
@@ -136,22 +137,22 @@ func (r *rotating) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text := keytext.Format(next.prefix, next.id, keytext.NewSecret())
+	text := keytext.Format(next.Prefix, next.ID, keytext.NewSecret())
 	m.digestText(next, text)
 
 	named := *old
-	named.successor, named.rotating = next.id, r.attempt
+	named.Successor, named.Rotating = next.ID, r.attempt
 	if err := m.stepOn(ctx, old, &named); err != nil {
 		return m.lostTo(ctx, old, err)
 	}
 	r.named = true
-	if next.version, err = m.records.Replace(ctx, encodeKey(next, m.purgeAt(next)), cond); err != nil {
+	if next.Version, err = m.records.Replace(ctx, m.keystore.RecordOf(next), cond); err != nil {
 		return retry.Raced(err)
 	}
 	ended := named
-	ended.rotating, ended.retireAt, ended.retired = 0, clock.Millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
+	ended.Rotating, ended.RetireAt, ended.Retired = 0, clock.Millis(r.now.Add(r.rotation.Overlap)), r.rotation.Overlap == 0
 	if r.rotation.QuietTime > 0 && r.rotation.Overlap > 0 {
-		ended.quiet = r.rotation.QuietTime.Milliseconds()
+		ended.Quiet = r.rotation.QuietTime.Milliseconds()
 		if err := m.putRotation(ctx, &ended); err != nil {
 			return err
 		}
@@ -165,11 +166,11 @@ func (r *rotating) try(ctx context.Context) error {
 
 // lostTo is err, with which a step failed from the state was, unless all that came
 // between is another rotation: then it is tried again.
-func (m *Manager) lostTo(ctx context.Context, was *Key, err error) error {
+func (m *Manager) lostTo(ctx context.Context, was *keystate.State, err error) error {
 	if !errors.Is(err, ErrConflict) {
 		return err
 	}
-	k, lookErr := m.readKey(ctx, was.id)
+	k, lookErr := m.keystore.Read(ctx, was.ID)
 	if lookErr == nil && sameButRotation(k, was) {
 		return retry.Again(errTakenOver)
 	}
@@ -178,28 +179,28 @@ func (m *Manager) lostTo(ctx context.Context, was *Key, err error) error {
 
 // sameButRotation reports whether two states of a key differ at most in what a
 // rotation changes, and in the digest.
-func sameButRotation(a, b *Key) bool {
+func sameButRotation(a, b *keystate.State) bool {
 	x := *a
-	x.takeRotation(b)
+	takeRotation(&x, b)
 	return sameButDigest(&x, b)
 }
 
 // placeOf gives next its ID, and returns the condition under which it is written:
 // the place of what an unfinished attempt left, if there is such a thing.
-func (m *Manager) placeOf(ctx context.Context, old, next *Key, now time.Time) (backend.Cond, error) {
-	next.id = ID(keytext.NewID(now))
-	if old.rotating == 0 {
+func (m *Manager) placeOf(ctx context.Context, old, next *keystate.State, now time.Time) (backend.Cond, error) {
+	next.ID = keytext.NewID(now)
+	if old.Rotating == 0 {
 		return backend.IfAbsent(), nil
 	}
-	left, err := m.readKey(ctx, old.successor)
+	left, err := m.keystore.Read(ctx, old.Successor)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		next.id = old.successor
+		next.ID = old.Successor
 	case err != nil:
 		return backend.Cond{}, err
-	case left.status == StatusActive:
-		next.id, next.issuedAt = left.id, left.issuedAt // both immutable
-		return backend.IfVersion(left.version), nil
+	case left.Status == keystate.Active:
+		next.ID, next.IssuedAt = left.ID, left.IssuedAt // both immutable
+		return backend.IfVersion(left.Version), nil
 	}
 	// Somebody has revoked it, or disabled it, which this rotation may not undo:
 	// that ID is not used again.
@@ -209,75 +210,75 @@ func (m *Manager) placeOf(ctx context.Context, old, next *Key, now time.Time) (b
 // stepOn makes of the old key's state was the state is. Any change meanwhile is
 // ErrConflict, for the successor does not have it; but a new digest is none, since
 // every Verify may write one.
-func (m *Manager) stepOn(ctx context.Context, was, is *Key) error {
-	_, err := m.editKey(ctx, was.id, func(k *Key, _ bool) (bool, error) {
+func (m *Manager) stepOn(ctx context.Context, was, is *keystate.State) error {
+	_, err := m.keystore.Edit(ctx, was.ID, func(k *keystate.State, _ bool) (bool, error) {
 		// What has this attempt's number was written by it, and the answer lost.
-		mine := is.rotating != 0 && sameButDigest(k, is)
+		mine := is.Rotating != 0 && sameButDigest(k, is)
 		if !mine && !sameButDigest(k, was) {
 			return false, ErrConflict
 		}
-		k.takeRotation(is)
+		takeRotation(k, is)
 		return true, nil
 	})
 	return err
 }
 
 // takeRotation takes over from another state of the key what a rotation changes.
-func (k *Key) takeRotation(from *Key) {
-	k.successor, k.rotating, k.quiet = from.successor, from.rotating, from.quiet
-	k.retireAt, k.retired = from.retireAt, from.retired
+func takeRotation(k, from *keystate.State) {
+	k.Successor, k.Rotating, k.Quiet = from.Successor, from.Rotating, from.Quiet
+	k.RetireAt, k.Retired = from.RetireAt, from.Retired
 }
 
 // sameButDigest reports whether two states of a key differ at most in the digest.
-func sameButDigest(a, b *Key) bool {
+func sameButDigest(a, b *keystate.State) bool {
 	x, y := *a, *b
-	x.digest, x.pepper, x.legacy = y.digest, y.pepper, y.legacy
-	return string(encodeKey(&x, 0).Body) == string(encodeKey(&y, 0).Body)
+	x.Digest, x.Pepper, x.ImportedHash = y.Digest, y.Pepper, y.ImportedHash
+	return x.Same(&y)
 }
 
 // finishRotation is step 3. Whether it was made matters more than how: once the old
 // key has its end, the successor is all that its application has. So what is not
 // known is looked up, and the successor is dropped only when it surely replaces
 // nothing.
-func (m *Manager) finishRotation(ctx context.Context, named, ended, next *Key) error {
+func (m *Manager) finishRotation(ctx context.Context, named, ended, next *keystate.State) error {
 	err := m.stepOn(ctx, named, ended)
 	if err == nil {
 		return nil
 	}
-	old, lookErr := m.readKey(ctx, named.id)
+	old, lookErr := m.keystore.Read(ctx, named.ID)
 	switch {
 	case lookErr != nil || sameButDigest(old, named):
 		return err // if it is not known whether it was made, it still may be
-	case old.retireAt == 0 && sameButRotation(old, named):
+	case old.RetireAt == 0 && sameButRotation(old, named):
 		return retry.Again(errTakenOver)
-	case old.retireAt == 0:
+	case old.RetireAt == 0:
 		m.dropSuccessor(ctx, next) // not made, and never will be: the key has changed
 		return ErrConflict
-	case old.successor != next.id:
+	case old.Successor != next.ID:
 		return errRotated
 	}
 	// Made: by this attempt, or by another one that has taken the successor over.
-	successor, lookErr := m.readKey(ctx, next.id)
+	successor, lookErr := m.keystore.Read(ctx, next.ID)
 	switch {
 	case lookErr != nil:
 		return err
-	case !successor.digest.Equal(next.digest):
+	case !Digest{successor.Digest}.Equal(Digest{next.Digest}):
 		return errRotated
 	}
 	// Once more, because what can be read need not be durable.
-	_, err = m.editKey(ctx, old.id, func(*Key, bool) (bool, error) { return true, nil })
+	_, err = m.keystore.Edit(ctx, old.ID, func(*keystate.State, bool) (bool, error) { return true, nil })
 	return errs.Settle(err != nil, err)
 }
 
 // dropSuccessor revokes the successor of a rotation that did not come through,
 // unless another attempt has taken it over. It is only tidy: nobody has the
 // secret.
-func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
+func (m *Manager) dropSuccessor(ctx context.Context, next *keystate.State) {
 	dropped := *next
-	dropped.status, dropped.reason, dropped.revokedAt = StatusRevoked, "rotation not finished", clock.Millis(m.now())
-	rec := encodeKey(&dropped, m.purgeAt(&dropped))
+	dropped.Status, dropped.Reason, dropped.RevokedAt = keystate.Revoked, "rotation not finished", clock.Millis(m.now())
+	rec := m.keystore.RecordOf(&dropped)
 	_ = m.protect(ctx, func(ctx context.Context) error {
-		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.version))
+		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.Version))
 		if err == nil {
 			m.forget(rec.ID)
 		}
@@ -289,50 +290,49 @@ func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
 var errRotated = fmt.Errorf("%w: rotated already", ErrAlready)
 
 // rotatable says why a key cannot be rotated, or returns its subject's epoch.
-func (m *Manager) rotatable(ctx context.Context, k *Key, now time.Time) (uint64, error) {
-	if k.retireAt != 0 {
+func (m *Manager) rotatable(ctx context.Context, k *keystate.State, now time.Time) (uint64, error) {
+	if k.RetireAt != 0 {
 		return 0, errRotated
 	}
-	epoch, err := m.marks.ReadEpoch(ctx, k.subjectRef)
+	epoch, err := m.marks.ReadEpoch(ctx, k.SubjectRef)
 	if err != nil {
 		return 0, errs.OfStore("read", err)
 	}
-	if k.epoch < epoch {
+	if k.Epoch < epoch {
 		return 0, ErrRevoked
 	}
-	if err := k.refusal(clock.Millis(now)); err != nil && !errors.Is(err, ErrNotYetValid) {
+	if err := k.Refusal(clock.Millis(now)); err != nil && !errors.Is(err, ErrNotYetValid) {
 		return 0, err
 	}
 	return epoch, nil
 }
 
-func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now time.Time) (*Key, error) {
+func (m *Manager) successorOf(old *keystate.State, rotation Rotation, epoch uint64, now time.Time) (*keystate.State, error) {
 	prefix, err := m.successorPrefix(old)
 	if err != nil {
 		return nil, err
 	}
-	next := &Key{
-		subject:     old.subject,
-		subjectKind: old.subjectKind,
-		subjectRef:  old.subjectRef,
-		epoch:       epoch,
-		prefix:      prefix,
-		name:        old.name,
-		scopes:      old.scopes,
-		tags:        old.tags,
-		issuedAt:    clock.Millis(now),
-		notBefore:   old.notBefore,
-		status:      StatusActive,
-		predecessor: old.id,
-		lifetime:    old.lifetime,
+	next := &keystate.State{
+		Owner:       old.Owner,
+		SubjectRef:  old.SubjectRef,
+		Epoch:       epoch,
+		Prefix:      prefix,
+		Name:        old.Name,
+		Scopes:      old.Scopes,
+		Tags:        old.Tags,
+		IssuedAt:    clock.Millis(now),
+		NotBefore:   old.NotBefore,
+		Status:      keystate.Active,
+		Predecessor: old.ID,
+		Lifetime:    old.Lifetime,
 	}
 	if rotation.TTL > 0 {
-		next.lifetime = max(rotation.TTL.Milliseconds(), 1)
+		next.Lifetime = max(rotation.TTL.Milliseconds(), 1)
 	}
-	if next.lifetime > 0 {
-		next.expiresAt = next.issuedAt + next.lifetime
+	if next.Lifetime > 0 {
+		next.ExpiresAt = next.IssuedAt + next.Lifetime
 	}
-	if next.expiresAt != 0 && next.expiresAt <= next.notBefore {
+	if next.ExpiresAt != 0 && next.ExpiresAt <= next.NotBefore {
 		return nil, fmt.Errorf("%w: the successor would never be valid", ErrInvalid)
 	}
 	return next, nil
@@ -340,13 +340,13 @@ func (m *Manager) successorOf(old *Key, rotation Rotation, epoch uint64, now tim
 
 // successorPrefix is the prefix of a key's successor: its own, if that is still
 // issued. A key of another environment is rotated there.
-func (m *Manager) successorPrefix(old *Key) (string, error) {
+func (m *Manager) successorPrefix(old *keystate.State) (string, error) {
 	switch {
-	case !old.foreign && m.issues(old.prefix):
-		return old.prefix, nil
-	case old.foreign || slices.Contains(m.cfg.RetiredPrefixes, old.prefix):
+	case !old.Imported && m.issues(old.Prefix):
+		return old.Prefix, nil
+	case old.Imported || slices.Contains(m.cfg.RetiredPrefixes, old.Prefix):
 		return m.cfg.Prefix, nil
-	case slices.Contains(m.cfg.OtherPrefixes, old.prefix):
+	case slices.Contains(m.cfg.OtherPrefixes, old.Prefix):
 		return "", ErrWrongEnvironment
 	}
 	return "", fmt.Errorf("%w: the prefix of the key is none in Config", ErrInvalid)
@@ -360,16 +360,16 @@ func newAttempt() uint64 {
 
 // putRotation lets the sweep find a key that may retire early. An attempt that did
 // not finish may have left the record, with the deadline of its own.
-func (m *Manager) putRotation(ctx context.Context, old *Key) error {
+func (m *Manager) putRotation(ctx context.Context, old *keystate.State) error {
 	rec := backend.Record{
-		ID:      record.Named(record.Rotation, string(old.id[:])),
+		ID:      record.Named(record.Rotation, string(old.ID[:])),
 		Kind:    record.Rotation,
-		Owner:   owner(old.subjectKind, old.subject),
-		Created: old.issuedAt,
-		PurgeAt: old.retireAt + purgeMargin.Milliseconds(),
+		Owner:   old.Owner,
+		Created: old.IssuedAt,
+		PurgeAt: old.RetireAt + purgeMargin.Milliseconds(),
 	}
 	w := record.NewBody()
-	w.ID(record.FieldTarget, old.id)
+	w.ID(record.FieldTarget, old.ID)
 	w.Seal(&rec)
 	return retry.Do(ctx, func(bool) error {
 		cond := backend.IfAbsent()

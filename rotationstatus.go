@@ -41,19 +41,19 @@ func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, 
 	if s.Old, err = m.currentKey(ctx, id); err != nil {
 		return s, err
 	}
-	if s.Old.retireAt == 0 {
+	if s.Old.state.RetireAt == 0 {
 		return s, fmt.Errorf("%w: not rotated", ErrNotFound)
 	}
-	if s.Successor, err = m.currentKey(ctx, s.Old.successor); err != nil {
+	if s.Successor, err = m.currentKey(ctx, ID(s.Old.state.Successor)); err != nil {
 		return s, err
 	}
-	usage, err := m.usageOf(ctx, s.Old.id, s.Successor.id)
+	usage, err := m.usageOf(ctx, ID(s.Old.state.ID), ID(s.Successor.state.ID))
 	if err != nil {
 		return s, err
 	}
 	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
-	s.RetiresAt = clock.Instant(s.Old.endsAt())
-	reason := s.Old.refusal(clock.Millis(m.now()))
+	s.RetiresAt = clock.Instant(s.Old.state.EndsAt())
+	reason := s.Old.state.Refusal(clock.Millis(m.now()))
 	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
 	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
 	return s, nil

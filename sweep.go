@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
 	"golang.org/x/sync/semaphore"
 )
@@ -125,13 +126,13 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		return false, err
 	}
 	now := m.now()
-	old, err := m.readKey(ctx, id)
+	old, err := m.keystore.Read(ctx, record.ID(id))
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil // its record is purged with its deadline
 	case err != nil:
 		return false, err
-	case old.retireAt == 0 || old.quiet == 0 || old.endsAt() <= clock.Millis(now) || old.status != StatusActive:
+	case old.RetireAt == 0 || old.Quiet == 0 || old.EndsAt() <= clock.Millis(now) || old.Status != keystate.Active:
 		return false, nil // not finished, over, or ended otherwise
 	}
 	quiet, err := m.quiet(ctx, old, now)
@@ -139,18 +140,18 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		return false, err
 	}
 	retired := false
-	old, err = m.editKey(backend.Urgent(ctx), id, func(k *Key, _ bool) (bool, error) {
+	old, err = m.keystore.Edit(backend.Urgent(ctx), record.ID(id), func(k *keystate.State, _ bool) (bool, error) {
 		// Still the rotation that was looked at?
-		retired = k.retireAt == old.retireAt && k.status == StatusActive
+		retired = k.RetireAt == old.RetireAt && k.Status == keystate.Active
 		if retired {
-			k.retireAt, k.retired = clock.Millis(now), true
+			k.RetireAt, k.Retired = clock.Millis(now), true
 		}
 		return retired, nil
 	})
 	if err != nil || !retired {
 		return false, err
 	}
-	m.observe(Event{Type: EventRetired, ID: id, Subject: old.subject})
+	m.observe(Event{Type: EventRetired, ID: id, Subject: old.Subject()})
 	if err := m.store.Delete(ctx, rec.ID, rec.Version); err != nil &&
 		!errors.Is(err, backend.ErrNotFound) && !errors.Is(err, backend.ErrConflict) {
 		return true, errs.OfStore("fob: delete rotation", err)
@@ -162,15 +163,15 @@ func (m *Manager) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 // since its successor was issued nor within its quiet time. That is longer than usage
 // may be on its way from any process of the fleet: by as much again, because a use has
 // the time of a clock that may be behind this one.
-func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, error) {
-	usage, err := m.usageOf(ctx, old.id, old.successor)
+func (m *Manager) quiet(ctx context.Context, old *keystate.State, now time.Time) (bool, error) {
+	usage, err := m.usageOf(ctx, ID(old.ID), ID(old.Successor))
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	successor, err := m.readKey(ctx, old.successor)
+	successor, err := m.keystore.Read(ctx, old.Successor)
 	if err != nil {
 		return false, err
 	}
@@ -178,9 +179,9 @@ func (m *Manager) quiet(ctx context.Context, old *Key, now time.Time) (bool, err
 	if err != nil {
 		return false, err
 	}
-	least := max(clock.MillisOf(old.quiet), 2*interval, 2*m.cfg.UsageInterval)
+	least := max(clock.MillisOf(old.Quiet), 2*interval, 2*m.cfg.UsageInterval)
 	last := usage[0].LastUsedAt
-	if issued := successor.IssuedAt(); last.Before(issued) {
+	if issued := clock.Instant(successor.IssuedAt); last.Before(issued) {
 		last = issued
 	}
 	return usage[1].Count > 0 && now.Sub(last) >= least, nil

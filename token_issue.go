@@ -61,10 +61,10 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	if !ok {
 		return Issued{}, ErrMalformed // a token is no key to be exchanged
 	}
-	if spec.Subject != "" && spec.Subject != k.subject || spec.SubjectKind != 0 && spec.SubjectKind != k.subjectKind {
+	if spec.Subject != "" && spec.Subject != k.state.Subject() || spec.SubjectKind != 0 && spec.SubjectKind != SubjectKind(k.state.SubjectKind()) {
 		return Issued{}, fmt.Errorf("%w: the subject of the token is that of the key", ErrInvalid)
 	}
-	spec.Subject, spec.SubjectKind = k.subject, k.subjectKind
+	spec.Subject, spec.SubjectKind = k.state.Subject(), SubjectKind(k.state.SubjectKind())
 	now := m.now()
 	t, err := m.newToken(spec, now)
 	if err != nil {
@@ -73,9 +73,9 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	if !t.scopes.within(k.scopes) || !t.grants.within(k.scopes, nil) {
 		return Issued{}, fmt.Errorf("%w: the key does not grant all of that", ErrScope)
 	}
-	t.parent, t.epoch = k.id, k.epoch
+	t.parent, t.epoch = ID(k.state.ID), k.state.Epoch
 	ttl := t.expiresAt - t.issuedAt // what is asked for, whatever the key has left of it now
-	if end := k.endsAt(); end != 0 {
+	if end := k.state.EndsAt(); end != 0 {
 		t.expiresAt = min(t.expiresAt, end/1000*1000)
 	}
 	if t.expiresAt <= t.notBefore {

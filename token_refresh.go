@@ -55,7 +55,7 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 		Ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), IdleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
 	}, spec: issued.Token}
 	secret := f.Begin()
-	if _, err := m.records.Create(ctx, f.Record(m.retained(f.Ends))); err != nil {
+	if _, err := m.records.Create(ctx, f.Record(m.keystore.Retained(f.Ends))); err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	return f.issued(issued, secret, k), nil
@@ -72,10 +72,10 @@ func (f *tokenFamily) issued(i Issued, secret string, k *Key) Issued {
 
 // endsWith is when the family ends while its key is as k is.
 func (f *tokenFamily) endsWith(k *Key) int64 {
-	if k == nil || k.endsAt() == 0 {
+	if k == nil || k.state.EndsAt() == 0 {
 		return f.Ends
 	}
-	return min(f.Ends, k.endsAt())
+	return min(f.Ends, k.state.EndsAt())
 }
 
 // Refresh exchanges a refresh secret for a new access token and the next refresh
@@ -183,20 +183,20 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	if f.spec.parent.IsZero() {
 		return nil, nil // it has none
 	}
-	k, err := m.readKey(ctx, f.spec.parent)
+	found, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
 	if errors.Is(err, ErrNotFound) {
 		return nil, ErrUnknown
 	}
 	if err != nil {
 		return nil, err
 	}
-	if epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
+	if epoch, err = m.marks.ReadEpoch(ctx, found.SubjectRef); err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	if k.epoch < epoch {
+	if found.Epoch < epoch {
 		return nil, ErrRevoked
 	}
-	return k, k.refusal(ms)
+	return keyOf(found, ms), found.Refusal(ms)
 }
 
 // familyEnded says that a family was revoked, perhaps elsewhere: the mark that ends its
@@ -235,7 +235,7 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.records.Replace(ctx, f.Record(m.retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
+	if _, err := m.records.Replace(ctx, f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	m.refreshed(k, now)
@@ -261,7 +261,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 // refreshed counts a refresh as a use of the family's key, if it has one.
 func (m *Manager) refreshed(k *Key, now time.Time) {
 	if k != nil {
-		m.usage.Count(backend.ID(k.id), clock.Millis(now))
+		m.usage.Count(k.state.ID, clock.Millis(now))
 	}
 }
 
@@ -312,7 +312,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return nil
 		}
 		f.End(string(reason))
-		if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
+		if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
 			return retry.Raced(err)
 		}
 		already = false

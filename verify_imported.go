@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -72,7 +73,7 @@ func (f importedKeys) Load(ctx context.Context, q *query) (*answer, error) {
 			}
 			matches := false
 			if k != nil {
-				matches, err = m.matchesForeign(ctx, k, q.Presented, own)
+				matches, err = m.matchesForeign(ctx, &k.state, q.Presented, own)
 			}
 			if matches {
 				return m.rememberKey(ctx, q, k)
@@ -108,7 +109,7 @@ func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, r *engine.Readi
 		return nil, errs.OfStore("read", err)
 	}
 	k, err := decodeKey(&rec)
-	if err != nil || !k.foreign || k.alias != ref {
+	if err != nil || !k.state.Imported || k.state.Alias != ref {
 		return nil, err
 	}
 	return k, nil
@@ -116,35 +117,35 @@ func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, r *engine.Readi
 
 // matchesForeign compares a presented foreign key with what the record holds. A
 // slow hash waits for its turn, or fails with ErrBusy.
-func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, own []byte) (bool, error) {
-	if k.legacy == "" {
-		secret := foreignSecret(k.id, presented)
+func (m *Manager) matchesForeign(ctx context.Context, k *keystate.State, presented string, own []byte) (bool, error) {
+	if k.ImportedHash == "" {
+		secret := foreignSecret(k.ID, presented)
 		digest := digestOf(secret)
-		if k.pepper != "" {
-			pepper, ok := m.peppers[k.pepper]
+		if k.Pepper != "" {
+			pepper, ok := m.peppers[k.Pepper]
 			if !ok {
-				return false, fmt.Errorf("%w: %q", ErrPepper, k.pepper)
+				return false, fmt.Errorf("%w: %q", ErrPepper, k.Pepper)
 			}
 			digest = pepperedDigest(pepper, secret)
 		}
-		if digest.Equal(k.digest) {
-			m.matched(k.pepper)
+		if digest.Equal(Digest{k.Digest}) {
+			m.matched(k.Pepper)
 			return true, nil
 		}
-		return false, m.doubtPepper(ctx, k.pepper)
+		return false, m.doubtPepper(ctx, k.Pepper)
 	}
-	if text, ok := strings.CutPrefix(k.legacy, ownDigest); ok {
+	if text, ok := strings.CutPrefix(k.ImportedHash, ownDigest); ok {
 		want, err := hex.DecodeString(text)
 		if err != nil || m.cfg.Foreign.Digest == nil {
 			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
 		}
 		return len(own) > 0 && digestOf(want).Equal(digestOf(own)), nil
 	}
-	h, err := legacyhash.Parse(k.legacy)
+	h, err := legacyhash.Parse(k.ImportedHash)
 	if err != nil {
 		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
 	}
-	ok, err := m.limiter.Verify(ctx, k.id, h, presented)
+	ok, err := m.limiter.Verify(ctx, k.ID, h, presented)
 	switch {
 	case errors.Is(err, legacyhash.ErrBusy):
 		return false, ErrBusy

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/usagelog"
@@ -96,7 +97,7 @@ func (f nativeKeys) Absent(q *query, found *engine.Absence[body]) error {
 		return nil
 	}
 	if k := found.Body.key; k != nil {
-		if digest, err := f.m.digestUnder(k.pepper, q); err != nil || digest.Equal(k.digest) {
+		if digest, err := f.m.digestUnder(k.state.Pepper, q); err != nil || digest.Equal(Digest{k.state.Digest}) {
 			return nil
 		}
 	}
@@ -118,20 +119,20 @@ func (f nativeKeys) Load(ctx context.Context, q *query) (*answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fob: verify: %w", err)
 	}
-	if k.foreign || k.prefix != m.prefixes[q.Form].text {
+	if k.state.Imported || k.state.Prefix != m.prefixes[q.Form].text {
 		return nil, ErrUnknown
 	}
-	digest, err := m.digestUnder(k.pepper, q)
+	digest, err := m.digestUnder(k.state.Pepper, q)
 	if err != nil {
 		return nil, err
 	}
-	if !digest.Equal(k.digest) {
-		if err := m.doubtPepper(ctx, k.pepper); err != nil {
+	if !digest.Equal(Digest{k.state.Digest}) {
+		if err := m.doubtPepper(ctx, k.state.Pepper); err != nil {
 			return nil, fmt.Errorf("fob: verify: %w", err)
 		}
 		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown, Body: body{key: k}}, cache.Ref(id))
 	}
-	m.matched(k.pepper)
+	m.matched(k.state.Pepper)
 	return m.rememberKey(ctx, q, k)
 }
 
@@ -149,29 +150,21 @@ func (m *Manager) digestUnder(pepper string, q *query) (Digest, error) {
 
 // rememberKey makes the answer of a key whose secret was found right.
 func (m *Manager) rememberKey(ctx context.Context, q *query, k *Key) (*answer, error) {
-	state, asOf, err := m.subjectState(ctx, &q.Reading, k.subjectRef)
+	state, asOf, err := m.subjectState(ctx, &q.Reading, k.state.SubjectRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	b := body{use: usagelog.Cell{ID: backend.ID(k.id)}, key: k}
-	switch {
-	case k.epoch < state.epoch:
-		b.refused = ErrRevoked
-	case k.status != StatusActive || k.retired:
-		b.refused = k.refusal(0)
-	default:
-		b.from, b.to = k.notBefore, clock.Forever
-		if end := k.endsAt(); end != 0 {
-			b.to = end
-		}
+	b := body{use: usagelog.Cell{ID: k.state.ID}, key: k}
+	if b.from, b.to, b.refused = k.state.Span(clock.Forever); k.state.Epoch < state.epoch {
+		b.from, b.to, b.refused = 0, 0, ErrRevoked
 	}
 	a := answer{Told: k.asOf, Body: b}
 	if q.Form >= 0 {
-		a.Version = k.version
+		a.Version = k.state.Version
 	}
-	stored := m.engine.Remember(q, a, min(q.Now.Mono, asOf), cache.Ref(k.id), cache.Ref(k.subjectRef))
-	if b.refused == nil && m.wantsRehash(k) {
-		m.rehash(ctx, q.Now, k, q.Presented)
+	stored := m.engine.Remember(q, a, min(q.Now.Mono, asOf), cache.Ref(k.state.ID), cache.Ref(k.state.SubjectRef))
+	if b.refused == nil && m.wantsRehash(&k.state) {
+		m.rehash(ctx, q.Now, &k.state, q.Presented)
 	}
 	return stored, nil
 }
@@ -205,8 +198,8 @@ func nativeSecret(presented string) []byte {
 }
 
 // wantsRehash reports whether the digest is not as one made now would be.
-func (m *Manager) wantsRehash(k *Key) bool {
-	return k.legacy != "" || k.pepper != m.activePepper()
+func (m *Manager) wantsRehash(k *keystate.State) bool {
+	return k.ImportedHash != "" || k.Pepper != m.activePepper()
 }
 
 func (m *Manager) activePepper() string {
@@ -217,13 +210,13 @@ func (m *Manager) activePepper() string {
 }
 
 // digest makes the digest to store of a secret, under the active pepper.
-func (m *Manager) digest(k *Key, secret []byte) {
-	k.legacy, k.pepper = "", m.activePepper()
-	if k.pepper == "" {
-		k.digest = digestOf(secret)
+func (m *Manager) digest(k *keystate.State, secret []byte) {
+	k.ImportedHash, k.Pepper = "", m.activePepper()
+	if k.Pepper == "" {
+		k.Digest = digestOf(secret).sum
 		return
 	}
-	k.digest = pepperedDigest(m.peppers[k.pepper], secret)
+	k.Digest = pepperedDigest(m.peppers[k.Pepper], secret).sum
 }
 
 // How long a rehash may hold up the verification that it belongs to, and how long
@@ -237,8 +230,8 @@ const (
 // rehash stores the digest of a secret just verified under the active pepper.
 // It is a courtesy of the verification: a failure is reported as an event, and
 // a later verification tries again. What was found out stays true meanwhile.
-func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presented string) {
-	at := cache.Key(k.id)
+func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.State, presented string) {
+	at := cache.Key(k.ID)
 	if _, tried := m.rehashed.Get(at, now.Mono); tried {
 		return
 	}
@@ -248,26 +241,26 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *Key, presente
 	defer cancel()
 	if err := m.vouchPepper(ctx); err != nil {
 		if errs.IsOutage(err) { // else it is a problem, and was reported
-			m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: fmt.Errorf("fob: rehash: %w", err)})
+			m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: fmt.Errorf("fob: rehash: %w", err)})
 		}
 		return
 	}
-	if k.foreign {
-		m.digest(&next, foreignSecret(k.id, presented))
+	if k.Imported {
+		m.digest(&next, foreignSecret(k.ID, presented))
 	} else {
 		m.digest(&next, nativeSecret(presented))
 	}
-	rec := encodeKey(&next, m.purgeAt(&next))
-	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.version))
+	rec := m.keystore.RecordOf(&next)
+	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.Version))
 	if err == nil || errors.Is(err, backend.ErrIndeterminate) {
 		m.forget(rec.ID) // it has another version now
 	}
 	switch {
 	case err == nil:
-		m.observe(Event{Type: EventRehashed, ID: k.id, Subject: k.subject})
+		m.observe(Event{Type: EventRehashed, ID: ID(k.ID), Subject: k.Subject()})
 	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrNotFound):
 		// Somebody changed the key meanwhile; that is no failure.
 	default:
-		m.observe(Event{Type: EventUpkeepFailed, ID: k.id, Subject: k.subject, Err: errs.OfStore("fob: rehash", err)})
+		m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: errs.OfStore("fob: rehash", err)})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/marks"
@@ -143,7 +144,7 @@ func (m *Manager) rememberToken(ctx context.Context, q *query, t *Token) (*answe
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, parent.key.subjectRef)
+		refs = append(refs, parent.key.state.SubjectRef)
 		asOf = min(asOf, max(parentAsOf, q.Now.Synced))
 		b.hangFrom(parent)
 	}
@@ -159,17 +160,15 @@ func (m *Manager) rememberToken(ctx context.Context, q *query, t *Token) (*answe
 func (b *body) hangFrom(p *parentState) {
 	b.parent = p
 	k := p.key
+	from, to, refused := k.state.Span(clock.Forever)
 	switch {
 	case p.revoked:
 		b.refused = ErrRevoked
-	case k.status != StatusActive || k.retired:
-		b.refused = k.refusal(0)
+	case refused != nil:
+		b.refused = refused
 	default:
 		b.token = b.claims.under(k)
-		b.from = max(b.from, k.notBefore)
-		if end := k.endsAt(); end != 0 {
-			b.to = min(b.to, end)
-		}
+		b.from, b.to = max(b.from, from), min(b.to, to)
 	}
 }
 
@@ -243,11 +242,11 @@ func (m *Manager) parentState(ctx context.Context, r *engine.Reading, id ID) (p 
 	if err != nil {
 		return nil, 0, fmt.Errorf("fob: verify: %w", err)
 	}
-	s, asOf, err := m.subjectState(ctx, r, k.subjectRef)
+	s, asOf, err := m.subjectState(ctx, r, k.state.SubjectRef)
 	if err != nil {
 		return nil, 0, errs.OfCheck(err)
 	}
 	asOf = min(r.Now.Mono, asOf)
-	made := parentState{use: usagelog.Cell{ID: backend.ID(k.id)}, key: k, revoked: k.epoch < s.epoch}
-	return m.parents.Put(r, cache.Key(id), made, asOf, ticket, cache.Ref(id), cache.Ref(k.subjectRef)), asOf, nil
+	made := parentState{use: usagelog.Cell{ID: k.state.ID}, key: k, revoked: k.state.Epoch < s.epoch}
+	return m.parents.Put(r, cache.Key(id), made, asOf, ticket, cache.Ref(id), cache.Ref(k.state.SubjectRef)), asOf, nil
 }

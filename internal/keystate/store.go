@@ -18,6 +18,7 @@ type Store struct {
 	// milliseconds, and Margin how long that of an expired one is at least, because the
 	// clock of another process may be behind.
 	Retention, Margin int64
+	Closed            func() bool // nothing is changed any more
 }
 
 // Read reads a key from the store, whatever memory has. It is errs.ErrNotFound if there is
@@ -36,6 +37,9 @@ func (s *Store) Read(ctx context.Context, id record.ID) (*State, error) {
 // tells it that an earlier try may have been applied. When Edit has returned nil, no
 // verification that begins later sees the old state.
 func (s *Store) Edit(ctx context.Context, id record.ID, edit func(k *State, unsure bool) (bool, error)) (edited *State, err error) {
+	if s.Closed() {
+		return nil, errs.ErrClosed
+	}
 	err = retry.Do(ctx, func(unsure bool) error {
 		k, err := s.Read(ctx, id)
 		if err != nil {
