@@ -112,28 +112,28 @@ func (m *Manager) lead(ctx context.Context, q *query, flight *cache.Flight[fligh
 // detach begins a load anew that its caller did not wait for, unless too many such run,
 // or the others have given up on it too. Close ends it and waits.
 func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[flightKey, error]) bool {
-	m.life.Lock()
-	defer m.life.Unlock()
-	flights := m.answers.flights
-	if m.closed.Load() || m.detached >= detachedMax || !flights.Leave(flight) {
+	release, ok := m.detached.Hold()
+	if !ok {
 		return false
 	}
-	m.detached++
+	flights := m.answers.flights
+	if !flights.Leave(flight) {
+		release()
+		return false
+	}
 	rest := *q
 	rest.presented = strings.Clone(q.presented) // the caller's memory is its own again
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	stop := context.AfterFunc(m.running, cancel)
+	stop := context.AfterFunc(m.life.Context(), cancel)
 	left := time.AfterFunc(leftWait, func() { flights.Retire(flight) })
-	m.done.Go(func() {
+	go func() {
 		failed := errAbandoned
 		defer func() {
 			left.Stop()
 			stop()
 			cancel()
 			flights.Land(flight, failed)
-			m.life.Lock()
-			m.detached--
-			m.life.Unlock()
+			release()
 		}()
 		err := guard.Run(rest.presented, func() error {
 			rest.now = m.moment()
@@ -144,6 +144,6 @@ func (m *Manager) detach(ctx context.Context, q *query, flight *cache.Flight[fli
 		if err != nil {
 			m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: verify: %w", err)})
 		}
-	})
+	}()
 	return true
 }

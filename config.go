@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/keytext"
 )
 
@@ -236,7 +237,7 @@ func (c Config) resolved() (Config, error) {
 		c.Tokens = resolved
 		problems = append(problems, more...)
 	}
-	if c.Observer != nil && missing(c.Observer) {
+	if c.Observer != nil && guard.Missing(c.Observer) {
 		problem("Observer is a nil pointer or function")
 	}
 	if c.CacheEntries < 1 {

@@ -40,7 +40,7 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 }
 
 func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 	if m.cfg.Foreign == nil {

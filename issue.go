@@ -26,7 +26,7 @@ import (
 // If it fails with ErrIndeterminate, a key whose secret nobody has may exist; it
 // can be found by List and harms nothing. Issue again.
 func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Secret{}, nil, ErrClosed
 	}
 	now := m.now()

@@ -120,7 +120,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, digest D
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
 	const replayed RevokeReason = "refresh secret replayed"
-	err = m.protect(ctx, func(ctx context.Context) error {
+	err = m.life.Protect(ctx, func(ctx context.Context) error {
 		_, err := m.endFamily(ctx, id, replayed)
 		return err
 	})

@@ -58,7 +58,7 @@ func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secr
 }
 
 func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Secret{}, nil, ErrClosed
 	}
 	if rotation.Overlap < 0 || rotation.TTL < 0 || rotation.QuietTime < 0 ||
@@ -276,7 +276,7 @@ func (m *Manager) dropSuccessor(ctx context.Context, next *Key) {
 	dropped := *next
 	dropped.status, dropped.reason, dropped.revokedAt = StatusRevoked, "rotation not finished", clock.Millis(m.now())
 	rec := encodeKey(&dropped, m.purgeAt(&dropped))
-	_ = m.protect(ctx, func(ctx context.Context) error {
+	_ = m.life.Protect(ctx, func(ctx context.Context) error {
 		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.version))
 		if err == nil {
 			m.forget(rec.ID)

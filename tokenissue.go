@@ -20,7 +20,7 @@ import (
 // tokensReady is the start of every call about tokens.
 func (m *Manager) tokensReady() error {
 	switch {
-	case m.closed.Load():
+	case m.life.Closed():
 		return ErrClosed
 	case m.tokens == nil:
 		return fmt.Errorf("%w: Config.Tokens is not set", ErrInvalid)

@@ -56,7 +56,7 @@ func (m *Manager) Fresh() Verifier {
 }
 
 func (m *Manager) verify(ctx context.Context, presented string, how demand) (Credential, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 	text, problem := keytext.Split(presented)
