@@ -123,6 +123,7 @@ func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
 	return nil
 }
 
+// applyChanges takes in what the feed has told.
 func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -131,26 +132,8 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	for i, c := range changes {
 		ids[i] = c.ID
 		if marks.Is(c.ID) {
-			before := m.moment()
-			was := m.marks.Get(c.ID)
-			to, created, err := m.readMarkRecord(ctx, c.ID)
-			if err != nil && !errors.Is(err, ErrCorrupt) {
+			if err := m.applyMark(ctx, c.ID); err != nil {
 				return err
-			}
-			if m.live(before) && to.Before == clock.Forever { // written once, so it was just now
-				m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
-			}
-			m.skew.Note(created, m.clock.Now())
-			if err == nil && was.Bad != nil {
-				m.recordProblem(c.ID, nil)
-			}
-			switch {
-			case err != nil:
-				m.marks.Spoil(c.ID, m.unreadable(c.ID, err))
-			case to == (marks.Mark{}):
-				m.marks.Drop(c.ID, was) // purged: what it ended has expired
-			default:
-				m.marks.Raise(c.ID, to)
 			}
 		}
 		if fleet.IsBounds(c.ID) && m.fleet.LeaveIfLowered(ctx) {
@@ -161,5 +144,32 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 		}
 	}
 	m.forget(ids...) // after the marks: an answer made meanwhile is from the old ones
+	return nil
+}
+
+// applyMark reads a mark that has changed. One that cannot be read is no error, but a
+// problem, unless the store could not be asked.
+func (m *Manager) applyMark(ctx context.Context, id record.ID) error {
+	before := m.moment()
+	was := m.marks.Get(id)
+	to, created, err := m.readMarkRecord(ctx, id)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	if m.live(before) && to.Before == clock.Forever { // written once, so it was just now
+		m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
+	}
+	m.skew.Note(created, m.clock.Now())
+	if err == nil && was.Bad != nil {
+		m.recordProblem(id, nil)
+	}
+	switch {
+	case err != nil:
+		m.marks.Spoil(id, m.unreadable(id, err))
+	case to == (marks.Mark{}):
+		m.marks.Drop(id, was) // purged: what it ended has expired
+	default:
+		m.marks.Raise(id, to)
+	}
 	return nil
 }
