@@ -81,12 +81,6 @@ func (m *Manager) recordProblem(id record.ID, err error) {
 	}
 }
 
-// What two clocks may differ by, and for how much longer records are kept for that.
-const (
-	maxSkew     = clock.MaxSkew
-	purgeMargin = clock.PurgeMargin
-)
-
 // checkSkew compares the clock with that of the store, where it has one, and is
 // ErrSkew if any difference was seen that is more than clock.MaxSkew. That is a problem of
 // Health as long as it is.

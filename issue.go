@@ -78,7 +78,7 @@ func (m *Manager) putNewKey(ctx context.Context, k *Key) error {
 // leads to it. A repeat takes an answer without a key for a call that was cut off,
 // and makes the key: so as long as anybody trusts the answer, what became of the key
 // must still be there to be found. That a clock may be late is in the answer's own time
-// (purgeMargin); this is for a call that is slow.
+// (clock.PurgeMargin); this is for a call that is slow.
 const keptBeyond = time.Hour
 
 // issueOnce is IssueKey with an idempotency key. The answer is sealed and
@@ -99,7 +99,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
 			return errs.OfStore("fob: issue key", err)
-		case now.UnixMilli() < old.PurgeAt-purgeMargin.Milliseconds():
+		case now.UnixMilli() < old.PurgeAt-clock.PurgeMargin.Milliseconds():
 			secret, issued, err = m.issueAgain(ctx, spec, k, &old)
 			return err
 		default:
@@ -111,7 +111,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *Key, now time.
 			Kind:    record.Idempotency,
 			Owner:   owner(k.subjectKind, k.subject),
 			Created: k.issuedAt,
-			PurgeAt: k.issuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
+			PurgeAt: k.issuedAt + (m.cfg.IdempotencyWindow + clock.PurgeMargin).Milliseconds(),
 		}
 		k.keptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {

@@ -328,5 +328,5 @@ func (m *Manager) purgeAt(k *Key) int64 {
 
 // retained is until when the record of something is kept that ends by the clock.
 func (m *Manager) retained(end int64) int64 {
-	return end + max(m.cfg.Retention, purgeMargin).Milliseconds()
+	return end + max(m.cfg.Retention, clock.PurgeMargin).Milliseconds()
 }

@@ -286,7 +286,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.ends+purgeMargin.Milliseconds())
+		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.ends+clock.PurgeMargin.Milliseconds())
 		marked, err := m.putMark(ctx, markOf("family", id), end, reason)
 		if err != nil {
 			return err

@@ -366,7 +366,7 @@ func (m *Manager) putRotation(ctx context.Context, old *Key) error {
 		Kind:    record.Rotation,
 		Owner:   owner(old.subjectKind, old.subject),
 		Created: old.issuedAt,
-		PurgeAt: old.retireAt + purgeMargin.Milliseconds(),
+		PurgeAt: old.retireAt + clock.PurgeMargin.Milliseconds(),
 	}
 	w := record.NewBody()
 	w.ID(record.FieldTarget, old.id)

@@ -261,7 +261,7 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 		return family, err
 	}
 	drawn, longest := keytext.IDTime(id), m.fleet.LongestTTL(ctx)
-	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
+	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+clock.MaxSkew || drawn.Sub(now) > clock.MaxSkew {
 		return false, ErrNotFound
 	}
 	return m.putMark(ctx, markOf("token", id), m.markEnd(longest, now), reason)
@@ -270,5 +270,5 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 // markEnd is when everything that a mark of now ends has expired by every clock, if no
 // token lives longer than longest.
 func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
-	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + purgeMargin))
+	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + clock.PurgeMargin))
 }
