@@ -100,12 +100,15 @@ func sizeOfAnswer(a *answer) int {
 // rehashedEntries bounds of how many keys it is known that they were lately rehashed.
 const rehashedEntries = 1024
 
+// detachedLoads bounds how many loads go on although their callers have left.
+const detachedLoads = 64
+
 // makeMemory makes everything that remembers.
 func (m *Manager) makeMemory() (err error) {
 	m.engine, err = engine.New[body](engine.Config{
 		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleet.DefaultStaleness,
 		Entries: m.cfg.CacheEntries, Bytes: m.cfg.CacheBytes,
-		Clock: &m.clock, Running: m.running, Hold: m.hold,
+		Clock: &m.clock, Running: m.life.Context(), Hold: m.life.Limit(detachedLoads).Hold,
 		Failed: func(err error) { m.report(Event{Type: EventUpkeepFailed, Err: err}) },
 	})
 	if err != nil {

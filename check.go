@@ -250,7 +250,7 @@ func (m *Manager) doubtForeign(ctx context.Context) error {
 // secret, one of the token keys, one of the fleet's record, and one of the store's clock
 // where it has one.
 func (m *Manager) Check(ctx context.Context) error {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return ErrClosed
 	}
 	var wrongs []error

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fobkit/fob/internal/family"
 	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/keytext"
 )
 
@@ -237,7 +238,7 @@ func (c Config) resolved() (Config, error) {
 		c.Tokens = resolved
 		problems = append(problems, more...)
 	}
-	if c.Observer != nil && missing(c.Observer) {
+	if c.Observer != nil && guard.Missing(c.Observer) {
 		problem("Observer is a nil pointer or function")
 	}
 	if c.CacheEntries < 1 {

@@ -47,7 +47,7 @@ func (m *Manager) joinFleet(ctx context.Context) {
 	switch {
 	case err == nil:
 		m.problem("fleet", nil)
-	case m.running.Err() != nil:
+	case m.life.Context().Err() != nil:
 	case errors.Is(err, ErrCorrupt):
 		m.problem("fleet", err) // until LowerFleetStaleness mends it
 	default:
@@ -59,7 +59,7 @@ func (m *Manager) joinFleet(ctx context.Context) {
 // largest sum of MaxStaleness and StaleIfError that any of them was configured with
 // since LowerFleetStaleness, and 2 s at least.
 func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return 0, ErrClosed
 	}
 	have, err := m.fleet.Bounds(ctx)
@@ -75,7 +75,7 @@ func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 // receipts and RevokeEverywhere promise too much. A bound below this Manager's own settings
 // is ErrInvalid; below 2 s it means 2 s. A record of the bound that is corrupt is replaced.
 func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) error {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return ErrClosed
 	}
 	if bound = max(bound, fleet.DefaultStaleness); bound < m.cfg.patience() || bound > fleet.MaxStaleness {
@@ -106,7 +106,7 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 	if receipt.At.IsZero() {
 		return receipt, fmt.Errorf("fob: wait everywhere: %w: not a receipt", ErrInvalid)
 	}
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return receipt, ErrClosed
 	}
 	var backoff retry.Backoff
@@ -131,17 +131,9 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 
 // sleep waits for d, and no longer than ctx or the Manager last.
 func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
+	err := m.life.Sleep(ctx, d)
+	if err != nil && !errors.Is(err, ErrClosed) {
+		return fmt.Errorf("fob: wait everywhere: %w", err)
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("fob: wait everywhere: %w", ctx.Err())
-	case <-m.running.Done():
-		return ErrClosed
-	}
+	return err
 }

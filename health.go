@@ -1,8 +1,14 @@
 package fob
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -73,4 +79,21 @@ func (m *Manager) recordProblem(id record.ID, err error) {
 	if m.problems.SetRecord(id, err) {
 		m.observe(Event{Type: EventUpkeepFailed, Err: err})
 	}
+}
+
+// checkSkew compares the clock with that of the store, where it has one, and is
+// ErrSkew if any difference was seen that is more than clock.MaxSkew. That is a problem of
+// Health as long as it is.
+func (m *Manager) checkSkew(ctx context.Context) (err error) {
+	if theirs, ok := backend.As[backend.Clock](m.store); ok {
+		err := m.skew.Compare(ctx, &m.clock, theirs.Now)
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return errs.OfStore("fob: read the store's clock", err)
+		}
+	}
+	defer func() { m.problem("clock", err) }()
+	if by := m.skew.Get(m.clock.Now()); by.Abs() > clock.MaxSkew {
+		return fmt.Errorf("%w: another clock differs by %v (negative: it is behind), at most %v are allowed", ErrSkew, by, clock.MaxSkew)
+	}
+	return nil
 }

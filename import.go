@@ -41,7 +41,7 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 }
 
 func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 	if m.cfg.Foreign == nil {

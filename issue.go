@@ -28,7 +28,7 @@ import (
 // If it fails with ErrIndeterminate, a key whose secret nobody has may exist; it
 // can be found by List and harms nothing. Issue again.
 func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Secret{}, nil, ErrClosed
 	}
 	now := m.now()
@@ -80,7 +80,7 @@ func (m *Manager) putNewKey(ctx context.Context, k *keystate.State) error {
 // leads to it. A repeat takes an answer without a key for a call that was cut off,
 // and makes the key: so as long as anybody trusts the answer, what became of the key
 // must still be there to be found. That a clock may be late is in the answer's own time
-// (purgeMargin); this is for a call that is slow.
+// (clock.PurgeMargin); this is for a call that is slow.
 const keptBeyond = time.Hour
 
 // issueOnce is IssueKey with an idempotency key. The answer is sealed and
@@ -101,7 +101,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 		case errors.Is(err, backend.ErrNotFound):
 		case err != nil:
 			return errs.OfStore("fob: issue key", err)
-		case now.UnixMilli() < old.PurgeAt-purgeMargin.Milliseconds():
+		case now.UnixMilli() < old.PurgeAt-clock.PurgeMargin.Milliseconds():
 			secret, issued, err = m.issueAgain(ctx, spec, k, now, &old)
 			return err
 		default:
@@ -113,7 +113,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 			Kind:    record.Idempotency,
 			Owner:   k.Owner,
 			Created: k.IssuedAt,
-			PurgeAt: k.IssuedAt + (m.cfg.IdempotencyWindow + purgeMargin).Milliseconds(),
+			PurgeAt: k.IssuedAt + (m.cfg.IdempotencyWindow + clock.PurgeMargin).Milliseconds(),
 		}
 		k.KeptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {

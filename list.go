@@ -59,7 +59,7 @@ const listBudget = 2000
 // fails with errors.ErrUnsupported, a query that makes no sense with ErrInvalid,
 // an unreadable record with ErrCorrupt.
 func (m *Manager) List(ctx context.Context, q Query) (Page, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Page{}, ErrClosed
 	}
 	page, err := m.list(ctx, q)
@@ -195,7 +195,7 @@ func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backe
 // Get returns a credential by its ID, read from the store. It is ErrNotFound if
 // there is none.
 func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 	k, err := m.currentKey(ctx, id)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -18,6 +16,7 @@ import (
 	"github.com/fobkit/fob/internal/health"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/lifecycle"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
@@ -62,12 +61,7 @@ type Manager struct {
 	proofs    proofs
 	problems  health.Problems
 
-	running context.Context // ends with Close
-	stop    context.CancelFunc
-	closed  atomic.Bool // set under life
-	done    sync.WaitGroup
-
-	life sync.Mutex // guards that nothing is added to done after closed
+	life lifecycle.Life
 }
 
 // pepperKeys are behind a pointer of their own: of a Manager in an unexported field
@@ -107,7 +101,7 @@ const upkeepTimeout = 10 * time.Second
 // Close ends; a panic of the store there is an event, and ends nothing. A Config
 // that cannot work is ErrInvalid, with every problem named, as is a nil store.
 func New(store backend.Store, cfg Config) (*Manager, error) {
-	if missingStore(store) {
+	if guard.MissingStore(store) {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)
 	}
 	cfg, err := cfg.resolved()
@@ -120,14 +114,14 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		usage:      usagelog.New(cfg.CacheEntries),
 	}
 	m.clock.Start(cfg.Clock, clockStride)
-	m.running, m.stop = context.WithCancel(context.Background())
+	m.life.Start()
 	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
 	m.rotations.turn = semaphore.NewWeighted(1)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
-	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: purgeMargin.Milliseconds(), Closed: m.closed.Load}
+	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
 	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
@@ -166,12 +160,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 func (m *Manager) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
 	defer cancel()
-	m.life.Lock()
-	first := m.closed.CompareAndSwap(false, true)
-	m.life.Unlock()
-	m.stop()
-	m.done.Wait()
-	if !first {
+	if first := m.life.Close(); !first {
 		return nil
 	}
 	return m.flushUsage(ctx)
@@ -183,77 +172,75 @@ func (m *Manager) upkeep(ctx context.Context) {
 	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
-	var more <-chan time.Time // when the sweep goes on that has not come to its end
 	if m.marks.Follows {
-		t := time.NewTicker(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
-		defer t.Stop()
-		silence = t.C
+		silence = time.Tick(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
 	}
 	if m.cfg.patience() > fleet.DefaultStaleness {
 		if !m.marks.Follows { // else followFeed does, before the feed begins
 			m.joinFleet(ctx)
 		}
-		t := time.NewTicker(retry.BackoffMax)
-		defer t.Stop()
-		join = t.C
+		join = time.Tick(retry.BackoffMax)
 	}
 	if m.cfg.SweepInterval > 0 {
-		t := time.NewTicker(m.cfg.SweepInterval)
-		defer t.Stop()
-		sweep = t.C
+		sweep = time.Tick(m.cfg.SweepInterval)
 	}
-	var sweeping sweepParts
+	var left sweepParts       // of a sweep that has not come to its end
+	var more <-chan time.Time // when it goes on
 	for {
-		var task func(context.Context) error
-		within, sweeps := ctx, false
 		select {
 		case <-ctx.Done():
 			return
 		case <-flush.C:
 			// Cut off by Close, it might be lost: Close waits for it.
-			within = context.WithoutCancel(ctx)
-			task = func(ctx context.Context) error {
+			_ = m.runTask(context.WithoutCancel(ctx), func(ctx context.Context) error {
 				next, err := m.writeUsage(ctx)
 				if next != every {
 					every = next
 					flush.Reset(every)
 				}
 				return err
-			}
+			})
 		case <-silence:
 			m.noticeSilence()
-			continue
 		case <-join:
 			m.joinFleet(ctx)
-			continue
 		case <-sweep:
-			sweeping, sweeps = allSweeps, true
+			left, more = m.sweepOn(ctx, allSweeps)
 		case <-more:
-			sweeps = true
-		}
-		if sweeps {
-			more = nil
-			task = func(ctx context.Context) (err error) {
-				_, sweeping, err = m.sweep(ctx, sweeping)
-				return err
-			}
-		}
-		began := m.clock.Now().Mono
-		bounded, cancel := context.WithTimeout(within, upkeepTimeout)
-		err := guard.Run("", func() error { return task(bounded) })
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			m.report(Event{Type: EventUpkeepFailed, Err: err})
-		}
-		if sweeps && err == nil && sweeping != (sweepParts{}) {
-			// The others who use the store, and the writing of usage, have at least as much
-			// of the time.
-			more = time.After(max(sweepPause, time.Duration(m.clock.Now().Mono-began)))
+			left, more = m.sweepOn(ctx, left)
 		}
 	}
 }
 
+// runTask runs a task of upkeep, and reports its error unless the Manager is closed.
+func (m *Manager) runTask(ctx context.Context, task func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	err := guard.Run("", func() error { return task(ctx) })
+	if err != nil && m.life.Context().Err() == nil {
+		m.report(Event{Type: EventUpkeepFailed, Err: err})
+	}
+	return err
+}
+
 func (m *Manager) now() time.Time { return m.clock.Read() }
+
+// background runs a loop of the Manager's own until Close, which waits for it. A loop
+// that panics begins again.
+func (m *Manager) background(name string, loop func(context.Context)) {
+	m.life.Loop(loop, func(err error) {
+		m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: %s: %w", name, err)})
+	})
+}
+
+// report is observe in a goroutine of the Manager's own. There is nobody left to be
+// told that the Observer itself panics.
+func (m *Manager) report(e Event) {
+	_ = guard.Run("", func() error {
+		m.observe(e)
+		return nil
+	})
+}
 
 func (m *Manager) observe(e Event) {
 	if m.cfg.Observer == nil {

@@ -57,7 +57,7 @@ const maxExportErrors = 16
 // A record that cannot be read does not keep the others from being exported: it is
 // named in the error (ErrCorrupt), and the lines are good.
 func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time.Time) (int, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return 0, ErrClosed
 	}
 	if err := checkTime("since", since); err != nil {
@@ -199,7 +199,7 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 		}
 		return nil
 	}
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return ErrClosed
 	}
 	if err := checkSubject(rev.Subject, rev.SubjectKind); err != nil {

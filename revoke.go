@@ -109,7 +109,7 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 // none means of either kind. When it has returned nil, the same holds as for
 // Revoke. A subject that has no credentials is no error.
 func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason RevokeReason, kinds ...SubjectKind) (Receipt, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Receipt{}, ErrClosed
 	}
 	if len(kinds) == 0 {

@@ -59,7 +59,7 @@ func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secr
 }
 
 func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret, *keystate.State, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Secret{}, nil, ErrClosed
 	}
 	if rotation.Overlap < 0 || rotation.TTL < 0 || rotation.QuietTime < 0 ||
@@ -277,7 +277,7 @@ func (m *Manager) dropSuccessor(ctx context.Context, next *keystate.State) {
 	dropped := *next
 	dropped.Status, dropped.Reason, dropped.RevokedAt = keystate.Revoked, "rotation not finished", clock.Millis(m.now())
 	rec := m.keystore.RecordOf(&dropped)
-	_ = m.protect(ctx, func(ctx context.Context) error {
+	_ = m.life.Protect(ctx, func(ctx context.Context) error {
 		_, err := m.store.Put(ctx, rec, backend.IfVersion(next.Version))
 		if err == nil {
 			m.forget(rec.ID)
@@ -366,7 +366,7 @@ func (m *Manager) putRotation(ctx context.Context, old *keystate.State) error {
 		Kind:    record.Rotation,
 		Owner:   old.Owner,
 		Created: old.IssuedAt,
-		PurgeAt: old.RetireAt + purgeMargin.Milliseconds(),
+		PurgeAt: old.RetireAt + clock.PurgeMargin.Milliseconds(),
 	}
 	w := record.NewBody()
 	w.ID(record.FieldTarget, old.ID)

@@ -27,7 +27,7 @@ type RotationStatus struct {
 // used, by its subject, and when it ends. id is the old key's. A key that was
 // not rotated is ErrNotFound.
 func (m *Manager) RotationStatus(ctx context.Context, id ID) (RotationStatus, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return RotationStatus{}, ErrClosed
 	}
 	s, err := m.rotationStatus(ctx, id)

@@ -15,10 +15,6 @@ import (
 )
 
 const (
-	// sweepBatch bounds one sweep: how many records it purges and how many rotations it
-	// looks at. It is the most that a store need do at a time (backend.MaxLimit), so there
-	// is nothing to set; what is left is for the next one.
-	sweepBatch = backend.MaxLimit
 	// sweepPage is how many rotations are read at a time, for a store that is so slow
 	// that it cannot look at all of them in one sweep.
 	sweepPage = 100
@@ -41,7 +37,7 @@ type Swept struct {
 // to have it done now. One call is bounded (see Swept.More); it
 // never removes the record of a credential that could still be accepted.
 func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return Swept{}, ErrClosed
 	}
 	done, _, err := m.sweep(ctx, allSweeps)
@@ -53,7 +49,9 @@ type sweepParts struct{ retire, purge bool }
 
 var allSweeps = sweepParts{retire: true, purge: true}
 
-// sweep does parts of a sweep, and returns those that have not come to their end.
+// sweep does parts of a sweep, and returns those that have not come to their end. It
+// purges as many records, and looks at as many rotations, as a store need do at a time
+// (backend.MaxLimit): there is nothing to set, and what is left is for the next one.
 func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left sweepParts, err error) {
 	var err1, err2 error
 	if parts.retire {
@@ -64,14 +62,30 @@ func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left
 		if err := m.checkSkew(ctx); err != nil {
 			return done, left, errors.Join(err1, err)
 		}
-		done.Purged, err2 = purger.Purge(ctx, m.now(), sweepBatch)
-		left.purge = done.Purged == sweepBatch
+		done.Purged, err2 = purger.Purge(ctx, m.now(), backend.MaxLimit)
+		left.purge = done.Purged == backend.MaxLimit
 		if err2 != nil {
 			err2 = errs.OfStore("fob: purge", err2)
 		}
 	}
 	done.More = left != sweepParts{}
 	return done, left, errors.Join(err1, err2)
+}
+
+// sweepOn does parts of a sweep as a task of upkeep. It returns those that are left, and
+// when they are gone on with; never where there are none, or where it failed.
+func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepParts, more <-chan time.Time) {
+	began := m.clock.Now().Mono
+	err := m.runTask(ctx, func(ctx context.Context) (err error) {
+		_, left, err = m.sweep(ctx, parts)
+		return err
+	})
+	if err == nil && left != (sweepParts{}) {
+		// The others who use the store, and the writing of usage, have at least as much
+		// of the time.
+		more = time.After(max(sweepPause, time.Duration(m.clock.Now().Mono-began)))
+	}
+	return left, more
 }
 
 // rotationWalk goes through all rotations, a part of them at each sweep.
@@ -94,7 +108,7 @@ func (m *Manager) retireQuiet(ctx context.Context) (retired int, more bool, err 
 	}
 	defer w.turn.Release(1)
 	var problems []error
-	for looked := 0; looked < sweepBatch; {
+	for looked := 0; looked < backend.MaxLimit; {
 		page, err := lister.List(ctx, backend.Query{Kind: record.Rotation, Limit: sweepPage, After: w.after})
 		if err != nil {
 			w.after = "" // the cursor may be what was wrong

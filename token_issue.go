@@ -17,7 +17,7 @@ import (
 // tokensReady is the start of every call about tokens.
 func (m *Manager) tokensReady() error {
 	switch {
-	case m.closed.Load():
+	case m.life.Closed():
 		return ErrClosed
 	case m.tokens == nil:
 		return fmt.Errorf("%w: Config.Tokens is not set", ErrInvalid)
@@ -188,7 +188,7 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 		return family, err
 	}
 	drawn, longest := keytext.IDTime(id), m.fleet.LongestTTL(ctx)
-	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+maxSkew || drawn.Sub(now) > maxSkew {
+	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+clock.MaxSkew || drawn.Sub(now) > clock.MaxSkew {
 		return false, ErrNotFound
 	}
 	return m.marks.End(ctx, markOf("token", id), m.markEnd(longest, now), string(reason))
@@ -197,5 +197,5 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 // markEnd is when everything that a mark of now ends has expired by every clock, if no
 // token lives longer than longest.
 func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
-	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + purgeMargin))
+	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + clock.PurgeMargin))
 }

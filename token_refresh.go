@@ -141,7 +141,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	}
 	// Whoever presents this is not the one who has the next secret, or lost it.
 	const replayed RevokeReason = "refresh secret replayed"
-	err = m.protect(ctx, func(ctx context.Context) error {
+	err = m.life.Protect(ctx, func(ctx context.Context) error {
 		_, err := m.endFamily(ctx, id, replayed)
 		return err
 	})
@@ -303,7 +303,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		}
 		now := m.now()
 		// The mark lasts as long as the chain could: it alone may stand after a crash.
-		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.Ends+purgeMargin.Milliseconds())
+		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.Ends+clock.PurgeMargin.Milliseconds())
 		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
 		if err != nil {
 			return err

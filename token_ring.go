@@ -26,7 +26,7 @@ type TokenKey struct {
 
 // ringSkew is by how much the clocks of two processes may differ before tokens are
 // refused because their key was retired: it is used for longer by a process that is
-// behind, and retires sooner for one that is ahead. It is less than maxSkew, because what
+// behind, and retires sooner for one that is ahead. It is less than clock.MaxSkew, because what
 // is refused is issued anew, and a ring holds few keys.
 const ringSkew = 5 * time.Minute
 

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
 )
@@ -102,7 +103,7 @@ var (
 // is no rejection. A config that cannot work is
 // ErrInvalid.
 func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
-	if missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
+	if guard.Missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
 		return nil, fmt.Errorf("%w: a token verifier needs a source of keys, an issuer and an audience", ErrInvalid)
 	}
 	resolved, problems := TokenConfig{

@@ -46,7 +46,7 @@ func (m *Manager) Usage(ctx context.Context, id ID) (Usage, error) {
 }
 
 func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 	recorder, ok := backend.As[backend.UsageRecorder](m.store)

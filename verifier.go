@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/fobkit/fob/internal/guard"
 )
 
 // Verifier checks what was presented and returns whose it is. It can neither
@@ -38,7 +40,7 @@ func (f VerifierFunc) Verify(ctx context.Context, presented string) (Credential,
 // verifier is nil checks nothing.
 func Chain(verifiers ...Verifier) Verifier {
 	verifiers = append([]Verifier(nil), verifiers...)
-	if slices.ContainsFunc(verifiers, func(v Verifier) bool { return missing(v) }) {
+	if slices.ContainsFunc(verifiers, func(v Verifier) bool { return guard.Missing(v) }) {
 		return VerifierFunc(nil)
 	}
 	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {

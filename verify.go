@@ -73,7 +73,7 @@ type recognised struct {
 
 // verify is the way of every verification, from the text to the answer.
 func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Credential, error) {
-	if m.closed.Load() {
+	if m.life.Closed() {
 		return nil, ErrClosed
 	}
 

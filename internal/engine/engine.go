@@ -13,7 +13,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,8 +128,8 @@ type Config struct {
 	Clock *clock.Clock
 	// Running ends with the loads that go on although their callers have left.
 	Running context.Context
-	// Hold keeps whatever waits for such loads waiting until release is called. ok is false
-	// when there may be no more of them.
+	// Hold makes whoever ends Running wait for such a load, until release is called. ok is
+	// false when there may be no more of them.
 	Hold func() (release func(), ok bool)
 	// Failed is told of such a load that panicked.
 	Failed func(error)
@@ -146,9 +145,6 @@ type Engine[B any] struct {
 	flights *cache.Flights[flightKey, error] // what is handed over is errs.Unchecked
 
 	storeFailed atomic.Int64 // monotonic: when the store last failed to answer
-
-	leaving  sync.Mutex // guards detached
-	detached int
 
 	rechecked, stale, refused cache.Counter
 }

@@ -28,8 +28,6 @@ const (
 	// joinTries bounds how often a caller waits for answers that turn out to be of no
 	// use to it before it loads its own.
 	joinTries = 3
-	// detachedMax bounds how many loads go on although their caller has left.
-	detachedMax = 64
 	// loadTimeout bounds such a load.
 	loadTimeout = 10 * time.Second
 )
@@ -122,7 +120,7 @@ func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Fligh
 	if !ok {
 		return false
 	}
-	if !e.leave(flight) {
+	if !e.flights.Leave(flight) {
 		release()
 		return false
 	}
@@ -138,9 +136,6 @@ func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Fligh
 			stop()
 			cancel()
 			e.flights.Land(flight, failed)
-			e.leaving.Lock()
-			e.detached--
-			e.leaving.Unlock()
 			release()
 		}()
 		err := guard.Run(rest.Presented, func() error {
@@ -153,17 +148,5 @@ func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Fligh
 			e.cfg.Failed(fmt.Errorf("fob: verify: %w", err))
 		}
 	}()
-	return true
-}
-
-// leave makes the caller of a load leave it to another one that is begun anew, unless too
-// many of those run, or the others have given up on the load too.
-func (e *Engine[B]) leave(flight *cache.Flight[flightKey, error]) bool {
-	e.leaving.Lock()
-	defer e.leaving.Unlock()
-	if e.detached >= detachedMax || !e.flights.Leave(flight) {
-		return false
-	}
-	e.detached++
 	return true
 }
