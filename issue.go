@@ -38,7 +38,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if k.epoch, err = m.marks.ReadEpoch(ctx, k.subjectRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
-	if err := m.vouchPepper(ctx); err != nil {
+	if err := m.peppers.Vouch(ctx); err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
 	}
 	if spec.IdempotencyKey != "" {
@@ -175,7 +175,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *Key, rec *bac
 	}
 	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
 	if errors.Is(err, ErrCorrupt) && len(sealed) > int(sealed[0]) {
-		err = cmp.Or(m.doubtPepper(ctx, sealed[1:1+int(sealed[0])]), err)
+		err = cmp.Or(m.peppers.Doubt(ctx, sealed[1:1+int(sealed[0])]), err)
 	}
 	if err != nil {
 		return Secret{}, nil, err
@@ -231,7 +231,7 @@ func requestDigest(spec KeySpec, prefix string) [sha256.Size]byte {
 // active pepper where there is one, to open it: neither is in the store.
 // AES-256-GCM under a key of its own for each record (HKDF, RFC 5869).
 func (m *Manager) sealAnswer(idempotencyKey string, ref record.ID, text string) (string, error) {
-	pepper := m.activePepper()
+	pepper := m.peppers.Active()
 	aead, err := m.answerCipher(idempotencyKey, pepper, ref)
 	if err != nil {
 		return "", err
@@ -260,12 +260,11 @@ func (m *Manager) openAnswer(idempotencyKey string, ref record.ID, sealed string
 func (m *Manager) answerCipher(idempotencyKey, pepper string, ref record.ID) (cipher.AEAD, error) {
 	material := []byte(idempotencyKey)
 	if pepper != "" {
-		key, ok := m.peppers[pepper]
-		if !ok {
-			return nil, fmt.Errorf("%w: %q", ErrPepper, pepper)
+		made, err := m.peppers.Under(pepper, material)
+		if err != nil {
+			return nil, err
 		}
-		d := pepperedDigest(key, material)
-		material = d.sum[:]
+		material = made[:]
 	}
 	return sealed.Cipher(material, ref[:], "fob idempotent answer")
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/fobkit/fob/internal/digest"
+	"github.com/fobkit/fob/internal/pepper"
 )
 
 // redacted is what every printed form of a Secret or a Digest shows.
@@ -82,6 +83,22 @@ func (d Digest) String() string { return redacted }
 // Format writes a redaction for every verb.
 func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-func digestOf(b []byte) Digest { return Digest{digest.Of(b)} }
+// newPeppers moves the peppers out of Config to where they are kept.
+func (m *Manager) newPeppers() *pepper.Keeper {
+	cfg := pepper.KeeperConfig{Store: m.records, Clock: &m.clock, Problem: m.problem}
+	if m.cfg.Foreign != nil {
+		cfg.Foreign = m.cfg.Foreign.Digest
+	}
+	keeper := pepper.NewKeeper(cfg)
+	for i, p := range m.cfg.Peppers {
+		keeper.Add(p.ID, p.Key)
+		m.cfg.Peppers[i].Key = nil
+	}
+	return keeper
+}
 
-func pepperedDigest(pepper, b []byte) Digest { return Digest{digest.Keyed(pepper, b)} }
+// digest makes the digest to store of a secret, under the active pepper.
+func (m *Manager) digest(k *Key, secret []byte) {
+	k.legacy = ""
+	k.digest.sum, k.pepper = m.peppers.Digest(secret)
+}

@@ -2,6 +2,7 @@ package fob
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func (f importedKeys) Load(ctx context.Context, q *query) (*answer, error) {
 		return nil, fmt.Errorf("fob: verify: %w", unsure) // it may be that one
 	}
 	if len(own) > 0 {
-		if err := m.doubtForeign(ctx); err != nil {
+		if err := m.peppers.DoubtForeign(ctx); err != nil {
 			return nil, fmt.Errorf("fob: verify: %w", err)
 		}
 	}
@@ -118,27 +119,18 @@ func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, r *engine.Readi
 // slow hash waits for its turn, or fails with ErrBusy.
 func (m *Manager) matchesForeign(ctx context.Context, k *Key, presented string, own []byte) (bool, error) {
 	if k.legacy == "" {
-		secret := foreignSecret(k.id, presented)
-		digest := digestOf(secret)
-		if k.pepper != "" {
-			pepper, ok := m.peppers[k.pepper]
-			if !ok {
-				return false, fmt.Errorf("%w: %q", ErrPepper, k.pepper)
-			}
-			digest = pepperedDigest(pepper, secret)
+		made, err := m.peppers.Under(k.pepper, foreignSecret(k.id, presented))
+		if err != nil {
+			return false, err
 		}
-		if digest.Equal(k.digest) {
-			m.matched(k.pepper)
-			return true, nil
-		}
-		return false, m.doubtPepper(ctx, k.pepper)
+		return m.peppers.Matches(ctx, k.pepper, made, k.digest.sum)
 	}
 	if text, ok := strings.CutPrefix(k.legacy, ownDigest); ok {
 		want, err := hex.DecodeString(text)
 		if err != nil || m.cfg.Foreign.Digest == nil {
 			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
 		}
-		return len(own) > 0 && digestOf(want).Equal(digestOf(own)), nil
+		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}
 	h, err := legacyhash.Parse(k.legacy)
 	if err != nil {
