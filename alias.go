@@ -171,15 +171,11 @@ const printLen = 16
 func (m *Manager) printUnder(pepper string, ref record.ID, what byte, material []byte) (string, bool) {
 	text := append(append([]byte("fob import "), what), ref[:]...)
 	text = append(text, material...)
-	d := digestOf(text)
-	if pepper != "" {
-		key, ok := m.peppers[pepper]
-		if !ok {
-			return "", false
-		}
-		d = pepperedDigest(key, text)
+	made, err := m.peppers.Under(pepper, text)
+	if err != nil {
+		return "", false
 	}
-	return string([]byte{what, byte(len(pepper))}) + pepper + string(d.sum[:printLen]), true
+	return string([]byte{what, byte(len(pepper))}) + pepper + string(made[:printLen]), true
 }
 
 // material is what of a key a print can be made of, by what it is then of.
@@ -207,7 +203,7 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 func (i *importing) printFor(ref record.ID) string {
 	for _, what := range []byte{printSum, printHash, printOwn} {
 		if material := i.m.material(i.foreign, what); material != nil {
-			made, _ := i.m.printUnder(i.m.activePepper(), ref, what, material)
+			made, _ := i.m.printUnder(i.m.peppers.Active(), ref, what, material)
 			return made
 		}
 	}
@@ -226,7 +222,7 @@ func (i *importing) isOf(ctx context.Context, led *alias) (bool, error) {
 			if own, ok := m.printUnder(pepper, led.rec.ID, what, material); ok && own == led.print {
 				return true, nil
 			} else if ok && what != printHash {
-				return false, m.doubtPepper(ctx, pepper)
+				return false, m.peppers.Doubt(ctx, pepper)
 			}
 		}
 	}

@@ -62,18 +62,17 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	if err := m.vouchPepper(ctx); err != nil {
+	if err := m.peppers.Vouch(ctx); err != nil {
 		return nil, err
 	}
-	if c, ok := m.foreignDigest(); ok && (foreign.Digest != nil || foreign.Secret != "") {
-		if foreign.Digest != nil {
-			err = m.vouch(ctx, c)
-		} else {
-			err = m.doubt(ctx, c, false) // it is looked for by that digest too
-		}
-		if err != nil {
-			return nil, err
-		}
+	switch {
+	case foreign.Digest != nil:
+		err = m.peppers.VouchForeign(ctx)
+	case foreign.Secret != "":
+		err = m.peppers.DoubtForeign(ctx) // it is looked for by that digest too
+	}
+	if err != nil {
+		return nil, err
 	}
 	one := &importing{m: m, key: k, foreign: foreign, now: now}
 	if err := retry.Do(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {

@@ -39,7 +39,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
-	if err := m.vouchPepper(ctx); err != nil {
+	if err := m.peppers.Vouch(ctx); err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
 	}
 	if spec.IdempotencyKey != "" {
@@ -179,7 +179,7 @@ func (m *Manager) issueAgain(ctx context.Context, spec KeySpec, k *keystate.Stat
 	}
 	text, err := m.openAnswer(spec.IdempotencyKey, rec.ID, sealed)
 	if errors.Is(err, ErrCorrupt) && len(sealed) > int(sealed[0]) {
-		err = cmp.Or(m.doubtPepper(ctx, sealed[1:1+int(sealed[0])]), err)
+		err = cmp.Or(m.peppers.Doubt(ctx, sealed[1:1+int(sealed[0])]), err)
 	}
 	if err != nil {
 		return Secret{}, nil, err
@@ -235,7 +235,7 @@ func requestDigest(spec KeySpec, prefix string) [sha256.Size]byte {
 // active pepper where there is one, to open it: neither is in the store.
 // AES-256-GCM under a key of its own for each record (HKDF, RFC 5869).
 func (m *Manager) sealAnswer(idempotencyKey string, ref record.ID, text string) (string, error) {
-	pepper := m.activePepper()
+	pepper := m.peppers.Active()
 	aead, err := m.answerCipher(idempotencyKey, pepper, ref)
 	if err != nil {
 		return "", err
@@ -264,12 +264,11 @@ func (m *Manager) openAnswer(idempotencyKey string, ref record.ID, sealed string
 func (m *Manager) answerCipher(idempotencyKey, pepper string, ref record.ID) (cipher.AEAD, error) {
 	material := []byte(idempotencyKey)
 	if pepper != "" {
-		key, ok := m.peppers[pepper]
-		if !ok {
-			return nil, fmt.Errorf("%w: %q", ErrPepper, pepper)
+		made, err := m.peppers.Under(pepper, material)
+		if err != nil {
+			return nil, err
 		}
-		d := pepperedDigest(key, material)
-		material = d.sum[:]
+		material = made[:]
 	}
 	return sealed.Cipher(material, ref[:], "fob idempotent answer")
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/lifecycle"
 	"github.com/fobkit/fob/internal/marks"
+	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/tokenring"
@@ -37,8 +38,7 @@ type Manager struct {
 	clock    clock.Clock
 
 	prefixes []acceptedPrefix
-	*pepperKeys
-	limiter *legacyhash.Limiter
+	limiter  *legacyhash.Limiter
 
 	engine *engine.Engine[body]
 	// keys and accessTokens are what is remembered of credentials that were found, and
@@ -58,17 +58,10 @@ type Manager struct {
 	rotations rotationWalk
 	usage     *usagelog.Log
 	tokens    *tokenring.Keeper // nil without Config.Tokens
-	proofs    proofs
+	peppers   *pepper.Keeper
 	problems  health.Problems
 
 	life lifecycle.Life
-}
-
-// pepperKeys are behind a pointer of their own: of a Manager in an unexported field
-// fmt prints the fields itself, without calling Format, for a verb like %s that does
-// not fit a pointer. It follows one pointer then, and no second one.
-type pepperKeys struct {
-	peppers map[string][]byte
 }
 
 var _ Verifier = (*Manager)(nil)
@@ -109,9 +102,8 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg:        cfg,
-		pepperKeys: &pepperKeys{make(map[string][]byte, len(cfg.Peppers))},
-		usage:      usagelog.New(cfg.CacheEntries),
+		cfg:   cfg,
+		usage: usagelog.New(cfg.CacheEntries),
 	}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.life.Start()
@@ -122,6 +114,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
+	m.peppers = m.newPeppers()
 	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
@@ -135,9 +128,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	for _, p := range cfg.OtherPrefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
-	}
-	for i, p := range cfg.Peppers {
-		m.peppers[p.ID], cfg.Peppers[i].Key = p.Key, nil
 	}
 	if cfg.Foreign != nil {
 		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)

@@ -75,7 +75,7 @@ func (m *Manager) rotate(ctx context.Context, id ID, rotation Rotation) (Secret,
 			return Secret{}, nil, fmt.Errorf("%w: quiet time %v, want %v, for usage is written each %v", ErrInvalid, rotation.QuietTime, 2*interval, interval)
 		}
 	}
-	if err := m.vouchPepper(ctx); err != nil {
+	if err := m.peppers.Vouch(ctx); err != nil {
 		return Secret{}, nil, err
 	}
 	r := &rotating{m: m, id: record.ID(id), rotation: rotation, now: m.now(), attempt: newAttempt()}

@@ -1,12 +1,13 @@
 package fob
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/fobkit/fob/internal/digest"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/pepper"
 )
 
 // redacted is what every printed form of a Secret or a Digest shows.
@@ -72,18 +73,10 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 // Digest is what a store keeps of a secret: SHA-256, or HMAC-SHA-256 under a
 // pepper. It is a type of its own so that it cannot be mistaken for a Secret:
 // nothing in this package accepts a Digest, or its text, as a credential.
-type Digest struct{ sum [sha256.Size]byte }
+type Digest struct{ sum digest.Digest }
 
 // Equal reports in constant time whether both digests are the same.
-func (d Digest) Equal(o Digest) bool {
-	// Four words instead of crypto/subtle's byte loop: as free of branches,
-	// and 20 ns less on every verification.
-	var diff uint64
-	for i := 0; i < len(d.sum); i += 8 {
-		diff |= binary.LittleEndian.Uint64(d.sum[i:]) ^ binary.LittleEndian.Uint64(o.sum[i:])
-	}
-	return diff == 0
-}
+func (d Digest) Equal(o Digest) bool { return d.sum.Equal(&o.sum) }
 
 // String returns a redaction: a digest is no secret, but it belongs in no log.
 func (d Digest) String() string { return redacted }
@@ -91,12 +84,22 @@ func (d Digest) String() string { return redacted }
 // Format writes a redaction for every verb.
 func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-func digestOf(b []byte) Digest { return Digest{sha256.Sum256(b)} }
+// newPeppers moves the peppers out of Config to where they are kept.
+func (m *Manager) newPeppers() *pepper.Keeper {
+	cfg := pepper.KeeperConfig{Store: m.records, Clock: &m.clock, Problem: m.problem}
+	if m.cfg.Foreign != nil {
+		cfg.Foreign = m.cfg.Foreign.Digest
+	}
+	keeper := pepper.NewKeeper(cfg)
+	for i, p := range m.cfg.Peppers {
+		keeper.Add(p.ID, p.Key)
+		m.cfg.Peppers[i].Key = nil
+	}
+	return keeper
+}
 
-func pepperedDigest(pepper, b []byte) Digest {
-	mac := hmac.New(sha256.New, pepper)
-	mac.Write(b)
-	var d Digest
-	mac.Sum(d.sum[:0])
-	return d
+// digest makes the digest to store of a secret, under the active pepper.
+func (m *Manager) digest(k *keystate.State, secret []byte) {
+	k.ImportedHash = ""
+	k.Digest, k.Pepper = m.peppers.Digest(secret)
 }

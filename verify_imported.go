@@ -2,6 +2,7 @@ package fob
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (f importedKeys) Load(ctx context.Context, q *query) (*answer, error) {
 		return nil, fmt.Errorf("fob: verify: %w", unsure) // it may be that one
 	}
 	if len(own) > 0 {
-		if err := m.doubtForeign(ctx); err != nil {
+		if err := m.peppers.DoubtForeign(ctx); err != nil {
 			return nil, fmt.Errorf("fob: verify: %w", err)
 		}
 	}
@@ -119,27 +120,18 @@ func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, r *engine.Readi
 // slow hash waits for its turn, or fails with ErrBusy.
 func (m *Manager) matchesForeign(ctx context.Context, k *keystate.State, presented string, own []byte) (bool, error) {
 	if k.ImportedHash == "" {
-		secret := foreignSecret(k.ID, presented)
-		digest := digestOf(secret)
-		if k.Pepper != "" {
-			pepper, ok := m.peppers[k.Pepper]
-			if !ok {
-				return false, fmt.Errorf("%w: %q", ErrPepper, k.Pepper)
-			}
-			digest = pepperedDigest(pepper, secret)
+		made, err := m.peppers.Under(k.Pepper, foreignSecret(k.ID, presented))
+		if err != nil {
+			return false, err
 		}
-		if digest.Equal(Digest{k.Digest}) {
-			m.matched(k.Pepper)
-			return true, nil
-		}
-		return false, m.doubtPepper(ctx, k.Pepper)
+		return m.peppers.Matches(ctx, k.Pepper, made, k.Digest)
 	}
 	if text, ok := strings.CutPrefix(k.ImportedHash, ownDigest); ok {
 		want, err := hex.DecodeString(text)
 		if err != nil || m.cfg.Foreign.Digest == nil {
 			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
 		}
-		return len(own) > 0 && digestOf(want).Equal(digestOf(own)), nil
+		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}
 	h, err := legacyhash.Parse(k.ImportedHash)
 	if err != nil {

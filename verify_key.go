@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
@@ -97,7 +98,7 @@ func (f nativeKeys) Absent(q *query, found *engine.Absence[body]) error {
 		return nil
 	}
 	if k := found.Body.key; k != nil {
-		if digest, err := f.m.digestUnder(k.state.Pepper, q); err != nil || digest.Equal(Digest{k.state.Digest}) {
+		if made, err := f.m.digestUnder(k.state.Pepper, q); err != nil || made.Equal(&k.state.Digest) {
 			return nil
 		}
 	}
@@ -122,30 +123,30 @@ func (f nativeKeys) Load(ctx context.Context, q *query) (*answer, error) {
 	if k.state.Imported || k.state.Prefix != m.prefixes[q.Form].text {
 		return nil, ErrUnknown
 	}
-	digest, err := m.digestUnder(k.state.Pepper, q)
+	made, err := m.digestUnder(k.state.Pepper, q)
 	if err != nil {
 		return nil, err
 	}
-	if !digest.Equal(Digest{k.state.Digest}) {
-		if err := m.doubtPepper(ctx, k.state.Pepper); err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
-		}
+	matches, err := m.peppers.Matches(ctx, k.state.Pepper, made, k.state.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("fob: verify: %w", err)
+	}
+	if !matches {
 		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown, Body: body{key: k}}, cache.Ref(id))
 	}
-	m.matched(k.state.Pepper)
 	return m.rememberKey(ctx, q, k)
 }
 
 // digestUnder is the digest of what was presented as the store holds it.
-func (m *Manager) digestUnder(pepper string, q *query) (Digest, error) {
+func (m *Manager) digestUnder(pepper string, q *query) (digest.Digest, error) {
 	if pepper == "" {
-		return Digest{q.Seen}, nil
+		return q.Seen, nil
 	}
-	secret, ok := m.peppers[pepper]
-	if !ok {
-		return Digest{}, fmt.Errorf("fob: verify: %w: %q", ErrPepper, pepper)
+	made, err := m.peppers.Under(pepper, nativeSecret(q.Presented))
+	if err != nil {
+		return made, fmt.Errorf("fob: verify: %w", err)
 	}
-	return pepperedDigest(secret, nativeSecret(q.Presented)), nil
+	return made, nil
 }
 
 // rememberKey makes the answer of a key whose secret was found right.
@@ -199,24 +200,7 @@ func nativeSecret(presented string) []byte {
 
 // wantsRehash reports whether the digest is not as one made now would be.
 func (m *Manager) wantsRehash(k *keystate.State) bool {
-	return k.ImportedHash != "" || k.Pepper != m.activePepper()
-}
-
-func (m *Manager) activePepper() string {
-	if len(m.cfg.Peppers) == 0 {
-		return ""
-	}
-	return m.cfg.Peppers[0].ID
-}
-
-// digest makes the digest to store of a secret, under the active pepper.
-func (m *Manager) digest(k *keystate.State, secret []byte) {
-	k.ImportedHash, k.Pepper = "", m.activePepper()
-	if k.Pepper == "" {
-		k.Digest = digestOf(secret).sum
-		return
-	}
-	k.Digest = pepperedDigest(m.peppers[k.Pepper], secret).sum
+	return k.ImportedHash != "" || k.Pepper != m.peppers.Active()
 }
 
 // How long a rehash may hold up the verification that it belongs to, and how long
@@ -239,7 +223,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 	next := *k
 	ctx, cancel := context.WithTimeout(ctx, rehashWait)
 	defer cancel()
-	if err := m.vouchPepper(ctx); err != nil {
+	if err := m.peppers.Vouch(ctx); err != nil {
 		if errs.IsOutage(err) { // else it is a problem, and was reported
 			m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: fmt.Errorf("fob: rehash: %w", err)})
 		}

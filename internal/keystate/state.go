@@ -3,8 +3,7 @@
 package keystate
 
 import (
-	"crypto/sha256"
-
+	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -48,7 +47,7 @@ type State struct {
 	Rotating               uint64 // the running or crashed attempt to rotate; zero for none
 	Quiet                  int64  // milliseconds of quiet after which it retires early
 
-	Digest       [sha256.Size]byte
+	Digest       digest.Digest
 	Pepper       string    // ID of the pepper that Digest is under; "" for none
 	ImportedHash string    // the hash of the other system, in place of Digest, until the key is first used
 	Alias        record.ID // of an imported key, by which it is found

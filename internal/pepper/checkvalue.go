@@ -1,0 +1,259 @@
+package pepper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/digest"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/retry"
+)
+
+// A secret of the configuration that is not what it was makes good credentials look
+// unknown, and their holders would be told that it is their fault. So the store keeps a
+// check value of each: what the secret makes of a fixed text, checkLen bytes of it. It is
+// written when something is first made with the secret, and compared
+//
+//   - before this process first makes something with the secret: where they differ, it
+//     makes nothing that the others could not check (ErrPepper);
+//   - when something that was presented did not match, the first time: then nobody knows
+//     whether the credential or the secret is wrong, and the answer is "could not check".
+//
+// What does match needs no check value. Whoever has a copy of the store can check a
+// guess of the secret by it, and could as well by the digest of any key that is his
+// own; the secrets are too long to be guessed.
+const checkLen = 8
+
+// checkAgain is how long, in nanoseconds, it is believed that there is no check value, or
+// a wrong one.
+const checkAgain = int64(10 * time.Second)
+
+// foreignText is the text of which the check value of KeeperConfig.Foreign is made. If
+// the function has none for it, nothing can be said of the function.
+const foreignText = "fob-key-check.0000000000000000"
+
+// checkValue is that of one secret.
+type checkValue struct {
+	name string    // of the secret, for messages; never the secret
+	ref  record.ID // where it is in the store
+	text string
+	err  error // what it is that another one is in the store
+}
+
+func newCheckValue(name string, ref record.ID, made digest.Digest, err error) checkValue {
+	return checkValue{name: name, ref: ref, text: string(made[:checkLen]), err: err}
+}
+
+// proof is what is known of one secret.
+type proof struct {
+	state   proofState
+	at      int64 // monotonic
+	matched bool  // something that was made with it did match
+}
+
+type proofState uint8
+
+const (
+	proofNone   proofState = iota
+	proofAbsent            // there is no check value
+	proofRight
+	proofWrong
+)
+
+func (k *Keeper) proof(ref record.ID) proof {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.proofs[ref]
+}
+
+func (k *Keeper) note(ref record.ID, to func(*proof)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	one := k.proofs[ref]
+	to(&one)
+	k.proofs[ref] = one
+}
+
+func checkRecord(what, name string) record.ID { return record.Named(record.Check, what, name) }
+
+func pepperRecord(id string) record.ID { return checkRecord("pepper", id) }
+
+// ofPepper is the check value of a pepper that is here.
+func (k *Keeper) ofPepper(id string) checkValue {
+	return newCheckValue(fmt.Sprintf("pepper %q", id), pepperRecord(id),
+		digest.Keyed(k.keys()[id], []byte("fob key check "+id)),
+		fmt.Errorf("%w: %q has another key than the one that is in use under this ID", errs.ErrPepper, id))
+}
+
+// ofForeign is the check value of KeeperConfig.Foreign; ok is false if nothing can be
+// said of it.
+func (k *Keeper) ofForeign() (v checkValue, ok bool) {
+	k.once.Do(func() {
+		if k.cfg.Foreign == nil {
+			return
+		}
+		made := k.cfg.Foreign(foreignText)
+		if len(made) == 0 {
+			return
+		}
+		k.tells = true
+		k.foreign = newCheckValue("foreign digest", checkRecord("foreign", "digest"),
+			digest.Of(append([]byte("fob foreign digest check "), made...)),
+			fmt.Errorf("%w: Config.Foreign.Digest is another one than that of the keys imported by it", errs.ErrPepper))
+	})
+	return k.foreign, k.tells
+}
+
+// compare reads the check value that is in the store and notes what it says.
+func (k *Keeper) compare(ctx context.Context, v checkValue) (proofState, error) {
+	now := k.cfg.Clock.Now()
+	rec, err := k.cfg.Store.Get(ctx, v.ref)
+	state := proofAbsent
+	switch {
+	case errors.Is(err, backend.ErrNotFound):
+	case err != nil:
+		return proofNone, errs.OfStore("check "+v.name, err)
+	default:
+		r, err := record.Open(&rec, record.Check)
+		if err != nil {
+			return proofNone, fmt.Errorf("check %s: %w", v.name, err)
+		}
+		field, text, ok := r.Next()
+		if !ok || field != record.FieldCheck || r.Rest != "" {
+			return proofNone, fmt.Errorf("check %s: %w", v.name, record.Corrupt(&rec, "fields"))
+		}
+		if state = proofWrong; text == v.text { // no secret: both are in the store, or would be
+			state = proofRight
+		}
+	}
+	k.note(v.ref, func(p *proof) { p.state, p.at = state, now.Mono })
+	if state == proofWrong {
+		k.cfg.Problem(v.name, v.err)
+	} else {
+		k.cfg.Problem(v.name, nil)
+	}
+	return state, nil
+}
+
+// Check compares every secret with its check value in the store. What is wrong with a
+// secret goes to KeeperConfig.Problem; what is returned is why one could not be compared.
+// A secret with which nothing was made yet has no check value and is taken for right.
+func (k *Keeper) Check(ctx context.Context) []error {
+	var all []checkValue
+	for _, id := range k.ids {
+		all = append(all, k.ofPepper(id))
+	}
+	if v, ok := k.ofForeign(); ok {
+		all = append(all, v)
+	}
+	var failed []error
+	for _, v := range all {
+		if _, err := k.compare(ctx, v); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// Vouch makes sure that the active pepper, if there is one, is the one that all use, before
+// something is made under it: the first one whose check value is written is. Another one
+// is errs.ErrPepper.
+func (k *Keeper) Vouch(ctx context.Context) error {
+	if id := k.Active(); id != "" {
+		return k.vouch(ctx, k.ofPepper(id))
+	}
+	return nil
+}
+
+// VouchForeign is Vouch for KeeperConfig.Foreign, if anything can be said of it.
+func (k *Keeper) VouchForeign(ctx context.Context) error {
+	if v, ok := k.ofForeign(); ok {
+		return k.vouch(ctx, v)
+	}
+	return nil
+}
+
+func (k *Keeper) vouch(ctx context.Context, v checkValue) error {
+	if k.proof(v.ref).state == proofRight {
+		return nil
+	}
+	return retry.Do(ctx, func(bool) error {
+		state, err := k.compare(ctx, v)
+		switch {
+		case err != nil:
+			return err
+		case state == proofRight:
+			return nil
+		case state == proofWrong:
+			return v.err
+		}
+		rec := backend.Record{ID: v.ref, Kind: record.Check, Created: clock.Millis(k.cfg.Clock.Read())}
+		w := record.NewBody()
+		w.Text(record.FieldCheck, v.text)
+		w.Seal(&rec)
+		if _, err := k.cfg.Store.Create(ctx, rec); err != nil {
+			return retry.Raced(fmt.Errorf("write the check value of %s: %w", v.name, err))
+		}
+		return retry.Again(errs.ErrReadBack)
+	})
+}
+
+// noteMatch notes that something did match that was made under a pepper; "" is none.
+func (k *Keeper) noteMatch(id string) {
+	if id == "" {
+		return
+	}
+	ref := pepperRecord(id)
+	if !k.proof(ref).matched {
+		k.note(ref, func(p *proof) { p.matched = true })
+	}
+}
+
+// Doubt is asked when something did not match that was made under a pepper that is here;
+// "" is none. It returns nil where the pepper is the right one, so that what was presented
+// is wrong. errs.ErrPepper is a pepper that is not the one in use, or of which nothing
+// tells whether it is: what was made under it has a check value, unless it is older than
+// these are.
+func (k *Keeper) Doubt(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	return k.doubt(ctx, k.ofPepper(id), true)
+}
+
+// DoubtForeign is Doubt for KeeperConfig.Foreign, before what was presented counts as
+// unknown. Nothing need have been made with it yet: without a check value it is right.
+func (k *Keeper) DoubtForeign(ctx context.Context) error {
+	if v, ok := k.ofForeign(); ok {
+		return k.doubt(ctx, v, false)
+	}
+	return nil
+}
+
+// doubt is Doubt of one secret. needed says that there is something made with it, which
+// has a check value then.
+func (k *Keeper) doubt(ctx context.Context, v checkValue, needed bool) error {
+	p := k.proof(v.ref)
+	if p.state == proofNone || p.state != proofRight && k.cfg.Clock.Now().Age(p.at) >= checkAgain {
+		state, err := k.compare(ctx, v)
+		if err != nil {
+			if p.matched && errs.IsOutage(err) {
+				return nil
+			}
+			return err
+		}
+		p.state = state
+	}
+	switch {
+	case p.state == proofWrong:
+		return v.err
+	case p.state == proofAbsent && needed && !p.matched:
+		return fmt.Errorf("%w: nothing tells yet whether %s is the one in use", errs.ErrPepper, v.name)
+	}
+	return nil
+}
