@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -260,4 +261,19 @@ func (s Scopes) normal() (Scopes, error) {
 		}
 	}
 	return out, nil
+}
+
+type contextKey struct{}
+
+// NewContext returns a context that carries a verified credential, as the
+// middleware does for the handlers behind it.
+func NewContext(ctx context.Context, cred Credential) context.Context {
+	return context.WithValue(ctx, contextKey{}, cred)
+}
+
+// FromContext returns the credential that NewContext put in ctx, and whether
+// there is one.
+func FromContext(ctx context.Context) (Credential, bool) {
+	cred, ok := ctx.Value(contextKey{}).(Credential)
+	return cred, ok && cred != nil
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/internal/fleet"
-	"github.com/fobkit/fob/internal/retry"
 )
 
 // fleetDefault is how old an answer may be in a process that has said nothing.
@@ -85,55 +84,4 @@ func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) 
 		return fmt.Errorf("fob: lower fleet staleness: %w", err)
 	}
 	return nil
-}
-
-// RevokeEverywhere is Revoke that returns only when no process on this store accepts
-// the credential any more, whatever happens to their connections: it waits until the
-// receipt's EverywhereBy, 2 s as a rule. If ctx ends before that, the credential
-// is revoked all the same and the receipt says so; the error is the context's.
-func (m *Manager) RevokeEverywhere(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
-	receipt, err := m.Revoke(ctx, id, reason)
-	if err != nil {
-		return Receipt{}, err
-	}
-	return m.WaitEverywhere(ctx, receipt)
-}
-
-// WaitEverywhere waits until what a receipt is about holds in every process, and
-// returns the receipt with the instant at which it did. It is for receipts that this
-// Manager has just given. If the fleet's bound could not be read then, it is read now.
-func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt, error) {
-	if receipt.At.IsZero() {
-		return receipt, fmt.Errorf("fob: wait everywhere: %w: not a receipt", ErrInvalid)
-	}
-	if m.life.Closed() {
-		return receipt, ErrClosed
-	}
-	var backoff retry.Backoff
-	for receipt.EverywhereBy.Sub(receipt.At) >= fleet.MaxStaleness {
-		bound, err := m.FleetStaleness(ctx)
-		if err == nil {
-			receipt.EverywhereBy = receipt.At.Add(bound)
-			break
-		}
-		if errors.Is(err, ErrClosed) || errors.Is(err, ErrCorrupt) {
-			return receipt, err
-		}
-		if err := m.sleep(ctx, backoff.Next()); err != nil {
-			return receipt, err
-		}
-	}
-	if err := m.sleep(ctx, receipt.EverywhereBy.Sub(m.now())); err != nil {
-		return receipt, err
-	}
-	return receipt, nil
-}
-
-// sleep waits for d, and no longer than ctx or the Manager last.
-func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
-	err := m.life.Sleep(ctx, d)
-	if err != nil && !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("fob: wait everywhere: %w", err)
-	}
-	return err
 }

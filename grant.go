@@ -150,3 +150,41 @@ func (g Grants) normal() (Grants, error) {
 func validGrantText(s string) bool {
 	return s != "" && len(s) <= maxGrantText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
+
+// and returns the scopes that allow exactly what both allow.
+func (s Scopes) and(o Scopes) Scopes {
+	if slices.Contains(s, ScopeAll) {
+		return slices.Clone(o)
+	}
+	var both Scopes
+	for _, scope := range s {
+		if o.Allow(scope) {
+			both = append(both, scope)
+		}
+	}
+	return both
+}
+
+// and returns the grants of what both g and scopes allow on a resource. ScopeAll is none
+// of the scopes.
+func (g Grants) and(scopes Scopes) Grants {
+	var both Grants
+	for _, one := range g {
+		var actions []string
+		for _, scope := range scopes {
+			// The action of a scope that covers the type. One that is written "*" names no
+			// action that a scope allows (see allowsOn), and an empty one is none.
+			n := len(one.Type)
+			if len(scope) < n+2 || string(scope[:n]) != one.Type || scope[n] != ':' {
+				continue
+			}
+			if action := string(scope[n+1:]); action != Any && listed(one.Actions, action) {
+				actions = append(actions, action)
+			}
+		}
+		if len(actions) > 0 {
+			both = append(both, Grant{Type: one.Type, Actions: actions, Identifiers: one.Identifiers})
+		}
+	}
+	return both
+}

@@ -111,7 +111,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m.rotations.turn = semaphore.NewWeighted(1)
-	m.store = &seenStore{store, m}
+	m.store = &records.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(&backend.Record{ID: id}) }}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
 	m.peppers = m.newPeppers()
@@ -142,6 +142,34 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })
 	}
 	return m, nil
+}
+
+// rehashedEntries bounds of how many keys it is known that they were lately rehashed.
+const rehashedEntries = 1024
+
+// detachedLoads bounds how many loads go on although their callers have left.
+const detachedLoads = 64
+
+// makeMemory makes everything that remembers.
+func (m *Manager) makeMemory() (err error) {
+	m.engine, err = engine.New[body](engine.Config{
+		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleet.DefaultStaleness,
+		Entries: m.cfg.CacheEntries, Bytes: m.cfg.CacheBytes,
+		Clock: &m.clock, Running: m.life.Context(), Hold: m.life.Limit(detachedLoads).Hold,
+		Failed: func(err error) { m.report(Event{Type: EventUpkeepFailed, Err: err}) },
+	})
+	if err != nil {
+		return err
+	}
+	var errs [5]error
+	m.subjects, errs[0] = engine.AddPart[subjectState](m.engine, nil)
+	m.keys, errs[1] = m.engine.AddMemory(sizeOfAnswer, true)
+	m.rehashed, errs[2] = cache.New(cache.Config[struct{}]{Entries: min(m.cfg.CacheEntries, rehashedEntries)})
+	if m.cfg.Tokens != nil {
+		m.parents, errs[3] = engine.AddPart(m.engine, func(p *parentState) int { return p.key.size() })
+		m.accessTokens, errs[4] = m.engine.AddMemory(sizeOfAnswer, false)
+	}
+	return errors.Join(errs[:]...)
 }
 
 // Close stops the Manager's upkeep, waits for it, and writes the usage not yet
@@ -252,3 +280,17 @@ func (m *Manager) observeOutcome(e Event, err error) {
 
 // forget makes every remembered answer that depends on these records be found anew.
 func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
+
+// saw notes a record that was read from the store, or that there is none, at version 0: see
+// [engine.Engine.Saw]. For marks it also notes what the record says, which only rises.
+func (m *Manager) saw(rec *backend.Record) {
+	if m.blind {
+		return
+	}
+	if marks.Is(rec.ID) && m.marks.Follows && rec.Version > 0 {
+		if to, err := marks.Decode(rec); err == nil {
+			m.marks.Raise(rec.ID, to)
+		}
+	}
+	m.engine.Saw(rec.ID, rec.Version)
+}

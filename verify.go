@@ -3,10 +3,16 @@ package fob
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
 
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/usagelog"
 )
 
 // Verify checks what a client presented and returns the credential it is. It
@@ -161,4 +167,137 @@ func (m *Manager) decide(b *body, ms int64, held bool) (Credential, error) {
 		}
 	}
 	return b.credential(), nil
+}
+
+// answer is what memory holds of one credential that was found.
+type answer = engine.Answer[body]
+
+// query is one verification that memory could not answer at once.
+type query = engine.Query[body]
+
+// body is what an answer says of a credential, and at which time.
+type body struct {
+	// from and to bound the time in which it is accepted: from <= now < to, in Unix
+	// milliseconds. Where they are equal it never is.
+	from, to int64
+	use      usagelog.Cell // of a key
+	refused  error         // why it is not accepted whatever the time
+
+	key *Key // nil for a token
+
+	token  *Token       // what is answered: the claims, as far as the key allows them
+	claims *Token       // what was sealed; token itself, unless the key allows less
+	parent *parentState // the key that it came from; nil if from none
+}
+
+// at is what b says at an instant, where nobody counts its use.
+func (b *body) at(ms int64) (Credential, error) {
+	if ms < b.from || ms >= b.to {
+		return nil, b.refusal(ms)
+	}
+	return b.credential(), nil
+}
+
+func (b *body) credential() Credential {
+	if b.key != nil {
+		return b.key
+	}
+	return b.token
+}
+
+// cell is where uses are counted: those of a token are its key's.
+func (b *body) cell() *usagelog.Cell {
+	switch {
+	case b.key != nil:
+		return &b.use
+	case b.parent != nil:
+		return &b.parent.use
+	}
+	return nil
+}
+
+// refusal is why b is not accepted at an instant that lies outside of its bounds. Of a token
+// its key is asked first, which knows why it ended.
+func (b *body) refusal(ms int64) error {
+	switch {
+	case b.refused != nil:
+		return b.refused
+	case b.key != nil:
+		return b.key.state.Refusal(ms)
+	case b.parent != nil:
+		if err := b.parent.key.state.Refusal(ms); err != nil {
+			return err
+		}
+	}
+	if ms < b.from {
+		return ErrNotYetValid
+	}
+	return ErrExpired
+}
+
+// sizeOfAnswer is the memory that an answer takes beside itself, in bytes. The key of a
+// token is shared, as a rule, which is nothing to rely on.
+func sizeOfAnswer(a *answer) int {
+	b := &a.Body
+	if b.key != nil {
+		return b.key.size()
+	}
+	n := b.claims.size()
+	if b.parent != nil {
+		n += int(unsafe.Sizeof(*b.parent)) + b.parent.key.size()
+	}
+	if b.token != b.claims {
+		n += b.token.size()
+	}
+	return n
+}
+
+// Verifier checks what was presented and returns whose it is. It can neither
+// issue nor revoke: hand it to middleware. *Manager implements it.
+//
+// An error that is ErrRejected means that the credential is bad; any other
+// means that it could not be checked. A Verifier is safe for concurrent use
+// and keeps nothing of presented: servers reuse that memory.
+type Verifier interface {
+	Verify(ctx context.Context, presented string) (Credential, error)
+}
+
+// errNoVerifier is what a nil verifier says: it is no rejection.
+var errNoVerifier = fmt.Errorf("%w: no verifier", ErrInvalid)
+
+// VerifierFunc is a function as a Verifier.
+type VerifierFunc func(ctx context.Context, presented string) (Credential, error)
+
+// Verify calls f. If that is nil, nothing can be checked.
+func (f VerifierFunc) Verify(ctx context.Context, presented string) (Credential, error) {
+	if f == nil {
+		return nil, errNoVerifier
+	}
+	return f(ctx, presented)
+}
+
+// Chain tries verifiers in order. The first acceptance wins. A verifier that
+// could not check ends the chain with its error, as does a rejection for a
+// reason other than ErrMalformed or ErrUnknown: a revoked credential is not
+// offered to the next system. Chain of nothing rejects everything; one of which a
+// verifier is nil checks nothing.
+func Chain(verifiers ...Verifier) Verifier {
+	verifiers = append([]Verifier(nil), verifiers...)
+	if slices.ContainsFunc(verifiers, func(v Verifier) bool { return guard.Missing(v) }) {
+		return VerifierFunc(nil)
+	}
+	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {
+		last := ErrUnknown
+		for _, v := range verifiers {
+			cred, err := v.Verify(ctx, presented)
+			if err == nil {
+				return cred, nil
+			}
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrUnknown) {
+				return nil, err
+			}
+			last = err
+		}
+		return nil, last
+	})
 }

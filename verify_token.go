@@ -172,6 +172,41 @@ func (b *body) hangFrom(p *parentState) {
 	}
 }
 
+// What a token may do that a key was exchanged for is worked out from the key as it is
+// now, at every verification. Nothing of that is kept in the token, nor beside it for
+// longer than the key stays as it is: the claims of a token are what was asked for, and
+// a key that loses a right and gets it back takes its tokens along both ways.
+
+// under returns what t is while its key is as k is: no right that k has not, and no
+// instant at which k is not good. It is t itself where k allows all of it. What k
+// refuses at any time is not looked at.
+func (t *Token) under(k *Key) *Token {
+	limited := t.limitedTo(k.scopes)
+	from, to := max(t.notBefore, k.state.NotBefore), t.expiresAt
+	if end := k.state.EndsAt(); end != 0 {
+		to = min(to, end)
+	}
+	if from == t.notBefore && to == t.expiresAt {
+		return limited
+	}
+	if limited == t {
+		limited = t.again()
+	}
+	limited.notBefore, limited.expiresAt = from, to
+	return limited
+}
+
+// limitedTo returns t with those of its rights that scopes allow too, or t itself if
+// that is all of them.
+func (t *Token) limitedTo(scopes Scopes) *Token {
+	if t.scopes.within(scopes) && t.grants.within(scopes, nil) {
+		return t
+	}
+	limited := t.again()
+	limited.scopes, limited.grants = t.scopes.and(scopes), t.grants.and(scopes)
+	return limited
+}
+
 func cacheRefs(ids []backend.ID) []cache.Ref {
 	refs := make([]cache.Ref, 0, cache.MaxRefs)
 	for _, id := range ids {
