@@ -18,14 +18,6 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// unreadable notes a mark whose record cannot be read. It is one problem among those of
-// Health, and ends with the next record that can.
-func (m *Manager) unreadable(id record.ID, err error) marks.Mark {
-	bad := marks.Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
-	m.recordProblem(id, bad.Bad)
-	return bad
-}
-
 // readMark reads one mark from the store; the zero mark if there is none.
 func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error) {
 	found, _, err := m.marks.Read(ctx, id)
@@ -70,36 +62,11 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 			return err
 		}
 	}
-	if err := m.loadMarks(ctx, lister); err != nil {
+	if err := m.marks.Load(ctx, lister); err != nil {
 		return err
 	}
 	m.ringChanged(ctx) // perhaps
 	m.engine.Clear()
-	return nil
-}
-
-// loadMarks reads all marks anew.
-func (m *Manager) loadMarks(ctx context.Context, lister backend.Lister) error {
-	all := make(map[record.ID]marks.Mark)
-	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
-		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
-		for {
-			page, err := lister.List(ctx, q)
-			if err != nil {
-				return err
-			}
-			for i := range page.Records {
-				rec := &page.Records[i]
-				if all[rec.ID], err = marks.Decode(rec); err != nil {
-					all[rec.ID] = m.unreadable(rec.ID, err)
-				}
-			}
-			if q.After = page.Next; q.After == "" {
-				break
-			}
-		}
-	}
-	m.marks.Replace(all, func(id record.ID) { m.recordProblem(id, nil) })
 	return nil
 }
 
@@ -127,30 +94,18 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	return nil
 }
 
-// applyMark reads a mark that has changed. One that cannot be read is no error, but a
-// problem, unless the store could not be asked.
+// applyMark takes in a mark that has changed, and what its time says of the clock of whoever
+// wrote it.
 func (m *Manager) applyMark(ctx context.Context, id record.ID) error {
 	before := m.engine.Now()
-	was := m.marks.Get(id)
-	to, created, err := m.marks.Read(ctx, id)
-	if err != nil && !errors.Is(err, ErrCorrupt) {
+	to, created, err := m.marks.Changed(ctx, id)
+	if err != nil {
 		return err
 	}
 	if m.engine.Live(before) && to.Before == clock.Forever { // written once, so it was just now
 		m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
 	}
 	m.skew.Note(created, m.clock.Now())
-	if err == nil && was.Bad != nil {
-		m.recordProblem(id, nil)
-	}
-	switch {
-	case err != nil:
-		m.marks.Spoil(id, m.unreadable(id, err))
-	case to == (marks.Mark{}):
-		m.marks.Drop(id, was) // purged: what it ended has expired
-	default:
-		m.marks.Raise(id, to)
-	}
 	return nil
 }
 

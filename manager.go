@@ -118,7 +118,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	m.fleet = m.newFleet()
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
-	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
+	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock, Problem: m.recordProblem}
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})

@@ -3,6 +3,7 @@ package marks
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
@@ -19,6 +20,8 @@ type Ledger struct {
 	*Set
 	Store records.Store
 	Clock *clock.Clock
+	// Problem is told of a mark that cannot be read, and with nil of one that can again.
+	Problem func(id record.ID, err error)
 }
 
 // Learn notes a mark, and then forgets every answer that was made from an older one.
@@ -36,6 +39,63 @@ func (l *Ledger) Learn(id record.ID, to Mark) {
 func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created int64, err error) {
 	found, rec, err := l.get(ctx, id, Decode)
 	return found, rec.Created, err
+}
+
+// Load reads all marks anew, at the beginning of a feed. One that cannot be read is a
+// problem, and no error.
+func (l *Ledger) Load(ctx context.Context, lister backend.Lister) error {
+	all := make(map[record.ID]Mark)
+	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
+		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
+		for {
+			page, err := lister.List(ctx, q)
+			if err != nil {
+				return err
+			}
+			for i := range page.Records {
+				rec := &page.Records[i]
+				if all[rec.ID], err = Decode(rec); err != nil {
+					all[rec.ID] = l.unreadable(rec.ID, err)
+				}
+			}
+			if q.After = page.Next; q.After == "" {
+				break
+			}
+		}
+	}
+	l.Replace(all, func(id record.ID) { l.Problem(id, nil) })
+	return nil
+}
+
+// Changed reads a mark of which the feed has told that it changed, and takes it in. One that
+// cannot be read is a problem; an error says that the store could not be asked.
+func (l *Ledger) Changed(ctx context.Context, id record.ID) (to Mark, created int64, err error) {
+	was := l.Get(id)
+	to, created, err = l.Read(ctx, id)
+	switch {
+	case errors.Is(err, errs.ErrCorrupt):
+		l.Spoil(id, l.unreadable(id, err))
+		return to, created, nil
+	case err != nil:
+		return Mark{}, 0, err
+	}
+	if was.Bad != nil {
+		l.Problem(id, nil)
+	}
+	if to == (Mark{}) {
+		l.Drop(id, was) // purged: what it ended has expired
+	} else {
+		l.Raise(id, to)
+	}
+	return to, created, nil
+}
+
+// unreadable is the mark whose record cannot be read. It is a problem, which ends with the
+// next record that can be.
+func (l *Ledger) unreadable(id record.ID, err error) Mark {
+	bad := Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
+	l.Problem(id, bad.Bad)
+	return bad
 }
 
 func (l *Ledger) get(ctx context.Context, id record.ID, decode func(*backend.Record) (Mark, error)) (Mark, backend.Record, error) {
