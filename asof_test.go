@@ -1,0 +1,36 @@
+package fob_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// Whoever is given a key can ask as of when it is so, from wherever the key is.
+func TestEveryKeyTellsAsOfWhenItIsSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer store.Close()
+		m := newManager(t, bare{store}, fob.Config{Foreign: &fob.ForeignKeys{}})
+		began := time.Now()
+		text, issued := mustIssue(t, m, fob.KeySpec{Subject: "acme"})
+		imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "acme"}, fob.ForeignKey{Secret: "key-of-another-system"})
+		require.NoError(t, err)
+		name := "renamed"
+		updated, err := m.UpdateKey(t.Context(), issued.ID(), fob.KeyUpdate{Name: &name})
+		require.NoError(t, err)
+		_, rotated, err := m.RotateKey(t.Context(), issued.ID(), fob.Rotation{Overlap: time.Hour})
+		require.NoError(t, err)
+		got, err := m.Get(t.Context(), issued.ID())
+		require.NoError(t, err)
+		for from, cred := range map[string]fob.Credential{
+			"IssueKey": issued, "ImportKey": imported, "UpdateKey": updated, "RotateKey": rotated, "Get": got, "Verify": mustVerify(t, m, text),
+		} {
+			require.Zero(t, cred.AsOf().Sub(began).Truncate(time.Millisecond), from)
+		}
+	})
+}
