@@ -73,10 +73,7 @@ func imports(t *Tree) []Problem {
 		for _, s := range f.AST.Imports {
 			at := importPath(s)
 			switch dir, ours := ownFolder(at); {
-			case ours && dir == l.dir && l.dir != ".":
-				// A folder below another of the same layer.
-			case ours && under(dir, l.dir) && l.dir != "." && l.dir != "backend":
-			case ours && allowedFolder(l.own, dir):
+			case ours && l.admits(dir):
 			case ours:
 				all = append(all, f.problem(s, "%s may not import %s: it may import %s of ours; move what is shared down, or change the drawing in internal/lint/imports.go and say why under docs/decisions", f.Dir, at, listed(l.own)))
 			case !strings.Contains(firstPart(at), "."): // standard library
@@ -88,13 +85,22 @@ func imports(t *Tree) []Problem {
 	return all
 }
 
+// admits reports whether code of this layer may import a folder of ours. Folders of one
+// layer may import each other, but not where the layer is a single package.
+func (l layer) admits(dir string) bool {
+	return !l.single() && under(dir, l.dir) || allowedFolder(l.own, dir)
+}
+
+// single reports whether a layer is one package only. What lies below the root and below
+// the contract has layers of its own.
+func (l layer) single() bool { return l.dir == "." || l.dir == "backend" }
+
+// layerOf returns the layer of a folder: the one with the longest name that is the folder
+// or lies above it.
 func layerOf(dir string) (layer, bool) {
 	best, found := layer{}, false
 	for _, l := range layers {
-		// The root and the contract are single packages: what lies below them
-		// has a layer of its own.
-		single := l.dir == "." || l.dir == "backend"
-		if (dir == l.dir || !single && under(dir, l.dir)) && (!found || len(l.dir) > len(best.dir)) {
+		if (dir == l.dir || !l.single() && under(dir, l.dir)) && (!found || len(l.dir) > len(best.dir)) {
 			best, found = l, true
 		}
 	}

@@ -104,7 +104,7 @@ func commentOnLine(f *File, line int) bool {
 
 // Lines in one file, at most.
 const (
-	maxLines     = 500
+	maxLines     = 400
 	maxTestLines = 700
 )
 
