@@ -215,14 +215,15 @@ func codeSpans(line string) []string {
 	return spans
 }
 
-// The root package, at most: production files, and lines in all of them together. Its
-// readers hold it in mind as a whole. Machinery belongs into a package under internal.
+// MaxRootFiles and MaxRootLines limit the root package: the number of its production files,
+// and the number of lines in all of them together. The root is what users of the library
+// read, so it must be short enough to be read from top to bottom.
 const (
 	MaxRootFiles = 49
 	MaxRootLines = 9980
 )
 
-// rootSize keeps the root package short enough to be read from top to bottom.
+// rootSize checks MaxRootFiles and MaxRootLines.
 func rootSize(t *Tree) []Problem {
 	files, lines := 0, 0
 	for _, f := range t.Go {

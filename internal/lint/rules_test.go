@@ -12,11 +12,11 @@ import (
 	"github.com/fobkit/fob/internal/lint"
 )
 
-// snippet is a small repository and what a rule must say about it.
+// snippet is a small repository and the problems that a rule must find in it.
 type snippet struct {
 	rule  string
 	files map[string]string
-	want  []string // one piece of text per problem, in order; none: the rule must be silent
+	want  []string // one part of the text of each problem, in order; none if the rule must find nothing
 }
 
 // fence is what opens and closes a code block.
@@ -176,7 +176,7 @@ func root(files, lines int) map[string]string {
 	return all
 }
 
-// TestRules shows each rule broken and kept.
+// TestRules shows that each rule finds violations, and finds nothing where there are none.
 func TestRules(t *testing.T) {
 	bitten := map[string]bool{}
 	all := snippets()
