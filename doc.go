@@ -3,38 +3,39 @@
 //
 // # The model
 //
-// A Credential proves who is calling. A Key is one kind of it: a static API key,
-// a random string that identifies an application. It is long-lived, shown once
-// when it is issued, and stored only as a digest. It has an ID, which is public
-// and safe to log, and a secret, which is neither; its text holds both:
+// A [Credential] proves who is calling. A [Key] is one kind of credential: a static API
+// key, a random string that identifies an application. It is long-lived, shown once when
+// it is issued, and stored only as a digest. It has an ID, which is public and safe to
+// log, and a secret, which is neither. The text of a key holds both:
 //
 //	acme_live_1 0ZqKJ3vT9xWm4cRb …32 random characters… 4fGh2K
 //	prefix    │ id               secret                 checksum
 //	          version
 //
-// (printed here with spaces; there are none). The prefix says at a glance, and
-// to a secret scanner, whose key it is. The checksum catches typing errors before
-// anything is hashed or read.
+// (The text itself has no spaces.) The prefix tells people and secret scanners whose key
+// it is. The checksum catches typing errors before anything is hashed or read.
 //
-// A Token is the other kind: a PASETO access token. It is short-lived, carries what
-// it grants (Scopes, and Grants on single resources) under a seal that needs no
-// store to check, can be refreshed if it was asked for, and is ended by its own
-// ID, with its family, with the key it was exchanged for, or with its subject.
+// A [Token] is the other kind: a PASETO access token. It is short-lived. It carries what it
+// grants ([Scopes], and [Grants] on single resources), signed or encrypted, so that it can
+// be checked without reading a store. It can be refreshed if that was asked for at its
+// issue. It is revoked by its own ID, or together with its family (the tokens that were
+// refreshed from each other), with the key that it was exchanged for, or with its subject.
 // Config.Tokens turns tokens on.
 //
-// A credential belongs to a Subject, which is an application or a user, and
-// grants Scopes. It ends by expiry, by Revoke (for good), by Disable (until
-// Enable), by rotation, or with all of its subject by RevokeSubject.
+// A credential belongs to a subject, which is an application or a user, and grants
+// [Scopes]. It ends by expiry, by [Manager.Revoke] (for good), by [Manager.Disable] (until
+// [Manager.Enable]), by rotation, or by [Manager.RevokeSubject] together with all other
+// credentials of its subject.
 //
 // # The types
 //
-// Manager is the facade: it does all of the above over a store. A store is a
-// backend.Store: package backend/memory for tests, backend/badger for one
-// process with its own directory, and, in modules of their own, backend/sqlite,
-// backend/postgres and backend/etcd for several processes. Verifier is the one-method interface that
-// middleware takes (see package httpauth); it cannot issue or revoke. TokenVerifier
-// is one that needs public keys alone, and knows of no revocation. Secret
-// holds what must not be printed, and prints as a redaction.
+// A [Manager] does all of the above with a store. A store is a backend.Store:
+// package backend/memory for tests, backend/badger for one process with its own directory,
+// and, in modules of their own, backend/sqlite, backend/postgres and backend/etcd for
+// several processes. A [Verifier] has the one method that middleware needs (see package
+// httpauth); it cannot issue or revoke. A [TokenVerifier] needs nothing but public keys, and
+// does not learn of revocations. A [Secret] holds text that must not be printed, and prints
+// as a redaction.
 //
 // # A first program
 //
@@ -51,29 +52,29 @@
 //
 // # Concurrency
 //
-// All methods of a Manager are safe for concurrent use; credentials are
-// immutable. Verify answers from a cache: a hit costs one SHA-256 block and one
-// lookup, allocates nothing and takes no lock. In one process a change is
-// linearizable: once Revoke, Disable, RevokeSubject, UpdateKey or the end of a
-// rotation has returned, no Verify that starts later uses the old state. A
-// change made by another process is seen when the store's feed tells of it, and
-// within Config.MaxStaleness whatever becomes of the feed. Credential.AsOf says how
-// current an answer is, and Manager.Fresh is a Verifier that reads the store in each
-// call. Manager.RevokeEverywhere returns when no process can accept any more, and
-// Manager.Health tells how a process stands with the feed.
+// All methods of a [Manager] are safe for concurrent use, and credentials are immutable.
+// [Manager.Verify] answers from a cache: a hit costs one SHA-256 block and one lookup,
+// allocates nothing and takes no lock. In one process a change is linearizable: once
+// [Manager.Revoke], [Manager.Disable], [Manager.RevokeSubject], [Manager.UpdateKey] or the
+// end of a rotation has returned, no Verify that starts later uses the old state. A change
+// made by another process is seen when the feed of the store reports it, and within
+// Config.MaxStaleness even if the feed is slow or broken. Credential.AsOf says how current
+// an answer is. [Manager.Fresh] returns a Verifier that reads the store in each call.
+// [Manager.RevokeEverywhere] returns when no process can accept the credential any more.
+// [Manager.Health] reports whether this process follows the feed.
 //
 // # What a failure means
 //
-// Verify has two classes of error. One that is ErrRejected says that the
-// credential is bad: answer 401, and tell the client no more. Any other says that
-// it could not be checked (the store failed, a record is corrupt): answer 503. A
-// check that could not be made is never an acceptance. ErrScope is a third thing:
-// a good credential that lacks a scope, 403.
+// Verify returns two classes of error. An error that is [ErrRejected] says that the
+// credential is bad: answer 401, and tell the client no more. Any other error says that the
+// credential could not be checked (the store failed, a record is corrupt): answer 503, and
+// do not let the request through. [ErrScope] is separate from both: the credential is good
+// but lacks a scope, so answer 403.
 //
 // # Compatibility
 //
-// Before version 1.0 the API may change between minor versions; CHANGELOG.md
-// says how. The text of keys and the records in a store are read by every later
-// version. Credential is sealed and may gain methods; Verifier and
-// backend.Store will not.
+// Before version 1.0 the API may change between minor versions; CHANGELOG.md says how.
+// Every later version reads the text of keys and the records in a store. [Credential] cannot
+// be implemented outside this package and may gain methods; [Verifier] and backend.Store
+// will not.
 package fob

@@ -1,4 +1,5 @@
-// The program of a user, compiled outside this repository by .ci/consumer/run.
+// This is a program as a user writes it. .ci/consumer/run compiles it outside this
+// repository.
 package main
 
 import (

@@ -1,12 +1,12 @@
-// Command fob prepares the stores of fob that people operate:
+// Command fob creates and updates the tables of the stores that need some:
 //
 //	fob migrate -postgres postgres://owner@host/database -schema fob
 //	fob migrate -postgres-print
 //	fob grants -schema fob app_role
 //	fob migrate -sqlite /var/lib/app/fob.db
 //
-// It never sees a credential. What it does to PostgreSQL is what postgres.Migrate and
-// postgres.Grants do, for those who would rather run it from a deployment than from the
+// It never sees a credential. On PostgreSQL it does the same as postgres.Migrate and
+// postgres.Grants. Use it if you want to migrate in a deployment and not in the
 // application.
 package main
 
@@ -38,11 +38,11 @@ const usage = `usage:
   fob migrate -sqlite FILE                      bring a SQLite file up to date
   fob grants [-schema NAME] [-read-only] ROLE   print what a PostgreSQL role needs to use the tables
 
-An empty URL takes everything from the PG… environment variables. What is on a command
-line others can see: a password belongs into PGPASSFILE or PGPASSWORD.
+With an empty URL everything is taken from the PG… environment variables. Other users can
+see the command line, so put a password into PGPASSFILE or PGPASSWORD.
 `
 
-// The exit statuses, as of most commands.
+// The exit statuses, which are those of most commands.
 const (
 	done = iota
 	failed
@@ -77,7 +77,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 
 var errUsage = errors.New("what is to be done?")
 
-// flags parses args; what is wrong with them is errUsage, said once.
+// flags parses args. If they are wrong, the error is errUsage with the reason. It prints
+// nothing, so that the caller prints the reason once.
 func flags(set *flag.FlagSet, args []string) error {
 	set.SetOutput(io.Discard)
 	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -124,11 +125,11 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 	case given["sqlite"]:
 		return migrateFile(*file, out)
 	}
-	conn, err := pgx.Connect(ctx, *url) // its error has no password in it
+	conn, err := pgx.Connect(ctx, *url) // its error does not contain the password
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the work is done, or its error is told
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // the work is done, or its error is returned
 	if err := postgres.Migrate(ctx, conn, opts); err != nil {
 		return err
 	}
@@ -139,7 +140,8 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 // migrateFile opens the store, which brings its file up to date.
 func migrateFile(file string, out io.Writer) error {
 	_, missing := os.Stat(file)
-	// Whether the application's processes are of one group is for the application to say.
+	// Only the application knows whether processes of its group may use the file, so the
+	// permissions of the group stay as they are.
 	store, err := sqlite.Open(file, sqlite.Options{InsecureGroupAccess: true})
 	if err != nil {
 		return err

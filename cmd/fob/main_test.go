@@ -98,7 +98,7 @@ func TestAFile(t *testing.T) {
 	require.NotEmpty(t, errs)
 }
 
-// What the command prints is what an owner runs, and all that the application then needs.
+// The SQL that the command prints is enough: an owner runs it, and then the application works.
 func TestAServer(t *testing.T) {
 	ctx := context.Background()
 	server, err := pgtest.Start(ctx, pgtest.Config{})

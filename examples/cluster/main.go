@@ -3,9 +3,9 @@
 //
 //	go run ./examples/cluster
 //
-// It needs nothing installed: the store is a SQLite file in a temporary directory. With
-// -postgres or -etcd it is a server that runs already, which gets a schema or a prefix of
-// its own and keeps it.
+// It needs nothing installed, because the store is a SQLite file in a temporary directory.
+// With -postgres or -etcd the store is a server of yours. The program creates a schema or
+// a prefix of its own there and does not remove it.
 package main
 
 import (
@@ -124,8 +124,8 @@ func story(ctx context.Context, out io.Writer, s storeAt, rounds int) (err error
 	return nil
 }
 
-// after says how long a refusal took, which is nothing when it came before the revoking
-// call had returned.
+// after writes how long a refusal took. It is zero if the process refused before the
+// revoking call had returned.
 func after(d time.Duration) string {
 	if d <= 0 {
 		return "before the call had returned"
@@ -133,8 +133,8 @@ func after(d time.Duration) string {
 	return fmt.Sprintf("within %.1f ms of its return", float64(d.Microseconds())/1000)
 }
 
-// revoke revokes a key in one process while the others verify it without a pause, and
-// returns how long after the return of the call each of them accepted it last.
+// revoke revokes a key in one process while the others verify it without a pause. For
+// each of them it returns how long after the return of the call it last accepted the key.
 func revoke(here *process, others []*process, key reply) ([]time.Duration, error) {
 	for _, p := range others {
 		if r, err := p.ask(request{Do: "watch", Text: key.Text}); err != nil {
@@ -152,7 +152,7 @@ func revoke(here *process, others []*process, key reply) ([]time.Duration, error
 	}
 	delays := make([]time.Duration, len(others))
 	for i, p := range others {
-		r, err := p.read() // the second answer: it was refused
+		r, err := p.read() // the second reply: the process has refused the key
 		if err != nil {
 			return nil, err
 		}

@@ -49,7 +49,7 @@ func build(t *testing.T) string {
 	return built.exe
 }
 
-// The story is told by the program as a user builds it, and must be this one.
+// The program, built as a user builds it, prints exactly this story.
 func TestTheStory(t *testing.T) {
 	told, err := exec.Command(build(t), "-rounds", "6", "-wait", "1h").CombinedOutput()
 	require.NoError(t, err, "%s", told)
@@ -63,14 +63,14 @@ func TestTheStory(t *testing.T) {
 	require.NotRegexp(t, `acme_live_1[0-9A-Za-z]{54}`, got, "nothing that it printed is a whole key")
 }
 
-// A server that cannot be reached is said to be so, and nothing is left running.
+// If a server cannot be reached, the program says so, and no process is left running.
 func TestWithoutAServer(t *testing.T) {
 	told, err := exec.Command(build(t), "-etcd", "127.0.0.1:1", "-wait", "1s").CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(told), "the store does not answer")
 }
 
-// Who interrupts it leaves no file behind.
+// When the program is interrupted, it leaves no file behind.
 func TestAnInterrupt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -83,7 +83,7 @@ func TestAnInterrupt(t *testing.T) {
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "3.") {
 	}
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	for lines.Scan() { // until it ends, and with it every process that has its output
+	for lines.Scan() { // until the program and all processes that share its output have ended
 	}
 	require.Error(t, cmd.Wait())
 	left, err := os.ReadDir(dir)

@@ -14,7 +14,7 @@ import (
 	"github.com/fobkit/fob"
 )
 
-// childEnv holds the storeAt of a process that this program started from itself.
+// childEnv is the environment variable with the storeAt, as JSON, of a child process.
 const childEnv = "FOB_EXAMPLE_CLUSTER"
 
 // request and reply are one line each, to and from a process. Instants are Unix
@@ -33,7 +33,7 @@ type reply struct {
 	Err          string `json:",omitempty"`
 }
 
-// process is one of the three, seen from the one that tells the story.
+// process is one of the three child processes, as the program that prints the story sees it.
 type process struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -63,13 +63,13 @@ func start(ctx context.Context, s storeAt) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if _, err = p.read(); err != nil { // it is ready
+	if _, err = p.read(); err != nil { // the first reply says that the process is ready
 		return nil, errors.Join(err, p.stop())
 	}
 	return p, nil
 }
 
-// stop lets the process end by itself.
+// stop closes the input of the process, which then ends by itself.
 func (p *process) stop() error {
 	return errors.Join(p.in.Close(), p.cmd.Wait())
 }
@@ -144,7 +144,7 @@ func runChild(ctx context.Context, text string, in io.Reader, out io.Writer) (er
 	return nil
 }
 
-// following waits until the process is told what the others do, for a while.
+// following waits, for a limited time, until the process follows the feed of the store.
 func following(keys *fob.Manager, patience time.Duration) error {
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		h := keys.Health()
@@ -193,8 +193,8 @@ func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
 	return err
 }
 
-// untilRefused verifies a key again and again until it is refused, and says when the
-// last verification began that was not.
+// untilRefused verifies a key again and again until it is refused. It returns when the
+// last verification that accepted the key began.
 func untilRefused(ctx context.Context, keys *fob.Manager, text string, patience time.Duration) reply {
 	var last int64
 	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {

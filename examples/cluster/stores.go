@@ -15,13 +15,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// storeAt says where the store is, to each process.
+// storeAt says where the store is. Each child process gets it.
 type storeAt struct {
 	SQLite   string        // a file
 	Postgres string        // a connection string
 	Etcd     string        // endpoints
 	Name     string        // of a schema or a prefix
-	Wait     time.Duration // how long a process waits for it
+	Wait     time.Duration // how long a process waits for the store
 }
 
 func (s storeAt) String() string {
@@ -34,7 +34,7 @@ func (s storeAt) String() string {
 	return "a SQLite file"
 }
 
-// prepare makes what a deployment makes once.
+// prepare does what a deployment does once: it creates the tables.
 func (s *storeAt) prepare(ctx context.Context) error {
 	s.Name = "fob_cluster_" + strings.ToLower(rand.Text()[:8])
 	if s.Postgres == "" {
@@ -48,7 +48,7 @@ func (s *storeAt) prepare(ctx context.Context) error {
 	return postgres.Migrate(ctx, pool, postgres.Options{Schema: s.Name})
 }
 
-// open is what a process does at its start.
+// open opens the store, as each process does at its start.
 func (s storeAt) open(ctx context.Context) (backend.Store, func() error, error) {
 	switch {
 	case s.Postgres != "":

@@ -1,5 +1,5 @@
-// Command quickstart tells the life of an API key, and of the tokens made from one, on a real database and a
-// real HTTP server, and prints it as a story:
+// Command quickstart shows the life of an API key, and of the tokens that it is exchanged
+// for, on a real database and a real HTTP server, and prints it as a story:
 //
 //	go run ./examples/quickstart
 //
@@ -100,7 +100,7 @@ func orders(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "3 orders of %s\n", cred.Subject())
 }
 
-// stop ends the service in the order in which it was built, backwards.
+// stop ends the parts of the service in the reverse order of their start.
 func (s *service) stop(ctx context.Context) error {
 	err := s.server.Shutdown(ctx)
 	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
@@ -121,8 +121,7 @@ func (t *teller) say(format string, args ...any) { fmt.Fprintf(t.out, format, ar
 // step prints a heading.
 func (t *teller) step(text string) { t.say("\n%s\n", text) }
 
-// call makes a request and prints what it was answered; it must be answered
-// with want.
+// call makes a request and prints the answer. The status of the answer must be want.
 func (t *teller) call(ctx context.Context, method, path, note, key string, want int) {
 	if t.err != nil {
 		return
@@ -156,7 +155,7 @@ func (t *teller) call(ctx context.Context, method, path, note, key string, want 
 	}
 }
 
-// shown is a secret as a story may print it: the part that is public.
+// shown returns the public part of a secret, which the story may print.
 func shown(secret fob.Secret) string {
 	text := secret.Reveal()
 	return text[:len("acme_live_1")+16] + "…"
@@ -202,7 +201,7 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 		return errors.Join(err, svc.stop(ctx))
 	}
 	t.say("   new key  %s\n", shown(fresh))
-	time.Sleep(2 * time.Millisecond) // usage is timed in milliseconds, and all this may take less than one
+	time.Sleep(2 * time.Millisecond) // usage has times in milliseconds, and everything so far may have taken less than one
 	t.call(ctx, "GET", "/orders", "with the new key", fresh.Reveal(), 200)
 	t.call(ctx, "GET", "/orders", "with the old key", secret.Reveal(), 200)
 	status, err := svc.keys.RotationStatus(ctx, key.ID())
@@ -242,8 +241,8 @@ func swapLast(text string) string {
 	}
 }
 
-// restart runs this program again for the end of the story. Secrets go through
-// a pipe, not the command line, which others on the machine can read.
+// restart runs this program again for the end of the story. It passes secrets through a
+// pipe and not on the command line, which other users of the machine can read.
 func restart(ctx context.Context, out io.Writer, dir string, secret, fresh fob.Secret, old, next fob.ID) error {
 	exe, err := os.Executable()
 	if err != nil {
@@ -259,7 +258,7 @@ func restart(ctx context.Context, out io.Writer, dir string, secret, fresh fob.S
 	return cmd.Run()
 }
 
-// afterRestart is the end of the story, told by another process.
+// afterRestart is the end of the story, which another process runs.
 func afterRestart(ctx context.Context, out io.Writer, in io.Reader, dir string) error {
 	var lines []string
 	for scan := bufio.NewScanner(in); scan.Scan(); {

@@ -23,7 +23,7 @@ var masks = []struct {
 	{regexp.MustCompile(`k4\.lid\.[0-9A-Za-z_-]{7}…`), "k4.lid.<id>…"},
 }
 
-// The story is told by the program as a user builds it, and must be this one.
+// The program, built as a user builds it, prints exactly this story.
 func TestTheStory(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "quickstart")
 	build := exec.Command("go", "build", "-o", exe, ".")
@@ -42,7 +42,7 @@ func TestTheStory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), got)
 
-	// Nothing that it printed is a whole key.
+	// It has printed no key in full.
 	require.NotRegexp(t, `acme_live_1[0-9A-Za-z]{54}`, string(told))
 	require.NotRegexp(t, `v4\.local\.[0-9A-Za-z_-]{12}`, string(told))
 	require.NotRegexp(t, `fobrefresh_`, string(told))

@@ -13,8 +13,8 @@ import (
 	"github.com/fobkit/fob"
 )
 
-// sealKey is the key under which token keys are kept in the database. A service
-// has it from where its other secrets are; here it is a file beside the database.
+// sealKey returns the key that encrypts the token keys in the database. A service reads it
+// from the place of its other secrets; here it is a file beside the database.
 func sealKey(dir string) ([]byte, error) {
 	path := filepath.Clean(dir) + ".sealkey"
 	key, err := os.ReadFile(path)

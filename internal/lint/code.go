@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// noInit forbids func init: what runs before main cannot be chosen, ordered or
-// made to return an error.
+// noInit forbids func init. Such a function runs before main: a program cannot choose
+// whether and when it runs, and it cannot return an error.
 func noInit(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -22,22 +22,22 @@ func noInit(t *Tree) []Problem {
 	return all
 }
 
-// globalsAllowed are package-level variables that the rule would refuse, as
-// "folder.name".
+// globalsAllowed are package-level variables that are allowed although the rule refuses them.
+// The names have the form "folder.name".
 var globalsAllowed = map[string]string{
 	"backend/sqlite.creating": "POSIX locks belong to the process, whatever Store took them",
 }
 
-// constantCalls make values that are never changed, from constants.
+// constantCalls are functions that make a value which is never changed from constants.
 var constantCalls = map[string]bool{
 	"errors.New": true, "fmt.Errorf": true, "crc32.MakeTable": true, "regexp.MustCompile": true,
 	"strings.NewReplacer": true, "context.Background": true, "base64.RawURLEncoding.Strict": true, "big.NewInt": true, "time.Unix": true,
 }
 
-// globals allows a package-level variable in production code only where it is
-// a constant that Go cannot express: an assertion (_), a sentinel error, a
-// table made from a literal or from one of constantCalls, or an embedded file;
-// and only if nothing in its package assigns to it or takes its address.
+// globals forbids global state. A package-level variable in production code is allowed only
+// if it is a constant that Go cannot express as one: an assertion (_), a sentinel error, a
+// table made from a literal or from one of constantCalls, or an embedded file. And no code in
+// its package may assign to it or take its address.
 func globals(t *Tree) []Problem {
 	var all []Problem
 	written := map[string]map[string]bool{} // folder -> names written to
@@ -128,8 +128,8 @@ func dotted(x ast.Expr) string {
 	return ""
 }
 
-// writes collects the names that f assigns to, counts up, or takes the address
-// of, without those that it declares in functions by := under that name.
+// writes collects the names that f assigns to, counts up, or takes the address of. It leaves
+// out names that are local variables of the function.
 func writes(f *File, written map[string]map[string]bool) {
 	if written[f.Dir] == nil {
 		written[f.Dir] = map[string]bool{}
@@ -209,8 +209,8 @@ func root(x ast.Expr) string {
 	return ""
 }
 
-// clockAllowed are the places that may read the machine's clock: a file, or a
-// folder with all below it.
+// clockAllowed are the files and folders that may read the machine's clock. A folder stands
+// for all folders below it as well.
 var clockAllowed = map[string]string{
 	"internal/clock":   "the default of Config.Clock; Batch.AsOf is a time of the machine's monotonic clock",
 	"backend/memory":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
@@ -228,8 +228,8 @@ var clockAllowed = map[string]string{
 	"tools":               "programs of the build",
 }
 
-// clock keeps the machine's clock out of the library: expiry that reads a
-// clock of its own cannot be tested and cannot be moved by Config.Clock.
+// clock forbids the library to read the machine's clock. Code that reads it, and not the
+// clock of the configuration, cannot be tested at another time.
 func clock(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -251,15 +251,15 @@ func clock(t *Tree) []Problem {
 	return all
 }
 
-// secretName matches variables and fields that hold something whose comparison
-// must take the same time whatever it holds.
+// secretName matches variables and fields with secret contents. To compare them must take
+// the same time whatever they contain.
 var secretName = regexp.MustCompile(`(?i)(digest|secret|mac|password|signature)$`)
 
 // secretFolders hold the code that sees secrets or digests.
 var secretFolders = []string{".", "cache", "internal", "httpauth", "oauth"}
 
-// digests forbids comparing secrets or digests in a way that takes longer the
-// more of them is right.
+// digests forbids comparisons of secrets or digests that take longer the more of their bytes
+// are equal, because an attacker could measure that.
 func digests(t *Tree) []Problem {
 	const fix = "compare with Digest.Equal or crypto/subtle.ConstantTimeCompare"
 	var all []Problem
@@ -308,8 +308,8 @@ func last(x ast.Expr) string {
 	return ""
 }
 
-// blank reports whether an operand is nil, an empty string or an empty
-// composite: comparing with those tells only whether something is there.
+// blank reports whether an operand is nil, an empty string or an empty composite. A
+// comparison with those reveals only whether there is a value.
 func blank(x ast.Expr) bool {
 	switch x := x.(type) {
 	case *ast.Ident:
@@ -324,22 +324,22 @@ func blank(x ast.Expr) bool {
 	return false
 }
 
-// pasetoAllowed are the only names of the two PASETO libraries whose use is
-// safe: of the first, the constructor of the version 2 protocol, whose four
-// methods take raw bytes. Its token-driven entry points let the token choose
-// the algorithm.
+// pasetoAllowed are the names of the first PASETO library that are safe to use: the
+// constructor of the version 2 protocol, whose four methods take raw bytes. With other
+// functions of that library, the token chooses the algorithm.
 var pasetoAllowed = map[string]map[string]bool{
 	libO1egl: {"NewV2": true, "V2": true, "ErrInvalidSignature": true, "ErrInvalidTokenAuth": true},
 }
 
-// pasetoForbidden are names of the second library that decide something that
-// this package decides itself.
+// pasetoForbidden are names of the second library that make a decision which internal/paseto
+// makes itself: the version of a token, or whether it has expired.
 var pasetoForbidden = regexp.MustCompile(`^(NewParser|NewParserForValidNow|NewProtocol|NewRawParser.*|.*V3.*)$`)
 
-// pasetoUsers may import the libraries: one to use them, the others to compare.
+// pasetoUsers are the folders that may import the libraries: internal/paseto to use them, the
+// others to compare with them.
 var pasetoUsers = []string{"internal/paseto", "internal/interop", "bench/peers"}
 
-// paseto keeps the libraries behind internal/paseto and its guards.
+// paseto allows the PASETO libraries in internal/paseto only, which calls them safely.
 func paseto(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {

@@ -23,18 +23,18 @@ const (
 	libEtcd     = "go.etcd.io/etcd"
 )
 
-// layers is the drawing of who may import whom, which keeps secrets out of the
-// stores and the crypto behind one door. A folder not listed here may not
-// exist: a new one is a decision, made by adding its line.
+// layers says which folder may import which. It keeps secrets out of the stores, and allows
+// cryptography in few packages only. A folder that no line covers may not exist: who adds a
+// folder adds a line and so decides what it may import.
 var layers = []layer{
 	{".", []string{"backend", "backend/memory", "cache", "internal/..."}, []string{"golang.org/x/sync", "golang.org/x/time", "golang.org/x/crypto"}},
 	{"backend", nil, nil},
 	{"backend/memory", []string{"backend"}, nil},
 	{"backend/badger", []string{"backend", "backend/internal/..."}, []string{libBadger, "golang.org/x/crypto", "golang.org/x/sys"}},
 	{"backend/postgres", []string{"backend", "backend/internal/..."}, []string{libPgx}},
-	// google.golang.org/grpc: an error of its client may be a status of gRPC.
+	// google.golang.org/grpc is needed because errors of the client can be gRPC statuses.
 	{"backend/etcd", []string{"backend", "backend/internal/..."}, []string{libEtcd, "google.golang.org/grpc"}},
-	// Runs servers for tests; its own module, so that none of that reaches a user.
+	// It runs servers for tests. It is a module of its own, so that it is in no user's build.
 	{"backend/etcd/etcdtest", []string{"internal/port"}, []string{libEtcd, "go.uber.org/zap"}},
 	{"backend/sqlite", []string{"backend", "backend/internal/..."}, []string{"modernc.org/sqlite"}},
 	{"backend/internal", []string{"backend"}, nil},
@@ -47,18 +47,18 @@ var layers = []layer{
 	{"fobtest", []string{".", "backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
 	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x", libPgx}},
 	{"examples", []string{".", "backend/...", "httpauth", "oauth", "fobtest"}, nil},
-	// Its own module: it opens the clients that its stores borrow.
+	// It is a module of its own because it opens the clients that the stores use.
 	{"examples/cluster", []string{".", "backend/..."}, []string{libPgx, libEtcd}},
 	{"bench", []string{".", "backend/...", "cache", "httpauth", "oauth", "fobtest", "internal/..."}, []string{libBadger, libLRU, "golang.org/x"}},
-	// Measures other libraries, whichever they are; its own module, so that
-	// none of them reaches a user.
+	// It measures other libraries and may import any. It is a module of its own, so that
+	// they are in no user's build.
 	{"bench/peers", []string{".", "backend/...", "cache"}, []string{""}},
-	// Runs go test and draws; its own module too.
+	// It runs go test and draws charts. It is a module of its own too.
 	{"bench/report", nil, []string{"golang.org/x/image", "golang.org/x/perf", "gonum.org/v1/plot"}},
 	{"tools", nil, []string{"golang.org/x/mod"}},
 }
 
-// imports keeps the layers. Tests are free: they are in nobody's binary.
+// imports checks the layers. Tests may import anything, because they are in no user's binary.
 func imports(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -73,10 +73,7 @@ func imports(t *Tree) []Problem {
 		for _, s := range f.AST.Imports {
 			at := importPath(s)
 			switch dir, ours := ownFolder(at); {
-			case ours && dir == l.dir && l.dir != ".":
-				// A folder below another of the same layer.
-			case ours && under(dir, l.dir) && l.dir != "." && l.dir != "backend":
-			case ours && allowedFolder(l.own, dir):
+			case ours && l.admits(dir):
 			case ours:
 				all = append(all, f.problem(s, "%s may not import %s: it may import %s of ours; move what is shared down, or change the drawing in internal/lint/imports.go and say why under docs/decisions", f.Dir, at, listed(l.own)))
 			case !strings.Contains(firstPart(at), "."): // standard library
@@ -88,13 +85,22 @@ func imports(t *Tree) []Problem {
 	return all
 }
 
+// admits reports whether code of this layer may import a folder of ours. Folders of one
+// layer may import each other, but not where the layer is a single package.
+func (l layer) admits(dir string) bool {
+	return !l.single() && under(dir, l.dir) || allowedFolder(l.own, dir)
+}
+
+// single reports whether a layer is one package only. What lies below the root and below
+// the contract has layers of its own.
+func (l layer) single() bool { return l.dir == "." || l.dir == "backend" }
+
+// layerOf returns the layer of a folder: the one with the longest name that is the folder
+// or lies above it.
 func layerOf(dir string) (layer, bool) {
 	best, found := layer{}, false
 	for _, l := range layers {
-		// The root and the contract are single packages: what lies below them
-		// has a layer of its own.
-		single := l.dir == "." || l.dir == "backend"
-		if (dir == l.dir || !single && under(dir, l.dir)) && (!found || len(l.dir) > len(best.dir)) {
+		if (dir == l.dir || !l.single() && under(dir, l.dir)) && (!found || len(l.dir) > len(best.dir)) {
 			best, found = l, true
 		}
 	}
@@ -130,10 +136,11 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// testHelpers are the folders that exist to be imported by tests.
+// testHelpers are the folders whose only users are tests.
 var testHelpers = []string{"backend/backendtest", "fobtest", "internal/await"}
 
-// testingOnly keeps testing and testify out of users' binaries.
+// testingOnly forbids imports of testing, testify and test helpers in production code, so that
+// they are in no user's binary.
 func testingOnly(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -151,13 +158,13 @@ func testingOnly(t *Tree) []Problem {
 	return all
 }
 
-// randAllowed are folders where repeatable pseudo-random numbers are the point.
+// randAllowed are folders that need pseudo-random numbers which can be repeated.
 var randAllowed = map[string]string{
 	"backend/backendtest": "the model group replays random operation lists from a printed seed",
 	"bench":               "benchmarks draw keys in an order that is the same in each run",
 }
 
-// noMathRand keeps predictable numbers out of production code.
+// noMathRand forbids predictable random numbers in production code.
 func noMathRand(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {

@@ -1,11 +1,11 @@
-// Package lint keeps the rules of this repository that the compiler cannot
-// check. It reads the tree with the standard library's parser and reports each
-// breach as a Problem whose text names the fix. The test of this package runs
-// every rule on the repository, and every rule on broken snippets that it must
-// find: a rule that finds nothing is no rule.
+// Package lint checks the rules of this repository that the compiler cannot check. It
+// reads all files with the standard library's parser and reports each violation as a
+// Problem whose text says how to fix it. The test of this package runs every rule on the
+// repository. It also runs every rule on broken snippets, to show that the rule finds
+// something.
 //
-// A rule that must be broken somewhere has an allow-list beside it, in which
-// every entry states its reason.
+// A rule that must be broken somewhere has an allow-list beside it, and every entry of that
+// list has a reason.
 package lint
 
 import (
@@ -26,7 +26,7 @@ import (
 // the one line here that changes.
 const Module = "github.com/fobkit/fob"
 
-// Problem is one breach of one rule.
+// Problem is one violation of one rule.
 type Problem struct {
 	Rule string // the rule's name in Rules
 	Path string // slash-separated, from the root of the repository
@@ -43,31 +43,33 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s: %s: %s", at, p.Rule, p.Text)
 }
 
-// Rules are all rules by name. Each reads a Tree and reports what breaks it.
+// Rules returns all rules by name. Each reads a Tree and returns its violations.
 func Rules() map[string]func(*Tree) []Problem {
 	return map[string]func(*Tree) []Problem{
-		"imports":    imports,
-		"testing":    testingOnly,
-		"init":       noInit,
-		"globals":    globals,
-		"rand":       noMathRand,
-		"clock":      clock,
-		"digests":    digests,
-		"paseto":     paseto,
-		"comments":   comments,
-		"size":       size,
-		"todo":       todo,
-		"fuzz":       fuzz,
-		"external":   external,
-		"links":      links,
-		"readme":     readme,
-		"portable":   portable,
-		"workspace":  workspace,
-		"references": references,
+		"imports":      imports,
+		"testing":      testingOnly,
+		"init":         noInit,
+		"globals":      globals,
+		"rand":         noMathRand,
+		"clock":        clock,
+		"digests":      digests,
+		"paseto":       paseto,
+		"comments":     comments,
+		"size":         size,
+		"todo":         todo,
+		"fuzz":         fuzz,
+		"external":     external,
+		"links":        links,
+		"readme":       readme,
+		"portable":     portable,
+		"workspace":    workspace,
+		"references":   references,
+		"architecture": architecture,
+		"root":         rootSize,
 	}
 }
 
-// Check runs every rule and returns what they find, in order of path and line.
+// Check runs every rule and returns all problems, in order of path and line.
 func (t *Tree) Check() []Problem {
 	var all []Problem
 	for name := range Rules() {
@@ -77,7 +79,8 @@ func (t *Tree) Check() []Problem {
 	return all
 }
 
-// CheckRule runs the rule of that name, which must be one of Rules.
+// CheckRule runs the rule of that name, which must be one of Rules, and returns its problems
+// in order of path and line.
 func (t *Tree) CheckRule(name string) []Problem {
 	found := Rules()[name](t)
 	for i := range found {
@@ -184,9 +187,9 @@ func (f *File) problem(n ast.Node, format string, args ...any) Problem {
 	return Problem{Path: f.Path, Line: f.line(n), Text: fmt.Sprintf(format, args...)}
 }
 
-// imported returns the import path that f knows under the name of the
-// expression x, or "". A local variable of that name hides a package from the
-// compiler but not from here: rename the variable.
+// imported returns the import path of the package whose name, in f, is the expression x, or
+// "". It does not see that a local variable has the same name as a package: rename such a
+// variable.
 func (f *File) imported(x ast.Expr) string {
 	id, ok := x.(*ast.Ident)
 	if !ok {
@@ -208,7 +211,7 @@ func (f *File) imported(x ast.Expr) string {
 func importPath(s *ast.ImportSpec) string {
 	at, err := strconv.Unquote(s.Path.Value)
 	if err != nil {
-		return s.Path.Value // the parser has accepted it; nothing matches it
+		return s.Path.Value // cannot happen after parsing; no rule matches it
 	}
 	return at
 }

@@ -1,6 +1,8 @@
 package lint_test
 
 import (
+	"maps"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -10,11 +12,11 @@ import (
 	"github.com/fobkit/fob/internal/lint"
 )
 
-// snippet is a small repository and what a rule must say about it.
+// snippet is a small repository and the problems that a rule must find in it.
 type snippet struct {
 	rule  string
 	files map[string]string
-	want  []string // one piece of text per problem, in order; none: the rule must be silent
+	want  []string // one part of the text of each problem, in order; none if the rule must find nothing
 }
 
 // fence is what opens and closes a code block.
@@ -95,8 +97,8 @@ func snippets() map[string]snippet {
 			const ( F = 1; G = 2 )
 			// An H is.
 			type H interface { I() }`, "backend/backend.go": "package backend\nfunc C() {} // does", "a_test.go": "package a_test\nfunc TestA() {}"}, nil},
-		"long files":       {"size", map[string]string{"a.go": long(501), "a_test.go": long(701)}, []string{"501 lines", "701 lines"}},
-		"files not long":   {"size", map[string]string{"a.go": long(500), "a_test.go": long(700)}, nil},
+		"long files":       {"size", map[string]string{"a.go": long(401), "a_test.go": long(701)}, []string{"401 lines", "701 lines"}},
+		"files not long":   {"size", map[string]string{"a.go": long(400), "a_test.go": long(700)}, nil},
 		"left for later":   {"todo", goFile("a.go", "package a\n// TODO: all of it.\n\n// Todor wrote this.\n"), []string{"do it now"}},
 		"fuzz, no corpus":  {"fuzz", map[string]string{"a/a_test.go": "package a_test\nfunc FuzzA(f *testing.F) {}\nfunc FuzzB(f *testing.F) {}", "a/testdata/fuzz/FuzzB/x": "", "a/testdata/fuzz/FuzzAB/x": "go test fuzz v1\n"}, []string{"FuzzA has no corpus", "FuzzB has no corpus"}},
 		"fuzz with corpus": {"fuzz", map[string]string{"a/a_test.go": "package a_test\nfunc FuzzA(f *testing.F) {}", "a/testdata/fuzz/FuzzA/x": "go test fuzz v1\nint(1)\n"}, nil},
@@ -115,10 +117,71 @@ func snippets() map[string]snippet {
 	}
 }
 
-// TestRules shows each rule broken and kept.
+// architectureSnippets are small repositories and their docs/architecture.md.
+func architectureSnippets() map[string]snippet {
+	const page = "docs/architecture.md"
+	own := lint.Module
+	code := map[string]string{
+		"a.go":                 `package fob; import (_ "` + own + `/cache"; _ "` + own + `/internal/x")`,
+		"a_test.go":            `package fob_test; import _ "` + own + `/httpauth"`,
+		"cache/a.go":           `package cache`,
+		"httpauth/a.go":        `package httpauth; import _ "` + own + `"`,
+		"internal/x/a.go":      `package x; import (_ "` + own + `/internal/tool/y"; _ "net/http")`,
+		"internal/tool/a.go":   `package tool; import _ "` + own + `/internal/tool/y"`,
+		"internal/tool/y/a.go": `package y`,
+		"internal/z/a_test.go": `package z_test`,
+	}
+	with := func(rooms, rest string, more ...string) map[string]string {
+		files := maps.Clone(code)
+		files[page] = "# A\n\n## Rooms\n\n| folder | imports | |\n|---|---|---|\n" + rooms + "\n## To change X, open Y\n\n| to change | open |\n|---|---|\n" + rest
+		for i := 0; i < len(more); i += 2 {
+			files[more[i]] = more[i+1]
+		}
+		return files
+	}
+	const (
+		head  = "| `.` | `cache`, `internal/x` | fob |\n| `cache` | nothing of ours | |\n| `httpauth` | `.` | |\n"
+		sound = head + "| `internal/x` | `internal/tool/...` | |\n| `internal/tool/...` | nothing of ours | |\n"
+		open  = "| keys | `a.go`, `internal/x` |\n"
+	)
+	return map[string]snippet{
+		"no map":                  {"architecture", code, []string{"the page is missing"}},
+		"a map without tables":    {"architecture", map[string]string{page: "## Rooms\n\n## To change X, open Y\n"}, []string{`"## Rooms" has no table`, `"## To change X, open Y" has no table`}},
+		"a map that is right":     {"architecture", with(sound, open+"\nSee `net/http`, `Manager.Verify`, `a/b c` and `cache`.\n"), nil},
+		"a folder without a row":  {"architecture", with(head+"| `internal/tool/...` | nothing of ours | |\n", open), []string{"the folder `internal/x` has production code", "does not import `internal/x`"}},
+		"a row without a folder":  {"architecture", with(sound+"| `internal/z` | nothing of ours | |\n| `gone` | nothing of ours | |\n| `gone/...` | nothing of ours | |\n", open), []string{"no folder `internal/z`", "no folder `gone`", "no folder `gone/...`"}},
+		"a row twice, and none":   {"architecture", with(sound+"| `cache` | nothing of ours | |\n| the cache | nothing of ours | |\n| `cache` |\n", open), []string{"line 8 already", "begins with one folder", "begins with one folder"}},
+		"an import left out":      {"architecture", with(strings.Replace(sound, "`cache`, `internal/x`", "`cache`", 1), open), []string{"the code of `.` imports `internal/x`"}},
+		"an import too many":      {"architecture", with(strings.Replace(sound, "| `cache` | nothing of ours", "| `cache` | `internal/x`", 1), open), []string{"does not import `internal/x`"}},
+		"imports in other words":  {"architecture", with(strings.Replace(sound, "nothing of ours", "nothing", 1), open), []string{`write them as "nothing of ours"`}},
+		"an arrow against layers": {"architecture", with(strings.Replace(sound, "| `cache` | nothing of ours", "| `cache` | `internal/x`", 1), open, "cache/a.go", `package cache; import _ "`+own+`/internal/x"`), []string{"do not let `cache` import `internal/x`"}},
+		"files that are gone":     {"architecture", with(sound, open+"| tokens | `gone.go` |\n| import | nowhere |\n\nAs `docs/gone.md` and `internal/gone` and `internal/tool/...` say.\n"), []string{"there is no `gone.go`", "names no file in backticks", "there is no `docs/gone.md`", "there is no `internal/gone`"}},
+
+		"a root of too many files":     {"root", root(lint.MaxRootFiles+1, lint.MaxRootFiles+1), []string{"production files, more than"}},
+		"a root of too many lines":     {"root", root(1, lint.MaxRootLines+1), []string{"lines of production code, more than"}},
+		"a root as large as it may be": {"root", root(lint.MaxRootFiles, lint.MaxRootLines), nil},
+	}
+}
+
+// root is a root package of so many files, which have so many lines together.
+func root(files, lines int) map[string]string {
+	all := map[string]string{
+		"a_test.go":  "package fob_test\n" + strings.Repeat("//\n", lines),
+		"cache/a.go": "package cache\n" + strings.Repeat("//\n", lines),
+	}
+	for i := range files {
+		all["a"+strconv.Itoa(i)+".go"] = "package fob\n"
+	}
+	all["a0.go"] += strings.Repeat("//\n", lines-files)
+	return all
+}
+
+// TestRules shows that each rule finds violations, and finds nothing where there are none.
 func TestRules(t *testing.T) {
 	bitten := map[string]bool{}
-	for name, s := range snippets() {
+	all := snippets()
+	maps.Copy(all, architectureSnippets())
+	for name, s := range all {
 		t.Run(name, func(t *testing.T) {
 			rule := lint.Rules()[s.rule]
 			require.NotNil(t, rule, "no rule is called %q", s.rule)

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// trailingAllowed are files where a comment at the end of a declaration's line
-// counts as its documentation.
+// trailingAllowed are files in which a comment at the end of the line of a declaration counts
+// as its documentation.
 var trailingAllowed = map[string]string{
 	"backend/backend.go": "the whole contract stays under 200 lines, to be read in one sitting by who writes a store",
 }
 
-// comments demands documentation of every exported name: a comment that starts
-// with the name (A, An and The may precede it), as go doc shows it. A comment
-// on a group of constants or variables speaks for its members, and that of an
-// interface for its methods as long as these are one or two.
+// comments demands documentation of every exported name: a comment that starts with the name,
+// with or without A, An or The before it. The comment of a group of constants or variables
+// also documents its members. The comment of an interface also documents its methods if there
+// are one or two.
 func comments(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -102,13 +102,13 @@ func commentOnLine(f *File, line int) bool {
 	return slices.ContainsFunc(f.AST.Comments, func(c *ast.CommentGroup) bool { return f.line(c) == line })
 }
 
-// Lines in one file, at most.
+// The largest number of lines in one file.
 const (
-	maxLines     = 500
+	maxLines     = 400
 	maxTestLines = 700
 )
 
-// size keeps files short enough to be read in one go.
+// size limits the length of a file, so that it can be read at once.
 func size(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -125,7 +125,7 @@ func size(t *Tree) []Problem {
 
 var unfinished = regexp.MustCompile(`\b(TODO|FIXME|XXX|HACK)\b`)
 
-// todo keeps unfinished work out: it belongs into an issue, or is done.
+// todo forbids comments about unfinished work. Such work is done at once or gets an issue.
 func todo(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -140,8 +140,8 @@ func todo(t *Tree) []Problem {
 	return all
 }
 
-// fuzz demands a committed corpus for each fuzz target: a plain go test runs
-// it, so that what was once found stays found.
+// fuzz demands a committed corpus for each fuzz target. go test runs the inputs of the corpus
+// without fuzzing, so that an error that was found once is found again.
 func fuzz(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -163,15 +163,15 @@ func fuzz(t *Tree) []Problem {
 	return all
 }
 
-// externalAllowed are test files inside the package that they test.
+// externalAllowed are test files that may be inside the package that they test.
 var externalAllowed = map[string]string{
 	"bench/report/report_test.go":   "a command has no outside to test from",
 	"bench/report/outlines_test.go": "the same",
 	"tools/mutants/mutants_test.go": "the same",
 }
 
-// external keeps tests outside the package they test, where users are.
-// export_test.go is the one door to the inside.
+// external demands that tests are outside the package that they test, as its users are. Only
+// export_test.go may give them access to unexported names.
 func external(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {
@@ -220,7 +220,8 @@ func links(t *Tree) []Problem {
 	return all
 }
 
-// prose is a Markdown text with its fenced blocks blanked, lines kept.
+// prose returns a Markdown text without the contents of fenced blocks. The number of lines
+// stays the same.
 func prose(text []byte) string {
 	return mdFence.ReplaceAllStringFunc(string(text), func(block string) string {
 		return strings.Repeat("\n", strings.Count(block, "\n"))
@@ -261,9 +262,9 @@ var (
 	makeTarget   = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 )
 
-// readme checks the commands that the README promises: those for the story and
-// the tests are marked, one line each, for .ci/run runs them from there; and
-// what any shell block of it names exists.
+// readme checks the commands in README.md. The commands for the story and for the tests are
+// marked and have one line each, because .ci/run takes them from there. The files and the
+// targets of make that a shell block names must exist.
 func readme(t *Tree) []Problem {
 	const name = "README.md"
 	text := string(t.Files[name])
@@ -316,7 +317,7 @@ var (
 	registryHost = regexp.MustCompile(`\b(?:(?:proxy|sum|index)\.golang\.\w+|goproxy\.(?:io|cn)|registry\.npmjs\.\w+|pypi\.\w+|deb\.debian\.\w+|registry-1\.docker\.\w+)\b`)
 )
 
-// portable keeps what is true on one machine alone out of the repository.
+// portable forbids paths and settings that are right on one machine only.
 func portable(t *Tree) []Problem {
 	var all []Problem
 	for name, text := range t.Files {
@@ -337,8 +338,8 @@ func portable(t *Tree) []Problem {
 
 var workUse = regexp.MustCompile(`(?m)^\s*(?:use\s+)?(\.\S*)\s*$`)
 
-// workspace demands that go.work lists every module: what it leaves out, the
-// README's test command does not test.
+// workspace demands that go.work lists every module, because the README's test command does
+// not test a module that is missing there.
 func workspace(t *Tree) []Problem {
 	used := map[string]bool{}
 	for _, m := range workUse.FindAllSubmatch(t.Files["go.work"], -1) {
@@ -355,8 +356,8 @@ func workspace(t *Tree) []Problem {
 
 var pageName = regexp.MustCompile(`\b[\w/-]+\.md\b`)
 
-// references checks that a page which a comment sends its reader to exists,
-// from the folder of the file or from the root.
+// references checks that the pages named in comments exist, as seen from the folder of the
+// file or from the root.
 func references(t *Tree) []Problem {
 	var all []Problem
 	for _, f := range t.Go {

@@ -3,12 +3,12 @@
 //
 //	modzip -dir <module> -version v0.0.0-ci -proxy <folder>
 //
-// The folder can then be used as GOPROXY=file://<folder>. What is packed are
-// the files that git tracks or would track, as they lie in the working tree;
-// nested modules are left out, as the go command leaves them out.
+// The folder can then be used as GOPROXY=file://<folder>. The command packs the files that
+// git tracks or would track, with their contents in the working tree. It leaves out nested
+// modules, as the go command does.
 //
-// A nested module is packed as it will be published: it requires the modules of this
-// repository, which it has replaced by folders, in the same version.
+// A nested module is packed as it will be published: the replace lines for other modules of
+// this repository are removed, and these modules are required in the same version.
 package main
 
 import (
@@ -105,7 +105,8 @@ func pack(dir, version, proxy string) (module.Version, error) {
 	return m, nil
 }
 
-// published is go.mod with what is replaced by a folder required by version.
+// published returns go.mod without replace lines: a module that was replaced by a folder is
+// required by its version.
 func published(mod []byte, version string) ([]byte, error) {
 	f, err := modfile.Parse("go.mod", mod, nil)
 	if err != nil {
@@ -160,7 +161,7 @@ func (f file) Lstat() (os.FileInfo, error) { return os.Lstat(f.name()) }
 // Open implements zip.File.
 func (f file) Open() (io.ReadCloser, error) { return os.Open(f.name()) }
 
-// text is a file that is packed with another text.
+// text is a file that is packed with other contents.
 type text struct {
 	zip.File
 	is []byte

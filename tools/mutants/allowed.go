@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// allowed are the mutants that change nothing, with the reason why.
+// allowed are the mutants that change nothing that could be observed, each with the reason.
 //
-// In the file, each stands in a line of its own, as it is printed when it
-// survives; the indented lines after it, or after several, are the reason. Lines
-// that begin with # and empty lines are for people.
+// The file has one line for each mutant, as the command prints it when it survives. The
+// indented lines after one or several mutants are the reason. Empty lines and lines that
+// begin with # are ignored.
 type allowed map[string]string
 
 func readAllowed(name string) (allowed, error) {

@@ -14,24 +14,24 @@ type mutant struct {
 	id       int
 	file     string // from the root of the repository
 	line     int
-	key      string // place and change, the same as long as the code is: see allowed
+	key      string // place and change; it stays the same as long as the code does: see allowed
 	source   int    // index of its source in the unit
 	from, to int    // offsets in the source, of a constant's declaration
-	text     string // what stands there instead
+	text     string // the text that replaces it
 }
 
-// form is how a site is written so that one of its variants can be chosen while
-// the program runs.
+// form says how a site must be written so that one of its variants can be chosen at run
+// time.
 type form int
 
 const (
 	expression form = iota + 1
 	statement
-	simple // a statement where only a simple one may stand
+	simple // a statement where the grammar allows only a simple one
 )
 
-// site is a part of a source that has variants. Sites lie inside one another or
-// apart.
+// site is a part of a source that has variants. Two sites either do not overlap, or one lies
+// inside the other.
 type site struct {
 	form     form
 	from, to int    // offsets
@@ -39,7 +39,7 @@ type site struct {
 	variants []*mutant
 }
 
-// finder looks for what can be changed in one source.
+// finder finds the places that can be changed in one source.
 type finder struct {
 	u       *unit
 	p       *parsed
@@ -50,11 +50,11 @@ type finder struct {
 	next    *int              // the next mutant's id
 
 	within  string         // the function or declaration
-	results []*types.Tuple // of the functions around, innermost last
-	parents []ast.Node     // around what is looked at, innermost last
+	results []*types.Tuple // result types of the enclosing functions, innermost last
+	parents []ast.Node     // nodes that enclose the current one, innermost last
 
 	sites []*site
-	alone []*mutant // those that need a build of their own: changed constants
+	alone []*mutant // mutants that need a build of their own: changed constants
 }
 
 func (f *finder) text(n ast.Node) string {
@@ -63,7 +63,7 @@ func (f *finder) text(n ast.Node) string {
 
 func (f *finder) offset(p token.Pos) int { return f.p.fset.Position(p).Offset }
 
-// mutant makes one. was and now are how a reader sees the change.
+// mutant creates a mutant. was and now are the code before and after, for people to read.
 func (f *finder) mutant(at ast.Node, was, now, text string) *mutant {
 	s := f.u.sources[f.source]
 	m := &mutant{
@@ -79,7 +79,7 @@ func (f *finder) mutant(at ast.Node, was, now, text string) *mutant {
 	return m
 }
 
-// differing cuts two long texts down to where they differ.
+// differing shortens two long texts to the parts in which they differ.
 func differing(was, now string) (string, string) {
 	const wide, margin = 100, 24
 	if len(was) <= wide && len(now) <= wide {
@@ -116,7 +116,7 @@ func (f *finder) add(at ast.Node, kind form, typ types.Type, variants ...*mutant
 	}
 }
 
-// name writes a type as the file would.
+// name returns a type as the file would write it.
 func (f *finder) name(t types.Type) (string, bool) {
 	known := true
 	text := types.TypeString(types.Default(t), func(p *types.Package) string {
@@ -130,7 +130,7 @@ func (f *finder) name(t types.Type) (string, bool) {
 	return text, known && !strings.Contains(text, "invalid type")
 }
 
-// find looks through the file.
+// find finds all mutants of the file.
 func (f *finder) find() {
 	f.imports = map[string]string{}
 	for _, s := range f.file.Imports {
@@ -205,19 +205,19 @@ func (f *finder) function(t types.Type, body *ast.BlockStmt) {
 	f.results = f.results[:len(f.results)-1]
 }
 
-// replaced is the text of outer with the text of inner, a part of it, replaced.
+// replaced returns the text of outer after the text of inner, a part of it, was replaced.
 func (f *finder) replaced(outer, inner ast.Node, text string) string {
 	all, from := f.text(outer), f.offset(outer.Pos())
 	return all[:f.offset(inner.Pos())-from] + text + all[f.offset(inner.End())-from:]
 }
 
-// part is a change of a part of an expression.
+// part is a mutant that changes a part of an expression.
 type part struct {
 	at   ast.Node
 	text string
 }
 
-// constants are the changes of a constant integer: of its literals and operators.
+// constants adds the mutants of a constant integer: changes of its literals and operators.
 func (f *finder) constants(x ast.Expr) (all []part) {
 	if b, ok := f.p.info.TypeOf(x).Underlying().(*types.Basic); !ok || b.Info()&types.IsInteger == 0 {
 		return nil
@@ -250,7 +250,7 @@ func (f *finder) literal(n *ast.BasicLit) (all []part) {
 	return all
 }
 
-// swaps are what stands in an operator's place, first the change of a boundary.
+// swaps are the operators that replace an operator; the first one changes a boundary.
 var swaps = map[token.Token][]token.Token{
 	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR},
 	token.GTR: {token.GEQ, token.LEQ}, token.GEQ: {token.GTR, token.LSS},
@@ -261,7 +261,7 @@ var swaps = map[token.Token][]token.Token{
 	token.SHL: {token.SHR}, token.SHR: {token.SHL},
 }
 
-// assigns are the same for assignments.
+// assigns are the same for assignment operators.
 var assigns = map[token.Token]token.Token{
 	token.ADD_ASSIGN: token.SUB_ASSIGN, token.SUB_ASSIGN: token.ADD_ASSIGN, token.MUL_ASSIGN: token.QUO_ASSIGN,
 	token.QUO_ASSIGN: token.MUL_ASSIGN, token.REM_ASSIGN: token.MUL_ASSIGN, token.AND_ASSIGN: token.OR_ASSIGN,

@@ -18,13 +18,13 @@ import (
 	"strings"
 )
 
-// unit is one package: what is mutated, and what its tests are run on.
+// unit is one package: its sources are mutated, and its tests are run.
 type unit struct {
 	dir     string // on disk
 	rel     string // from the root of the repository; "." for the root
 	path    string // import path
 	sources []*source
-	exports map[string]string // import path to the file with what it exports
+	exports map[string]string // import path to the file with its export data
 }
 
 // source is one Go file of a unit.
@@ -32,11 +32,11 @@ type source struct {
 	name string // from the root of the repository
 	file string // on disk
 	text []byte
-	at   bool // it is mutated
+	at   bool // whether it is mutated
 }
 
-// load reads the package in folder rel of the repository. Of its files those in
-// only are mutated, or all if there are none.
+// load reads the package in folder rel of the repository. Only the files named in only are
+// mutated; if only is empty, all are.
 func load(root, rel string, only []string) (*unit, error) {
 	u := &unit{dir: filepath.Join(root, rel), rel: rel, exports: map[string]string{}}
 	var files []string
@@ -46,7 +46,7 @@ func load(root, rel string, only []string) (*unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = list(u.dir, func(p listed) { u.exports[p.ImportPath] = p.Export }, "-deps", "-export", "-json=ImportPath,Export", ".", "os", "strconv", "sync/atomic") // the last three are what the switch imports
+	err = list(u.dir, func(p listed) { u.exports[p.ImportPath] = p.Export }, "-deps", "-export", "-json=ImportPath,Export", ".", "os", "strconv", "sync/atomic") // the switch (see switchText) imports the last three
 	if err != nil {
 		return nil, err
 	}
@@ -92,17 +92,17 @@ func list(dir string, each func(listed), args ...string) error {
 	}
 }
 
-// parsed is a unit whose types are known.
+// parsed is a unit that was parsed and type-checked.
 type parsed struct {
 	fset  *token.FileSet
 	files []*ast.File // in the order of the unit's sources
 	info  *types.Info
 	types *types.Package
-	wrong []types.Error // what the compiler would refuse
+	wrong []types.Error // the errors that the compiler would report
 }
 
-// check reads the unit with the given texts, one for each source and any number
-// of others after them. Only a syntax error is an error here.
+// check parses and type-checks the unit with the given texts: one for each source, and after
+// them any number of others. It returns an error only for a syntax error.
 func (u *unit) check(texts [][]byte) (*parsed, error) {
 	p := &parsed{fset: token.NewFileSet(), info: &types.Info{
 		Types: map[ast.Expr]types.TypeAndValue{}, Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{},
@@ -139,5 +139,5 @@ func (u *unit) check(texts [][]byte) (*parsed, error) {
 	return p, nil
 }
 
-// short is a text in one line.
+// short returns a text in one line.
 func short(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -1,24 +1,25 @@
-// Command mutants finds out what the tests would not notice: it changes the
-// program in one small place at a time (a boundary, an operator, a constant, a
-// condition, a statement left out, a result not given) and runs the tests that come
-// by that place. A change that no test notices has survived.
+// Command mutants is a mutation tester: it finds changes of the program that the tests do
+// not notice. It changes one small place at a time (a boundary, an operator, a constant, a
+// condition, a statement that is left out, a result that is not returned) and runs the
+// tests that execute that place. A change that no test notices has survived.
 //
-//	go run ./tools/mutants                                   what decides about credentials
+//	go run ./tools/mutants                                   the packages that decide about credentials
 //	go run ./tools/mutants ./cache .=verify.go,revoke.go      these packages and files
-//	go run ./tools/mutants ./internal/engine@.               a package, by the tests of another
-//	go run ./tools/mutants -sample 20                        every twentieth, always the same
-//	go run ./tools/mutants -tests TestVerify .=verify.go     what these tests notice
+//	go run ./tools/mutants ./internal/engine@.               a package, by the tests of another one
+//	go run ./tools/mutants -sample 20                        every twentieth mutant, always the same ones
+//	go run ./tools/mutants -tests TestVerify .=verify.go     judged by these tests only
 //
-// It prints each survivor. It fails if fewer than -least percent were noticed: of one
-// package, or of all together where -sample leaves few of each. Only the package's own
-// tests run, or those of the package that is named after an @: what a package under
-// internal does for the root is tested there. They run with -short. A test that
-// does not end, or that fails for want of memory, has noticed. What changes nothing
-// that could be observed stands in equivalent.txt with the reason, and counts
-// neither way.
+// It prints each survivor. It fails if fewer than -least percent of the mutants of a package
+// were noticed; with -sample, which leaves few of each package, all packages are counted
+// together. Only the package's own tests run, or those of the package whose folder stands
+// after an @, because what a package under internal does for the root is tested there. They
+// run with -short. A test that does not end, or that runs out of memory, counts as having
+// noticed. A change that has no effect that could be observed is listed in equivalent.txt
+// with the reason, and is not counted.
 //
-// All mutants of a package but those of declared constants are built into one test
-// binary, in which the environment chooses one, so a mutant costs no build.
+// All mutants of a package, except those of declared constants, are built into one test
+// binary, and an environment variable chooses the mutant, so that a mutant needs no build of
+// its own.
 package main
 
 import (
@@ -37,19 +38,19 @@ import (
 	"time"
 )
 
-// deciding is what decides about credentials.
+// deciding are the packages that decide about credentials.
 var deciding = []string{
 	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/legacyhash", "./cache", "./httpauth",
 	".=verify.go,answers.go,findout.go,tokenverify.go,tokenverifier.go,foreign.go,revoke.go,refresh.go,family.go,rotate.go,tokenissue.go,grant.go,credential.go,key.go,derived.go,refreshsecret.go,newest.go,collapse.go,feed.go,ring.go,import.go,alias.go,check.go",
 }
 
-// verdict is what became of a mutant.
+// verdict is the result of testing a mutant.
 type verdict int
 
 const (
 	killed verdict = iota + 1
 	survived
-	unreached // no test comes by
+	unreached // no test executes the place
 	broken    // it does not compile
 )
 
@@ -60,12 +61,12 @@ type settings struct {
 	skip     string
 	tests    string
 	match    string
-	again    map[string]bool // keys, if not nil
+	again    map[string]bool // if not nil, only the mutants with these keys are tried
 	verbose  bool
 	listed   bool
 	dry      bool
 	allowed  allowed
-	seen     map[string]verdict // if not nil, what became of each
+	seen     map[string]verdict // if not nil, filled with the verdict on each mutant
 }
 
 func main() {
@@ -136,13 +137,13 @@ func run(s settings, least float64, units []string) error {
 	return errors.Join(wrong...)
 }
 
-// result is what became of the mutants of one package.
+// result is what was found for the mutants of one package.
 type result struct {
 	name   string
 	counts map[verdict]int
 	listed int
 	took   time.Duration
-	wrong  []error // of the list
+	wrong  []error // errors in the list of equivalent mutants
 }
 
 func (r *result) percent() float64 {
@@ -153,7 +154,7 @@ func (r *result) percent() float64 {
 	return 100 * float64(r.counts[killed]) / float64(all)
 }
 
-// enough is the error of fewer than least percent.
+// enough returns an error if fewer than least percent of the mutants were noticed.
 func (r *result) enough(least float64) error {
 	if r.percent() >= least {
 		return nil
@@ -180,7 +181,7 @@ func (s *settings) drawn(m *mutant) bool {
 		return false
 	}
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(m.key)) // a hash takes everything
+	_, _ = h.Write([]byte(m.key)) // a hash never returns an error
 	return h.Sum64()%max(1, s.sample) == 0
 }
 
@@ -276,7 +277,7 @@ func (r *result) note(s *settings, m *mutant, v verdict) {
 	}
 }
 
-// stale are the entries of the list that name what is not there any more.
+// stale returns the entries of the list that name a mutant which no longer exists.
 func (s *settings) stale(u *unit, known map[string]bool) (wrong []error) {
 	for _, src := range u.sources {
 		if !src.at {

@@ -107,7 +107,7 @@ func TestWhatIsNoticedAndWhatIsNot(t *testing.T) {
 		}
 	}
 
-	// What is listed is not tried, and an entry without its mutant is wrong.
+	// A mutant in the list is not tried, and an entry whose mutant does not exist is an error.
 	listed, again := verdicts(allowed{"small.go Wait: v < 0 -> v <= 0": "x", "small.go Wait: v < 0 -> v > 0": "x"}, 1)
 	if again.listed != 1 || listed["small.go Wait: v < 0 -> v <= 0"] != 0 || again.counts[survived] != r.counts[survived]-1 {
 		t.Errorf("%+v after %+v", again, r)
@@ -116,7 +116,7 @@ func TestWhatIsNoticedAndWhatIsNot(t *testing.T) {
 		t.Error(again.wrong)
 	}
 
-	// A sample is a part. Which one, the texts of the changes decide.
+	// A sample is a part of the mutants, chosen by the texts of the changes.
 	one, _ := verdicts(nil, 3)
 	if len(one) == 0 || len(one) >= r.counts[killed] {
 		t.Errorf("%d of %d", len(one), r.counts[killed])

@@ -9,23 +9,23 @@ import (
 	"slices"
 )
 
-// program is a unit in which every mutant of its sites is there at once, and the
-// environment chooses one when a test begins: it is built once, not once for each.
+// program is a unit that contains all mutants of its sites at once. An environment variable
+// chooses one when a test begins, so the unit is built once and not once for each mutant.
 type program struct {
 	u     *unit
 	sites [][]*site // for each source
 	alone []*mutant
 	dead  map[int]bool // mutants that do not compile
-	texts [][]byte     // of the sources, and of the switch
+	texts [][]byte     // the texts of the sources, and then of the switch
 }
 
-// span is where a variant was written to, or a site with all of its variants.
+// span is the part of the output that a variant takes, or a site with all its variants.
 type span struct {
 	from, to int
 	ids      []int
 }
 
-// instrument finds the mutants of a unit and writes the program that has them.
+// instrument finds the mutants of a unit and writes the program that contains them.
 func instrument(u *unit) (*program, error) {
 	var plain [][]byte
 	for _, s := range u.sources {
@@ -53,7 +53,8 @@ func instrument(u *unit) (*program, error) {
 	return all, all.settle(p.types.Name(), next)
 }
 
-// settle writes the program again and again without what does not compile.
+// settle writes the program again and again, each time without the mutants that did not
+// compile, until it compiles.
 func (p *program) settle(name string, ids int) error {
 	more := fmt.Appendf(nil, switchText, name, ids)
 	for {
@@ -82,8 +83,8 @@ func (p *program) settle(name string, ids int) error {
 	}
 }
 
-// bury leaves out what was written at an offset: a variant, or else the whole of
-// the innermost site.
+// bury leaves out the variant that was written at an offset, or, if there is none, the
+// innermost site with all its variants.
 func (p *program) bury(spans []span, at int) bool {
 	best := -1
 	for i, s := range spans {
@@ -103,7 +104,7 @@ func (p *program) bury(spans []span, at int) bool {
 	return true
 }
 
-// mutants are those that compile, and can be chosen.
+// mutants returns the mutants that compile and can be chosen.
 func (p *program) mutants() (all []*mutant) {
 	for _, sites := range p.sites {
 		for _, s := range sites {
@@ -117,7 +118,7 @@ func (p *program) mutants() (all []*mutant) {
 	return all
 }
 
-// overlay writes what the go command is to read in the place of the sources.
+// overlay writes the file that makes the go command read the program instead of the sources.
 func (p *program) overlay(dir string) (map[string]string, error) {
 	replace := map[string]string{}
 	for i, text := range p.texts {
@@ -133,7 +134,7 @@ func (p *program) overlay(dir string) (map[string]string, error) {
 	return replace, nil
 }
 
-// switchText chooses the mutant, and writes down which places a test reaches.
+// switchText is the Go code that chooses the mutant and records which places a test reaches.
 const switchText = `package %s
 
 import (
@@ -161,7 +162,7 @@ func mutantReach(id int) bool {
 }
 `
 
-// writer writes a source with its sites.
+// writer writes a source with the variants of its sites.
 type writer struct {
 	text  []byte
 	dead  map[int]bool
@@ -169,8 +170,8 @@ type writer struct {
 	spans []span
 }
 
-// part writes what is between two offsets. sites are those inside, outer ones
-// before inner ones.
+// part writes the source between two offsets. sites are the sites between them, with outer
+// ones before inner ones.
 func (w *writer) part(sites []*site, from, to int) {
 	for i := 0; i < len(sites); {
 		s := sites[i]

@@ -21,8 +21,8 @@ import (
 // test is one test of a unit.
 type test struct {
 	name    string
-	took    time.Duration // by a clock
-	work    time.Duration // of the processor, which tells more on a busy machine
+	took    time.Duration // by the clock
+	work    time.Duration // processor time, which says more on a busy machine
 	reaches map[int]bool
 }
 
@@ -33,18 +33,19 @@ type bench struct {
 	scratch  string
 	parallel int
 	skip     string
-	only     string  // what their names match; skip is what they must not
-	tests    []*test // the quickest first
+	only     string  // the pattern that their names must match; they must not match skip
+	tests    []*test // quickest first
 }
 
-// What a program that is no longer right may take: ten times the work that it was
-// when it was right, four times the time, somewhat more of both, and this much memory.
+// The limits for a test of a mutant, which may never end: ten times the processor time that
+// the test takes on the unchanged program, four times its time, a little more of both, and
+// this much memory.
 const (
 	patience = 20 * time.Second
 	memory   = 16 << 20 // KiB of address space
 )
 
-// build makes a test binary with other sources in the place of the unit's.
+// build builds a test binary with other sources instead of the unit's.
 func (b *bench) build(name string, replace map[string]string) (string, error) {
 	bin, overlay := filepath.Join(b.scratch, name), filepath.Join(b.scratch, name+".json")
 	text, err := json.Marshal(map[string]any{"Replace": replace})
@@ -62,14 +63,15 @@ func (b *bench) build(name string, replace map[string]string) (string, error) {
 	return bin, nil
 }
 
-// run runs tests of a binary, which take so long and are so much work when they pass,
-// and reports whether they passed, after how much work.
+// run runs tests of a binary, and returns whether they passed and how much processor time
+// they took. takes and works are the time and the processor time that they need when they
+// pass.
 func (b *bench) run(bin string, names []string, takes, works time.Duration, env ...string) (bool, time.Duration, []byte, error) {
 	tmp, err := os.MkdirTemp(b.scratch, "tmp")
 	if err != nil {
 		return false, 0, nil, err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }() // what is left goes with scratch
+	defer func() { _ = os.RemoveAll(tmp) }() // what remains is removed together with scratch
 	limit, processor := patience+4*takes, 5+int(10*works/time.Second)
 	ctx, cancel := context.WithTimeout(context.Background(), limit+patience)
 	defer cancel()
@@ -87,9 +89,9 @@ func (b *bench) run(bin string, names []string, takes, works time.Duration, env 
 	return false, 0, out, fmt.Errorf("run the tests of %s: %w", b.u.path, err)
 }
 
-// trace runs each test alone, on the program as it should be, and writes down how
-// long it takes and which mutants it comes by. What fails then (a test that counts
-// allocations may) cannot judge mutants.
+// trace runs each test alone on the unchanged program, and records how long it takes and
+// the places of which mutants it executes. A test that fails here, as one that counts
+// allocations may, cannot be used to judge mutants.
 func (b *bench) trace(bin string) error {
 	cmd := exec.Command(bin, "-test.list", ".")
 	cmd.Dir = b.dir
@@ -141,11 +143,11 @@ func (b *bench) trace(bin string) error {
 	return err
 }
 
-// quick is the work of the tests together that are tried first.
+// quick is the processor time, in total, of the tests that are tried first.
 const quick = 300 * time.Millisecond
 
-// judge runs the tests that come by a mutant, or all if its id is 0, until one
-// fails.
+// judge runs the tests that execute the place of a mutant, or all tests if its id is 0,
+// until one fails.
 func (b *bench) judge(bin string, id int) (verdict, error) {
 	var first, rest []string
 	var takes, works, firstTakes, firstWorks time.Duration
@@ -179,7 +181,7 @@ func (b *bench) judge(bin string, id int) (verdict, error) {
 	return survived, nil
 }
 
-// alone builds the unit with one mutant in it, and judges that.
+// alone builds the unit with one mutant only, and judges that.
 func (b *bench) alone(m *mutant) (verdict, error) {
 	s := b.u.sources[m.source]
 	text := slices.Concat(s.text[:m.from], []byte(m.text), s.text[m.to:])
@@ -201,13 +203,13 @@ func (b *bench) alone(m *mutant) (verdict, error) {
 	}
 	bin, err := b.build(name, map[string]string{s.file: file})
 	if err != nil {
-		return broken, nil // its tests do not compile with it: they noticed
+		return broken, nil // its tests do not compile with it, so they have noticed
 	}
-	defer func() { _ = os.Remove(bin) }() // it goes with scratch
+	defer func() { _ = os.Remove(bin) }() // it is removed together with scratch
 	return b.judge(bin, 0)
 }
 
-// each calls do for every item, a few at a time, until one fails.
+// each calls do for every item, several at a time, until one call fails.
 func each[T any](parallel int, items []T, do func(T) error) error {
 	var wg sync.WaitGroup
 	todo, failed := make(chan T), make(chan error, parallel)

@@ -7,8 +7,8 @@ import (
 	"go/types"
 )
 
-// walk finds the sites in n and below. It calls itself for each child, so that
-// every kind of node can leave out what must stay constant.
+// walk finds the sites in n and below. It calls itself for each child, so that each kind of
+// node can leave out the parts that must stay constant.
 func (f *finder) walk(n ast.Node) {
 	if x, ok := n.(ast.Expr); ok && f.constant(x) {
 		return
@@ -56,7 +56,7 @@ func (f *finder) walk(n ast.Node) {
 	}
 }
 
-// children are the parts of n that may be something else while the program runs.
+// children returns the parts of n whose values may be another one at run time.
 func (f *finder) children(n ast.Node) []ast.Node {
 	var all []ast.Node
 	ast.Inspect(n, func(c ast.Node) bool {
@@ -71,7 +71,7 @@ func (f *finder) children(n ast.Node) []ast.Node {
 	case *ast.KeyValueExpr:
 		return []ast.Node{n.Value}
 	case *ast.CallExpr:
-		// How much room is made beforehand changes no result.
+		// The capacity that is allocated changes no result.
 		if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "make" {
 			if _, slice := f.p.info.TypeOf(n).Underlying().(*types.Slice); slice && len(n.Args) > 1 {
 				return []ast.Node{n.Args[1]}
@@ -82,8 +82,7 @@ func (f *finder) children(n ast.Node) []ast.Node {
 	return all
 }
 
-// tagless reports whether the clause that is looked at belongs to a switch over
-// conditions.
+// tagless reports whether the current clause belongs to a switch over conditions.
 func (f *finder) tagless() bool {
 	if len(f.parents) < 3 {
 		return false
@@ -116,7 +115,7 @@ func (f *finder) constant(x ast.Expr) bool {
 	return true
 }
 
-// around is the smallest node around x that tells a reader what it is for.
+// around returns the smallest node around x that shows a reader what x is for.
 func (f *finder) around(x ast.Node) ast.Node {
 	const wide = 100
 	if len(f.parents) == 0 {
@@ -152,7 +151,7 @@ func (f *finder) binary(n *ast.BinaryExpr) {
 	f.add(n, expression, t, variants...)
 }
 
-// swapped is the text of an operation with another operator.
+// swapped returns the text of an operation with another operator.
 func (f *finder) swapped(n *ast.BinaryExpr, op token.Token) string {
 	if op.Precedence() == n.Op.Precedence() {
 		return f.text(n.X) + " " + op.String() + " " + f.text(n.Y)
@@ -160,7 +159,7 @@ func (f *finder) swapped(n *ast.BinaryExpr, op token.Token) string {
 	return "(" + f.grouped(n.X) + " " + op.String() + " " + f.grouped(n.Y) + ")"
 }
 
-// grouped is the text of an operand, in parentheses where it is an operation.
+// grouped returns the text of an operand, in parentheses if it is an operation.
 func (f *finder) grouped(x ast.Expr) string {
 	if _, ok := x.(*ast.BinaryExpr); ok {
 		return "(" + f.text(x) + ")"
@@ -168,7 +167,7 @@ func (f *finder) grouped(x ast.Expr) string {
 	return f.text(x)
 }
 
-// condition turns a condition round that binary does not: a call, a variable.
+// condition adds the negation of a condition that binary does not handle: a call, a variable.
 func (f *finder) condition(x ast.Expr) {
 	switch x := x.(type) {
 	case *ast.BinaryExpr:
@@ -189,8 +188,8 @@ func (f *finder) condition(x ast.Expr) {
 	f.add(x, expression, types.Typ[types.Bool], f.mutant(x, f.text(x), now, now))
 }
 
-// returned gives back nothing in the place of something. What comes along with an
-// error or with false is left alone: nobody may look at it.
+// returned adds mutants that return a zero value instead of a result. A result that is
+// returned together with an error or with false is not changed, because no caller may use it.
 func (f *finder) returned(n *ast.ReturnStmt) {
 	results := f.results[len(f.results)-1]
 	if results.Len() != len(n.Results) {
@@ -224,7 +223,7 @@ func (f *finder) returned(n *ast.ReturnStmt) {
 	}
 }
 
-// beside reports whether x is returned along with an error.
+// beside reports whether x is returned together with an error.
 func (f *finder) beside(x ast.Expr) bool {
 	if len(f.parents) == 0 || len(f.results) == 0 {
 		return false
@@ -242,12 +241,12 @@ func (f *finder) beside(x ast.Expr) bool {
 	return false
 }
 
-// zero reports whether a constant is nothing already.
+// zero reports whether a constant is the zero value already.
 func zero(v constant.Value) bool {
 	return v != nil && (v.Kind() == constant.String && constant.StringVal(v) == "" || v.Kind() == constant.Int && constant.Sign(v) == 0)
 }
 
-// constantsIn are the changes of x if it is a constant.
+// constantsIn adds the mutants of x if it is a constant.
 func (f *finder) constantsIn(x ast.Expr) []part {
 	if f.p.info.Types[x].Value == nil {
 		return nil
@@ -263,7 +262,7 @@ func (f *finder) statements(list []ast.Stmt) {
 	}
 }
 
-// statement leaves a statement out, and turns an assignment's operator round.
+// statement adds mutants that leave out a statement or replace an assignment's operator.
 func (f *finder) statement(s ast.Stmt, kind form) {
 	var variants []*mutant
 	turned := func(now string) { variants = append(variants, f.mutant(s, f.text(s), now, now)) }
@@ -299,7 +298,7 @@ func (f *finder) statement(s ast.Stmt, kind form) {
 	f.add(s, kind, nil, variants...)
 }
 
-// joins reports whether += joins strings.
+// joins reports whether += concatenates strings.
 func (f *finder) joins(s *ast.AssignStmt) bool {
 	b, ok := f.p.info.TypeOf(s.Lhs[0]).Underlying().(*types.Basic)
 	return ok && b.Info()&types.IsString != 0

@@ -19,17 +19,17 @@ var (
 	update = flag.Bool("update", false, "write what is measured to docs/dependencies.md; the sizes only with -bytes")
 )
 
-// tolerance is by how much a program may differ from the table: releases of Go differ
-// by some hundredths.
+// tolerance is by how much the size of a program may differ from the table. Releases of Go
+// change it by some hundredths.
 const tolerance = 0.05
 
 // consumer is a program that uses a part of this repository.
 type consumer struct {
 	name    string
-	modules []string // beside the root
-	imports []string // below the root
+	modules []string // modules that are required besides the root
+	imports []string // packages that are imported, as paths below the root
 	body    string
-	dir     string // a program of this repository, instead
+	dir     string // if set, a program of this repository that is measured instead
 }
 
 const verify = `
@@ -58,10 +58,10 @@ var consumers = []consumer{
 	{name: "the program `cmd/fob`", dir: "cmd/fob"},
 }
 
-// weight is what is measured.
+// weight is what was measured of one program.
 type weight struct{ modules, sums, bytes int }
 
-// goCommand runs the go command for one platform, with what the module cache has.
+// goCommand runs the go command for one fixed platform. It downloads nothing.
 func goCommand(mode, dir string, args ...string) (string, error) {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = dir
@@ -101,7 +101,7 @@ func (c consumer) prepare(t *testing.T, root, module string) string {
 func (c consumer) measure(t *testing.T, root, module string) (w weight) {
 	t.Helper()
 	mode, dir := "readonly", filepath.Join(root, c.dir)
-	if c.dir == "" { // whose go.mod and go.sum the go command completes
+	if c.dir == "" { // the go command completes its go.mod and go.sum
 		mode, dir = "mod", c.prepare(t, root, module)
 	}
 	listed, err := goCommand(mode, dir, "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", ".")
@@ -140,8 +140,8 @@ const (
 	head  = "| a program that uses | modules of others compiled | lines of go.sum | bytes |\n|---|---|---|---|\n"
 )
 
-// TestTheTableOfWeights measures what docs/dependencies.md says. Another module in
-// somebody's build is a decision, not an accident.
+// TestTheTableOfWeights compares docs/dependencies.md with measurements, so that nobody adds
+// a module to the builds of users without noticing.
 func TestTheTableOfWeights(t *testing.T) {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
@@ -169,7 +169,7 @@ func TestTheTableOfWeights(t *testing.T) {
 		}
 		var w weight
 		for i, n := range []*int{&w.modules, &w.sums, &w.bytes} {
-			*n, _ = strconv.Atoi(strings.ReplaceAll(strings.TrimSpace(cells[i+2]), ",", "")) // the heads are no numbers
+			*n, _ = strconv.Atoi(strings.ReplaceAll(strings.TrimSpace(cells[i+2]), ",", "")) // the header has no numbers
 		}
 		told[strings.TrimSpace(cells[1])] = w
 	}

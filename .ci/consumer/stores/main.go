@@ -1,5 +1,5 @@
-// The program of a user of the stores that are modules of their own, compiled outside
-// this repository by .ci/consumer/run. It runs on the one that needs no server.
+// This is a program as a user of the stores in separate modules writes it. .ci/consumer/run
+// compiles it outside this repository. It runs on the store that needs no server.
 package main
 
 import (
