@@ -10,7 +10,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/errs"
-	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -86,7 +86,7 @@ func (m *Manager) formsOf(f ForeignKey) []form {
 		all, _ = m.formsOfText(f.Secret, sum[:]) // its locator is f's, if f has one
 		ref = aliasOfSum(sum[:])
 	case f.Hash != "":
-		h, err := legacyhash.Parse(f.Hash)
+		h, err := importedhash.Parse(f.Hash)
 		sum, plain := h.SHA256()
 		if err != nil || !plain {
 			return all
@@ -189,7 +189,7 @@ func (m *Manager) material(f ForeignKey, what byte) []byte {
 	case f.Digest != nil && what == printOwn:
 		return f.Digest
 	case f.Hash != "":
-		h, err := legacyhash.Parse(f.Hash)
+		h, err := importedhash.Parse(f.Hash)
 		if sum, plain := h.SHA256(); err == nil && plain && what == printSum {
 			return sum[:]
 		} else if err == nil && !plain && what == printHash {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keytext"
-	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -87,7 +87,7 @@ func foreignSecret(id record.ID, presented string) []byte {
 	return append(append([]byte{0}, id[:]...), presented...)
 }
 
-func (m *Manager) tooWide(h legacyhash.Hash) error {
+func (m *Manager) tooWide(h importedhash.Hash) error {
 	return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", ErrInvalid, h.Lanes(), m.cfg.Foreign.SlowChecks)
 }
 
@@ -112,7 +112,7 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 	case f.Secret != "":
 		return m.checkForeignSecret(f)
 	case f.Hash != "":
-		h, err := legacyhash.Parse(f.Hash)
+		h, err := importedhash.Parse(f.Hash)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keystate"
-	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -133,15 +133,15 @@ func (m *Manager) matchesForeign(ctx context.Context, k *keystate.State, present
 		}
 		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}
-	h, err := legacyhash.Parse(k.ImportedHash)
+	h, err := importedhash.Parse(k.ImportedHash)
 	if err != nil {
 		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
 	}
 	ok, err := m.limiter.Verify(ctx, k.ID, h, presented)
 	switch {
-	case errors.Is(err, legacyhash.ErrBusy):
+	case errors.Is(err, importedhash.ErrBusy):
 		return false, ErrBusy
-	case errors.Is(err, legacyhash.ErrLanes):
+	case errors.Is(err, importedhash.ErrLanes):
 		return false, m.tooWide(h)
 	}
 	return ok, err
