@@ -167,8 +167,8 @@ const (
 	defaultIdempotency = 24 * time.Hour
 	minPepper          = 32
 	maxPepperID        = 32
-	defaultForeignMax  = 512
-	maxForeignMax      = 4096
+	defaultImportedMax = 512
+	maxImportedMax     = 4096
 )
 
 // resolved returns c with its defaults filled in and its own memory, or one
@@ -223,10 +223,10 @@ func (c Config) resolved() (Config, error) {
 	}
 	if c.Foreign != nil {
 		f := *c.Foreign
-		orDefault(&f.MaxLength, defaultForeignMax)
+		orDefault(&f.MaxLength, defaultImportedMax)
 		orDefault(&f.SlowChecks, max(1, runtime.GOMAXPROCS(0)/2))
-		if f.MaxLength < 8 || f.MaxLength > maxForeignMax {
-			problem("Foreign.MaxLength %d, want 8 to %d", f.MaxLength, maxForeignMax)
+		if f.MaxLength < 8 || f.MaxLength > maxImportedMax {
+			problem("Foreign.MaxLength %d, want 8 to %d", f.MaxLength, maxImportedMax)
 		}
 		if f.SlowChecks < 1 {
 			problem("Foreign.SlowChecks %d, at least 1", f.SlowChecks)

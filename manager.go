@@ -14,8 +14,9 @@ import (
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/health"
+	"github.com/fobkit/fob/internal/imported"
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keystate"
-	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/lifecycle"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/pepper"
@@ -38,7 +39,7 @@ type Manager struct {
 	clock    clock.Clock
 
 	prefixes []acceptedPrefix
-	limiter  *legacyhash.Limiter
+	imported *imported.Store // nil without Config.Foreign
 
 	engine *engine.Engine[body]
 	// keys and accessTokens are what is remembered of credentials that were found, and
@@ -130,7 +131,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
 	}
 	if cfg.Foreign != nil {
-		m.limiter = legacyhash.NewLimiter(cfg.Foreign.SlowChecks)
+		m.imported = &imported.Store{
+			Store: m.keystore, Peppers: m.peppers, Locate: cfg.Foreign.Locate, Digest: cfg.Foreign.Digest,
+			Limiter: importedhash.NewLimiter(cfg.Foreign.SlowChecks),
+		}
 	}
 	if cfg.Tokens != nil {
 		if m.tokens, err = m.newTokens(); err != nil {

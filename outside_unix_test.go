@@ -15,8 +15,8 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/httpauth"
 	"github.com/fobkit/fob/internal/claims"
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keytext"
-	"github.com/fobkit/fob/internal/legacyhash"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -116,7 +116,7 @@ func TestLengthIsLookedAtFirst(t *testing.T) {
 			_, err := claims.Decode(unsafe.Slice(unsafe.StringData(s), len(s)))
 			return err == nil
 		},
-		"legacyhash": func(s string) bool { _, err := legacyhash.Parse(s); return err == nil },
+		"importedhash": func(s string) bool { _, err := importedhash.Parse(s); return err == nil },
 	}
 	starts := []string{
 		"", text, text[:20], "acme_live_1", "acme_test_1", "fob_1", "fobrefresh_1", issued.Access.Reveal(), issued.Refresh.Reveal(), "v4.local.", "v4.public.AAAA", "v9.local.",

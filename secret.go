@@ -100,6 +100,5 @@ func (m *Manager) newPeppers() *pepper.Keeper {
 
 // digest makes the digest to store of a secret, under the active pepper.
 func (m *Manager) digest(k *keystate.State, secret []byte) {
-	k.ImportedHash = ""
-	k.Digest, k.Pepper = m.peppers.Digest(secret)
+	k.SetDigest(m.peppers.Digest(secret))
 }

@@ -2,19 +2,9 @@ package fob
 
 import (
 	"context"
-	"crypto/subtle"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/fobkit/fob/backend"
-	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/engine"
-	"github.com/fobkit/fob/internal/errs"
-	"github.com/fobkit/fob/internal/keystate"
-	"github.com/fobkit/fob/internal/legacyhash"
-	"github.com/fobkit/fob/internal/record"
 )
 
 // importedKeys is the form of keys that were made by another system. Their text is found by
@@ -23,7 +13,7 @@ type importedKeys struct{ m *Manager }
 
 // recogniseImported is for a text of no other form.
 func (m *Manager) recogniseImported(presented string, text *recognised) error {
-	if !m.foreignText(presented) {
+	if !m.importedText(presented) {
 		return ErrMalformed
 	}
 	text.form, text.number, text.memory = importedKeys{m}, formImported, m.keys
@@ -31,11 +21,11 @@ func (m *Manager) recogniseImported(presented string, text *recognised) error {
 	return nil
 }
 
-const minForeign = 8
+const minImported = 8
 
-// foreignText is the whole grammar of foreign keys: visible ASCII, bounded.
-func (m *Manager) foreignText(presented string) bool {
-	if len(presented) < minForeign || len(presented) > m.cfg.Foreign.MaxLength {
+// importedText is the whole grammar of imported keys: visible ASCII, bounded.
+func (m *Manager) importedText(presented string) bool {
+	if len(presented) < minImported || len(presented) > m.cfg.Foreign.MaxLength {
 		return false
 	}
 	for i := range len(presented) {
@@ -53,96 +43,16 @@ func (importedKeys) Absent(q *query, found *engine.Absence[body]) error {
 	return ofSameText(q, found)
 }
 
-// Load implements engine.Loader: it looks for the record of an imported key by everything that it may be
-// found by, and remembers the answer. What cannot be checked does not keep it from
-// looking on: the key may be another one of those that have the locator.
+// Load implements engine.Loader: it looks for the key of the text in the store, and remembers
+// the answer.
 func (f importedKeys) Load(ctx context.Context, q *query) (*answer, error) {
 	m := f.m
-	forms, own := m.formsOfText(q.Presented, q.Seen[:])
-	refs := make([]cache.Ref, 0, cache.MaxRefs)
-	var unsure error
-	for _, form := range forms {
-		for n := range form.room() {
-			ref := form.at(n)
-			refs = append(refs, cache.Ref(ref))
-			k, err := m.keyOfAlias(ctx, ref, &q.Reading)
-			if errors.Is(err, ErrNotFound) {
-				break
-			}
-			if err != nil && errs.IsOutage(err) {
-				return nil, fmt.Errorf("fob: verify: %w", err)
-			}
-			matches := false
-			if k != nil {
-				matches, err = m.matchesForeign(ctx, &k.state, q.Presented, own)
-			}
-			if matches {
-				return m.rememberKey(ctx, q, k)
-			}
-			unsure = errors.Join(unsure, err)
-		}
-	}
-	if unsure != nil {
-		return nil, fmt.Errorf("fob: verify: %w", unsure) // it may be that one
-	}
-	if len(own) > 0 {
-		if err := m.peppers.DoubtForeign(ctx); err != nil {
-			return nil, fmt.Errorf("fob: verify: %w", err)
-		}
-	}
-	return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown}, refs...)
-}
-
-// keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
-// ErrNotFound if there is no such alias.
-func (m *Manager) keyOfAlias(ctx context.Context, ref record.ID, r *engine.Reading) (*Key, error) {
-	r.Reads(ref)
-	led, err := m.readAlias(ctx, ref)
-	if err != nil || led.pending {
-		return nil, err
-	}
-	r.Reads(backend.ID(led.target))
-	rec, err := m.store.Get(ctx, backend.ID(led.target))
-	if errors.Is(err, backend.ErrNotFound) {
-		return nil, nil // purged
-	}
-	if err != nil {
-		return nil, errs.OfStore("read", err)
-	}
-	k, err := decodeKey(&rec)
-	if err != nil || !k.state.Imported || k.state.Alias != ref {
-		return nil, err
-	}
-	return k, nil
-}
-
-// matchesForeign compares a presented foreign key with what the record holds. A
-// slow hash waits for its turn, or fails with ErrBusy.
-func (m *Manager) matchesForeign(ctx context.Context, k *keystate.State, presented string, own []byte) (bool, error) {
-	if k.ImportedHash == "" {
-		made, err := m.peppers.Under(k.Pepper, foreignSecret(k.ID, presented))
-		if err != nil {
-			return false, err
-		}
-		return m.peppers.Matches(ctx, k.Pepper, made, k.Digest)
-	}
-	if text, ok := strings.CutPrefix(k.ImportedHash, ownDigest); ok {
-		want, err := hex.DecodeString(text)
-		if err != nil || m.cfg.Foreign.Digest == nil {
-			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", ErrCorrupt)
-		}
-		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
-	}
-	h, err := legacyhash.Parse(k.ImportedHash)
-	if err != nil {
-		return false, fmt.Errorf("%w: imported hash", ErrCorrupt)
-	}
-	ok, err := m.limiter.Verify(ctx, k.ID, h, presented)
+	k, places, err := m.imported.Find(ctx, q.Presented, q.Seen, q.Reads)
 	switch {
-	case errors.Is(err, legacyhash.ErrBusy):
-		return false, ErrBusy
-	case errors.Is(err, legacyhash.ErrLanes):
-		return false, m.tooWide(h)
+	case err != nil:
+		return nil, fmt.Errorf("fob: verify: %w", err)
+	case k != nil:
+		return m.rememberKey(ctx, q, keyOf(k, 0))
 	}
-	return ok, err
+	return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown}, places...)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/engine"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/imported"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/record"
@@ -230,7 +231,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 		return
 	}
 	if k.Imported {
-		m.digest(&next, foreignSecret(k.ID, presented))
+		m.digest(&next, imported.Material(k.ID, presented))
 	} else {
 		m.digest(&next, nativeSecret(presented))
 	}

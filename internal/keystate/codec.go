@@ -38,9 +38,9 @@ func (s *State) Record(purgeAt int64) backend.Record {
 	}
 	w.Text(record.FieldPepper, s.Pepper)
 	if s.Imported {
-		w.Text(record.FieldForeign, "\x01")
+		w.Text(record.FieldImported, "\x01")
 	}
-	w.Text(record.FieldLegacy, s.ImportedHash)
+	w.Text(record.FieldImportedHash, s.ImportedHash)
 	w.ID(record.FieldAlias, s.Alias)
 	w.ID(record.FieldSubjectRef, s.SubjectRef)
 	w.Number(record.FieldLifetime, uint64(s.Lifetime))
@@ -108,10 +108,10 @@ func Decode(rec *backend.Record, s *State) error {
 			r.Bad = r.Bad || copy(s.Digest[:], v) != len(v) || len(v) != len(s.Digest)
 		case record.FieldPepper:
 			s.Pepper = v
-		case record.FieldForeign:
+		case record.FieldImported:
 			s.Imported = true
 			r.Bad = r.Bad || v != "\x01"
-		case record.FieldLegacy:
+		case record.FieldImportedHash:
 			s.ImportedHash = v
 		case record.FieldAlias:
 			s.Alias = r.ID(v)

@@ -74,6 +74,13 @@ func (s *State) SubjectKind() uint8 {
 	return s.Owner[0] - '0'
 }
 
+// SetDigest makes a digest, and the ID of the pepper that it is under, what the key is
+// recognised by from now on.
+func (s *State) SetDigest(made digest.Digest, pepperID string) {
+	s.ImportedHash = ""
+	s.Digest, s.Pepper = made, pepperID
+}
+
 // EndsAt is the first instant at which the key is no longer accepted, whatever its status:
 // its expiry or, of a rotated key, the end of its overlap; zero for never.
 func (s *State) EndsAt() int64 {

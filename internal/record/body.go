@@ -36,8 +36,8 @@ const (
 	FieldEpoch
 	FieldDigest
 	FieldPepper
-	FieldForeign
-	FieldLegacy
+	FieldImported
+	FieldImportedHash
 	FieldAlias
 	FieldSubjectRef
 	FieldLifetime

@@ -40,7 +40,7 @@ import (
 
 // deciding are the packages that decide about credentials.
 var deciding = []string{
-	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/legacyhash", "./cache", "./httpauth",
+	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/importedhash", "./cache", "./httpauth",
 	".=verify.go,answers.go,findout.go,tokenverify.go,tokenverifier.go,foreign.go,revoke.go,refresh.go,family.go,rotate.go,tokenissue.go,grant.go,credential.go,key.go,derived.go,refreshsecret.go,newest.go,collapse.go,feed.go,ring.go,import.go,alias.go,check.go",
 }
 

@@ -1,4 +1,4 @@
-package fob
+package imported
 
 import (
 	"context"
@@ -16,75 +16,37 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// ImportKey makes a key of another system valid here: its text stays the same,
-// everything else is as if it had been issued here. Prefix and IdempotencyKey
-// of spec must be empty.
+// Import makes a key of another system valid here. k is the key that it becomes, without an ID
+// and without what it is recognised by; after nil it is as it was written. known was checked
+// by the caller. now is the time of the import.
 //
-// A key that was imported already is ErrAlready, in another form too as far as
-// that can be told (of a Hash without Locator nobody knows the locator), and for
-// good: also when it was revoked or has expired, and its record was purged. So of
-// processes that import one key at the same time, one gets nil and the others
-// ErrAlready once it is done. An import that failed or was cut off can be called
-// again; until one has finished, the key is not accepted. What an unfinished one left
-// for another subject, or what somebody has revoked or disabled of it, is ErrConflict.
-//
-// Up to eight keys can have one Locator. Another key than those that have it is
-// imported beside them; where it cannot be told whether it is another one, that is
-// ErrConflict (see ForeignKey.Another).
-func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
-	k, err := m.importKey(ctx, spec, foreign)
-	if err != nil {
-		return nil, fmt.Errorf("fob: import key: %w", err)
+// A key that was imported already, in whatever form as far as that can be told, is
+// errs.ErrAlready. What an unfinished import left for another subject, or what somebody has
+// revoked or disabled of it, is errs.ErrConflict, as is a key of which it cannot be told
+// whether it is another one than that which has its locator. An import that failed or was
+// cut off can be called again; until one has finished, the key is not found.
+func (s *Store) Import(ctx context.Context, k *keystate.State, known Key, now time.Time) error {
+	if err := s.Peppers.Vouch(ctx); err != nil {
+		return err
 	}
-	m.observe(Event{Type: EventImported, ID: ID(k.ID), Subject: k.Subject()})
-	return keyOf(k, k.IssuedAt), nil
-}
-
-func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {
-	if m.life.Closed() {
-		return nil, ErrClosed
-	}
-	if m.cfg.Foreign == nil {
-		return nil, fmt.Errorf("%w: Config.Foreign is not set", ErrInvalid)
-	}
-	if spec.Prefix != "" || spec.IdempotencyKey != "" {
-		return nil, fmt.Errorf("%w: Prefix and IdempotencyKey are for keys issued here", ErrInvalid)
-	}
-	now := m.now()
-	k, err := m.newKey(spec, now)
-	if err != nil {
-		return nil, err
-	}
-	k.Prefix, k.Imported = "", true
-	if err := m.checkForeign(foreign); err != nil {
-		return nil, err
-	}
-	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
-		return nil, errs.OfStore("read", err)
-	}
-	if err := m.peppers.Vouch(ctx); err != nil {
-		return nil, err
-	}
+	var err error
 	switch {
-	case foreign.Digest != nil:
-		err = m.peppers.VouchForeign(ctx)
-	case foreign.Secret != "":
-		err = m.peppers.DoubtForeign(ctx) // it is looked for by that digest too
+	case known.Digest != nil:
+		err = s.Peppers.VouchForeign(ctx)
+	case known.Secret != "":
+		err = s.Peppers.DoubtForeign(ctx) // it is looked for by that digest too
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	one := &importing{m: m, key: k, foreign: foreign, now: now}
-	if err := retry.Do(ctx, func(unsure bool) error { return one.try(ctx, unsure) }); err != nil {
-		return nil, err
-	}
-	return k, nil
+	one := &importRun{store: s, key: k, known: func() Key { return known }, now: now}
+	return retry.Do(ctx, func(unsure bool) error { return one.try(ctx, unsure) })
 }
 
-// importing is one call of ImportKey. Its sequence, each prefix of which is safe to
+// importRun is one call of Import. Its sequence, each prefix of which is safe to
 // stop after:
 //
-//  1. the alias names the key-to-be. It is pending: Verify does not follow it. Every
+//  1. the alias names the key-to-be. It is pending: Find does not follow it. Every
 //     call writes it, over a pending one too, and so has a version of it that nobody
 //     else has: it claims the place.
 //  2. the key is written, over the version that was read before the claim.
@@ -97,11 +59,13 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 // that claims last comes through, for the others do not claim again but wait: if they
 // did, they could go on pushing each other out for ever. Only one that waits for a
 // process which seems to be dead claims anew.
-type importing struct {
-	m       *Manager
-	key     *keystate.State
-	foreign ForeignKey
-	now     time.Time
+type importRun struct {
+	store *Store
+	key   *keystate.State
+	// known returns what is known of the key. fmt prints the fields of a struct without calling
+	// their methods, and nobody looks into a function.
+	known func() Key
+	now   time.Time
 
 	claimed  record.ID // the place that was claimed last, and as which version
 	version  uint64
@@ -110,18 +74,11 @@ type importing struct {
 	finished bool // step 3 was tried
 }
 
-// waitsFor is how often a call finds that another one is at the same work, before it
-// takes the work over: half a second to a second.
-const waitsFor = 24
-
-// errTakenOver is why a call waits.
-var errTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)
-
-func (i *importing) try(ctx context.Context, unsure bool) error {
-	m, k := i.m, i.key
+func (i *importRun) try(ctx context.Context, unsure bool) error {
+	s, k := i.store, i.key
 	found, err := i.find(ctx)
 	if err != nil {
-		if unsure && i.finished && errors.Is(err, ErrAlready) && i.mine(ctx) {
+		if unsure && i.finished && errors.Is(err, errs.ErrAlready) && i.mine(ctx) {
 			return nil
 		}
 		return err
@@ -137,7 +94,7 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	if err != nil {
 		return err
 	}
-	version, err := m.records.Replace(ctx, place.record(), place.cond)
+	version, err := s.Replace(ctx, place.record(), place.cond)
 	if err != nil {
 		return retry.Raced(err)
 	}
@@ -151,12 +108,12 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		return retry.Again(errTakenOver)
 	}
 	i.putDigest()
-	if k.Version, err = m.records.Replace(ctx, m.keystore.RecordOf(k), cond); err != nil {
+	if k.Version, err = s.Replace(ctx, s.RecordOf(k), cond); err != nil {
 		return retry.Raced(err)
 	}
 	for _, other := range found.later {
 		other.target, other.pending = k.ID, false
-		if _, err := m.records.Replace(ctx, other.record(), other.cond); err != nil {
+		if _, err := s.Replace(ctx, other.record(), other.cond); err != nil {
 			return retry.Raced(err)
 		}
 	}
@@ -164,13 +121,13 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	return retry.Raced(i.finish(ctx, place.record(), version))
 }
 
-// finish is step 3. It is not replace: what stands there after an unknown outcome may be
+// finish is step 3. It is not Replace: what stands there after an unknown outcome may be
 // what another call has finished with, and looks the same.
-func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64) error {
-	m, cond := i.m, backend.IfVersion(claim)
+func (i *importRun) finish(ctx context.Context, rec backend.Record, claim uint64) error {
+	s, cond := i.store, backend.IfVersion(claim)
 	return retry.Do(ctx, func(unsure bool) error {
 		if unsure {
-			led, err := m.readAlias(ctx, rec.ID)
+			led, err := s.readAlias(ctx, rec.ID)
 			switch {
 			case err != nil:
 				return err
@@ -178,14 +135,14 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 			case led.pending:
 				return errTakenOver
 			case !i.mine(ctx):
-				return fmt.Errorf("%w: imported already", ErrAlready)
+				return fmt.Errorf("%w: imported already", errs.ErrAlready)
 			default:
 				cond = led.cond
 			}
 		}
-		_, err := m.store.Put(ctx, rec, cond)
+		_, err := s.Put(ctx, rec, cond)
 		if err == nil || errors.Is(err, backend.ErrIndeterminate) {
-			m.forget(rec.ID)
+			s.Forget(rec.ID)
 		}
 		if errors.Is(err, backend.ErrIndeterminate) {
 			return retry.Again(errs.OfStore("write", err))
@@ -198,20 +155,20 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 }
 
 // putDigest stores in the key what it is recognised by.
-func (i *importing) putDigest() {
-	switch f := &i.foreign; {
+func (i *importRun) putDigest() {
+	switch f := i.known(); {
 	case f.Secret != "":
-		i.m.digest(i.key, foreignSecret(i.key.ID, f.Secret))
+		i.key.SetDigest(i.store.Peppers.Digest(Material(i.key.ID, f.Secret)))
 	case f.Hash != "":
 		i.key.ImportedHash = f.Hash
 	default:
-		i.key.ImportedHash = ownDigest + hex.EncodeToString(f.Digest)
+		i.key.ImportedHash = ownMark + hex.EncodeToString(f.Digest)
 	}
 }
 
 // mine reports whether the key that was imported is as this call wrote it.
-func (i *importing) mine(ctx context.Context) bool {
-	k, err := i.m.keystore.Read(ctx, i.key.ID)
+func (i *importRun) mine(ctx context.Context) bool {
+	k, err := i.store.Read(ctx, i.key.ID)
 	if err != nil || !k.Same(i.key) {
 		return false
 	}
@@ -221,16 +178,16 @@ func (i *importing) mine(ctx context.Context) bool {
 
 // placeOfKey gives the key its ID, and returns the condition under which it is
 // written: the place of what an unfinished import left, if there is such a thing.
-func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond, error) {
+func (i *importRun) placeOfKey(ctx context.Context, place *alias) (backend.Cond, error) {
 	k := i.key
 	k.ID, k.Alias = place.target, place.rec.ID
 	k.IssuedAt = clock.Millis(i.now)
 	if place.rec.Version == 0 {
 		return backend.IfAbsent(), nil
 	}
-	old, err := i.m.keystore.Read(ctx, k.ID)
+	old, err := i.store.Read(ctx, k.ID)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, errs.ErrNotFound):
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
@@ -240,7 +197,7 @@ func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		i.left++
 		return backend.Cond{}, retry.Again(errTakenOver)
 	case old.Status != keystate.Active || old.SubjectRef != k.SubjectRef:
-		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.ID)
+		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", errs.ErrConflict, k.ID)
 	}
 	k.IssuedAt = old.IssuedAt // immutable
 	return backend.IfVersion(old.Version), nil
@@ -256,13 +213,13 @@ type places struct {
 // find looks where the key is to be imported. There is one order of all forms of a
 // key, and of several unfinished imports the one that comes first in it goes on, so
 // that two which know of each other do not both give way.
-func (i *importing) find(ctx context.Context) (*places, error) {
+func (i *importRun) find(ctx context.Context) (*places, error) {
 	found := &places{}
-	for _, form := range i.m.formsOf(i.foreign) {
+	for _, form := range i.store.formsOf(i.known()) {
 		for n := range form.room() {
 			ref := form.at(n)
-			led, err := i.m.readAlias(ctx, ref)
-			if errors.Is(err, ErrNotFound) {
+			led, err := i.store.readAlias(ctx, ref)
+			if errors.Is(err, errs.ErrNotFound) {
 				if form.wanted && found.place == nil {
 					found.place = i.fresh(ref)
 				}
@@ -279,7 +236,7 @@ func (i *importing) find(ctx context.Context) (*places, error) {
 			}
 			if !same {
 				if form.wanted && n == form.room()-1 {
-					return nil, fmt.Errorf("%w: %d other keys have this locator", ErrConflict, form.room())
+					return nil, fmt.Errorf("%w: %d other keys have this locator", errs.ErrConflict, form.room())
 				}
 				continue
 			}
@@ -302,7 +259,7 @@ func (i *importing) find(ctx context.Context) (*places, error) {
 }
 
 // fresh is the alias of a key that nobody has begun to import.
-func (i *importing) fresh(ref record.ID) *alias {
+func (i *importRun) fresh(ref record.ID) *alias {
 	return &alias{
 		target: keytext.NewID(i.now), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
 		rec: backend.Record{ID: ref, Kind: record.Alias, Owner: i.key.Owner, Created: clock.Millis(i.now)},
@@ -310,21 +267,21 @@ func (i *importing) fresh(ref record.ID) *alias {
 }
 
 // unfinished returns the alias of the import to finish to which one that was found
-// belongs, or ErrAlready. An import in another form may have finished this alias for
+// belongs, or errs.ErrAlready. An import in another form may have finished this alias for
 // its own (places.later), and then have been cut off.
-func (i *importing) unfinished(ctx context.Context, led *alias) (*alias, error) {
+func (i *importRun) unfinished(ctx context.Context, led *alias) (*alias, error) {
 	if led.pending {
 		return led, nil
 	}
-	already := fmt.Errorf("%w: imported already", ErrAlready)
-	k, err := i.m.keystore.Read(ctx, led.target)
-	if errors.Is(err, ErrNotFound) || err == nil && k.Alias == led.rec.ID {
+	already := fmt.Errorf("%w: imported already", errs.ErrAlready)
+	k, err := i.store.Read(ctx, led.target)
+	if errors.Is(err, errs.ErrNotFound) || err == nil && k.Alias == led.rec.ID {
 		return nil, already
 	}
 	if err != nil {
 		return nil, err
 	}
-	first, err := i.m.readAlias(ctx, k.Alias)
+	first, err := i.store.readAlias(ctx, k.Alias)
 	switch {
 	case err != nil:
 		return nil, err
@@ -332,4 +289,47 @@ func (i *importing) unfinished(ctx context.Context, led *alias) (*alias, error) 
 		return first, nil
 	}
 	return nil, already
+}
+
+// printFor returns the print of what is imported now, for an alias.
+func (i *importRun) printFor(ref record.ID) string {
+	for _, what := range []byte{printSum, printHash, printOwn} {
+		if material := i.store.printable(i.known(), what); material != nil {
+			made, _ := i.store.printUnder(i.store.Peppers.Active(), ref, what, material)
+			return made
+		}
+	}
+	return ""
+}
+
+// isOf reports whether the alias of a locator is of the key that is imported. Where
+// that cannot be told it fails with errs.ErrConflict, unless the caller says that it is
+// not.
+func (i *importRun) isOf(ctx context.Context, led *alias) (bool, error) {
+	s, known := i.store, i.known()
+	if led.print != "" {
+		what := led.print[0]
+		pepper := led.print[2 : len(led.print)-printLen]
+		if material := s.printable(known, what); material != nil {
+			if own, ok := s.printUnder(pepper, led.rec.ID, what, material); ok && own == led.print {
+				return true, nil
+			} else if ok && what != printHash {
+				return false, s.Peppers.Doubt(ctx, pepper)
+			}
+		}
+	}
+	k, err := s.Read(ctx, led.target)
+	switch {
+	case errors.Is(err, errs.ErrNotFound) && led.pending:
+		return true, nil // nothing is there but the place
+	case err != nil && !errors.Is(err, errs.ErrNotFound):
+		return false, err
+	case led.pending && led.print == "":
+		return true, nil // made before there were prints
+	case err == nil && known.Secret != "":
+		return s.matches(ctx, k, known.Secret, s.ownDigest(known.Secret))
+	case known.Another:
+		return false, nil
+	}
+	return false, fmt.Errorf("%w: another key has this locator, or this one has it in another form", errs.ErrConflict)
 }

@@ -1,12 +1,15 @@
 package fob
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/imported"
+	"github.com/fobkit/fob/internal/importedhash"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
-	"github.com/fobkit/fob/internal/legacyhash"
-	"github.com/fobkit/fob/internal/record"
 )
 
 // ForeignKeys says how keys made by another system are recognised, so that they
@@ -78,21 +81,60 @@ func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a redaction.
 func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// ownDigest marks a legacy hash that Config.Foreign.Digest can compute.
-const ownDigest = "own:"
-
-// foreignSecret is what the native digest of an imported key is made over. The
-// first byte is no version of the native text, so the two can never be equal.
-func foreignSecret(id record.ID, presented string) []byte {
-	return append(append([]byte{0}, id[:]...), presented...)
+// ImportKey makes a key of another system valid here: its text stays the same,
+// everything else is as if it had been issued here. Prefix and IdempotencyKey
+// of spec must be empty.
+//
+// A key that was imported already is ErrAlready, in another form too as far as
+// that can be told (of a Hash without Locator nobody knows the locator), and for
+// good: also when it was revoked or has expired, and its record was purged. So of
+// processes that import one key at the same time, one gets nil and the others
+// ErrAlready once it is done. An import that failed or was cut off can be called
+// again; until one has finished, the key is not accepted. What an unfinished one left
+// for another subject, or what somebody has revoked or disabled of it, is ErrConflict.
+//
+// Up to eight keys can have one Locator. Another key than those that have it is
+// imported beside them; where it cannot be told whether it is another one, that is
+// ErrConflict (see ForeignKey.Another).
+func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
+	k, err := m.importKey(ctx, spec, foreign)
+	if err != nil {
+		return nil, fmt.Errorf("fob: import key: %w", err)
+	}
+	m.observe(Event{Type: EventImported, ID: ID(k.ID), Subject: k.Subject()})
+	return keyOf(k, k.IssuedAt), nil
 }
 
-func (m *Manager) tooWide(h legacyhash.Hash) error {
-	return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", ErrInvalid, h.Lanes(), m.cfg.Foreign.SlowChecks)
+func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {
+	if m.life.Closed() {
+		return nil, ErrClosed
+	}
+	if m.cfg.Foreign == nil {
+		return nil, fmt.Errorf("%w: Config.Foreign is not set", ErrInvalid)
+	}
+	if spec.Prefix != "" || spec.IdempotencyKey != "" {
+		return nil, fmt.Errorf("%w: Prefix and IdempotencyKey are for keys issued here", ErrInvalid)
+	}
+	now := m.now()
+	k, err := m.newKey(spec, now)
+	if err != nil {
+		return nil, err
+	}
+	k.Prefix, k.Imported = "", true
+	if err := m.checkImported(foreign); err != nil {
+		return nil, err
+	}
+	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
+		return nil, errs.OfStore("read", err)
+	}
+	if err := m.imported.Import(ctx, k, imported.Key(foreign), now); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
-// checkForeign checks what is imported.
-func (m *Manager) checkForeign(f ForeignKey) error {
+// checkImported checks what is imported.
+func (m *Manager) checkImported(f ForeignKey) error {
 	given := 0
 	for _, set := range []bool{f.Secret != "", f.Hash != "", f.Digest != nil} {
 		if set {
@@ -110,17 +152,17 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 	}
 	switch {
 	case f.Secret != "":
-		return m.checkForeignSecret(f)
+		return m.checkImportedSecret(f)
 	case f.Hash != "":
-		h, err := legacyhash.Parse(f.Hash)
+		h, err := importedhash.Parse(f.Hash)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		if _, plain := h.SHA256(); !plain && f.Locator == "" {
 			return fmt.Errorf("%w: a salted hash needs a Locator", ErrInvalid)
 		}
-		if h.Lanes() > m.cfg.Foreign.SlowChecks {
-			return m.tooWide(h)
+		if err := m.imported.CheckLanes(h); err != nil {
+			return err
 		}
 		if err := h.Usable(); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -131,9 +173,9 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 	return nil
 }
 
-func (m *Manager) checkForeignSecret(f ForeignKey) error {
-	if !m.foreignText(f.Secret) {
-		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minForeign, m.cfg.Foreign.MaxLength)
+func (m *Manager) checkImportedSecret(f ForeignKey) error {
+	if !m.importedText(f.Secret) {
+		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minImported, m.cfg.Foreign.MaxLength)
 	}
 	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.hasPrefix(prefix) {
 		return fmt.Errorf("%w: the key has the native form", ErrInvalid)
@@ -148,3 +190,10 @@ func (m *Manager) checkForeignSecret(f ForeignKey) error {
 	}
 	return nil
 }
+
+// waitsFor is how often a call finds that another one is at the same work, before it
+// takes the work over: half a second to a second.
+const waitsFor = 24
+
+// errTakenOver is why a call waits.
+var errTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)

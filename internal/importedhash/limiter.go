@@ -1,4 +1,4 @@
-package legacyhash
+package importedhash
 
 import (
 	"context"
@@ -39,6 +39,9 @@ func NewLimiter(n int) *Limiter {
 	n = max(n, 1)
 	return &Limiter{turns: semaphore.NewWeighted(int64(n)), n: int64(n), records: make(map[[16]byte]struct{})}
 }
+
+// Cores is how many cores slow checks take at once.
+func (l *Limiter) Cores() int { return int(l.n) }
 
 // Verify is h.Check of what is in a record, after waiting for a turn if h is slow,
 // or for as many as it has lanes. It fails with ErrBusy if too many wait already,

@@ -1,4 +1,4 @@
-// Package legacyhash checks a secret against a hash that another system made,
+// Package importedhash checks a secret against a hash that another system made,
 // so that its keys can be imported without anybody changing them.
 //
 // It reads these texts:
@@ -16,7 +16,7 @@
 // base64. A text whose check would cost more than the limits here is refused
 // when it is read: the cost of a check is then bounded by whoever wrote this
 // package, not by whoever wrote the hash.
-package legacyhash
+package importedhash
 
 import (
 	"crypto/pbkdf2"
@@ -35,7 +35,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The errors of Parse, and that of a check. They never contain the text.
+// The errors of Parse, and that of a check. They never contain the text of a hash. Users see
+// what they say, which still has an older name of this package.
 var (
 	ErrFormat = errors.New("legacyhash: unknown or malformed hash")
 	ErrCost   = errors.New("legacyhash: hash costs too much or too little to check")
@@ -80,7 +81,7 @@ type Hash struct {
 }
 
 // Format writes nothing of the hash, for every verb.
-func (h Hash) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("legacyhash.Hash")) }
+func (h Hash) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("importedhash.Hash")) }
 
 // Text returns what Parse read.
 func (h Hash) Text() string { return h.text }

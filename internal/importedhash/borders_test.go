@@ -1,4 +1,4 @@
-package legacyhash_test
+package importedhash_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,16 +32,16 @@ func TestTheCostOfACheckIsBounded(t *testing.T) {
 		return "$2b$" + cost + "$fobKeysAreImported/HeOe4p75hDZx5FF9LArbhip3f7W8gWpNl6"
 	}
 	for text, want := range map[string]error{
-		pbkdf2(0): legacyhash.ErrCost, pbkdf2(1): nil, pbkdf2(5_000_000): nil, pbkdf2(5_000_001): legacyhash.ErrCost,
-		django(0): legacyhash.ErrCost, django(1): nil, django(5_000_000): nil, django(5_000_001): legacyhash.ErrCost,
-		pbkdf2(4_294_967_295): legacyhash.ErrCost, pbkdf2(4_294_967_296): legacyhash.ErrFormat,
-		argon(8, 1, 1): nil, argon(7, 1, 1): legacyhash.ErrCost, argon(128, 1, 16): nil, argon(127, 1, 16): legacyhash.ErrCost,
-		argon(262_144, 1, 1): nil, argon(262_145, 1, 1): legacyhash.ErrCost,
-		argon(64, 0, 1): legacyhash.ErrCost, argon(64, 16, 1): nil, argon(64, 17, 1): legacyhash.ErrCost,
-		argon(1024, 1, 0): legacyhash.ErrCost, argon(1024, 1, 17): legacyhash.ErrCost, argon(0, 1, 1): legacyhash.ErrCost,
-		bcrypt("04"): nil, bcrypt("15"): nil, bcrypt("16"): legacyhash.ErrCost, bcrypt("31"): legacyhash.ErrCost, bcrypt("03"): legacyhash.ErrFormat, bcrypt("32"): legacyhash.ErrFormat,
+		pbkdf2(0): importedhash.ErrCost, pbkdf2(1): nil, pbkdf2(5_000_000): nil, pbkdf2(5_000_001): importedhash.ErrCost,
+		django(0): importedhash.ErrCost, django(1): nil, django(5_000_000): nil, django(5_000_001): importedhash.ErrCost,
+		pbkdf2(4_294_967_295): importedhash.ErrCost, pbkdf2(4_294_967_296): importedhash.ErrFormat,
+		argon(8, 1, 1): nil, argon(7, 1, 1): importedhash.ErrCost, argon(128, 1, 16): nil, argon(127, 1, 16): importedhash.ErrCost,
+		argon(262_144, 1, 1): nil, argon(262_145, 1, 1): importedhash.ErrCost,
+		argon(64, 0, 1): importedhash.ErrCost, argon(64, 16, 1): nil, argon(64, 17, 1): importedhash.ErrCost,
+		argon(1024, 1, 0): importedhash.ErrCost, argon(1024, 1, 17): importedhash.ErrCost, argon(0, 1, 1): importedhash.ErrCost,
+		bcrypt("04"): nil, bcrypt("15"): nil, bcrypt("16"): importedhash.ErrCost, bcrypt("31"): importedhash.ErrCost, bcrypt("03"): importedhash.ErrFormat, bcrypt("32"): importedhash.ErrFormat,
 	} {
-		h, err := legacyhash.Parse(text)
+		h, err := importedhash.Parse(text)
 		if want != nil {
 			require.ErrorIs(t, err, want, text)
 			require.Empty(t, h.Text())
@@ -68,12 +68,12 @@ func TestTheSizesOfSaltsAndDigests(t *testing.T) {
 			strings.Repeat("a", n): n == 64,
 			strings.Repeat("A", n): n == 64,
 		} {
-			h, err := legacyhash.Parse(text)
+			h, err := importedhash.Parse(text)
 			require.Equal(t, want, err == nil, text)
 			if want {
 				require.Equal(t, text, h.Text())
 			} else {
-				require.ErrorIs(t, err, legacyhash.ErrFormat, text)
+				require.ErrorIs(t, err, importedhash.ErrFormat, text)
 			}
 		}
 	}
@@ -91,21 +91,21 @@ func TestEveryPartOfATextIsLookedAt(t *testing.T) {
 				changed := append([]string(nil), parts...)
 				changed[i] = other
 				text := strings.Join(changed, "$")
-				h, err := legacyhash.Parse(text)
+				h, err := importedhash.Parse(text)
 				if text == v.Hash || err != nil {
 					continue
 				}
 				require.False(t, h.Verify(v.Secret), "%s: %q", v.Name, text)
 			}
 			without := append(append([]string(nil), parts[:i]...), parts[i+1:]...)
-			_, err := legacyhash.Parse(strings.Join(without, "$"))
-			require.ErrorIs(t, err, legacyhash.ErrFormat, "%s without part %d", v.Name, i)
+			_, err := importedhash.Parse(strings.Join(without, "$"))
+			require.ErrorIs(t, err, importedhash.ErrFormat, "%s without part %d", v.Name, i)
 		}
 		if len(parts) > 1 {
-			_, err := legacyhash.Parse(v.Hash + "$")
-			require.ErrorIs(t, err, legacyhash.ErrFormat, v.Name)
-			_, err = legacyhash.Parse(v.Hash + "$x")
-			require.ErrorIs(t, err, legacyhash.ErrFormat, v.Name)
+			_, err := importedhash.Parse(v.Hash + "$")
+			require.ErrorIs(t, err, importedhash.ErrFormat, v.Name)
+			_, err = importedhash.Parse(v.Hash + "$x")
+			require.ErrorIs(t, err, importedhash.ErrFormat, v.Name)
 		}
 	}
 }
@@ -116,17 +116,17 @@ func TestLineBreaksAreNoPartOfAHash(t *testing.T) {
 	for _, text := range []string{"$pbkdf2-sha256$i=10$%s$%s", "$argon2id$v=19$m=8,t=1,p=1$%s$%s"} {
 		for _, end := range []string{"\r", "\n"} {
 			for _, parts := range [][2]string{{bytes64(16) + end, bytes64(32)}, {bytes64(16), bytes64(32) + end}, {end + bytes64(16), bytes64(32)}} {
-				_, err := legacyhash.Parse(fmt.Sprintf(text, parts[0], parts[1]))
-				require.ErrorIs(t, err, legacyhash.ErrFormat)
+				_, err := importedhash.Parse(fmt.Sprintf(text, parts[0], parts[1]))
+				require.ErrorIs(t, err, importedhash.ErrFormat)
 			}
 		}
-		_, err := legacyhash.Parse(fmt.Sprintf(text, bytes64(16), bytes64(32)))
+		_, err := importedhash.Parse(fmt.Sprintf(text, bytes64(16), bytes64(32)))
 		require.NoError(t, err)
 	}
 	digest := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	for _, text := range []string{digest + "\n", digest + "\r", "\n" + digest, digest[:20] + "\r\n" + digest[20:]} {
-		_, err := legacyhash.Parse("pbkdf2_sha256$10$salt$" + text)
-		require.ErrorIs(t, err, legacyhash.ErrFormat, "%q", text)
+		_, err := importedhash.Parse("pbkdf2_sha256$10$salt$" + text)
+		require.ErrorIs(t, err, importedhash.ErrFormat, "%q", text)
 	}
 }
 
@@ -136,17 +136,17 @@ func TestTheAlphabetOfBcrypt(t *testing.T) {
 	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	for place := 7; place < len(text); place++ {
 		for c := range 256 {
-			_, err := legacyhash.Parse(text[:place] + string([]byte{byte(c)}) + text[place+1:])
+			_, err := importedhash.Parse(text[:place] + string([]byte{byte(c)}) + text[place+1:])
 			require.Equal(t, strings.IndexByte(alphabet, byte(c)) >= 0, err == nil, "%#x in place %d", c, place)
 		}
 	}
 	for _, version := range []string{"a", "b", "y"} {
-		_, err := legacyhash.Parse("$2" + version + text[3:])
+		_, err := importedhash.Parse("$2" + version + text[3:])
 		require.NoError(t, err)
 	}
 	for _, version := range []string{"", "x", "A", "c", "bb"} {
-		_, err := legacyhash.Parse("$2" + version + text[3:])
-		require.ErrorIs(t, err, legacyhash.ErrFormat)
+		_, err := importedhash.Parse("$2" + version + text[3:])
+		require.ErrorIs(t, err, importedhash.ErrFormat)
 	}
 }
 
@@ -160,7 +160,7 @@ func TestALengthAloneIsNoSHA256(t *testing.T) {
 		}
 	}
 	require.Len(t, text, 64)
-	h, err := legacyhash.Parse(text)
+	h, err := importedhash.Parse(text)
 	require.NoError(t, err)
 	require.True(t, h.Slow())
 	_, plain := h.SHA256()
@@ -174,16 +174,16 @@ func TestTheSaltStandsBeforeOrAfter(t *testing.T) {
 	before, after := sha512.Sum512([]byte(salt+secret)), sha512.Sum512([]byte(secret+salt))
 	b64 := base64.RawStdEncoding.EncodeToString
 	for place, digest := range map[string][64]byte{"prefix": before, "suffix": after} {
-		h, err := legacyhash.Parse("$sha512$" + place + "$" + b64([]byte(salt)) + "$" + b64(digest[:]))
+		h, err := importedhash.Parse("$sha512$" + place + "$" + b64([]byte(salt)) + "$" + b64(digest[:]))
 		require.NoError(t, err)
 		require.True(t, h.Verify(secret))
 		require.False(t, h.Verify(salt))
 		require.False(t, h.Slow())
 		require.Equal(t, 1, h.Lanes())
 	}
-	require.False(t, legacyhash.Hash{}.Verify(""), "the zero Hash matches nothing")
-	require.Equal(t, 1, legacyhash.Hash{}.Lanes())
-	_, plain := legacyhash.Hash{}.SHA256()
+	require.False(t, importedhash.Hash{}.Verify(""), "the zero Hash matches nothing")
+	require.Equal(t, 1, importedhash.Hash{}.Lanes())
+	_, plain := importedhash.Hash{}.SHA256()
 	require.False(t, plain, "nor is it found by anything")
 }
 
@@ -192,7 +192,7 @@ func TestHowManyMayWait(t *testing.T) {
 	h, secret := slow(t)
 	for turns, at := range map[int]int{-1: 1, 0: 1, 1: 1, 2: 2} {
 		synctest.Test(t, func(t *testing.T) {
-			l := legacyhash.NewLimiter(turns)
+			l := importedhash.NewLimiter(turns)
 			for range 2 { // the second time as the first: nothing of it is left
 				var release []func()
 				for range at {
@@ -211,7 +211,7 @@ func TestHowManyMayWait(t *testing.T) {
 				}
 				synctest.Wait()
 				ok, err := l.Verify(ctx, record(200), h, secret)
-				require.ErrorIs(t, err, legacyhash.ErrBusy, "%d turns", turns)
+				require.ErrorIs(t, err, importedhash.ErrBusy, "%d turns", turns)
 				require.False(t, ok)
 				cancel()
 				for range 16 * at {
@@ -228,7 +228,7 @@ func TestHowManyMayWait(t *testing.T) {
 // One after the other a record has as many checks as one likes, wrong or right.
 func TestARecordIsFreeAfterItsCheck(t *testing.T) {
 	h, secret := wide(t, 2)
-	l := legacyhash.NewLimiter(2)
+	l := importedhash.NewLimiter(2)
 	for i := range 6 {
 		presented := secret
 		if i%2 == 1 {

@@ -1,4 +1,4 @@
-package legacyhash
+package importedhash
 
 import "testing"
 

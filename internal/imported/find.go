@@ -1,0 +1,116 @@
+package imported
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
+	"github.com/fobkit/fob/internal/digest"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/importedhash"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/record"
+)
+
+// Find looks for the key of a presented text by everything that it may be found by, and
+// compares it. sum is the SHA-256 of the text. reads is told of each record before it is read.
+// k is nil, without an error, if there is no such key; then places are the aliases that it could
+// have: an import of it writes one of them.
+//
+// What cannot be checked does not keep Find from looking on: the key may be another one of
+// those that have the locator. If none is found then, the text may be of what could not be
+// checked, and that is the error. errs.ErrBusy says that too many slow hashes wait.
+func (s *Store) Find(ctx context.Context, presented string, sum digest.Digest, reads func(record.ID)) (k *keystate.State, places []cache.Ref, err error) {
+	forms, own := s.formsOfText(presented, sum[:])
+	places = make([]cache.Ref, 0, cache.MaxRefs)
+	var unsure error
+	for _, form := range forms {
+		for n := range form.room() {
+			ref := form.at(n)
+			places = append(places, cache.Ref(ref))
+			k, err := s.keyOfAlias(ctx, ref, reads)
+			if errors.Is(err, errs.ErrNotFound) {
+				break
+			}
+			if err != nil && errs.IsOutage(err) {
+				return nil, nil, err
+			}
+			matches := false
+			if k != nil {
+				matches, err = s.matches(ctx, k, presented, own)
+			}
+			if matches {
+				return k, nil, nil
+			}
+			unsure = errors.Join(unsure, err)
+		}
+	}
+	if unsure != nil {
+		return nil, nil, unsure // it may be that one
+	}
+	if len(own) > 0 {
+		if err := s.Peppers.DoubtForeign(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return nil, places, nil
+}
+
+// keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
+// errs.ErrNotFound if there is no such alias.
+func (s *Store) keyOfAlias(ctx context.Context, ref record.ID, reads func(record.ID)) (*keystate.State, error) {
+	reads(ref)
+	led, err := s.readAlias(ctx, ref)
+	if err != nil || led.pending {
+		return nil, err
+	}
+	reads(led.target)
+	rec, err := s.Get(ctx, led.target)
+	if errors.Is(err, backend.ErrNotFound) {
+		return nil, nil // purged
+	}
+	if err != nil {
+		return nil, errs.OfStore("read", err)
+	}
+	k := new(keystate.State)
+	if err := keystate.Decode(&rec, k); err != nil || !k.Imported || k.Alias != ref {
+		return nil, err
+	}
+	return k, nil
+}
+
+// matches compares a presented text, and its digest of the other system, with what the record
+// of a key holds. A slow hash waits for its turn, or fails with errs.ErrBusy.
+func (s *Store) matches(ctx context.Context, k *keystate.State, presented string, own []byte) (bool, error) {
+	if k.ImportedHash == "" {
+		made, err := s.Peppers.Under(k.Pepper, Material(k.ID, presented))
+		if err != nil {
+			return false, err
+		}
+		return s.Peppers.Matches(ctx, k.Pepper, made, k.Digest)
+	}
+	if text, ok := strings.CutPrefix(k.ImportedHash, ownMark); ok {
+		want, err := hex.DecodeString(text)
+		if err != nil || s.Digest == nil {
+			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", errs.ErrCorrupt)
+		}
+		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
+	}
+	h, err := importedhash.Parse(k.ImportedHash)
+	if err != nil {
+		return false, fmt.Errorf("%w: imported hash", errs.ErrCorrupt)
+	}
+	ok, err := s.Limiter.Verify(ctx, k.ID, h, presented)
+	switch {
+	case errors.Is(err, importedhash.ErrBusy):
+		return false, errs.ErrBusy
+	case errors.Is(err, importedhash.ErrLanes):
+		return false, s.CheckLanes(h)
+	}
+	return ok, err
+}

@@ -1,0 +1,77 @@
+// Package imported makes keys of other systems valid, and finds them by the texts that are
+// presented. The text of such a key does not tell its ID, so there are aliases: records that
+// lead from what the text is found by to the record of the key.
+//
+// There is a file for each idea: what a key may be found by (form.go), the aliases and how two
+// keys with one locator are told apart (alias.go), how a key is imported (import.go), and how
+// it is found (find.go).
+package imported
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/importedhash"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/pepper"
+	"github.com/fobkit/fob/internal/record"
+)
+
+// Key is what is known of a key made by another system. One of Secret, Hash and Digest is set.
+// Of a Key that stands in an unexported field fmt prints the secret all the same.
+type Key struct {
+	Secret  string // the key itself
+	Hash    string // the other system's hash of it, as importedhash reads it
+	Digest  []byte // what Store.Digest returns for it
+	Locator string // what Store.Locate returns for it; "" where it is found by a digest
+	// Another says that this is another key than those that have its Locator, where that
+	// cannot be told.
+	Another bool
+}
+
+// Format writes nothing of the key, for every verb.
+func (Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("imported.Key")) }
+
+// MarshalText returns what Format writes; JSON uses it too.
+func (Key) MarshalText() ([]byte, error) { return []byte("imported.Key"), nil }
+
+// Store imports keys into a store, and finds them there. It is safe for concurrent use if
+// Locate and Digest are.
+type Store struct {
+	keystate.Store
+	Peppers *pepper.Keeper
+	// Locate returns the public part of a presented text, by which its key is found; ok is
+	// false for a text that has none. Nil says that no text has one.
+	Locate func(presented string) (locator string, ok bool)
+	// Digest is the other system's own digest of a presented text; nil, or nothing, where
+	// there is none.
+	Digest  func(presented string) []byte
+	Limiter *importedhash.Limiter
+}
+
+// ownMark marks an imported hash that Store.Digest can compute.
+const ownMark = "own:"
+
+// ownDigest is the other system's own digest of a text, if there is one.
+func (s *Store) ownDigest(text string) []byte {
+	if s.Digest == nil {
+		return nil
+	}
+	return s.Digest(strings.Clone(text))
+}
+
+// CheckLanes reports, as errs.ErrInvalid, a hash that would run on more cores than the Limiter
+// allows.
+func (s *Store) CheckLanes(h importedhash.Hash) error {
+	if h.Lanes() > s.Limiter.Cores() {
+		return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", errs.ErrInvalid, h.Lanes(), s.Limiter.Cores())
+	}
+	return nil
+}
+
+// Material is what the digest of an imported key is made over. The first byte is no version of
+// the native text, so the two can never be equal.
+func Material(id record.ID, presented string) []byte {
+	return append(append([]byte{0}, id[:]...), presented...)
+}
