@@ -73,7 +73,7 @@ func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	} {
 		w.Text(field, fields[field])
 	}
-	w.Seal(&rec)
+	w.Finish(&rec)
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
 }
@@ -127,7 +127,7 @@ func (f MarkFields) put(t testing.TB, store backend.Store, id backend.ID) {
 	if f.Unknown {
 		w.Number(record.FieldMaxTTL, 1)
 	}
-	w.Seal(&rec)
+	w.Finish(&rec)
 	_, err := store.Put(t.Context(), rec, cond)
 	require.NoError(t, err)
 }

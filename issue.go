@@ -127,7 +127,7 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 		w.ID(record.FieldTarget, k.ID)
 		w.Text(record.FieldSealed, sealed)
 		w.Text(record.FieldRequest, string(request[:]))
-		w.Seal(&rec)
+		w.Finish(&rec)
 		if _, err = m.records.Replace(ctx, rec, cond); err != nil {
 			// Of a call with the same key that came first, the answer is ours.
 			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))

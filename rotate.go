@@ -370,7 +370,7 @@ func (m *Manager) putRotation(ctx context.Context, old *keystate.State) error {
 	}
 	w := record.NewBody()
 	w.ID(record.FieldTarget, old.ID)
-	w.Seal(&rec)
+	w.Finish(&rec)
 	return retry.Do(ctx, func(bool) error {
 		cond := backend.IfAbsent()
 		left, err := m.store.Get(ctx, rec.ID)

@@ -88,7 +88,7 @@ func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 func (m *Manager) newPeppers() *pepper.Keeper {
 	cfg := pepper.KeeperConfig{Store: m.records, Clock: &m.clock, Problem: m.problem}
 	if m.cfg.Foreign != nil {
-		cfg.Foreign = m.cfg.Foreign.Digest
+		cfg.Imported = m.cfg.Foreign.Digest
 	}
 	keeper := pepper.NewKeeper(cfg)
 	for i, p := range m.cfg.Peppers {

@@ -121,7 +121,7 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 	if text.placed && believed && !fresh {
 		return nil, ErrUnknown // the ID is known, and this is not its secret
 	}
-	q := query{
+	q := lookup{
 		Reading: engine.Reading{Now: now, Fresh: fresh},
 		Loader:  text.form, Form: text.number, Memory: text.memory, At: text.at, Seen: seen, Presented: presented,
 	}
@@ -172,8 +172,8 @@ func (m *Manager) decide(b *body, ms int64, held bool) (Credential, error) {
 // answer is what memory holds of one credential that was found.
 type answer = engine.Answer[body]
 
-// query is one verification that memory could not answer at once.
-type query = engine.Query[body]
+// lookup is one verification that memory could not answer at once.
+type lookup = engine.Lookup[body]
 
 // body is what an answer says of a credential, and at which time.
 type body struct {

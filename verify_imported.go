@@ -39,13 +39,13 @@ func (m *Manager) importedText(presented string) bool {
 func (importedKeys) check(string) error { return nil }
 
 // Absent implements engine.Loader.
-func (importedKeys) Absent(q *query, found *engine.Absence[body]) error {
+func (importedKeys) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)
 }
 
 // Load implements engine.Loader: it looks for the key of the text in the store, and remembers
 // the answer.
-func (f importedKeys) Load(ctx context.Context, q *query) (*answer, error) {
+func (f importedKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	m := f.m
 	k, places, err := m.imported.Find(ctx, q.Presented, q.Seen, q.Reads)
 	switch {

@@ -94,7 +94,7 @@ func (nativeKeys) check(presented string) error {
 
 // Absent implements engine.Loader. Of an ID that is somebody's this text may have the right
 // secret, where the one that was refused had a wrong one.
-func (f nativeKeys) Absent(q *query, found *engine.Absence[body]) error {
+func (f nativeKeys) Absent(q *lookup, found *engine.Absence[body]) error {
 	if found.Form < 0 {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (f nativeKeys) Absent(q *query, found *engine.Absence[body]) error {
 }
 
 // Load implements engine.Loader: it reads the record of the key and checks the secret.
-func (f nativeKeys) Load(ctx context.Context, q *query) (*answer, error) {
+func (f nativeKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	m, id := f.m, backend.ID(q.At)
 	q.ReadsOwn(id)
 	rec, err := m.store.Get(ctx, id)
@@ -139,7 +139,7 @@ func (f nativeKeys) Load(ctx context.Context, q *query) (*answer, error) {
 }
 
 // digestUnder is the digest of what was presented as the store holds it.
-func (m *Manager) digestUnder(pepper string, q *query) (digest.Digest, error) {
+func (m *Manager) digestUnder(pepper string, q *lookup) (digest.Digest, error) {
 	if pepper == "" {
 		return q.Seen, nil
 	}
@@ -151,7 +151,7 @@ func (m *Manager) digestUnder(pepper string, q *query) (digest.Digest, error) {
 }
 
 // rememberKey makes the answer of a key whose secret was found right.
-func (m *Manager) rememberKey(ctx context.Context, q *query, k *Key) (*answer, error) {
+func (m *Manager) rememberKey(ctx context.Context, q *lookup, k *Key) (*answer, error) {
 	state, asOf, err := m.subjectState(ctx, &q.Reading, k.state.SubjectRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)

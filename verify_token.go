@@ -44,12 +44,12 @@ func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), 
 func (accessTokens) check(string) error { return nil }
 
 // Absent implements engine.Loader.
-func (accessTokens) Absent(q *query, found *engine.Absence[body]) error {
+func (accessTokens) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)
 }
 
 // ofSameText is why a text was refused that is found by half of its digest.
-func ofSameText(q *query, found *engine.Absence[body]) error {
+func ofSameText(q *lookup, found *engine.Absence[body]) error {
 	if found.Form == q.Form && found.Seen.Equal(&q.Seen) {
 		return found.Err
 	}
@@ -58,7 +58,7 @@ func ofSameText(q *query, found *engine.Absence[body]) error {
 
 // Load implements engine.Loader: it opens the token, or takes the one that memory has, and
 // finds out whether it was ended.
-func (f accessTokens) Load(ctx context.Context, q *query) (*answer, error) {
+func (f accessTokens) Load(ctx context.Context, q *lookup) (*answer, error) {
 	m := f.m
 	if q.Old != nil {
 		return m.rememberToken(ctx, q, q.Old.Body.claims.again())
@@ -128,7 +128,7 @@ func (c *TokenConfig) accepts(t *Token) error {
 }
 
 // rememberToken looks at what may have ended a token that is sound, and makes its answer.
-func (m *Manager) rememberToken(ctx context.Context, q *query, t *Token) (*answer, error) {
+func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answer, error) {
 	b := tokenBody(t, m.cfg.Tokens)
 	if q.Now.MS >= b.to {
 		return nil, ErrExpired // for good: not worth a place
@@ -219,7 +219,7 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 
 // ended reports why a token was ended, or nil, and as of when: by the marks that
 // follow the feed, or by the store where those are not complete.
-func (m *Manager) ended(ctx context.Context, q *query, t *Token) (refused error, asOf int64, err error) {
+func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error, asOf int64, err error) {
 	look := func(id record.ID) (marks.Mark, error) {
 		q.Reads(id)
 		return m.readMark(ctx, id)

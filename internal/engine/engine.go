@@ -41,7 +41,7 @@ type Answer[B any] struct {
 	// Told is where the Unix milliseconds are kept as of which Body is known to be good;
 	// nil if nobody asks.
 	Told *atomic.Int64
-	// Form is the form of what was presented, as in Query.
+	// Form is the form of what was presented, as in Lookup.
 	Form int16
 }
 
@@ -74,7 +74,7 @@ type Absence[B any] struct {
 	Err error
 	// Body is what was found all the same: under its ID, say.
 	Body B
-	// Form is as in Query.
+	// Form is as in Lookup.
 	Form int16
 }
 
@@ -85,18 +85,18 @@ type Loader[B any] interface {
 	// [Engine.Remember], or with an error, be it that of [Engine.Refuse]. It says of each
 	// record that it reads that it is about to ([Reading.Reads]). An error that is
 	// errs.ErrRejected is a finding; any other says that it could not be found out.
-	Load(ctx context.Context, q *Query[B]) (*Answer[B], error)
+	Load(ctx context.Context, q *Lookup[B]) (*Answer[B], error)
 	// Absent returns why q is refused, if what is remembered of its place says so, else nil.
-	Absent(q *Query[B], found *Absence[B]) error
+	Absent(q *Lookup[B], found *Absence[B]) error
 }
 
-// Query is one verification that memory could not answer at once. It is for one goroutine.
-type Query[B any] struct {
+// Lookup is one verification that memory could not answer at once. It is for one goroutine.
+type Lookup[B any] struct {
 	Reading
 	Loader    Loader[B]
 	Memory    *cache.Cache[Answer[B]] // where the answer is kept, one of AddMemory
 	At        cache.Key               // and the place in it
-	Form      int16                   // answers of another form are none to this query
+	Form      int16                   // answers of another form are none to this lookup
 	Seen      Digest
 	Presented string
 	Old       *Answer[B] // the answer in memory, if it is too old to be believed
@@ -123,7 +123,7 @@ type Config struct {
 	Failed func(error)
 }
 
-// Engine answers queries whose answers have a Body of type B. It is safe for concurrent
+// Engine answers lookups whose answers have a Body of type B. It is safe for concurrent
 // use, once its memories and parts are added.
 type Engine[B any] struct {
 	Trust
@@ -201,9 +201,9 @@ func (e *Engine[B]) Saw(id ID, version uint64) { e.newest.saw(id, version) }
 // Stats counts what an Engine did since New.
 type Stats struct {
 	Absent    cache.Stats   // the memory of what was refused
-	Refused   uint64        // queries that it answered
-	Rechecked uint64        // queries of which memory had an answer that was too old
-	Collapsed uint64        // queries that waited for another one's load
+	Refused   uint64        // lookups that it answered
+	Rechecked uint64        // lookups of which memory had an answer that was too old
+	Collapsed uint64        // lookups that waited for another one's load
 	Stale     uint64        // old answers that were given because the store failed
 	FeedAge   time.Duration // as [clock.Moment.FeedAge]
 }

@@ -58,7 +58,7 @@ func newDesk(t *testing.T, cfg engine.Config) *desk {
 	return d
 }
 
-func (d *desk) Load(ctx context.Context, q *engine.Query[int]) (*engine.Answer[int], error) {
+func (d *desk) Load(ctx context.Context, q *engine.Lookup[int]) (*engine.Answer[int], error) {
 	q.Reads(record)
 	d.mu.Lock()
 	d.loads++
@@ -76,7 +76,7 @@ func (d *desk) Load(ctx context.Context, q *engine.Query[int]) (*engine.Answer[i
 	return d.Remember(q, engine.Answer[int]{Body: body}, q.Now.Mono, cache.Ref(record)), nil
 }
 
-func (d *desk) Absent(_ *engine.Query[int], found *engine.Absence[int]) error { return found.Err }
+func (d *desk) Absent(_ *engine.Lookup[int], found *engine.Absence[int]) error { return found.Err }
 
 func (d *desk) loaded() int {
 	d.mu.Lock()
@@ -87,7 +87,7 @@ func (d *desk) loaded() int {
 // ask is a whole verification: from memory, if that may be believed.
 func (d *desk) ask(ctx context.Context, text string, fresh bool) (int, error) {
 	seen := engine.Digest(sha256.Sum256([]byte(text)))
-	q := engine.Query[int]{
+	q := engine.Lookup[int]{
 		Reading: engine.Reading{Now: d.Now(), Fresh: fresh}, Loader: d, Memory: d.memory,
 		At: cache.Key(seen[:16]), Seen: seen, Presented: text,
 	}

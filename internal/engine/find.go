@@ -10,16 +10,16 @@ import (
 
 // Where an old answer may stand in for a store that fails.
 const (
-	// staleWait bounds how long a query waits for the store of which memory has an old
+	// staleWait bounds how long a lookup waits for the store of which memory has an old
 	// answer that may be given.
 	staleWait = 250 * time.Millisecond
-	// leftAlone is how long the store is not asked for such queries after it failed.
+	// leftAlone is how long the store is not asked for such lookups after it failed.
 	leftAlone = time.Second
 )
 
-// Find returns the answer to a query that memory could not answer at once. An error that is
+// Find returns the answer to a lookup that memory could not answer at once. An error that is
 // errs.ErrRejected is a finding, any other says that it could not be found out.
-func (e *Engine[B]) Find(ctx context.Context, q *Query[B]) (*Answer[B], error) {
+func (e *Engine[B]) Find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	if q.Fresh {
 		return e.load(ctx, q)
 	}
@@ -37,9 +37,9 @@ func (e *Engine[B]) Find(ctx context.Context, q *Query[B]) (*Answer[B], error) {
 	return e.findOrStandIn(ctx, q)
 }
 
-// findOrStandIn is collapse for a query of which memory has an old answer, which stands in
+// findOrStandIn is collapse for a lookup of which memory has an old answer, which stands in
 // if the store fails.
-func (e *Engine[B]) findOrStandIn(ctx context.Context, q *Query[B]) (*Answer[B], error) {
+func (e *Engine[B]) findOrStandIn(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	if q.Now.Age(e.storeFailed.Load()) < int64(leftAlone) {
 		if old := e.standIn(q); old != nil {
 			return old, nil
@@ -63,7 +63,7 @@ func (e *Engine[B]) findOrStandIn(ctx context.Context, q *Query[B]) (*Answer[B],
 
 // standIn is the old answer of q, if it may be given although the store cannot be asked. It
 // is looked up anew: a change that was made here or told by the feed has ended it.
-func (e *Engine[B]) standIn(q *Query[B]) *Answer[B] {
+func (e *Engine[B]) standIn(q *Lookup[B]) *Answer[B] {
 	now := e.Now()
 	a, ok := q.Memory.Get(q.At, now.Mono)
 	if !ok || a != q.Old {
@@ -79,7 +79,7 @@ func (e *Engine[B]) standIn(q *Query[B]) *Answer[B] {
 
 // load finds the answer out from the store. If a record of it is found to have changed
 // meanwhile, it is loaded once more, for such an answer is not remembered.
-func (e *Engine[B]) load(ctx context.Context, q *Query[B]) (*Answer[B], error) {
+func (e *Engine[B]) load(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	found, changed, err := e.loadOnce(ctx, q)
 	if changed && !q.Fresh && errs.Unchecked(err) == nil {
 		if again, _, err := e.loadOnce(ctx, q); errs.Unchecked(err) == nil {
@@ -91,7 +91,7 @@ func (e *Engine[B]) load(ctx context.Context, q *Query[B]) (*Answer[B], error) {
 
 // loadOnce is one call of the loader. An entry that it puts into memory depends on what is
 // read after its tickets are taken.
-func (e *Engine[B]) loadOnce(ctx context.Context, q *Query[B]) (found *Answer[B], changed bool, err error) {
+func (e *Engine[B]) loadOnce(ctx context.Context, q *Lookup[B]) (found *Answer[B], changed bool, err error) {
 	q.ticket, q.absentTicket = q.Memory.Begin(), e.absent.Begin()
 	q.newest = &e.newest
 	defer func() { changed = q.End() }()
@@ -99,7 +99,7 @@ func (e *Engine[B]) loadOnce(ctx context.Context, q *Query[B]) (found *Answer[B]
 	return found, false, err
 }
 
-// Reading begins to read records for something else than a query.
+// Reading begins to read records for something else than a lookup.
 func (e *Engine[B]) Reading(fresh bool, now clock.Moment) *Reading {
 	return &Reading{Now: now, Fresh: fresh, newest: &e.newest}
 }

@@ -33,7 +33,7 @@ const (
 )
 
 // collapse loads, or waits for the same load of another caller.
-func (e *Engine[B]) collapse(ctx context.Context, q *Query[B]) (*Answer[B], error) {
+func (e *Engine[B]) collapse(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	flights := e.flights
 	// The first flight began before this call did; every later one began after it.
 	flight, leads := flights.Join(flightKey{q.Seen, q.Form}, binary.LittleEndian.Uint64(q.Seen[:]))
@@ -76,7 +76,7 @@ func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, 
 
 // recall looks for an answer that came into memory while q waited. How old it may
 // be is counted from when q began.
-func (e *Engine[B]) recall(q *Query[B]) (*Answer[B], error) {
+func (e *Engine[B]) recall(q *Lookup[B]) (*Answer[B], error) {
 	a, ok := q.Memory.Get(q.At, q.Now.Mono)
 	if ok && a.Form == q.Form && a.Seen.Equal(&q.Seen) && e.Believes(a.AsOf(), q.Now) {
 		return a, nil
@@ -97,7 +97,7 @@ var errAbandoned = errors.New("fob: verify: the load was abandoned")
 // goroutine, which costs nothing; when that caller leaves before its end, it is begun
 // anew in one of its own, so that nobody suffers from somebody else's deadline, and
 // a store that is slower than all deadlines still fills the cache.
-func (e *Engine[B]) lead(ctx context.Context, q *Query[B], flight *cache.Flight[flightKey, error]) (*Answer[B], error) {
+func (e *Engine[B]) lead(ctx context.Context, q *Lookup[B], flight *cache.Flight[flightKey, error]) (*Answer[B], error) {
 	failed, handedOver := errAbandoned, false
 	defer func() {
 		if !handedOver {
@@ -115,7 +115,7 @@ func (e *Engine[B]) lead(ctx context.Context, q *Query[B], flight *cache.Flight[
 
 // detach begins a load anew that its caller did not wait for, unless too many such run,
 // or the others have given up on it too. Close ends it and waits.
-func (e *Engine[B]) detach(ctx context.Context, q *Query[B], flight *cache.Flight[flightKey, error]) bool {
+func (e *Engine[B]) detach(ctx context.Context, q *Lookup[B], flight *cache.Flight[flightKey, error]) bool {
 	release, ok := e.cfg.Hold()
 	if !ok {
 		return false

@@ -83,7 +83,7 @@ func (m *memory[B]) version(id ID) uint64 {
 // Remember puts an answer that was loaded for q into memory, under the records that end it
 // besides those named by Reads, and returns it. asOf is the instant (monotonic) as of which
 // it is known to be good.
-func (e *Engine[B]) Remember(q *Query[B], a Answer[B], asOf int64, refs ...cache.Ref) *Answer[B] {
+func (e *Engine[B]) Remember(q *Lookup[B], a Answer[B], asOf int64, refs ...cache.Ref) *Answer[B] {
 	a.Seen, a.Form, a.asOf = q.Seen, q.Form, asOf
 	a.tell(q.Now.Wall(asOf))
 	stored, ok := q.Memory.Put(q.At, a, q.ticket, clock.Forever, refs...)
@@ -93,7 +93,7 @@ func (e *Engine[B]) Remember(q *Query[B], a Answer[B], asOf int64, refs ...cache
 
 // Refuse remembers that q is refused, if something like it was before, under the records
 // that end this. It returns why it is.
-func (e *Engine[B]) Refuse(q *Query[B], a Absence[B], refs ...cache.Ref) error {
+func (e *Engine[B]) Refuse(q *Lookup[B], a Absence[B], refs ...cache.Ref) error {
 	a.Seen, a.Form, a.asOf = q.Seen, q.Form, q.Now.Mono
 	part := binary.LittleEndian.Uint64(q.At[8:]) * 0x9e3779b97f4a7c15 // there may be text in its low bits
 	if e.glimpsed[part>>(64-glimpsedBits)].Swap(part) == part {
@@ -103,7 +103,7 @@ func (e *Engine[B]) Refuse(q *Query[B], a Absence[B], refs ...cache.Ref) error {
 }
 
 // knownAbsent returns why q is refused, if that is remembered and may be believed.
-func (e *Engine[B]) knownAbsent(q *Query[B]) error {
+func (e *Engine[B]) knownAbsent(q *Lookup[B]) error {
 	a, ok := e.absent.Get(q.At, q.Now.Mono)
 	if !ok || !e.Believes(a.asOf, q.Now) {
 		return nil

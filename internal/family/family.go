@@ -82,7 +82,7 @@ func (f *Family) Record(purgeAt int64) backend.Record {
 	}
 	w.Text(record.FieldTagKey, f.tagKey)
 	w.Text(record.FieldLinks, encodeLinks(f.links))
-	w.Seal(&rec)
+	w.Finish(&rec)
 	return rec
 }
 

@@ -118,7 +118,7 @@ func TestARecordOfAnotherIsCorrupt(t *testing.T) {
 	for field, v := range r.Fields {
 		w.Text(field, v)
 	}
-	w.Seal(&moved) // so that its checksum is sound
+	w.Finish(&moved) // so that its checksum is sound
 	_, err = family.Decode(&moved)
 	require.ErrorIs(t, err, errs.ErrCorrupt)
 	other := f.Record(0)

@@ -252,7 +252,7 @@ func (f *Fleet) replace(ctx context.Context, rec backend.Record, body *record.Wr
 		cond = backend.IfAbsent()
 		rec.Kind, rec.Created = record.Fleet, clock.Millis(f.cfg.Clock.Read())
 	}
-	body.Seal(&rec)
+	body.Finish(&rec)
 	_, err := f.cfg.Records.Replace(ctx, rec, cond)
 	return err
 }

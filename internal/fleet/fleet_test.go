@@ -135,7 +135,7 @@ func TestARecordThatCannotBeUnderstoodIsMended(t *testing.T) {
 	require.NoError(t, err)
 	w := record.NewBody()
 	w.Number(record.FieldStaleness, uint64((fleet.MaxStaleness + time.Millisecond).Milliseconds()))
-	w.Seal(&rec)
+	w.Finish(&rec)
 	_, err = store.Put(ctx, rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
 

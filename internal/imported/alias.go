@@ -27,7 +27,7 @@ func (a *alias) record() backend.Record {
 		w.Text(record.FieldPending, "\x01")
 	}
 	w.Text(record.FieldPrint, a.print)
-	w.Seal(&rec)
+	w.Finish(&rec)
 	return rec
 }
 

@@ -54,7 +54,7 @@ func (s *Store) Find(ctx context.Context, presented string, sum digest.Digest, r
 		return nil, nil, unsure // it may be that one
 	}
 	if len(own) > 0 {
-		if err := s.Peppers.DoubtForeign(ctx); err != nil {
+		if err := s.Peppers.DoubtImported(ctx); err != nil {
 			return nil, nil, err
 		}
 	}

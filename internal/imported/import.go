@@ -32,9 +32,9 @@ func (s *Store) Import(ctx context.Context, k *keystate.State, known Key, now ti
 	var err error
 	switch {
 	case known.Digest != nil:
-		err = s.Peppers.VouchForeign(ctx)
+		err = s.Peppers.VouchImported(ctx)
 	case known.Secret != "":
-		err = s.Peppers.DoubtForeign(ctx) // it is looked for by that digest too
+		err = s.Peppers.DoubtImported(ctx) // it is looked for by that digest too
 	}
 	if err != nil {
 		return err

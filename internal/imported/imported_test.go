@@ -61,7 +61,7 @@ func newStore(store backend.Store) *imported.Store {
 	c.Start(func() time.Time { return begun }, time.Hour)
 	return &imported.Store{
 		Store:   keystate.Store{Store: all, Closed: func() bool { return false }},
-		Peppers: pepper.NewKeeper(pepper.KeeperConfig{Store: all, Clock: c, Foreign: ownDigest, Problem: func(string, error) {}}),
+		Peppers: pepper.NewKeeper(pepper.KeeperConfig{Store: all, Clock: c, Imported: ownDigest, Problem: func(string, error) {}}),
 		Locate: func(presented string) (string, bool) {
 			locator, _, ok := strings.Cut(presented, ".")
 			return locator, ok
@@ -154,7 +154,7 @@ func TestAnImportThatWasCutOffIsFinishedByAnother(t *testing.T) {
 		for writes := range 3 {
 			store := memory.New()
 			cut := newStore(&cutStore{store, writes})
-			require.NoError(t, newStore(store).Peppers.VouchForeign(t.Context()), "its check value is no write of the import")
+			require.NoError(t, newStore(store).Peppers.VouchImported(t.Context()), "its check value is no write of the import")
 			require.ErrorIs(t, cut.Import(t.Context(), newKey("a"), known, begun), errDown, "%s, %d writes", name, writes)
 			s := newStore(store)
 			k, _, _ := found(t, s, text)

@@ -48,7 +48,7 @@ func (s *State) Record(purgeAt int64) backend.Record {
 	if s.Retired {
 		w.Text(record.FieldRetired, "\x01")
 	}
-	w.Seal(&rec)
+	w.Finish(&rec)
 	return rec
 }
 

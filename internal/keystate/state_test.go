@@ -67,7 +67,7 @@ func recordOf(owner string, fields ...field) *backend.Record {
 	for _, f := range fields {
 		w.Text(f.number, f.value)
 	}
-	w.Seal(rec)
+	w.Finish(rec)
 	return rec
 }
 

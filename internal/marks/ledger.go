@@ -146,7 +146,7 @@ func (l *Ledger) RaiseEpoch(ctx context.Context, id record.ID, owner, reason str
 		w := record.NewBody()
 		w.Text(record.FieldReason, reason)
 		w.Number(record.FieldEpoch, epoch)
-		w.Seal(&rec)
+		w.Finish(&rec)
 		return l.write(ctx, rec, cond, Mark{Epoch: epoch, Reason: reason})
 	})
 	return epoch, err

@@ -192,5 +192,5 @@ func (k *Mark) Encode(rec *backend.Record) {
 	w.Number(record.FieldEpoch, k.Epoch)
 	w.Number(record.FieldBefore, uint64(k.Before))
 	w.Number(record.FieldEnds, k.Ends)
-	w.Seal(rec)
+	w.Finish(rec)
 }

@@ -33,9 +33,9 @@ const checkLen = 8
 // a wrong one.
 const checkAgain = int64(10 * time.Second)
 
-// foreignText is the text of which the check value of KeeperConfig.Foreign is made. If
+// importedText is the text of which the check value of KeeperConfig.Imported is made. If
 // the function has none for it, nothing can be said of the function.
-const foreignText = "fob-key-check.0000000000000000"
+const importedText = "fob-key-check.0000000000000000"
 
 // checkValue is that of one secret.
 type checkValue struct {
@@ -90,14 +90,14 @@ func (k *Keeper) ofPepper(id string) checkValue {
 		fmt.Errorf("%w: %q has another key than the one that is in use under this ID", errs.ErrPepper, id))
 }
 
-// ofForeign is the check value of KeeperConfig.Foreign; ok is false if nothing can be
+// ofImported is the check value of KeeperConfig.Imported; ok is false if nothing can be
 // said of it.
-func (k *Keeper) ofForeign() (v checkValue, ok bool) {
+func (k *Keeper) ofImported() (v checkValue, ok bool) {
 	k.once.Do(func() {
-		if k.cfg.Foreign == nil {
+		if k.cfg.Imported == nil {
 			return
 		}
-		made := k.cfg.Foreign(foreignText)
+		made := k.cfg.Imported(importedText)
 		if len(made) == 0 {
 			return
 		}
@@ -148,7 +148,7 @@ func (k *Keeper) Check(ctx context.Context) []error {
 	for _, id := range k.ids {
 		all = append(all, k.ofPepper(id))
 	}
-	if v, ok := k.ofForeign(); ok {
+	if v, ok := k.ofImported(); ok {
 		all = append(all, v)
 	}
 	var failed []error
@@ -170,9 +170,9 @@ func (k *Keeper) Vouch(ctx context.Context) error {
 	return nil
 }
 
-// VouchForeign is Vouch for KeeperConfig.Foreign, if anything can be said of it.
-func (k *Keeper) VouchForeign(ctx context.Context) error {
-	if v, ok := k.ofForeign(); ok {
+// VouchImported is Vouch for KeeperConfig.Imported, if anything can be said of it.
+func (k *Keeper) VouchImported(ctx context.Context) error {
+	if v, ok := k.ofImported(); ok {
 		return k.vouch(ctx, v)
 	}
 	return nil
@@ -195,7 +195,7 @@ func (k *Keeper) vouch(ctx context.Context, v checkValue) error {
 		rec := backend.Record{ID: v.ref, Kind: record.Check, Created: clock.Millis(k.cfg.Clock.Read())}
 		w := record.NewBody()
 		w.Text(record.FieldCheck, v.text)
-		w.Seal(&rec)
+		w.Finish(&rec)
 		if _, err := k.cfg.Store.Create(ctx, rec); err != nil {
 			return retry.Raced(fmt.Errorf("write the check value of %s: %w", v.name, err))
 		}
@@ -226,10 +226,10 @@ func (k *Keeper) Doubt(ctx context.Context, id string) error {
 	return k.doubt(ctx, k.ofPepper(id), true)
 }
 
-// DoubtForeign is Doubt for KeeperConfig.Foreign, before what was presented counts as
+// DoubtImported is Doubt for KeeperConfig.Imported, before what was presented counts as
 // unknown. Nothing need have been made with it yet: without a check value it is right.
-func (k *Keeper) DoubtForeign(ctx context.Context) error {
-	if v, ok := k.ofForeign(); ok {
+func (k *Keeper) DoubtImported(ctx context.Context) error {
+	if v, ok := k.ofImported(); ok {
 		return k.doubt(ctx, v, false)
 	}
 	return nil

@@ -21,10 +21,10 @@ import (
 type KeeperConfig struct {
 	Store records.Store
 	Clock *clock.Clock
-	// Foreign is the digest of another system, from which keys were imported; nil where
+	// Imported is the digest of another system, from which keys were imported; nil where
 	// there is none. It has a check value as a pepper has, because with another one no
 	// imported key is found. The Keeper calls it once, for a fixed text.
-	Foreign func(presented string) []byte
+	Imported func(presented string) []byte
 	// Problem is told why a secret is not the one in use, and with nil that nothing is
 	// wrong with it. name tells one secret from another and shows none of it. It is not
 	// told that the store does not answer.
@@ -44,7 +44,7 @@ type Keeper struct {
 	mu     sync.Mutex // guards proofs
 	proofs map[record.ID]proof
 
-	once    sync.Once // guards what follows: what Foreign makes of the fixed text
+	once    sync.Once // guards what follows: what Imported makes of the fixed text
 	foreign checkValue
 	tells   bool
 }

@@ -59,7 +59,7 @@ func newProcess(store backend.Store, foreign func(string) []byte, peppers ...str
 	c := new(clock.Clock)
 	c.Start(func() time.Time { return p.now }, time.Hour)
 	p.Keeper = pepper.NewKeeper(pepper.KeeperConfig{
-		Store: records.Store{Store: p.store, Forget: func(...backend.ID) {}}, Clock: c, Foreign: foreign,
+		Store: records.Store{Store: p.store, Forget: func(...backend.ID) {}}, Clock: c, Imported: foreign,
 		Problem: func(name string, err error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -168,26 +168,26 @@ func TestAMatchProvesAPepper(t *testing.T) {
 
 // The digest of another system is checked as a pepper is, but for what was imported
 // before there were check values.
-func TestAForeignDigestThatIsAnotherOneIsFoundOut(t *testing.T) {
+func TestAnImportedDigestThatIsAnotherOneIsFoundOut(t *testing.T) {
 	by := func(name string) func(string) []byte {
 		return func(presented string) []byte { return []byte(name + presented) }
 	}
 	store := memory.New()
 	silent := newProcess(store, func(string) []byte { return nil })
 	for _, p := range []*process{newProcess(store, nil), silent} {
-		require.NoError(t, p.VouchForeign(t.Context()))
-		require.NoError(t, p.DoubtForeign(t.Context()))
+		require.NoError(t, p.VouchImported(t.Context()))
+		require.NoError(t, p.DoubtImported(t.Context()))
 		require.Empty(t, p.Check(t.Context()))
 		require.Zero(t, p.store.reads, "nothing can be said of it")
 	}
 	right, wrong := newProcess(store, by("right")), newProcess(store, by("wrong"))
-	require.NoError(t, wrong.DoubtForeign(t.Context()))
-	require.NoError(t, right.VouchForeign(t.Context()))
-	require.NoError(t, right.DoubtForeign(t.Context()))
+	require.NoError(t, wrong.DoubtImported(t.Context()))
+	require.NoError(t, right.VouchImported(t.Context()))
+	require.NoError(t, right.DoubtImported(t.Context()))
 
 	const text = "fob: pepper not configured: Config.Foreign.Digest is another one than that of the keys imported by it"
-	require.EqualError(t, wrong.VouchForeign(t.Context()), text)
-	require.EqualError(t, wrong.DoubtForeign(t.Context()), text)
+	require.EqualError(t, wrong.VouchImported(t.Context()), text)
+	require.EqualError(t, wrong.DoubtImported(t.Context()), text)
 	require.Equal(t, []string{"foreign digest"}, names(wrong.problems))
 }
 

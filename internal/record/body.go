@@ -113,9 +113,9 @@ func (w *Writer) ID(field byte, id [16]byte) {
 	}
 }
 
-// Seal ends the body and puts it into rec, with a checksum over all of rec that does not
+// Finish ends the body and puts it into rec, with a checksum over all of rec that does not
 // change as long as the record lives.
-func (w *Writer) Seal(rec *backend.Record) {
+func (w *Writer) Finish(rec *backend.Record) {
 	rec.Body = w.b
 	rec.Body = binary.BigEndian.AppendUint32(rec.Body, BodySum(rec, w.b))
 }

@@ -19,7 +19,7 @@ func recordOf(text string) backend.Record {
 	rec := backend.Record{ID: id, Kind: record.Check, Created: 1}
 	w := record.NewBody()
 	w.Text(record.FieldCheck, text)
-	w.Seal(&rec)
+	w.Finish(&rec)
 	return rec
 }
 

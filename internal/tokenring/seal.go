@@ -76,7 +76,7 @@ func (s *SealKeys) Encode(rec *backend.Record, keys []Key) error {
 	w := record.NewBody()
 	w.Text(record.FieldRing, text.String())
 	w.Text(record.FieldRingSum, s.sum(rec.ID, text.String()))
-	w.Seal(rec)
+	w.Finish(rec)
 	return nil
 }
 
