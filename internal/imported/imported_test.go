@@ -119,6 +119,9 @@ func TestAKeyIsFoundInEveryForm(t *testing.T) {
 			k, places, read = found(t, s, text)
 			require.Equal(t, made, k)
 			require.Nil(t, places)
+			if known.Secret != "" {
+				require.Equal(t, digest.Of([]byte("\x00"+string(k.ID[:])+text)), k.Digest)
+			}
 			require.Equal(t, []record.ID{made.Alias, made.ID}, read[len(read)-2:])
 			k, _, _ = found(t, s, other)
 			require.Nil(t, k)
