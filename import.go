@@ -106,17 +106,10 @@ type importing struct {
 
 	claimed  record.ID // the place that was claimed last, and as which version
 	version  uint64
-	waited   int
+	waits    keystate.Waits
 	left     int  // how often a key of another subject was found in its place
 	finished bool // step 3 was tried
 }
-
-// waitsFor is how often a call finds that another one is at the same work, before it
-// takes the work over: half a second to a second.
-const waitsFor = 24
-
-// errTakenOver is why a call waits.
-var errTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)
 
 func (i *importing) try(ctx context.Context, unsure bool) error {
 	m, k := i.m, i.key
@@ -129,10 +122,9 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 	}
 	place := found.place
 	if place.rec.Version > 0 && place.rec.ID == i.claimed && place.rec.Version != i.version {
-		if i.waited++; i.waited <= waitsFor {
-			return retry.Again(errTakenOver)
+		if err := i.waits.Wait(); err != nil {
+			return err
 		}
-		i.waited = 0
 	}
 	cond, err := i.placeOfKey(ctx, place)
 	if err != nil {
@@ -149,7 +141,7 @@ func (i *importing) try(ctx context.Context, unsure bool) error {
 		return err
 	}
 	if found.place.rec.ID != i.claimed || found.place.rec.Version != version {
-		return retry.Again(errTakenOver)
+		return retry.Again(errs.ErrTakenOver)
 	}
 	i.putDigest()
 	if k.Version, err = m.records.Replace(ctx, m.keystore.RecordOf(k), cond); err != nil {
@@ -177,7 +169,7 @@ func (i *importing) finish(ctx context.Context, rec backend.Record, claim uint64
 				return err
 			case led.rec.Version == claim: // surely not applied
 			case led.pending:
-				return errTakenOver
+				return errs.ErrTakenOver
 			case !i.mine(ctx):
 				return fmt.Errorf("%w: imported already", ErrAlready)
 			default:
@@ -235,11 +227,11 @@ func (i *importing) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
-	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*waitsFor:
+	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*keystate.MaxWaits:
 		// For another subject it cannot be taken over. Its own call may still live: it has
 		// the time to find that nobody else goes on, and to finish.
 		i.left++
-		return backend.Cond{}, retry.Again(errTakenOver)
+		return backend.Cond{}, retry.Again(errs.ErrTakenOver)
 	case old.Status != keystate.Active || old.SubjectRef != k.SubjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", ErrConflict, k.ID)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/rotation"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
 	"golang.org/x/sync/semaphore"
@@ -55,6 +56,7 @@ type Manager struct {
 	recent    recentRevocations
 	health    health.Feed
 	skew      clock.Skew
+	rotator   *rotation.Rotator
 	rotations rotationWalk
 	usage     *usagelog.Log
 	tokens    *tokenring.Keeper // nil without Config.Tokens
@@ -126,6 +128,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
+	m.rotator = m.newRotator()
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})
