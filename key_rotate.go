@@ -90,6 +90,16 @@ func (m *Manager) newRotator() *rotation.Rotator {
 	}
 }
 
+// newRotationSweeper makes what retires the Manager's rotated keys early.
+func (m *Manager) newRotationSweeper() *rotation.Sweeper {
+	return rotation.NewSweeper(rotation.Config{
+		Keys: &m.keystore, Clock: &m.clock, Fleet: m.fleet, Interval: m.cfg.UsageInterval, Usage: m.tallies,
+		Retired: func(old *keystate.State) {
+			m.observe(Event{Type: EventRetired, ID: ID(old.ID), Subject: old.Subject()})
+		},
+	})
+}
+
 // successorPrefix is the prefix of a key's successor: its own, if that is still
 // issued. A key of another environment is rotated there.
 func (m *Manager) successorPrefix(old *keystate.State) (string, error) {

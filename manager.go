@@ -23,7 +23,6 @@ import (
 	"github.com/fobkit/fob/internal/rotation"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
-	"golang.org/x/sync/semaphore"
 )
 
 // Manager issues, verifies, rotates, limits and revokes credentials over one
@@ -57,7 +56,7 @@ type Manager struct {
 	health    health.Feed
 	skew      clock.Skew
 	rotator   *rotation.Rotator
-	rotations rotationWalk
+	rotations *rotation.Sweeper
 	usage     *usagelog.Log
 	tokens    *tokenring.Keeper // nil without Config.Tokens
 	proofs    proofs
@@ -120,7 +119,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
-	m.rotations.turn = semaphore.NewWeighted(1)
 	m.store = &seenStore{store, m}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
@@ -128,7 +126,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock}
-	m.rotator = m.newRotator()
+	m.rotator, m.rotations = m.newRotator(), m.newRotationSweeper()
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})

@@ -37,6 +37,8 @@ func (s *before) Put(ctx context.Context, rec backend.Record, cond backend.Cond)
 	return s.Store.Put(ctx, rec, cond)
 }
 
+func (s *before) Unwrap() backend.Store { return s.Store }
+
 // process is one process on a store.
 type process struct {
 	*rotation.Rotator
