@@ -190,10 +190,3 @@ func (m *Manager) checkImportedSecret(f ForeignKey) error {
 	}
 	return nil
 }
-
-// waitsFor is how often a call finds that another one is at the same work, before it
-// takes the work over: half a second to a second.
-const waitsFor = 24
-
-// errTakenOver is why a call waits.
-var errTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)

@@ -22,9 +22,9 @@ import (
 	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/records"
 	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/rotation"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
-	"golang.org/x/sync/semaphore"
 )
 
 // Manager issues, verifies, rotates, limits and revokes credentials over one
@@ -56,7 +56,8 @@ type Manager struct {
 	recent    recentRevocations
 	health    health.Feed
 	skew      clock.Skew
-	rotations rotationWalk
+	rotator   *rotation.Rotator
+	rotations *rotation.Sweeper
 	usage     *usagelog.Log
 	tokens    *tokenring.Keeper // nil without Config.Tokens
 	peppers   *pepper.Keeper
@@ -111,7 +112,6 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
-	m.rotations.turn = semaphore.NewWeighted(1)
 	m.store = &records.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(&backend.Record{ID: id}) }}
 	m.records = records.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
@@ -120,6 +120,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	feed, follows := backend.As[backend.Watcher](store)
 	lister, lists := backend.As[backend.Lister](store)
 	m.marks = &marks.Ledger{Set: marks.New(follows && lists, m.forget), Store: m.records, Clock: &m.clock, Problem: m.recordProblem}
+	m.rotator, m.rotations = m.newRotator(), m.newRotationSweeper()
 	m.prefixes = append(m.prefixes, acceptedPrefix{text: cfg.Prefix})
 	for _, p := range cfg.Prefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p})

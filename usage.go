@@ -8,6 +8,8 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/usagelog"
 )
 
 // Usage is how often a credential was accepted, and when last. It is written
@@ -46,18 +48,11 @@ func (m *Manager) Usage(ctx context.Context, id ID) (Usage, error) {
 }
 
 func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
-	if m.life.Closed() {
-		return nil, ErrClosed
-	}
-	recorder, ok := backend.As[backend.UsageRecorder](m.store)
-	if !ok {
-		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
-	}
-	asked := make([]backend.ID, len(ids))
+	asked := make([]record.ID, len(ids))
 	for i, id := range ids {
-		asked[i] = backend.ID(id)
+		asked[i] = record.ID(id)
 	}
-	found, err := m.usage.Read(ctx, recorder, asked)
+	found, err := m.tallies(ctx, asked...)
 	if err != nil {
 		return nil, err
 	}
@@ -66,4 +61,16 @@ func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
 		out[i] = Usage{Count: t.N, LastUsedAt: clock.Instant(t.Last)}
 	}
 	return out, nil
+}
+
+// tallies is the usage of credentials as the store and this Manager count it.
+func (m *Manager) tallies(ctx context.Context, ids ...record.ID) ([]usagelog.Tally, error) {
+	if m.life.Closed() {
+		return nil, ErrClosed
+	}
+	recorder, ok := backend.As[backend.UsageRecorder](m.store)
+	if !ok {
+		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
+	}
+	return m.usage.Read(ctx, recorder, ids)
 }

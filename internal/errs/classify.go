@@ -47,6 +47,9 @@ var ErrPanicked = errors.New("panicked")
 // in the store.
 var ErrReadBack = errors.New("fob: read back what was written")
 
+// ErrTakenOver is why a call waits: another one is at the same work.
+var ErrTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)
+
 // OfStore says what was being done and gives the store's sentinels their
 // meaning here; the store's own error stays reachable.
 func OfStore(doing string, err error) error {

@@ -69,7 +69,7 @@ type importRun struct {
 
 	claimed  record.ID // the place that was claimed last, and as which version
 	version  uint64
-	waited   int
+	waits    keystate.Waits
 	left     int  // how often a key of another subject was found in its place
 	finished bool // step 3 was tried
 }
@@ -85,10 +85,9 @@ func (i *importRun) try(ctx context.Context, unsure bool) error {
 	}
 	place := found.place
 	if place.rec.Version > 0 && place.rec.ID == i.claimed && place.rec.Version != i.version {
-		if i.waited++; i.waited <= waitsFor {
-			return retry.Again(errTakenOver)
+		if err := i.waits.Wait(); err != nil {
+			return err
 		}
-		i.waited = 0
 	}
 	cond, err := i.placeOfKey(ctx, place)
 	if err != nil {
@@ -105,7 +104,7 @@ func (i *importRun) try(ctx context.Context, unsure bool) error {
 		return err
 	}
 	if found.place.rec.ID != i.claimed || found.place.rec.Version != version {
-		return retry.Again(errTakenOver)
+		return retry.Again(errs.ErrTakenOver)
 	}
 	i.putDigest()
 	if k.Version, err = s.Replace(ctx, s.RecordOf(k), cond); err != nil {
@@ -133,7 +132,7 @@ func (i *importRun) finish(ctx context.Context, rec backend.Record, claim uint64
 				return err
 			case led.rec.Version == claim: // surely not applied
 			case led.pending:
-				return errTakenOver
+				return errs.ErrTakenOver
 			case !i.mine(ctx):
 				return fmt.Errorf("%w: imported already", errs.ErrAlready)
 			default:
@@ -191,11 +190,11 @@ func (i *importRun) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 		return backend.IfAbsent(), nil
 	case err != nil:
 		return backend.Cond{}, err
-	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*waitsFor:
+	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*keystate.MaxWaits:
 		// For another subject it cannot be taken over. Its own call may still live: it has
 		// the time to find that nobody else goes on, and to finish.
 		i.left++
-		return backend.Cond{}, retry.Again(errTakenOver)
+		return backend.Cond{}, retry.Again(errs.ErrTakenOver)
 	case old.Status != keystate.Active || old.SubjectRef != k.SubjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", errs.ErrConflict, k.ID)
 	}

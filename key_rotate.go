@@ -1,0 +1,165 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/rotation"
+)
+
+// Rotation says how a key gives way to its successor.
+type Rotation struct {
+	// Overlap is how long the old key is still accepted, by the clock of whoever
+	// verifies it. Zero: not at all, whatever any clock says.
+	Overlap time.Duration
+	// QuietTime, if set, retires the old key before the end of the overlap, once
+	// the successor has been used and the old key, with all that it was exchanged for,
+	// has not been for this long. At least twice the largest Config.UsageInterval of the
+	// processes on the store, because usage is written behind; less than 2 minutes
+	// counts as 2 minutes.
+	QuietTime time.Duration
+	// TTL is the lifetime of the successor; zero: the lifetime that the old key
+	// was issued with, or was given since by UpdateKey, if any. It must outlast the
+	// old key's NotBefore, else ErrInvalid.
+	TTL time.Duration
+}
+
+// RotateKey replaces a key: it issues a successor of the same subject, name,
+// scopes and tags, and ends the old key when the overlap is over. It returns the
+// successor's secret, shown this once, and the successor.
+//
+// A rotation that failed or was cut off can be called again: the old key stays as
+// it is until the last step, and the unfinished successor is taken over. The old
+// key may have got its end only where the error is ErrIndeterminate, or there is no
+// answer at all; then, called again, RotateKey fails with ErrAlready, nobody has
+// the successor's secret, and the successor (Key.Successor of the old key) can be
+// rotated in its turn. ErrAlready otherwise means that somebody else has rotated the
+// key, now or before: of several rotations at once one comes through. Rotate its
+// successor. Another ErrConflict means that the key was changed meanwhile. A revoked, disabled or expired key is refused with that reason, one of
+// another environment with ErrWrongEnvironment; an imported one gets a successor of
+// the native form.
+func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
+	secret, k, err := m.rotate(ctx, id, rotation)
+	if err != nil {
+		return Secret{}, nil, fmt.Errorf("fob: rotate: %w", err)
+	}
+	return secret, keyOf(k, k.IssuedAt), nil
+}
+
+func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *keystate.State, error) {
+	if m.life.Closed() {
+		return Secret{}, nil, ErrClosed
+	}
+	if terms.Overlap < 0 || terms.TTL < 0 || terms.QuietTime < 0 ||
+		terms.QuietTime > 0 && terms.QuietTime < 2*m.cfg.UsageInterval {
+		return Secret{}, nil, fmt.Errorf("%w: durations of the rotation", ErrInvalid)
+	}
+	if terms.QuietTime > 0 {
+		interval, err := m.fleet.UsageInterval(ctx)
+		if err != nil {
+			return Secret{}, nil, err
+		}
+		if interval > fleet.DefaultUsageInterval && terms.QuietTime < 2*interval {
+			return Secret{}, nil, fmt.Errorf("%w: quiet time %v, want %v, for usage is written each %v", ErrInvalid, terms.QuietTime, 2*interval, interval)
+		}
+	}
+	if err := m.peppers.Vouch(ctx); err != nil {
+		return Secret{}, nil, err
+	}
+	text, old, next, err := m.rotator.Rotate(ctx, record.ID(id), rotation.Terms(terms))
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	m.observe(Event{Type: EventRotated, ID: ID(old.ID), Subject: old.Subject()})
+	m.observe(Event{Type: EventIssued, ID: ID(next.ID), Subject: next.Subject()})
+	return newSecret(text), next, nil
+}
+
+// newRotator makes what rotates the Manager's keys.
+func (m *Manager) newRotator() *rotation.Rotator {
+	return &rotation.Rotator{
+		Keys: &m.keystore, Clock: &m.clock, Life: &m.life,
+		ReadEpoch: m.marks.ReadEpoch, Prefix: m.successorPrefix, StoreDigest: m.digestText,
+	}
+}
+
+// newRotationSweeper makes what retires the Manager's rotated keys early.
+func (m *Manager) newRotationSweeper() *rotation.Sweeper {
+	return rotation.NewSweeper(rotation.Config{
+		Keys: &m.keystore, Clock: &m.clock, Fleet: m.fleet, Interval: m.cfg.UsageInterval, Usage: m.tallies,
+		Retired: func(old *keystate.State) {
+			m.observe(Event{Type: EventRetired, ID: ID(old.ID), Subject: old.Subject()})
+		},
+	})
+}
+
+// successorPrefix is the prefix of a key's successor: its own, if that is still
+// issued. A key of another environment is rotated there.
+func (m *Manager) successorPrefix(old *keystate.State) (string, error) {
+	switch {
+	case !old.Imported && m.issues(old.Prefix):
+		return old.Prefix, nil
+	case old.Imported || slices.Contains(m.cfg.RetiredPrefixes, old.Prefix):
+		return m.cfg.Prefix, nil
+	case slices.Contains(m.cfg.OtherPrefixes, old.Prefix):
+		return "", ErrWrongEnvironment
+	}
+	return "", fmt.Errorf("%w: the prefix of the key is none in Config", ErrInvalid)
+}
+
+// RotationStatus tells how far a rotation has come.
+type RotationStatus struct {
+	Old, Successor           *Key
+	OldUsage, SuccessorUsage Usage
+	// RetiresAt is when the old key ends at the latest, or ended.
+	RetiresAt time.Time
+	// Retired: the old key is no longer accepted.
+	Retired bool
+	// OldStillUsed: the old key was used after the successor was first issued, so
+	// somebody has not changed over. A use within the same millisecond does not
+	// count: it may be the one that asked for the rotation.
+	OldStillUsed bool
+}
+
+// RotationStatus reports on the rotation of a key: whether the old one is still
+// used, by its subject, and when it ends. id is the old key's. A key that was
+// not rotated is ErrNotFound.
+func (m *Manager) RotationStatus(ctx context.Context, id ID) (RotationStatus, error) {
+	if m.life.Closed() {
+		return RotationStatus{}, ErrClosed
+	}
+	s, err := m.rotationStatus(ctx, id)
+	if err != nil {
+		return RotationStatus{}, fmt.Errorf("fob: rotation status: %w", err)
+	}
+	return s, nil
+}
+
+func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, err error) {
+	if s.Old, err = m.currentKey(ctx, id); err != nil {
+		return s, err
+	}
+	if s.Old.state.RetireAt == 0 {
+		return s, fmt.Errorf("%w: not rotated", ErrNotFound)
+	}
+	if s.Successor, err = m.currentKey(ctx, ID(s.Old.state.Successor)); err != nil {
+		return s, err
+	}
+	usage, err := m.usageOf(ctx, ID(s.Old.state.ID), ID(s.Successor.state.ID))
+	if err != nil {
+		return s, err
+	}
+	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
+	s.RetiresAt = clock.Instant(s.Old.state.EndsAt())
+	reason := s.Old.state.Refusal(clock.Millis(m.now()))
+	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
+	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
+	return s, nil
+}
