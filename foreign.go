@@ -6,6 +6,7 @@ import (
 
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/legacyhash"
+	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -102,7 +103,7 @@ func (m *Manager) checkForeign(f ForeignKey) error {
 	if given != 1 {
 		return fmt.Errorf("%w: want one of Secret, Hash and Digest", ErrInvalid)
 	}
-	if err := checkText("locator", f.Locator, 0, maxSubject); err != nil {
+	if err := limits.CheckText("locator", f.Locator, 0, maxSubject); err != nil {
 		return err
 	}
 	if f.Locator != "" && m.cfg.Foreign.Locate == nil {
