@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/fobkit/fob/internal/limits"
 )
 
 // Resource is one thing that actions are allowed on: of a type, with an
@@ -148,7 +148,7 @@ func (g Grants) normal() (Grants, error) {
 }
 
 func validGrantText(s string) bool {
-	return s != "" && len(s) <= maxGrantText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+	return limits.IsText(s, maxGrantText)
 }
 
 // and returns the scopes that allow exactly what both allow.

@@ -1,21 +1,20 @@
 package fob
 
 import (
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -81,6 +80,13 @@ func owner(kind SubjectKind, subject string) string { return keystate.Owner(uint
 
 func subjectRecord(kind SubjectKind, subject string) record.ID {
 	return keystate.SubjectRecord(owner(kind, subject))
+}
+
+func checkSubject(subject string, kind SubjectKind) error {
+	if !kind.valid() {
+		return fmt.Errorf("%w: subject kind %d", ErrInvalid, kind)
+	}
+	return limits.CheckText("subject", subject, 1, maxSubject)
 }
 
 func (k *Key) sealed() {}
@@ -176,185 +182,144 @@ func (k *Key) size() int {
 	return n
 }
 
-// checkTime refuses a time that is set and lies outside the years 1970 to 9999, which
-// are all that a record, RFC 3339 and package time agree about.
-func checkTime(what string, t time.Time) error {
-	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9999) {
-		return fmt.Errorf("%w: %s in the year %d, want 1970 to 9999", ErrInvalid, what, year)
+// Get returns a credential by its ID, read from the store. It is ErrNotFound if
+// there is none.
+func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
+	if m.life.Closed() {
+		return nil, ErrClosed
 	}
-	return nil
-}
-
-// KeySpec says what key to issue. Subject is required; every other field has a
-// documented zero value.
-type KeySpec struct {
-	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
-	// characters, compared byte for byte.
-	Subject string
-	// SubjectKind is what the subject is; zero means SubjectApplication.
-	SubjectKind SubjectKind
-	// Name is a label for people, up to 128 bytes.
-	Name string
-	// Scopes are the granted scopes, at most 64. None grants nothing: the key
-	// identifies its subject and no more. ScopeAll grants everything.
-	Scopes Scopes
-	// Tags are labels to list by, at most 16 of up to 64 bytes.
-	Tags []string
-	// NotBefore is the first instant at which the key is accepted; zero: at once.
-	NotBefore time.Time
-	// ExpiresAt is the first instant at which it no longer is; zero: it does not
-	// expire. TTL is the same as a duration from now; set at most one.
-	ExpiresAt time.Time
-	TTL       time.Duration
-	// Prefix is the prefix of the key's text, one of Config.Prefixes; "" means
-	// Config.Prefix.
-	Prefix string
-	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
-	// within Config.IdempotencyWindow return the same secret. It must be
-	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
-	// that the store keeps meanwhile. A repeat brings nothing back: it returns the
-	// key as it is by then, revoked or expired, and the key's record is kept for a
-	// day longer than the window, whatever Config.Retention says.
-	IdempotencyKey string
-}
-
-// The limits of a spec's texts, in bytes.
-const (
-	maxSubject = 256
-	maxName    = 128
-	maxTags    = 16
-	maxTag     = 64
-	maxReason  = 256
-)
-
-// newKey checks a spec and makes the key it describes, without ID and digest.
-func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
-	kind := spec.SubjectKind
-	if kind == 0 {
-		kind = SubjectApplication
-	}
-	if err := checkSubject(spec.Subject, kind); err != nil {
-		return nil, err
-	}
-	prefix := spec.Prefix
-	if prefix == "" {
-		prefix = m.cfg.Prefix
-	}
-	if !m.issues(prefix) {
-		return nil, fmt.Errorf("%w: a prefix of %d bytes that is not in Config.Prefixes", ErrInvalid, len(spec.Prefix))
-	}
-	scopes, err := spec.Scopes.normal()
+	k, err := m.currentKey(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	tags, err := normalTags(spec.Tags)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkText("name", spec.Name, 0, maxName); err != nil {
-		return nil, err
-	}
-	if !spec.ExpiresAt.IsZero() && spec.TTL != 0 {
-		return nil, fmt.Errorf("%w: both ExpiresAt and TTL", ErrInvalid)
-	}
-	if err := errors.Join(checkTime("NotBefore", spec.NotBefore), checkTime("ExpiresAt", spec.ExpiresAt)); err != nil {
-		return nil, err
-	}
-	expires := spec.ExpiresAt
-	if spec.TTL != 0 {
-		expires = now.Add(spec.TTL)
-	}
-	k := &keystate.State{
-		Owner:     owner(kind, spec.Subject),
-		Prefix:    strings.Clone(prefix),
-		Name:      strings.Clone(spec.Name),
-		Scopes:    scopes.String(),
-		Tags:      tags,
-		IssuedAt:  clock.Millis(now),
-		NotBefore: clock.Millis(spec.NotBefore),
-		ExpiresAt: clock.Millis(expires),
-		Status:    keystate.Active,
-	}
-	k.SubjectRef = keystate.SubjectRecord(k.Owner)
-	if k.ExpiresAt != 0 {
-		if k.ExpiresAt <= k.IssuedAt || k.ExpiresAt <= k.NotBefore {
-			return nil, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
-		}
-		k.Lifetime = k.ExpiresAt - k.IssuedAt
+		return nil, fmt.Errorf("fob: get: %w", err)
 	}
 	return k, nil
 }
 
-// issues reports whether keys of this prefix are issued here.
-func (m *Manager) issues(prefix string) bool {
-	return prefix == m.cfg.Prefix || slices.Contains(m.cfg.Prefixes, prefix)
+// currentKey reads a key from the store, with what its subject's record says of it.
+func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
+	r := m.engine.Reading(true, m.engine.Now())
+	rec, err := m.store.Get(ctx, backend.ID(id))
+	if err != nil {
+		return nil, errs.OfStore("read", err)
+	}
+	return m.withSubject(ctx, r, &rec)
 }
 
-func checkSubject(subject string, kind SubjectKind) error {
-	if !kind.valid() {
-		return fmt.Errorf("%w: subject kind %d", ErrInvalid, kind)
+// withSubject decodes a key that was read in r, and adds what its subject's record says of
+// it. It ends r.
+func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backend.Record) (*Key, error) {
+	defer r.End()
+	k, err := decodeKey(rec)
+	if err != nil {
+		return nil, err
 	}
-	return checkText("subject", subject, 1, maxSubject)
+	state, asOf, err := m.subjectState(ctx, r, k.state.SubjectRef)
+	if err != nil {
+		return nil, errs.OfStore("read subject", err)
+	}
+	if k.state.Epoch < state.epoch {
+		k.state.Status = keystate.Revoked
+	}
+	k.asOf.Store(r.Now.Wall(min(r.Now.Mono, asOf)))
+	return k, nil
 }
 
-// checkText never quotes what it refuses: a secret put into the wrong field
-// must not come back in an error.
-func checkText(what, text string, least, most int) error {
-	if len(text) < least || len(text) > most {
-		return fmt.Errorf("%w: %s of %d bytes, want %d to %d", ErrInvalid, what, len(text), least, most)
-	}
-	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
-		return fmt.Errorf("%w: %s with control characters or broken UTF-8", ErrInvalid, what)
-	}
-	return nil
+// KeyUpdate says what to change of a key; nil fields stay as they are.
+type KeyUpdate struct {
+	// IfVersion demands that the key is still at this version (Key.Version), else
+	// ErrConflict. Zero changes whatever version is current: the fields set here
+	// win over another change made at the same time, the others keep it.
+	IfVersion uint64
+
+	Name      *string
+	Scopes    *Scopes
+	Tags      *[]string
+	NotBefore *time.Time // the zero time removes it
+	// ExpiresAt is counted from now where a rotation repeats it as the successor's
+	// lifetime; the zero time removes it.
+	ExpiresAt *time.Time
 }
 
-func normalTags(tags []string) ([]string, error) {
-	if len(tags) > maxTags {
-		return nil, fmt.Errorf("%w: %d tags, at most %d", ErrInvalid, len(tags), maxTags)
+// UpdateKey changes a key by compare-and-set and returns it as it now is. When
+// it has returned, no Verify of this Manager that starts later sees the old
+// scopes or times, be it of the key or of a token that it was exchanged for. A revoked key, or one of a subject that was revoked since, is
+// ErrRevoked; a wrong value is ErrInvalid.
+func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
+	event, asOf := Event{Type: EventUpdated, ID: id}, clock.Millis(m.now())
+	k, changed, err := m.updateKey(ctx, id, u)
+	if k != nil {
+		event.Subject = k.Subject()
 	}
-	out := make([]string, 0, len(tags))
-	for _, tag := range tags {
-		if err := checkText("tag", tag, 1, maxTag); err != nil {
-			return nil, err
+	if changed || err != nil {
+		m.observeOutcome(event, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fob: update key: %w", err)
+	}
+	return keyOf(k, asOf), nil
+}
+
+func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *keystate.State, changed bool, err error) {
+	var scopes Scopes
+	var tags []string
+	if u.Scopes != nil {
+		if scopes, err = u.Scopes.normal(); err != nil {
+			return nil, false, err
 		}
-		if !slices.Contains(out, tag) {
-			out = append(out, strings.Clone(tag))
+	}
+	if u.Tags != nil {
+		if tags, err = limits.Tags(*u.Tags); err != nil {
+			return nil, false, err
 		}
 	}
-	return out, nil
-}
-
-// A KeySpec prints without its IdempotencyKey, which opens the answer that the store
-// keeps.
-
-// Format writes s with the IdempotencyKey redacted, for every verb.
-func (s KeySpec) Format(f fmt.State, verb rune) {
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), s.shown())
-}
-
-// String returns s with the IdempotencyKey redacted.
-func (s KeySpec) String() string { return fmt.Sprintf("%+v", s.shown()) }
-
-// MarshalText returns what String returns; XML uses it, and what else asks for text.
-func (s KeySpec) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// MarshalYAML returns s with the IdempotencyKey redacted.
-func (s KeySpec) MarshalYAML() (any, error) { return s.shown(), nil }
-
-// MarshalBinary fails, for the IdempotencyKey.
-func (s KeySpec) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
-
-// MarshalJSON returns s with the IdempotencyKey redacted.
-func (s KeySpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.shown()) }
-
-// LogValue returns s with the IdempotencyKey redacted.
-func (s KeySpec) LogValue() slog.Value { return slog.AnyValue(s.shown()) }
-
-func (s KeySpec) shown() any {
-	type keySpec KeySpec // without its methods
-	if s.IdempotencyKey != "" {
-		s.IdempotencyKey = redacted
+	if u.Name != nil {
+		if err := limits.CheckText("name", *u.Name, 0, maxName); err != nil {
+			return nil, false, err
+		}
 	}
-	return keySpec(s)
+	for what, at := range map[string]*time.Time{"NotBefore": u.NotBefore, "ExpiresAt": u.ExpiresAt} {
+		if at != nil {
+			if err := limits.CheckTime(what, *at); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	now := clock.Millis(m.now())
+	updated, err = m.keystore.Edit(ctx, record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
+		if err := m.notRevoked(ctx, k); err != nil {
+			return false, err
+		}
+		before := *k
+		if u.Name != nil {
+			k.Name = strings.Clone(*u.Name)
+		}
+		if u.Scopes != nil {
+			k.Scopes = scopes.String()
+		}
+		if u.Tags != nil {
+			k.Tags = tags
+		}
+		if u.NotBefore != nil {
+			k.NotBefore = clock.Millis(*u.NotBefore)
+		}
+		if u.ExpiresAt != nil && k.ExpiresAt != clock.Millis(*u.ExpiresAt) {
+			k.ExpiresAt = clock.Millis(*u.ExpiresAt)
+			k.Lifetime = 0
+			if k.ExpiresAt != 0 {
+				k.Lifetime = max(k.ExpiresAt-now, 1)
+			}
+		}
+		if k.ExpiresAt != 0 && k.ExpiresAt <= k.NotBefore {
+			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
+		}
+		differs := !k.Same(&before)
+		changed = differs || unsure // after an unknown outcome it is this call's own
+		// After an unknown outcome the version may have moved by this very call: then
+		// nothing is left to change.
+		if u.IfVersion != 0 && k.Version != u.IfVersion && (differs || !unsure) {
+			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.Version)
+		}
+		return differs, nil
+	})
+	return updated, changed, err
 }

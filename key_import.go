@@ -10,6 +10,7 @@ import (
 	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/limits"
 )
 
 // ForeignKeys says how keys made by another system are recognised, so that they
@@ -144,7 +145,7 @@ func (m *Manager) checkImported(f ForeignKey) error {
 	if given != 1 {
 		return fmt.Errorf("%w: want one of Secret, Hash and Digest", ErrInvalid)
 	}
-	if err := checkText("locator", f.Locator, 0, maxSubject); err != nil {
+	if err := limits.CheckText("locator", f.Locator, 0, maxSubject); err != nil {
 		return err
 	}
 	if f.Locator != "" && m.cfg.Foreign.Locate == nil {

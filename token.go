@@ -8,13 +8,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -234,7 +233,7 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 		notBefore:   start,
 		expiresAt:   start + ttl.Truncate(time.Second).Milliseconds(),
 	}
-	if err := checkTime("NotBefore", spec.NotBefore); err != nil {
+	if err := limits.CheckTime("NotBefore", spec.NotBefore); err != nil {
 		return nil, err
 	}
 	if !spec.NotBefore.IsZero() {
@@ -247,7 +246,7 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 }
 
 func validAudience(s string) bool {
-	return s != "" && len(s) <= maxAudience && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+	return limits.IsText(s, maxAudience)
 }
 
 // payload writes the claims of a token.

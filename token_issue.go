@@ -9,6 +9,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
@@ -163,7 +164,7 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	if err := m.tokensReady(); err != nil {
 		return Receipt{}, err
 	}
-	if err := checkTime("issuedBefore", issuedBefore); err != nil {
+	if err := limits.CheckTime("issuedBefore", issuedBefore); err != nil {
 		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
 	}
 	to := marks.Mark{Reason: string(reason.clean())}

@@ -32,6 +32,17 @@ func (s *Store) Read(ctx context.Context, id record.ID) (*State, error) {
 	return k, Decode(&rec, k)
 }
 
+// Add writes a new key, and gives k its version. One that is there already is
+// errs.ErrConflict.
+func (s *Store) Add(ctx context.Context, k *State) error {
+	version, err := s.Create(ctx, s.RecordOf(k))
+	if err != nil {
+		return err
+	}
+	k.Version = version
+	return nil
+}
+
 // Edit changes a key by compare-and-set: it reads, calls edit, writes, and begins again if
 // another change came between. edit reports false when there is nothing to change; unsure
 // tells it that an earlier try may have been applied. When Edit has returned nil, no

@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 )
@@ -60,7 +61,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	if m.life.Closed() {
 		return 0, ErrClosed
 	}
-	if err := checkTime("since", since); err != nil {
+	if err := limits.CheckTime("since", since); err != nil {
 		return 0, fmt.Errorf("fob: export revocations: %w", err)
 	}
 	lister, ok := backend.As[backend.Lister](m.store)

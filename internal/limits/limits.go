@@ -1,0 +1,71 @@
+// Package limits checks what callers hand in: texts, labels and times. Its errors are
+// errs.ErrInvalid and never quote what they refuse: a secret put into the wrong field must
+// not come back in an error.
+package limits
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fobkit/fob/internal/errs"
+)
+
+// The limits of the tags of one key.
+const (
+	maxTags = 16
+	maxTag  = 64 // bytes
+)
+
+// CheckText refuses a text of fewer than least or more than most bytes, and one with
+// control characters or broken UTF-8. The error calls it what.
+func CheckText(what, text string, least, most int) error {
+	if len(text) < least || len(text) > most {
+		return fmt.Errorf("%w: %s of %d bytes, want %d to %d", errs.ErrInvalid, what, len(text), least, most)
+	}
+	if !isPlain(text) {
+		return fmt.Errorf("%w: %s with control characters or broken UTF-8", errs.ErrInvalid, what)
+	}
+	return nil
+}
+
+// IsText reports whether CheckText accepts a text of 1 to most bytes, for callers that have
+// an error of their own.
+func IsText(text string, most int) bool {
+	return text != "" && len(text) <= most && isPlain(text)
+}
+
+// isPlain reports whether text is UTF-8 without control characters.
+func isPlain(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
+}
+
+// CheckTime refuses a time that is set and lies outside the years 1970 to 9999, which
+// are all that a record, RFC 3339 and package time agree about. The error calls it what.
+func CheckTime(what string, t time.Time) error {
+	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9999) {
+		return fmt.Errorf("%w: %s in the year %d, want 1970 to 9999", errs.ErrInvalid, what, year)
+	}
+	return nil
+}
+
+// Tags returns a checked copy of the tags of a key, without duplicates, in the order given.
+// It shares no memory with tags.
+func Tags(tags []string) ([]string, error) {
+	if len(tags) > maxTags {
+		return nil, fmt.Errorf("%w: %d tags, at most %d", errs.ErrInvalid, len(tags), maxTags)
+	}
+	out := make([]string, 0, len(tags))
+	for _, tag := range tags {
+		if err := CheckText("tag", tag, 1, maxTag); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, tag) {
+			out = append(out, strings.Clone(tag))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,244 @@
+package fob
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/idempotency"
+	"github.com/fobkit/fob/internal/keystate"
+	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/limits"
+	"github.com/fobkit/fob/internal/record"
+)
+
+// KeySpec says what key to issue. Subject is required; every other field has a
+// documented zero value.
+type KeySpec struct {
+	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
+	// characters, compared byte for byte.
+	Subject string
+	// SubjectKind is what the subject is; zero means SubjectApplication.
+	SubjectKind SubjectKind
+	// Name is a label for people, up to 128 bytes.
+	Name string
+	// Scopes are the granted scopes, at most 64. None grants nothing: the key
+	// identifies its subject and no more. ScopeAll grants everything.
+	Scopes Scopes
+	// Tags are labels to list by, at most 16 of up to 64 bytes.
+	Tags []string
+	// NotBefore is the first instant at which the key is accepted; zero: at once.
+	NotBefore time.Time
+	// ExpiresAt is the first instant at which it no longer is; zero: it does not
+	// expire. TTL is the same as a duration from now; set at most one.
+	ExpiresAt time.Time
+	TTL       time.Duration
+	// Prefix is the prefix of the key's text, one of Config.Prefixes; "" means
+	// Config.Prefix.
+	Prefix string
+	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
+	// within Config.IdempotencyWindow return the same secret. It must be
+	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
+	// that the store keeps meanwhile. A repeat brings nothing back: it returns the
+	// key as it is by then, revoked or expired, and the key's record is kept for a
+	// day longer than the window, whatever Config.Retention says.
+	IdempotencyKey string
+}
+
+// The limits of a spec's texts, in bytes.
+const (
+	maxSubject = 256
+	maxName    = 128
+	maxReason  = 256
+)
+
+// IssueKey makes a key and returns its secret, which is shown this once, and
+// the key. The key is durable when IssueKey returns (as durable as the store
+// is). A wrong spec is ErrInvalid.
+//
+// If it fails with ErrIndeterminate, a key whose secret nobody has may exist; it
+// can be found by List and harms nothing. Issue again.
+func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, error) {
+	if m.life.Closed() {
+		return Secret{}, nil, ErrClosed
+	}
+	now := m.now()
+	k, err := m.newKey(spec, now)
+	if err != nil {
+		return Secret{}, nil, err
+	}
+	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
+		return Secret{}, nil, errs.OfStore("fob: issue key", err)
+	}
+	if err := m.peppers.Vouch(ctx); err != nil {
+		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
+	}
+	if spec.IdempotencyKey != "" {
+		return m.issueOnce(ctx, spec, k, now)
+	}
+	text := m.drawSecret(k, now)
+	if err := m.keystore.Add(ctx, k); err != nil {
+		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
+	}
+	return newSecret(text), m.issuedKey(k, now), nil
+}
+
+// newKey checks a spec and makes the key it describes, without ID and digest.
+func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
+	kind := spec.SubjectKind
+	if kind == 0 {
+		kind = SubjectApplication
+	}
+	if err := checkSubject(spec.Subject, kind); err != nil {
+		return nil, err
+	}
+	prefix := spec.Prefix
+	if prefix == "" {
+		prefix = m.cfg.Prefix
+	}
+	if !m.issues(prefix) {
+		return nil, fmt.Errorf("%w: a prefix of %d bytes that is not in Config.Prefixes", ErrInvalid, len(spec.Prefix))
+	}
+	scopes, err := spec.Scopes.normal()
+	if err != nil {
+		return nil, err
+	}
+	tags, err := limits.Tags(spec.Tags)
+	if err != nil {
+		return nil, err
+	}
+	if err := limits.CheckText("name", spec.Name, 0, maxName); err != nil {
+		return nil, err
+	}
+	if !spec.ExpiresAt.IsZero() && spec.TTL != 0 {
+		return nil, fmt.Errorf("%w: both ExpiresAt and TTL", ErrInvalid)
+	}
+	if err := errors.Join(limits.CheckTime("NotBefore", spec.NotBefore), limits.CheckTime("ExpiresAt", spec.ExpiresAt)); err != nil {
+		return nil, err
+	}
+	expires := spec.ExpiresAt
+	if spec.TTL != 0 {
+		expires = now.Add(spec.TTL)
+	}
+	k := &keystate.State{
+		Owner:     owner(kind, spec.Subject),
+		Prefix:    strings.Clone(prefix),
+		Name:      strings.Clone(spec.Name),
+		Scopes:    scopes.String(),
+		Tags:      tags,
+		IssuedAt:  clock.Millis(now),
+		NotBefore: clock.Millis(spec.NotBefore),
+		ExpiresAt: clock.Millis(expires),
+		Status:    keystate.Active,
+	}
+	k.SubjectRef = keystate.SubjectRecord(k.Owner)
+	if k.ExpiresAt != 0 {
+		if k.ExpiresAt <= k.IssuedAt || k.ExpiresAt <= k.NotBefore {
+			return nil, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
+		}
+		k.Lifetime = k.ExpiresAt - k.IssuedAt
+	}
+	return k, nil
+}
+
+// issues reports whether keys of this prefix are issued here.
+func (m *Manager) issues(prefix string) bool {
+	return prefix == m.cfg.Prefix || slices.Contains(m.cfg.Prefixes, prefix)
+}
+
+// drawSecret gives k an ID, draws its secret and stores the digest in k.
+func (m *Manager) drawSecret(k *keystate.State, now time.Time) string {
+	k.ID = keytext.NewID(now)
+	text := keytext.Format(k.Prefix, k.ID, keytext.NewSecret())
+	m.digestText(k, text)
+	return text
+}
+
+// digestText stores the digest of a key's own text in k.
+func (m *Manager) digestText(k *keystate.State, text string) {
+	block := keytext.Block(text)
+	m.digest(k, block[:])
+}
+
+// issueOnce is IssueKey with an idempotency key.
+func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State, now time.Time) (Secret, *Key, error) {
+	var found *Key
+	issuer := idempotency.Issuer{
+		Keys:            m.keystore,
+		Peppers:         m.peppers,
+		Window:          m.cfg.IdempotencyWindow,
+		RetiredPrefixes: m.cfg.RetiredPrefixes,
+		Draw:            func(k *keystate.State) string { return m.drawSecret(k, now) },
+		Digest:          m.digestText,
+		Find: func(ctx context.Context, id record.ID) (err error) {
+			found, err = m.currentKey(ctx, ID(id))
+			return err
+		},
+	}
+	request := idempotency.Request{
+		Subject:       spec.Subject,
+		Name:          spec.Name,
+		SubjectKind:   uint8(max(spec.SubjectKind, SubjectApplication)),
+		Scopes:        spec.Scopes.String(),
+		Tags:          spec.Tags,
+		NotBefore:     clock.Millis(spec.NotBefore),
+		ExpiresAt:     clock.Millis(spec.ExpiresAt),
+		TTL:           spec.TTL,
+		DefaultPrefix: spec.Prefix == "",
+	}
+	text, created, err := issuer.Issue(ctx, spec.IdempotencyKey, request, k, now.UnixMilli())
+	switch {
+	case err != nil:
+		return Secret{}, nil, err
+	case created:
+		found = m.issuedKey(k, now)
+	}
+	return newSecret(text), found, nil
+}
+
+// issuedKey reports that a key was issued, and returns it.
+func (m *Manager) issuedKey(k *keystate.State, now time.Time) *Key {
+	m.observe(Event{Type: EventIssued, ID: ID(k.ID), Subject: k.Subject()})
+	return keyOf(k, clock.Millis(now))
+}
+
+// A KeySpec prints without its IdempotencyKey, which opens the answer that the store
+// keeps.
+
+// Format writes s with the IdempotencyKey redacted, for every verb.
+func (s KeySpec) Format(f fmt.State, verb rune) {
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), s.shown())
+}
+
+// String returns s with the IdempotencyKey redacted.
+func (s KeySpec) String() string { return fmt.Sprintf("%+v", s.shown()) }
+
+// MarshalText returns what String returns; XML uses it, and what else asks for text.
+func (s KeySpec) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalYAML returns s with the IdempotencyKey redacted.
+func (s KeySpec) MarshalYAML() (any, error) { return s.shown(), nil }
+
+// MarshalBinary fails, for the IdempotencyKey.
+func (s KeySpec) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+
+// MarshalJSON returns s with the IdempotencyKey redacted.
+func (s KeySpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.shown()) }
+
+// LogValue returns s with the IdempotencyKey redacted.
+func (s KeySpec) LogValue() slog.Value { return slog.AnyValue(s.shown()) }
+
+func (s KeySpec) shown() any {
+	type keySpec KeySpec // without its methods
+	if s.IdempotencyKey != "" {
+		s.IdempotencyKey = redacted
+	}
+	return keySpec(s)
+}
