@@ -50,14 +50,14 @@ func (g Grants) Allow(action string, r Resource) bool {
 		return false
 	}
 	for i := range g {
-		if g[i].Type == r.Type && listed(g[i].Actions, action) && listed(g[i].Identifiers, r.ID) {
+		if g[i].Type == r.Type && isAmong(g[i].Actions, action) && isAmong(g[i].Identifiers, r.ID) {
 			return true
 		}
 	}
 	return false
 }
 
-func listed(list []string, one string) bool {
+func isAmong(list []string, one string) bool {
 	for _, have := range list {
 		if have == one || have == Any {
 			return true
@@ -178,7 +178,7 @@ func (g Grants) and(scopes Scopes) Grants {
 			if len(scope) < n+2 || string(scope[:n]) != one.Type || scope[n] != ':' {
 				continue
 			}
-			if action := string(scope[n+1:]); action != Any && listed(one.Actions, action) {
+			if action := string(scope[n+1:]); action != Any && isAmong(one.Actions, action) {
 				actions = append(actions, action)
 			}
 		}

@@ -21,7 +21,6 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/records"
-	"github.com/fobkit/fob/internal/retry"
 	"github.com/fobkit/fob/internal/rotation"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
@@ -85,10 +84,6 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 
 // String returns what Format writes: some printers ask for this alone.
 func (m *Manager) String() string { return fmt.Sprintf("%v", m) }
-
-// upkeepTimeout bounds one background call of the store, and so how long Close
-// can wait for one that hangs.
-const upkeepTimeout = 10 * time.Second
 
 // New makes a Manager over store. It asks nothing of the store, so it is as quick on
 // a million records as on none, and works while the store is down. It starts two
@@ -187,63 +182,6 @@ func (m *Manager) Close() error {
 		return nil
 	}
 	return m.flushUsage(ctx)
-}
-
-// upkeep flushes usage and sweeps until ctx ends.
-func (m *Manager) upkeep(ctx context.Context) {
-	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of more
-	flush := time.NewTicker(every)
-	defer flush.Stop()
-	var silence, join, sweep <-chan time.Time
-	if m.marks.Follows {
-		silence = time.Tick(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
-	}
-	if m.cfg.patience() > fleet.DefaultStaleness {
-		if !m.marks.Follows { // else followFeed does, before the feed begins
-			m.joinFleet(ctx)
-		}
-		join = time.Tick(retry.BackoffMax)
-	}
-	if m.cfg.SweepInterval > 0 {
-		sweep = time.Tick(m.cfg.SweepInterval)
-	}
-	var left sweepParts       // of a sweep that has not come to its end
-	var more <-chan time.Time // when it goes on
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-flush.C:
-			// Cut off by Close, it might be lost: Close waits for it.
-			_ = m.runTask(context.WithoutCancel(ctx), func(ctx context.Context) error {
-				next, err := m.writeUsage(ctx)
-				if next != every {
-					every = next
-					flush.Reset(every)
-				}
-				return err
-			})
-		case <-silence:
-			m.noticeSilence()
-		case <-join:
-			m.joinFleet(ctx)
-		case <-sweep:
-			left, more = m.sweepOn(ctx, allSweeps)
-		case <-more:
-			left, more = m.sweepOn(ctx, left)
-		}
-	}
-}
-
-// runTask runs a task of upkeep, and reports its error unless the Manager is closed.
-func (m *Manager) runTask(ctx context.Context, task func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
-	defer cancel()
-	err := guard.Run("", func() error { return task(ctx) })
-	if err != nil && m.life.Context().Err() == nil {
-		m.report(Event{Type: EventUpkeepFailed, Err: err})
-	}
-	return err
 }
 
 func (m *Manager) now() time.Time { return m.clock.Read() }

@@ -83,7 +83,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 	if made {
 		m.observe(Event{Type: EventTokenKeyRotated})
 	}
-	return describe(&newest), nil
+	return tokenKeyOf(&newest), nil
 }
 
 // TokenKeys returns the keys of the ring, oldest first: the one in use, those
@@ -98,12 +98,12 @@ func (m *Manager) TokenKeys(ctx context.Context) ([]TokenKey, error) {
 	}
 	var all []TokenKey
 	for _, k := range r.Usable(clock.Millis(m.now())) {
-		all = append(all, describe(&k))
+		all = append(all, tokenKeyOf(&k))
 	}
 	return all, nil
 }
 
-func describe(k *tokenring.Key) TokenKey {
+func tokenKeyOf(k *tokenring.Key) TokenKey {
 	d := TokenKey{ID: k.ID, Protocol: Protocol(k.Protocol), ActiveAt: clock.Instant(k.ActiveAt), RetireAt: clock.Instant(k.RetireAt)}
 	if public, ok := k.Opener.(paseto.PublicKey); ok {
 		d.Public = public.PASERK()

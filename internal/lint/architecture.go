@@ -219,8 +219,8 @@ func codeSpans(line string) []string {
 // and the number of lines in all of them together. The root is what users of the library
 // read, so it must be short enough to be read from top to bottom.
 const (
-	MaxRootFiles = 49
-	MaxRootLines = 9980
+	MaxRootFiles = 28
+	MaxRootLines = 6000
 )
 
 // rootSize checks MaxRootFiles and MaxRootLines.

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
@@ -89,7 +90,7 @@ func (p *process) read(id record.ID) *keystate.State {
 func (p *process) works(id record.ID, text string) {
 	k := p.read(id)
 	require.NoError(p.t, k.Refusal(p.now.UnixMilli()))
-	require.Equal(p.t, sha256.Sum256([]byte(text)), k.Digest)
+	require.Equal(p.t, digest.Of([]byte(text)), k.Digest)
 }
 
 func TestAKeyGivesWayToItsSuccessor(t *testing.T) {

@@ -1,0 +1,210 @@
+package fob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/fleet"
+	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/retry"
+	"github.com/fobkit/fob/internal/usagelog"
+)
+
+// upkeepTimeout bounds one background call of the store, and so how long Close
+// can wait for one that hangs.
+const upkeepTimeout = 10 * time.Second
+
+// upkeep flushes usage and sweeps until ctx ends.
+func (m *Manager) upkeep(ctx context.Context) {
+	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of more
+	flush := time.NewTicker(every)
+	defer flush.Stop()
+	var silence, join, sweep <-chan time.Time
+	if m.marks.Follows {
+		silence = time.Tick(max(m.cfg.MaxStaleness/2, retry.BackoffMax/2))
+	}
+	if m.cfg.patience() > fleet.DefaultStaleness {
+		if !m.marks.Follows { // else followFeed does, before the feed begins
+			m.joinFleet(ctx)
+		}
+		join = time.Tick(retry.BackoffMax)
+	}
+	if m.cfg.SweepInterval > 0 {
+		sweep = time.Tick(m.cfg.SweepInterval)
+	}
+	var left sweepParts       // of a sweep that has not come to its end
+	var more <-chan time.Time // when it goes on
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-flush.C:
+			// Cut off by Close, it might be lost: Close waits for it.
+			_ = m.runTask(context.WithoutCancel(ctx), func(ctx context.Context) error {
+				next, err := m.writeUsage(ctx)
+				if next != every {
+					every = next
+					flush.Reset(every)
+				}
+				return err
+			})
+		case <-silence:
+			m.noticeSilence()
+		case <-join:
+			m.joinFleet(ctx)
+		case <-sweep:
+			left, more = m.sweepOn(ctx, allSweeps)
+		case <-more:
+			left, more = m.sweepOn(ctx, left)
+		}
+	}
+}
+
+// runTask runs a task of upkeep, and reports its error unless the Manager is closed.
+func (m *Manager) runTask(ctx context.Context, task func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	err := guard.Run("", func() error { return task(ctx) })
+	if err != nil && m.life.Context().Err() == nil {
+		m.report(Event{Type: EventUpkeepFailed, Err: err})
+	}
+	return err
+}
+
+// sweepPause is the shortest time between two sweeps of which the first left something.
+const sweepPause = 10 * time.Millisecond
+
+// Swept is what one sweep did.
+type Swept struct {
+	Purged  int // records removed, at most 1,000
+	Retired int // rotated keys retired early
+	// More reports that the sweep has not come to its end: what is old, or a rotation that
+	// was not looked at, is left for the next one.
+	More bool
+}
+
+// Sweep does the Manager's upkeep once: it removes records whose retention is
+// over, and retires rotated keys that have gone quiet. It runs by itself every
+// Config.SweepInterval, and goes on then, with pauses, until nothing is left; call it
+// to have it done now. One call is bounded (see Swept.More); it
+// never removes the record of a credential that could still be accepted.
+func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
+	if m.life.Closed() {
+		return Swept{}, ErrClosed
+	}
+	done, _, err := m.sweep(ctx, allSweeps)
+	return done, err
+}
+
+// sweepParts are the parts of a sweep that are to be done, or to be gone on with.
+type sweepParts struct{ retire, purge bool }
+
+var allSweeps = sweepParts{retire: true, purge: true}
+
+// sweep does parts of a sweep, and returns those that have not come to their end. It
+// purges as many records, and looks at as many rotations, as a store need do at a time
+// (backend.MaxLimit): there is nothing to set, and what is left is for the next one.
+func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left sweepParts, err error) {
+	var err1, err2 error
+	if parts.retire {
+		done.Retired, left.retire, err1 = m.rotations.Sweep(ctx)
+	}
+	if purger, ok := backend.As[backend.Purger](m.store); ok && parts.purge {
+		// Whoever purges by a clock that is wrong may bring back what others have ended.
+		if err := m.checkSkew(ctx); err != nil {
+			return done, left, errors.Join(err1, err)
+		}
+		done.Purged, err2 = purger.Purge(ctx, m.now(), backend.MaxLimit)
+		left.purge = done.Purged == backend.MaxLimit
+		if err2 != nil {
+			err2 = errs.OfStore("fob: purge", err2)
+		}
+	}
+	done.More = left != sweepParts{}
+	return done, left, errors.Join(err1, err2)
+}
+
+// sweepOn does parts of a sweep as a task of upkeep. It returns those that are left, and
+// when they are gone on with; never where there are none, or where it failed.
+func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepParts, more <-chan time.Time) {
+	began := m.clock.Now().Mono
+	err := m.runTask(ctx, func(ctx context.Context) (err error) {
+		_, left, err = m.sweep(ctx, parts)
+		return err
+	})
+	if err == nil && left != (sweepParts{}) {
+		// The others who use the store, and the writing of usage, have at least as much
+		// of the time.
+		more = time.After(max(sweepPause, time.Duration(m.clock.Now().Mono-began)))
+	}
+	return left, more
+}
+
+// Usage is how often a credential was accepted, and when last. It is written
+// behind: what the store holds trails by up to Config.UsageInterval, and a
+// crash loses at most that much. It is never counted twice.
+//
+// What a key is exchanged for is used in its name: an exchange, each acceptance of such
+// a token by a Manager, and each refresh is a use of the key. A token of no key has no
+// usage; what a TokenVerifier accepts is seen by nobody.
+type Usage struct {
+	Count      uint64
+	LastUsedAt time.Time // UTC, milliseconds; zero: never used
+}
+
+// flushUsage writes what was used since the last time.
+func (m *Manager) flushUsage(ctx context.Context) error {
+	recorder, _ := backend.As[backend.UsageRecorder](m.store)
+	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(Event{Type: EventUsageLost, Err: err}) })
+}
+
+// writeUsage writes usage, and returns when that is due again.
+func (m *Manager) writeUsage(ctx context.Context) (next time.Duration, err error) {
+	next, err = m.fleet.JoinUsage(ctx)
+	return next, errors.Join(err, m.flushUsage(ctx))
+}
+
+// Usage returns how a credential was used: what the store holds and what this
+// Manager has not written yet. A store that keeps no usage fails with
+// errors.ErrUnsupported. An ID that was never used, or never was, gives zeros.
+func (m *Manager) Usage(ctx context.Context, id ID) (Usage, error) {
+	found, err := m.usageOf(ctx, id)
+	if err != nil {
+		return Usage{}, err
+	}
+	return found[0], nil
+}
+
+func (m *Manager) usageOf(ctx context.Context, ids ...ID) ([]Usage, error) {
+	asked := make([]record.ID, len(ids))
+	for i, id := range ids {
+		asked[i] = record.ID(id)
+	}
+	found, err := m.tallies(ctx, asked...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Usage, len(ids))
+	for i, t := range found {
+		out[i] = Usage{Count: t.N, LastUsedAt: clock.Instant(t.Last)}
+	}
+	return out, nil
+}
+
+// tallies is the usage of credentials as the store and this Manager count it.
+func (m *Manager) tallies(ctx context.Context, ids ...record.ID) ([]usagelog.Tally, error) {
+	if m.life.Closed() {
+		return nil, ErrClosed
+	}
+	recorder, ok := backend.As[backend.UsageRecorder](m.store)
+	if !ok {
+		return nil, fmt.Errorf("fob: the store keeps no usage: %w", errors.ErrUnsupported)
+	}
+	return m.usage.Read(ctx, recorder, ids)
+}
