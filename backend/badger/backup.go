@@ -26,10 +26,10 @@ var ErrBackup = errors.New("badger: unusable backup")
 // There are no incremental backups: BadgerDB drops the traces of deletions when it
 // compacts, and an increment would then bring what was deleted back.
 func (s *Store) Backup(ctx context.Context, w io.Writer, key BackupKey) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return err
 	}

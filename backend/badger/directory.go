@@ -11,6 +11,8 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/fobkit/fob/backend/internal/site"
 )
 
@@ -53,12 +55,13 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	opts.EncryptionKey = nil // it has served, and is not to be printed with s
 	s := &Store{
-		opts:  opts,
-		dir:   dir,
-		db:    db,
-		queue: make(chan *op, maxBatch),
-		stop:  make(chan struct{}),
-		news:  make(chan struct{}),
+		opts:    opts,
+		dir:     dir,
+		db:      db,
+		queue:   make(chan *op, maxBatch),
+		stop:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "badger"},
+		changed: news.NewBell(),
 	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))

@@ -12,10 +12,10 @@ import (
 
 // Get implements backend.Store.
 func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return backend.Record{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return backend.Record{}, err
 	}
@@ -61,10 +61,10 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return backend.Page{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return backend.Page{}, err
 	}
@@ -159,10 +159,10 @@ func (s *Store) dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend
 
 // Usage implements backend.UsageRecorder.
 func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return nil, err
 	}

@@ -48,15 +48,15 @@ const commitPatience = time.Second
 
 // submit hands an op to the writer and waits for what becomes of it.
 func (s *Store) submit(ctx context.Context, o *op) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
 	o.done = make(chan struct{})
 	select {
 	case s.queue <- o:
-		s.leave()
+		s.calls.Leave()
 	case <-ctx.Done():
-		s.leave()
+		s.calls.Leave()
 		return fmt.Errorf("badger: %w", ctx.Err())
 	}
 	select {
@@ -211,7 +211,7 @@ func (s *Store) commit(ops []*op) {
 	s.writes.Add(uint64(len(applied)))
 	s.floor.Store(b.trimmed)
 	s.head.Store(b.seq)
-	s.announce()
+	s.changed.Ring()
 }
 
 // refusal reports whether an op's error is an answer, and not a failure.

@@ -41,7 +41,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		defer close(done)
 		ended = f.follow(within)
 	})
-	s.leave()
+	s.calls.Leave()
 	defer func() {
 		unhook()
 		cancel()

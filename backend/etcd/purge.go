@@ -20,7 +20,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (n int, 
 	if err := s.enter(ctx); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	start, end := string(s.keys.due()), after(s.keys.due())
 	if ms := before.UnixMilli(); ms < 0 {
 		return 0, nil

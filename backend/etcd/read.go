@@ -14,7 +14,7 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) 
 	if err := s.enter(ctx); err != nil {
 		return backend.Record{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	rec, err := s.get(within, id)
@@ -112,7 +112,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err := s.enter(ctx); err != nil {
 		return backend.Page{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.check(within); err != nil {

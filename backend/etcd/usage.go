@@ -34,7 +34,7 @@ func (s *Store) AddUsage(ctx context.Context, batch []backend.Usage) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if len(merged) == 0 {
 		return nil
 	}
@@ -246,7 +246,7 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	out := make([]backend.Usage, len(ids))
 	for i, id := range ids {
 		out[i].ID = id
@@ -312,7 +312,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	return readFailure(ctx, "maintain", s.settle(within, nil))

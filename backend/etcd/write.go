@@ -18,7 +18,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	if err := s.enter(ctx); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	version, err := s.put(within, &rec, cond)
@@ -130,7 +130,7 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	return writeFailure(ctx, "delete", s.remove(within, id, version))

@@ -185,7 +185,7 @@ const (
 // outage of up to ten seconds, without a Batch, and returns the error of a longer
 // one.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	within, cancel := context.WithCancel(ctx)
@@ -195,7 +195,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		defer close(deaf)
 		s.listen(within, wake)
 	})
-	s.leave()
+	s.calls.Leave()
 	defer func() {
 		stop()
 		cancel()
@@ -212,7 +212,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	defer timer.Stop()
 	var good time.Time // the last poll that succeeded
 	for {
-		news := s.nextNews() // before the poll: nothing falls between
+		changed := s.changed.Next() // before the poll: nothing falls between
 		asked := time.Now()
 		b, more, err := f.next(within, from == nil && good.IsZero())
 		pause := s.opts.PollInterval
@@ -241,7 +241,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		case <-within.Done():
 		case <-timer.C:
 			woken = false
-		case <-news:
+		case <-changed:
 		case <-wake:
 		}
 		if early := time.Until(asked.Add(wakeEvery)); woken && early > 0 {

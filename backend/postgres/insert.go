@@ -82,10 +82,10 @@ func together(ops []*insertion) *batch {
 
 // insert puts a record that must not be there yet.
 func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, error) {
-	if err := s.ready(caller); err != nil {
+	if err := s.enter(caller); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	ctx, cancel := s.bounded(caller, 0)
 	defer cancel()
 	o := &insertion{ctx: ctx, rec: *rec}

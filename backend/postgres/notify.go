@@ -25,20 +25,11 @@ const (
 // a NOTIFY inside its transaction would make all commits of the database take
 // turns.
 func (s *Store) announce() {
-	s.newsMu.Lock()
-	close(s.news)
-	s.news = make(chan struct{})
-	s.newsMu.Unlock()
+	s.changed.Ring()
 	select {
-	case s.changed <- struct{}{}:
+	case s.unsent <- struct{}{}:
 	default: // one is waiting to be sent already
 	}
-}
-
-func (s *Store) nextNews() <-chan struct{} {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	return s.news
 }
 
 // notify is the goroutine that sends NOTIFY, once for all changes since the last.
@@ -46,11 +37,11 @@ func (s *Store) nextNews() <-chan struct{} {
 func (s *Store) notify() {
 	for {
 		select {
-		case <-s.changed:
+		case <-s.unsent:
 			s.send()
 		case <-s.life.Done():
 			select {
-			case <-s.changed:
+			case <-s.unsent:
 				s.send() // what the last write of a short-lived process wants to tell
 			default:
 			}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -27,13 +29,11 @@ type Store struct {
 	end  context.CancelFunc
 	done sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading by every call; by Close for writing
-	closed bool
+	calls calls.Gate
 
 	inserts  inserts
-	changed  chan struct{} // to the goroutine that notifies: something is new
-	newsMu   sync.Mutex    // guards news
-	news     chan struct{} // closed when this process has changed something
+	changed  *news.Bell    // rings when this process has changed something
+	unsent   chan struct{} // to the goroutine that notifies: others are to be told
 	nextTrim atomic.Int64  // Unix nanoseconds
 	deaf     sync.Once     // the warning that LISTEN does not work
 
@@ -65,8 +65,9 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		opts:    opts,
 		pool:    pool,
 		sql:     opts.statements(),
-		changed: make(chan struct{}, 1),
-		news:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "postgres"},
+		changed: news.NewBell(),
+		unsent:  make(chan struct{}, 1),
 		outage:  outage,
 		inserts: inserts{long: longFlight},
 	}
@@ -140,10 +141,10 @@ const (
 // returns is turned into an error of the contract. A limit of 0 is that of
 // Options, where the caller has none.
 func (s *Store) run(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
-	if err := s.ready(caller); err != nil {
+	if err := s.enter(caller); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	ctx, cancel := s.bounded(caller, limit)
 	defer cancel()
 	return s.call(caller, ctx, doing, kind, do)
@@ -224,32 +225,23 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ready is the start of every call; leave ends it.
-func (s *Store) ready(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("postgres: %w", err)
+// enter is the start of every call; s.calls.Leave ends it.
+func (s *Store) enter(ctx context.Context) error {
+	if err := s.calls.Enter(ctx); err != nil {
+		return err
 	}
-	// Only Close ever asks for the write lock: while it waits for calls under way,
-	// others must not wait behind it.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed || s.life.Err() != nil {
-		s.mu.RUnlock()
+	if s.life.Err() != nil { // Close has begun, and what it ends first may be gone
+		s.calls.Leave()
 		return backend.ErrClosed
 	}
 	return nil
 }
 
-func (s *Store) leave() { s.mu.RUnlock() }
-
 // Close implements backend.Store. It waits for the calls under way, at most as
 // long as these may take, and leaves the pool open.
 func (s *Store) Close() error {
 	s.end()
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
+	s.calls.Close()
 	s.done.Wait()
 	return nil
 }

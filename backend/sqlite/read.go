@@ -49,10 +49,10 @@ func (r *readers) discard() {
 // read runs do on a connection that reads, again while another one is in the way.
 // do may not keep what it has from the connection.
 func (s *Store) read(ctx context.Context, what string, do func(c *conn) error) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	select {
 	case s.readers.tokens <- struct{}{}:
 	default:

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
 	engine "modernc.org/sqlite"
 )
 
@@ -29,16 +31,13 @@ type Store struct {
 	life  context.Context // ends when stop is closed, for what takes a context
 	end   context.CancelFunc
 
-	mu     sync.RWMutex // held for reading by every call; by Close for writing
-	closed bool
+	calls   calls.Gate
+	changed *news.Bell // rings when this Store has committed a change
 
 	readers readers
 
 	watchMu  sync.Mutex // guards watching
 	watching map[*conn]struct{}
-
-	newsMu sync.Mutex // guards news
-	news   chan struct{}
 
 	commits, writes atomic.Uint64
 	hooks           hooks
@@ -131,7 +130,8 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		owned:   owned,
 		queue:   make(chan *op, maxBatch),
 		stop:    make(chan struct{}),
-		news:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "sqlite"},
+		changed: news.NewBell(),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
 
 		watching: make(map[*conn]struct{}),
@@ -194,37 +194,14 @@ func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
 	return nil, startError(err)
 }
 
-// ready is the start of every call; leave ends it.
-func (s *Store) ready(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("sqlite: %w", err)
-	}
-	// Only Close ever asks for the write lock: while it waits for calls under way,
-	// it must not hold up others.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed {
-		s.mu.RUnlock()
-		return backend.ErrClosed
-	}
-	return nil
-}
-
-func (s *Store) leave() { s.mu.RUnlock() }
-
 // Close implements backend.Store. It waits for the calls under way: writes that
 // were accepted are committed, unless another process has the lock just then.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.calls.Close() {
 		return nil
 	}
-	s.closed = true
-	close(s.stop)
+	close(s.stop) // every call that is under way has left: nothing comes into the queue any more
 	s.end()
-	s.mu.Unlock()
 	s.done.Wait()
 	s.readers.discard()
 	s.unwatchAll()
@@ -252,10 +229,10 @@ func (s *Store) Stats() Stats {
 // so that the log's file becomes short again. What others are in the way of is
 // left to the next time.
 func (s *Store) Maintain(ctx context.Context) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	c, err := s.dial(ctx, forWriting)
 	if err != nil {
 		return err

@@ -52,16 +52,16 @@ const commitPatience = time.Second
 
 // submit hands an op to the writer and waits for what becomes of it.
 func (s *Store) submit(ctx context.Context, o *op) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
 	o.done = make(chan struct{})
 	o.until = time.Now().Add(s.opts.BusyTimeout)
 	select {
 	case s.queue <- o:
-		s.leave()
+		s.calls.Leave()
 	case <-ctx.Done():
-		s.leave()
+		s.calls.Leave()
 		return fmt.Errorf("sqlite: %w", ctx.Err())
 	}
 	select {
@@ -283,7 +283,7 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 	w.commits.Add(1)
 	w.writes.Add(uint64(applied))
 	if b.seq != head {
-		w.announce()
+		w.changed.Ring()
 	}
 	return -1, nil
 }
