@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/internal/calls"
 	"github.com/fobkit/fob/backend/internal/news"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
 // Store is a store in a directory. Make one with Open. It is safe for concurrent
@@ -24,7 +25,7 @@ type Store struct {
 	db    *badgerdb.DB
 	epoch [16]byte // of this database; renewed by Restore
 
-	queue chan *op      // to the writer
+	queue *writequeue.Queue[*batch]
 	stop  chan struct{} // closed by Close
 	done  sync.WaitGroup
 

@@ -14,6 +14,7 @@ import (
 	"github.com/fobkit/fob/backend/internal/calls"
 	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/fobkit/fob/backend/internal/site"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
 // Errors of Open, Restore and RotateEncryptionKey, beside those of package backend.
@@ -58,11 +59,11 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts:    opts,
 		dir:     dir,
 		db:      db,
-		queue:   make(chan *op, maxBatch),
 		stop:    make(chan struct{}),
 		calls:   calls.Gate{Engine: "badger"},
 		changed: news.NewBell(),
 	}
+	s.queue = writequeue.New[*batch](&s.calls, maxBatch)
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))
 	}

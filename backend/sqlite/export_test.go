@@ -17,7 +17,7 @@ func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 func (s *Store) OnApplied(f func() error) { s.hooks.applied = f }
 
 // Waiting is how many operations wait for the writer.
-func (s *Store) Waiting() int { return len(s.queue) }
+func (s *Store) Waiting() int { return s.queue.Waiting() }
 
 // SetFree makes the file system look as if that much were free.
 func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
@@ -33,7 +33,7 @@ func (s *Store) AtMost(n int) { s.hooks.batch = n }
 
 // WriterPragma is a setting of the connection that writes.
 func (s *Store) WriterPragma(name string) (value string, err error) {
-	err = s.submit(context.Background(), &op{apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})
+	err = s.queue.Submit(context.Background(), &op{Apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})
 	return value, err
 }
 
@@ -74,4 +74,4 @@ func Statements() map[string]string {
 }
 
 // Queued is how many writes wait for the next batch.
-func (s *Store) Queued() int { return len(s.queue) }
+func (s *Store) Queued() int { return s.queue.Waiting() }

@@ -13,6 +13,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/internal/calls"
 	"github.com/fobkit/fob/backend/internal/news"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 	engine "modernc.org/sqlite"
 )
 
@@ -25,7 +26,7 @@ type Store struct {
 	owned bool   // Open made db, and Close closes it
 	dir   string // of the database file
 
-	queue chan *op      // to the writer
+	queue *writequeue.Queue[*batch]
 	stop  chan struct{} // closed by Close
 	done  sync.WaitGroup
 	life  context.Context // ends when stop is closed, for what takes a context
@@ -128,7 +129,6 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		opts:    opts,
 		db:      db,
 		owned:   owned,
-		queue:   make(chan *op, maxBatch),
 		stop:    make(chan struct{}),
 		calls:   calls.Gate{Engine: "sqlite"},
 		changed: news.NewBell(),
@@ -136,6 +136,7 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 
 		watching: make(map[*conn]struct{}),
 	}
+	s.queue = writequeue.New[*batch](&s.calls, maxBatch)
 	s.life, s.end = context.WithCancel(context.Background())
 	// One of each is opened now: what is wrong with them is better known now.
 	w, err := s.dial(ctx, forWriting)

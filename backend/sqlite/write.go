@@ -18,12 +18,12 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	}
 	rec.Body = append([]byte{}, rec.Body...) // the writer may outlast this call; and nil would be NULL
 	var version uint64
-	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body), urgent: backend.IsUrgent(ctx)}
-	o.apply = func(b *batch) (err error) {
+	o := &op{Size: 512 + 4*len(rec.Owner) + len(rec.Body), Urgent: backend.IsUrgent(ctx)}
+	o.Apply = func(b *batch) (err error) {
 		version, err = b.put(&rec, cond)
 		return err
 	}
-	if err := s.submit(ctx, o); err != nil {
+	if err := s.queue.Submit(ctx, o); err != nil {
 		return 0, err
 	}
 	return version, nil
@@ -73,7 +73,7 @@ func (b *batch) differs(id backend.ID, version uint64) error {
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	return s.submit(ctx, &op{size: 1024, urgent: true, apply: func(b *batch) error {
+	return s.queue.Submit(ctx, &op{Size: 1024, Urgent: true, Apply: func(b *batch) error {
 		if version > math.MaxInt64 {
 			return b.differs(id, version)
 		}
@@ -101,7 +101,7 @@ const usageAlone = 200
 // AddUsage implements backend.UsageRecorder. N stops at the largest int64.
 func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
 	usage = append([]backend.Usage(nil), usage...)
-	return s.submit(ctx, &op{size: 64 * len(usage), alone: len(usage) > usageAlone, apply: func(b *batch) error {
+	return s.queue.Submit(ctx, &op{Size: 64 * len(usage), Alone: len(usage) > usageAlone, Apply: func(b *batch) error {
 		for _, u := range usage {
 			if _, err := b.c.run(sqlAddUsage, u.ID[:], int64(min(u.N, math.MaxInt64)), u.Last); err != nil {
 				return err
@@ -118,7 +118,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		return 0, err
 	}
 	n := 0
-	err := s.submit(ctx, &op{alone: true, urgent: true, apply: func(b *batch) error {
+	err := s.queue.Submit(ctx, &op{Alone: true, Urgent: true, Apply: func(b *batch) error {
 		type record struct {
 			id      backend.ID
 			version uint64

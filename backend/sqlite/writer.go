@@ -5,82 +5,19 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"sync/atomic"
-	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 	code "modernc.org/sqlite/lib"
 )
 
 // op is one write on its way to the writer.
-type op struct {
-	// apply makes the change in the batch's transaction. An error of its own
-	// (ErrConflict …) changes nothing and fails this op only. It may be called again
-	// after the transaction was rolled back.
-	apply func(*batch) error
-	size  int  // bytes it may add, roughly
-	alone bool // it is long enough to be a transaction by itself
-	// urgent ends something or makes room: it may use the reserve on a full disk.
-	urgent bool
-	until  time.Time
+type op = writequeue.Op[*batch]
 
-	// state settles who has the op when its caller gives up: cancelled while still
-	// queued it surely was not applied.
-	state atomic.Uint32
-	err   error
-	done  chan struct{}
-}
-
-const (
-	queued = iota
-	taken
-	cancelled
-)
-
-// The most that one commit takes: what is waiting is taken, nothing is waited
+// maxBatch is the most that one commit takes: what is waiting is taken, nothing is waited
 // for. It is less than what would be quickest for this process alone: other
 // processes wait while the lock is held.
-const (
-	maxBatch      = 256
-	maxBatchBytes = 1 << 20
-)
-
-// commitPatience is how long a caller whose context has ended still waits for a
-// commit under way: the outcome is worth it, a disk that hangs is not.
-const commitPatience = time.Second
-
-// submit hands an op to the writer and waits for what becomes of it.
-func (s *Store) submit(ctx context.Context, o *op) error {
-	if err := s.calls.Enter(ctx); err != nil {
-		return err
-	}
-	o.done = make(chan struct{})
-	o.until = time.Now().Add(s.opts.BusyTimeout)
-	select {
-	case s.queue <- o:
-		s.calls.Leave()
-	case <-ctx.Done():
-		s.calls.Leave()
-		return fmt.Errorf("sqlite: %w", ctx.Err())
-	}
-	select {
-	case <-o.done:
-	case <-ctx.Done():
-		if o.state.CompareAndSwap(queued, cancelled) {
-			return fmt.Errorf("sqlite: %w", ctx.Err())
-		}
-		// It is being committed, which takes as long as the disk does.
-		t := time.NewTimer(commitPatience)
-		defer t.Stop()
-		select {
-		case <-o.done:
-		case <-t.C: // nothing of o may be read any more
-			return fmt.Errorf("sqlite: %w: %w", backend.ErrIndeterminate, ctx.Err())
-		}
-	}
-	return o.err
-}
+const maxBatch = 256
 
 // writer is the goroutine that writes, and its connection, nil after a failure.
 type writer struct {
@@ -101,48 +38,7 @@ type batch struct {
 func (s *Store) write(c *conn) {
 	w := &writer{Store: s, c: c}
 	defer w.drop()
-	var held *op // taken from the queue, but too much for the batch before
-	for {
-		first := held
-		held = nil
-		if first == nil {
-			select {
-			case first = <-s.queue:
-			case <-s.stop:
-				select {
-				case first = <-s.queue: // accepted before: it is answered
-				default:
-					return
-				}
-			}
-		}
-		if err := w.begin(first); err != nil {
-			settle(first, err)
-			continue
-		}
-		ops, size := []*op{first}, first.size
-		for !first.alone && len(ops) < maxBatch {
-			var next *op
-			select {
-			case next = <-s.queue:
-			default:
-			}
-			if next == nil {
-				break
-			}
-			if next.alone || size+next.size > maxBatchBytes {
-				held = next
-				break
-			}
-			ops, size = append(ops, next), size+next.size
-		}
-		w.commit(ops)
-	}
-}
-
-func settle(o *op, err error) {
-	o.err = err
-	close(o.done)
+	s.queue.Run(s.stop, w.begin, w.commit)
 }
 
 // drop gives up the connection, and with it a transaction that is open.
@@ -158,7 +54,7 @@ var errGone = errors.New("sqlite: nobody waits for it any more")
 // begin starts a transaction for an op, which nobody has taken yet: its caller
 // can still give up while the lock is waited for.
 func (w *writer) begin(o *op) error {
-	if o.state.Load() == cancelled {
+	if o.GivenUp() {
 		return errGone
 	}
 	if w.c == nil {
@@ -168,8 +64,8 @@ func (w *writer) begin(o *op) error {
 		}
 		w.c = c
 	}
-	err := wait(context.Background(), w.stop, o.until, func() error {
-		if o.state.Load() == cancelled {
+	err := wait(context.Background(), w.stop, o.Submitted().Add(w.opts.BusyTimeout), func() error {
+		if o.GivenUp() {
 			return errGone
 		}
 		_, err := w.c.run(sqlBegin)
@@ -181,13 +77,9 @@ func (w *writer) begin(o *op) error {
 	return classified("write", writing, err)
 }
 
-// commit applies ops in the transaction that was begun, and answers each.
+// commit applies ops in the transaction that was begun, and sets the answer of
+// each.
 func (w *writer) commit(ops []*op) {
-	defer func() {
-		for _, o := range ops {
-			close(o.done)
-		}
-	}()
 	if w.hooks.batched != nil {
 		w.hooks.batched(len(ops))
 	}
@@ -195,9 +87,9 @@ func (w *writer) commit(ops []*op) {
 	live := make([]*op, 0, len(ops))
 	for _, o := range ops {
 		switch {
-		case !o.state.CompareAndSwap(queued, taken): // its caller has gone
-		case low != nil && !o.urgent:
-			o.err = low
+		case !o.Take(): // its caller has gone
+		case low != nil && !o.Urgent:
+			o.Err = low
 		default:
 			live = append(live, o)
 		}
@@ -215,7 +107,7 @@ func (w *writer) commit(ops []*op) {
 		live = append(live[:culprit:culprit], live[culprit+1:]...)
 		if err := w.begin(live[0]); err != nil {
 			for _, o := range live {
-				o.err = err
+				o.Err = err
 			}
 			return
 		}
@@ -230,10 +122,10 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 		w.drop()
 		for _, o := range ops {
 			// A refusal may rest on a change that was in this transaction.
-			if p := ph; o.err != nil {
-				o.err = classified("write", min(p, writing), err)
+			if p := ph; o.Err != nil {
+				o.Err = classified("write", min(p, writing), err)
 			} else {
-				o.err = classified("write", p, err)
+				o.Err = classified("write", p, err)
 			}
 		}
 	}
@@ -244,13 +136,13 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 	}
 	head, applied := b.seq, 0
 	for i, o := range ops {
-		if o.err = o.apply(b); o.err == nil && w.hooks.applied != nil {
-			o.err = w.hooks.applied()
+		if o.Err = o.Apply(b); o.Err == nil && w.hooks.applied != nil {
+			o.Err = w.hooks.applied()
 		}
-		if o.err == nil {
+		if o.Err == nil {
 			applied++
-		} else if !refusal(o.err) {
-			err := o.err
+		} else if !writequeue.Refused(o.Err) {
+			err := o.Err
 			fail(writing, err)
 			return i, err
 		}
@@ -299,12 +191,6 @@ func (b *batch) begin() error {
 	}
 	b.seq = uint64(head)
 	return nil
-}
-
-// refusal reports whether an op's error is an answer, and not a failure.
-func refusal(err error) bool {
-	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) ||
-		errors.Is(err, backend.ErrInvalid) || errors.Is(err, backend.ErrCorrupt)
 }
 
 // change numbers a change and puts it into the feed.
