@@ -70,7 +70,7 @@ func (s *Store) load() error {
 				return fmt.Errorf("%w: it is the BadgerDB of another application", ErrNotAStore)
 			}
 			_, _ = rand.Read(s.epoch[:]) // never returns an error
-			return errors.Join(txn.Set(keyFormat, []byte{format}), txn.Set(keyEpoch, s.epoch[:]))
+			return errors.Join(txn.Set(keyFormat, []byte{layoutFormat}), txn.Set(keyEpoch, s.epoch[:]))
 		}
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (s *Store) load() error {
 		if err != nil {
 			return err
 		}
-		if len(version) != 1 || version[0] != format {
+		if len(version) != 1 || version[0] != layoutFormat {
 			return fmt.Errorf("unknown format %x: %w", version, backend.ErrCorrupt)
 		}
 		if item, err = txn.Get(keyEpoch); err != nil {

@@ -115,7 +115,7 @@ func (b *batch) change(id backend.ID) (version uint64, err error) {
 	return b.seq, b.txn.Set(logKey(b.seq), id[:])
 }
 
-func (b *batch) get(id backend.ID) (backend.Record, error) { return read(b.txn, id) }
+func (b *batch) get(id backend.ID) (backend.Record, error) { return readRecord(b.txn, id) }
 
 // Put implements backend.Store.
 func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
@@ -173,7 +173,7 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 			return 0, err
 		}
 	}
-	return rec.Version, b.txn.Set(recordKey(rec.ID), encode(&rec))
+	return rec.Version, b.txn.Set(recordKey(rec.ID), encodeRecord(&rec))
 }
 
 // Delete implements backend.Store.

@@ -158,34 +158,34 @@ const (
 	// member that is cut off, or that lost a proposal when its leader went, keeps it
 	// for longer than an election takes elsewhere. The next attempt goes to the next
 	// member.
-	attempts = 3
+	maxAttempts = 3
 	// retryPause is how long what will pass is waited out before the next attempt.
 	retryPause = 50 * time.Millisecond
 )
 
 // attempt is a part of ctx.
 func (s *Store) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.opts.Timeout/attempts)
+	return context.WithTimeout(ctx, s.opts.Timeout/maxAttempts)
 }
 
-// again waits before the next attempt of what failed with err, and reports whether
+// waitToRetry waits before the next attempt of what failed with err, and reports whether
 // there is to be one: the member did not answer, or says that it cannot at the
 // moment.
-func again(ctx context.Context, err error) bool {
+func waitToRetry(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	switch code(err) {
+	switch grpcCode(err) {
 	case codes.Unavailable:
-		return pause(ctx, retryPause) == nil
+		return sleepFor(ctx, retryPause) == nil
 	case codes.DeadlineExceeded:
 		return true
 	default:
-		return errors.Is(err, context.DeadlineExceeded) || passing(err) && pause(ctx, retryPause) == nil
+		return errors.Is(err, context.DeadlineExceeded) || isPassing(err) && sleepFor(ctx, retryPause) == nil
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func sleepFor(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

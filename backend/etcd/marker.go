@@ -26,11 +26,11 @@ var errFormat = fmt.Errorf("etcd: the keys under this prefix are of a layout tha
 func newMarker() (value string) {
 	var epoch [16]byte
 	_, _ = rand.Read(epoch[:]) // never returns an error
-	return string(append([]byte{format}, epoch[:]...))
+	return string(append([]byte{layoutFormat}, epoch[:]...))
 }
 
 func readMarker(kv *mvccpb.KeyValue) (*marker, error) {
-	if len(kv.Value) != 17 || kv.Value[0] != format {
+	if len(kv.Value) != 17 || kv.Value[0] != layoutFormat {
 		return nil, errFormat
 	}
 	return &marker{value: string(kv.Value), epoch: [16]byte(kv.Value[1:]), created: kv.CreateRevision}, nil

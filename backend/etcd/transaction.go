@@ -8,9 +8,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// write is one transaction, applied if all of conds hold; else it answers what
+// transaction is one transaction of etcd, applied if all of conds hold; else it answers what
 // failed reads.
-type write struct {
+type transaction struct {
 	conds        []clientv3.Cmp
 	then, failed []clientv3.Op
 	// Sent again when the outcome is unknown, it changes nothing more: its conditions
@@ -27,8 +27,8 @@ type outcome struct {
 }
 
 // commit carries out a write, in as many attempts as there is time for while that
-// is safe. An error from before anything was sent is unsent.
-func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
+// is safe. An error from before anything was sent is an unsentError.
+func (s *Store) commit(ctx context.Context, w transaction) (outcome, error) {
 	var doubt error // the failure of an attempt that may have been applied
 	for marks := 0; ; {
 		m, err := s.mark(ctx)
@@ -37,12 +37,12 @@ func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
 		}
 		switch {
 		case err == nil:
-		case again(ctx, err):
+		case waitToRetry(ctx, err):
 			continue
 		case doubt != nil:
 			return outcome{}, doubt
 		default:
-			return outcome{}, unsent{err}
+			return outcome{}, unsentError{err}
 		}
 		once, cancel := s.attempt(ctx)
 		resp, err := s.kv.Txn(once).
@@ -60,15 +60,15 @@ func (s *Store) commit(ctx context.Context, w write) (outcome, error) {
 			if marks++; marks <= 3 {
 				continue
 			}
-			err = unsent{errors.New("the marker keeps changing")}
-		case noSpace(err): // the caller looks for itself
-		case refused(err):
-			if passing(err) && again(ctx, err) {
+			err = unsentError{errors.New("the marker keeps changing")}
+		case isNoSpace(err): // the caller looks for itself
+		case isRefusal(err):
+			if isPassing(err) && waitToRetry(ctx, err) {
 				continue
 			}
 		default:
 			doubt = err
-			if w.repeatable && again(ctx, err) {
+			if w.repeatable && waitToRetry(ctx, err) {
 				continue
 			}
 		}

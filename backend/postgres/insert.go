@@ -71,7 +71,7 @@ type batch struct {
 	left   int // callers, under inserts.mu
 }
 
-func together(ops []*insertion) *batch {
+func newBatch(ops []*insertion) *batch {
 	b := &batch{ops: ops, left: len(ops)}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ops[0].ctx))
 	for _, o := range ops {
@@ -100,8 +100,8 @@ func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, err
 // insertOne inserts one record by itself, and waits for its turn.
 func (s *Store) insertOne(caller, ctx context.Context, rec *backend.Record) (uint64, error) {
 	var version int64
-	err := s.call(caller, ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) error {
-		return none(conn.QueryRow(ctx, s.sql.insert, rowOf(rec)...).Scan(&version), backend.ErrConflict)
+	err := s.call(caller, ctx, "put", stageWriting, func(ctx context.Context, conn *pgx.Conn) error {
+		return ifNoRows(conn.QueryRow(ctx, s.sql.insert, rowOf(rec)...).Scan(&version), backend.ErrConflict)
 	})
 	if err != nil {
 		return 0, err
@@ -117,9 +117,9 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 		return o.fate
 	case <-o.ctx.Done():
 	}
-	at := acquiring
+	at := stageAcquiring
 	if !s.inserts.giveUp(o) {
-		at = writing
+		at = stageWriting
 		select {
 		case <-o.done:
 			if !errors.Is(o.err, backend.ErrIndeterminate) {
@@ -180,7 +180,7 @@ func (i *inserts) apart(ops []*insertion) (all []*batch) {
 	for _, o := range ops {
 		if !o.gone {
 			o.sent = false
-			all = append(all, together([]*insertion{o}))
+			all = append(all, newBatch([]*insertion{o}))
 		}
 	}
 	return all
@@ -234,7 +234,7 @@ func (i *inserts) next() *batch {
 		i.busy--
 		return nil
 	}
-	return together(ops)
+	return newBatch(ops)
 }
 
 // insertTogether answers all who still wait. When the server refuses what may be the
@@ -244,7 +244,7 @@ func (s *Store) insertTogether(b *batch) {
 	var sent []*insertion
 	var got []fate
 	// None of the callers' contexts is the statement's, and its error is nobody's.
-	err := s.call(context.Background(), b.ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := s.call(context.Background(), b.ctx, "put", stageWriting, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if sent == nil {
 			sent = s.inserts.take(b)
 		}
@@ -328,7 +328,7 @@ func columnsOf(ops []*insertion) []any {
 	kinds, created, expires, purgeAt := make([]int16, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, o := range ops {
 		r := &o.rec
-		ids[i], kinds[i], owners[i], parents[i], bodies[i] = r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), present(r.Body)
+		ids[i], kinds[i], owners[i], parents[i], bodies[i] = r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), notNull(r.Body)
 		created[i], expires[i], purgeAt[i] = r.Created, r.Expires, r.PurgeAt
 	}
 	return []any{ids, kinds, owners, parents, created, expires, purgeAt, bodies}

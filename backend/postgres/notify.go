@@ -47,7 +47,7 @@ func (s *Store) notify() {
 			}
 			return
 		}
-		wait(s.life, notifyEvery)
+		sleepFor(s.life, notifyEvery)
 	}
 }
 
@@ -73,7 +73,7 @@ func (s *Store) listen(ctx context.Context, wake chan<- struct{}) {
 		if errors.Is(err, errPooler) {
 			return
 		}
-		if wait(ctx, listenAgain); ctx.Err() != nil {
+		if sleepFor(ctx, listenAgain); ctx.Err() != nil {
 			return
 		}
 	}

@@ -86,7 +86,7 @@ func (s *Store) check(ctx context.Context) error {
 	var standby, migrated bool
 	var commit, sync, isolation string
 	var bytes []byte
-	err := s.run(ctx, "open", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "open", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync, &isolation, &bytes); err != nil || standby || !migrated {
 			return err
 		}
@@ -118,7 +118,7 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 	for _, log := range logs {
 		for _, identity := range identities {
 			s.sql.poll = s.opts.fill(replaceOnce(replaceOnce(poll, "{identity}", identity), "{log}", log))
-			_, err = s.poll(ctx, place{since: nowhere()})
+			_, err = s.poll(ctx, place{since: fullSnapshot()})
 			if pg := serverError(err); pg == nil || severity(pg) != "ERROR" || errors.Is(err, ErrStandby) {
 				return err
 			}
@@ -132,9 +132,9 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 // connection that was lost, and oftener, with a pause of chance, where transactions
 // that are serializable were in each other's way.
 const (
-	tries          = 3
-	contended      = 20
-	contendedPause = 2 * time.Millisecond // times the number of the try, at most
+	maxTries          = 3
+	maxTriesContended = 20
+	contendedPause    = 2 * time.Millisecond // times the number of the try, at most
 )
 
 // run makes one call: it waits for a connection and lets do use it. What do
@@ -169,14 +169,14 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 			return nil
 		}
 		mapped, again := verdict(caller, doing, at, err)
-		most, pause := tries, time.Duration(0)
-		if conflicted(err) {
-			most, pause = contended, randomly(time.Duration(n)*contendedPause)
+		most, pause := maxTries, time.Duration(0)
+		if isConflict(err) {
+			most, pause = maxTriesContended, randomPart(time.Duration(n)*contendedPause)
 		}
 		if !again || n >= most || ctx.Err() != nil {
 			return mapped
 		}
-		wait(ctx, pause)
+		sleepFor(ctx, pause)
 		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
 	}
 }
@@ -184,10 +184,10 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *pgx.Conn) error) (stage, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return acquiring, err
+		return stageAcquiring, err
 	}
 	defer conn.Release()
-	if kind != writing {
+	if kind != stageWriting {
 		return kind, do(ctx, conn.Conn())
 	}
 	heard := conn.Conn().PgConn().CustomData()
@@ -199,21 +199,21 @@ func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *
 	return kind, err
 }
 
-// conflicted reports whether transactions were in each other's way.
-func conflicted(err error) bool {
+// isConflict reports whether transactions were in each other's way.
+func isConflict(err error) bool {
 	pg := serverError(err)
 	return pg != nil && pg.Code == "40001"
 }
 
-// randomly is a random part of a time.
-func randomly(most time.Duration) time.Duration {
+// randomPart is a random part of a time.
+func randomPart(most time.Duration) time.Duration {
 	var b [2]byte
 	_, _ = rand.Read(b[:]) // never returns an error
 	return most * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16
 }
 
-// wait waits, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
+// sleepFor waits for d, or until ctx ends.
+func sleepFor(ctx context.Context, d time.Duration) {
 	if d == 0 {
 		return
 	}

@@ -45,16 +45,16 @@ func (s *Store) ReaderPragma(name string) (value string, err error) {
 
 // The phases in which an engine fails.
 const (
-	Reading    = reading
-	Writing    = writing
-	Committing = committing
+	Reading    = phaseReading
+	Writing    = phaseWriting
+	Committing = phaseCommitting
 )
 
 // Classified is what an error of the engine becomes.
-func Classified(ph phase, err error) error { return classified("test", ph, err) }
+func Classified(ph phase, err error) error { return contractError("test", ph, err) }
 
 // Broken reports whether a connection is given up for an error.
-func Broken(err error) bool { return broken(err) }
+func Broken(err error) bool { return isBroken(err) }
 
 // Statements are those that must be a search in an index, by its name.
 func Statements() map[string]string {

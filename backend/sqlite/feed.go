@@ -47,8 +47,8 @@ func (p place) token() backend.Token {
 	return binary.BigEndian.AppendUint64(t, uint64(p.nonce))
 }
 
-// parse is the place of a Token; of one that is not ours, a place that no feed has.
-func parse(t backend.Token) place {
+// parsePlace is the place of a Token; of one that is not ours, a place that no feed has.
+func parsePlace(t backend.Token) place {
 	if len(t) != 17 || t[0] != tokenFormat {
 		return place{}
 	}
@@ -79,7 +79,7 @@ const heartbeat = backend.HeartbeatEvery / 2
 // There is no goroutine that looks for all watches: waking a process that sleeps,
 // and one goroutine from another, costs several times what looking does.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	f := &follower{s: s, at: parse(from)}
+	f := &follower{s: s, at: parsePlace(from)}
 	if err := f.open(ctx, from == nil); err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (f *follower) open(ctx context.Context, newest bool) error {
 	defer f.s.calls.Leave()
 	var err error
 	if f.c, err = f.s.dial(ctx, forReading); err != nil {
-		return classified("watch", reading, err)
+		return contractError("watch", phaseReading, err)
 	}
 	f.s.watch(f.c)
 	if !newest {
@@ -173,7 +173,7 @@ func (f *follower) open(ctx context.Context, newest bool) error {
 
 // try runs do, again while another connection is in the way.
 func (f *follower) try(ctx context.Context, do func() error) error {
-	return classified("watch", reading, wait(ctx, nil, time.Now().Add(f.s.opts.BusyTimeout), do))
+	return contractError("watch", phaseReading, waitWhileBusy(ctx, nil, time.Now().Add(f.s.opts.BusyTimeout), do))
 }
 
 // newest finds the end of the feed.

@@ -81,7 +81,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	dsn := nameOf(path)
+	dsn := dataSourceName(path)
 	connector, err := engine.NewConnector(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: open: %w", err)
@@ -90,7 +90,7 @@ func Open(path string, opts Options) (*Store, error) {
 	ctx := context.Background()
 	err = migrate(ctx, db, true)
 	if err == nil {
-		err = tighten(path, opts)
+		err = tightenFiles(path, opts)
 	}
 	if err == nil {
 		var s *Store
@@ -149,7 +149,7 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		var r *conn
 		if r, err = s.dial(ctx, forReading); err == nil {
 			s.readers.push(r)
-			err = apart(w, r)
+			err = checkSeparateCaches(w, r)
 		}
 	}
 	if err != nil {
@@ -168,7 +168,7 @@ func startError(err error) error {
 			return err
 		}
 	}
-	return classified("open", reading, err)
+	return contractError("open", phaseReading, err)
 }
 
 // dial takes a connection, waiting for what may be in the way for a moment, and for
@@ -177,7 +177,7 @@ func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
 	bounded, cancel := context.WithTimeout(ctx, s.opts.BusyTimeout)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	err = wait(bounded, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
+	err = waitWhileBusy(bounded, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
 		c, err = dial(bounded, s.db, u)
 		return err
 	})
@@ -245,8 +245,8 @@ func (s *Store) Maintain(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("sqlite: maintain: %w", err)
 		}
-		if err := c.exec(pragma); err != nil && !busy(err) {
-			return classified("maintain", writing, err)
+		if err := c.exec(pragma); err != nil && !isBusy(err) {
+			return contractError("maintain", phaseWriting, err)
 		}
 	}
 	return nil

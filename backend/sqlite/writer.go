@@ -60,21 +60,21 @@ func (w *writer) begin(o *op) error {
 	if w.c == nil {
 		c, err := w.dial(context.Background(), forWriting)
 		if err != nil {
-			return classified("write", writing, err)
+			return contractError("write", phaseWriting, err)
 		}
 		w.c = c
 	}
-	err := wait(context.Background(), w.stop, o.Submitted().Add(w.opts.BusyTimeout), func() error {
+	err := waitWhileBusy(context.Background(), w.stop, o.Submitted().Add(w.opts.BusyTimeout), func() error {
 		if o.GivenUp() {
 			return errGone
 		}
 		_, err := w.c.run(sqlBegin)
 		return err
 	})
-	if broken(err) {
+	if isBroken(err) {
 		w.drop()
 	}
-	return classified("write", writing, err)
+	return contractError("write", phaseWriting, err)
 }
 
 // commit applies ops in the transaction that was begun, and sets the answer of
@@ -101,7 +101,7 @@ func (w *writer) commit(ops []*op) {
 		}
 		// The transaction is undone. Where one op met a damaged page, the others may
 		// do without it.
-		if culprit < 0 || primary(err) != code.SQLITE_CORRUPT || len(live) == 1 {
+		if culprit < 0 || primaryCode(err) != code.SQLITE_CORRUPT || len(live) == 1 {
 			return
 		}
 		live = append(live[:culprit:culprit], live[culprit+1:]...)
@@ -123,15 +123,15 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 		for _, o := range ops {
 			// A refusal may rest on a change that was in this transaction.
 			if p := ph; o.Err != nil {
-				o.Err = classified("write", min(p, writing), err)
+				o.Err = contractError("write", min(p, phaseWriting), err)
 			} else {
-				o.Err = classified("write", p, err)
+				o.Err = contractError("write", p, err)
 			}
 		}
 	}
 	b := &batch{c: w.c}
 	if err := b.begin(); err != nil {
-		fail(writing, err)
+		fail(phaseWriting, err)
 		return -1, err
 	}
 	head, applied := b.seq, 0
@@ -143,7 +143,7 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 			applied++
 		} else if !writequeue.Refused(o.Err) {
 			err := o.Err
-			fail(writing, err)
+			fail(phaseWriting, err)
 			return i, err
 		}
 	}
@@ -158,7 +158,7 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 		err = b.trim(w.keep())
 	}
 	if err != nil {
-		fail(writing, err)
+		fail(phaseWriting, err)
 		return -1, err
 	}
 	if w.hooks.committing != nil {
@@ -169,7 +169,7 @@ func (w *writer) attempt(ops []*op) (culprit int, err error) {
 		err = w.hooks.commitError()
 	}
 	if err != nil {
-		fail(committing, err)
+		fail(phaseCommitting, err)
 		return -1, err
 	}
 	w.commits.Add(1)
