@@ -54,7 +54,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := tightenFiles(dir, opts); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))
 	}
-	opts.EncryptionKey = nil // it has served, and is not to be printed with s
+	opts.EncryptionKey = nil // it is not needed any more, and must not be printed with s
 	s := &Store{
 		opts:    opts,
 		dir:     dir,

@@ -49,7 +49,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	tick := time.NewTicker(backend.HeartbeatEvery / 2)
 	defer tick.Stop()
 	for {
-		changed := s.changed.Next() // before the log is read: nothing falls between
+		changed := s.changed.Next() // taken before the log is read, so that no change between the two is missed
 		b, next, err := s.since(ctx, at, known, proven)
 		if err != nil {
 			return err

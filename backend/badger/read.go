@@ -106,7 +106,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 			}
 			rec, err := readRecord(txn, backend.ID(key[len(list)+8:]))
 			if errors.Is(err, backend.ErrNotFound) {
-				return backend.ErrCorrupt // written together, so never without
+				return backend.ErrCorrupt // the two are written together, so neither is there alone
 			}
 			if err != nil {
 				return err

@@ -173,7 +173,7 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	}
 	var page backend.Page
 	for i, kv := range kvs {
-		if kv == nil { // written together, so never without
+		if kv == nil { // the two are written together, so neither is there alone
 			return backend.Page{}, fmt.Errorf("etcd: record %x is listed and not there: %w", ids[i], backend.ErrCorrupt)
 		}
 		rec, err := decodeRecord(ids[i], kv.Value, kv.ModRevision)

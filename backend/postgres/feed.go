@@ -212,7 +212,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	defer timer.Stop()
 	var good time.Time // the last poll that succeeded
 	for {
-		changed := s.changed.Next() // before the poll: nothing falls between
+		changed := s.changed.Next() // taken before the poll, so that no change between the two is missed
 		asked := time.Now()
 		b, more, err := f.next(within, from == nil && good.IsZero())
 		pause := s.opts.PollInterval

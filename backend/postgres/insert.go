@@ -132,7 +132,7 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 	return fate{err: err}
 }
 
-// enter reports whether o can go at once; else it waits.
+// enter reports whether o can be sent at once. If not, it puts o into the queue.
 func (i *inserts) enter(o *insertion) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -146,7 +146,8 @@ func (i *inserts) enter(o *insertion) bool {
 	return false
 }
 
-// giveUp leaves, and reports whether o was surely not sent.
+// giveUp takes note that the caller of o waits no longer, and reports whether o was surely
+// not sent.
 func (i *inserts) giveUp(o *insertion) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -159,8 +160,8 @@ func (i *inserts) giveUp(o *insertion) bool {
 	return !o.sent
 }
 
-// take is those of a statement that it can send now: nobody gives them up any more
-// without doubt.
+// take returns those records of a batch whose callers still wait, and notes that they are
+// sent: a caller who gives up from now on does not know whether its record was written.
 func (i *inserts) take(b *batch) (ops []*insertion) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -173,7 +174,8 @@ func (i *inserts) take(b *batch) (ops []*insertion) {
 	return ops
 }
 
-// apart is a batch for each of those that were surely not written.
+// apart makes a batch of its own for each of ops whose caller still waits. None of them
+// was written.
 func (i *inserts) apart(ops []*insertion) (all []*batch) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -186,8 +188,9 @@ func (i *inserts) apart(ops []*insertion) (all []*batch) {
 	return all
 }
 
-// flight is one use of a lane, by the caller. What it returns ends that, and gives the
-// lane to those who wait; if it takes too long, they have it before.
+// flight begins one use of a lane, by the caller. The function that it returns ends that
+// use and gives the lane to those who wait. If the use takes longer than i.long, they get
+// the lane before it has ended.
 func (s *Store) flight() (end func()) {
 	i := &s.inserts
 	over := false // under i.mu
@@ -212,7 +215,8 @@ func (s *Store) flight() (end func()) {
 	}
 }
 
-// next is what a lane that has become free takes. Nothing: it is free. Under i.mu.
+// next returns what a lane that has become free sends next. If nothing waits it returns
+// nil, and the lane counts as free. The caller holds i.mu.
 func (i *inserts) next() *batch {
 	var ops []*insertion
 	ids, size := make(map[backend.ID]bool), 0

@@ -161,7 +161,7 @@ func (s *Store) bounded(caller context.Context, limit time.Duration) (context.Co
 	return context.WithTimeout(caller, limit)
 }
 
-// call is run between ready and leave, with the bounded context.
+// call is what run does between enter and Leave, with the bounded context.
 func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do func(context.Context, *pgx.Conn) error) error {
 	for n := 1; ; n++ {
 		at, err := s.once(ctx, kind, do)

@@ -87,7 +87,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	tick := time.NewTicker(s.opts.PollEvery)
 	defer tick.Stop()
 	for {
-		changed := s.changed.Next() // before the file is looked at: nothing falls between
+		changed := s.changed.Next() // taken before the file is looked at, so that no change between the two is missed
 		b, due, err := f.next(ctx)
 		if err != nil {
 			return err
