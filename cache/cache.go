@@ -1,8 +1,8 @@
 // Package cache is a verification cache: what a credential was found to be,
 // remembered until it could have changed.
 //
-// Reading takes no lock, allocates nothing and writes nothing shared, so one
-// hot key does not become a queue. Forgetting is by reference: an entry names
+// Reading takes no lock, allocates nothing and writes nothing shared, so callers
+// who read the same key do not wait for each other. Forgetting is by reference: an entry names
 // what it was made from (its credential, its subject …), and Invalidate of such
 // a Ref ends every entry that names it, however many there are, at the price of
 // one store to memory.

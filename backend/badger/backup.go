@@ -26,10 +26,10 @@ var ErrBackup = errors.New("badger: unusable backup")
 // There are no incremental backups: BadgerDB drops the traces of deletions when it
 // compacts, and an increment would then bring what was deleted back.
 func (s *Store) Backup(ctx context.Context, w io.Writer, key BackupKey) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return err
 	}
@@ -82,21 +82,21 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	if err := makeDir(dir); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
-	found, err := look(dir)
+	found, err := readContents(dir)
 	if err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
 	if len(found.names) > 0 {
 		return fmt.Errorf("badger: restore into %s: %w: the directory is not empty, %s is in it", dir, backend.ErrInvalid, found.names[0])
 	}
-	if err := prepare(dir, opts); err != nil {
+	if err := prepareDirectory(dir, opts); err != nil {
 		return fmt.Errorf("badger: restore into %s: %w", dir, err)
 	}
-	marker := filepath.Join(dir, restoring)
+	marker := filepath.Join(dir, restoreMarker)
 	if err := writeSynced(marker); err != nil {
 		return fmt.Errorf("badger: restore: %w", site.Explain(marker, err))
 	}
-	if err := restore(ctx, dir, key, opts, backup); err != nil {
+	if err := restoreStore(ctx, dir, key, opts, backup); err != nil {
 		return fmt.Errorf("badger: restore: %w", err)
 	}
 	if err := os.Remove(marker); err != nil {
@@ -105,7 +105,7 @@ func Restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	return syncDir(dir)
 }
 
-func restore(ctx context.Context, dir string, key BackupKey, opts Options, backup io.Reader) (err error) {
+func restoreStore(ctx context.Context, dir string, key BackupKey, opts Options, backup io.Reader) (err error) {
 	in, err := newOpener(&guardedReader{ctx: ctx, r: backup, dir: dir, least: opts.MinFreeBytes}, key)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func restore(ctx context.Context, dir string, key BackupKey, opts Options, backu
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close(), tighten(dir, opts)) }()
+	defer func() { err = errors.Join(err, db.Close(), tightenFiles(dir, opts)) }()
 	if err := db.Load(in, 256); err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 	if err := site.Directory(dir); err != nil {
 		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
 	}
-	unlock, err := lock(dir)
+	unlock, err := lockDirectory(dir)
 	if err != nil {
 		return fmt.Errorf("badger: rotate key of %s: %w", dir, err)
 	}
@@ -220,7 +220,7 @@ func RotateEncryptionKey(dir string, old, next EncryptionKey) error {
 
 // isStore looks into a directory that must hold a store, and writes nothing.
 func isStore(dir string, key EncryptionKey) (err error) {
-	c, err := look(dir)
+	c, err := readContents(dir)
 	if err == nil {
 		err = c.check(dir)
 	}

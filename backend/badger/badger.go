@@ -12,6 +12,9 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
 // Store is a store in a directory. Make one with Open. It is safe for concurrent
@@ -22,19 +25,17 @@ type Store struct {
 	db    *badgerdb.DB
 	epoch [16]byte // of this database; renewed by Restore
 
-	queue chan *op      // to the writer
+	queue *writequeue.Queue[*batch]
 	stop  chan struct{} // closed by Close
 	done  sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading by every call; by Close for writing
-	closed bool
+	calls  calls.Gate
 	failed atomic.Pointer[error] // of the commit that failed, if one did
 
 	// head is the last change committed, floor the oldest that the feed still has.
 	// The writer alone changes them.
 	head, floor atomic.Uint64
-	newsMu      sync.Mutex // guards news
-	news        chan struct{}
+	changed     *news.Bell // rings when a change is committed
 
 	flattening sync.Mutex // one compaction by hand at a time
 
@@ -69,7 +70,7 @@ func (s *Store) load() error {
 				return fmt.Errorf("%w: it is the BadgerDB of another application", ErrNotAStore)
 			}
 			_, _ = rand.Read(s.epoch[:]) // never returns an error
-			return errors.Join(txn.Set(keyFormat, []byte{format}), txn.Set(keyEpoch, s.epoch[:]))
+			return errors.Join(txn.Set(keyFormat, []byte{layoutFormat}), txn.Set(keyEpoch, s.epoch[:]))
 		}
 		if err != nil {
 			return err
@@ -78,7 +79,7 @@ func (s *Store) load() error {
 		if err != nil {
 			return err
 		}
-		if len(version) != 1 || version[0] != format {
+		if len(version) != 1 || version[0] != layoutFormat {
 			return fmt.Errorf("unknown format %x: %w", version, backend.ErrCorrupt)
 		}
 		if item, err = txn.Get(keyEpoch); err != nil {
@@ -123,25 +124,6 @@ func logEnd(txn *badgerdb.Txn, last bool) uint64 {
 	return binary.BigEndian.Uint64(it.Item().Key()[1:])
 }
 
-// ready is the start of every call but Put's; leave ends it.
-func (s *Store) ready(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("badger: %w", err)
-	}
-	// Only Close ever asks for the write lock: one that is waiting for calls under
-	// way, a Backup to a slow disk say, must not hold up others past their deadline.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed {
-		s.mu.RUnlock()
-		return backend.ErrClosed
-	}
-	return nil
-}
-
-func (s *Store) leave() { s.mu.RUnlock() }
-
 // readable says why reading is refused after a failed commit.
 func (s *Store) readable() error {
 	if failed := s.failed.Load(); failed != nil && !s.opts.ReadAfterFailure {
@@ -159,14 +141,10 @@ const closePatience = 10 * time.Second
 // seconds at most; if that is not enough, the error says so, and only the end of
 // the process frees the directory.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.calls.Close() {
 		return nil
 	}
-	s.closed = true
-	close(s.stop)
-	s.mu.Unlock()
+	close(s.stop) // every call that is under way has left: nothing comes into the queue any more
 	if !s.ended() {
 		return errStuck
 	}
@@ -263,10 +241,10 @@ func (s *Store) flatten(workers int) error {
 
 // Maintain implements backend.Maintainer: it compacts now.
 func (s *Store) Maintain(ctx context.Context) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.mayCompact(); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 func (s *Store) OnApplied(f func() error) { s.hooks.applied = f }
 
 // Waiting is how many operations wait for the writer.
-func (s *Store) Waiting() int { return len(s.queue) }
+func (s *Store) Waiting() int { return s.queue.Waiting() }
 
 // What must be free, in bytes.
 const (

@@ -34,20 +34,6 @@ func (s *Store) trim(b *batch) error {
 	return nil
 }
 
-// announce wakes every Watch. It never waits for one.
-func (s *Store) announce() {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	close(s.news)
-	s.news = make(chan struct{})
-}
-
-func (s *Store) nextNews() <-chan struct{} {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	return s.news
-}
-
 // maxChanges bounds one Batch of the feed.
 const maxChanges = 10_000
 
@@ -63,7 +49,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	tick := time.NewTicker(backend.HeartbeatEvery / 2)
 	defer tick.Stop()
 	for {
-		news := s.nextNews() // before the log is read: nothing falls between
+		changed := s.changed.Next() // taken before the log is read, so that no change between the two is missed
 		b, next, err := s.since(ctx, at, known, proven)
 		if err != nil {
 			return err
@@ -80,7 +66,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 			return fmt.Errorf("badger: watch: %w", ctx.Err())
 		case <-s.stop:
 			return backend.ErrClosed
-		case <-news:
+		case <-changed:
 		case <-tick.C:
 		}
 	}
@@ -88,10 +74,10 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 
 // since reads the changes after number at, and where to go on.
 func (s *Store) since(ctx context.Context, at uint64, known bool, proven time.Time) (backend.Batch, uint64, error) {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return backend.Batch{}, 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	// Also with ReadAfterFailure: what is read then proves nothing.
 	if failed := s.failed.Load(); failed != nil {
 		return backend.Batch{}, 0, fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)

@@ -32,7 +32,7 @@ const (
 	prefixMeta   = 'm'
 )
 
-const format = 1
+const layoutFormat = 1
 
 var (
 	keyFormat = []byte{prefixMeta, 'f'}
@@ -45,7 +45,7 @@ func recordKey(id backend.ID) []byte { return append([]byte{prefixRecord}, id[:]
 func usageKey(id backend.ID) []byte  { return append([]byte{prefixUsage}, id[:]...) }
 func logKey(seq uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{prefixLog}, seq) }
 
-func placed(list []byte, at int64, id backend.ID) []byte {
+func listKey(list []byte, at int64, id backend.ID) []byte {
 	return append(binary.BigEndian.AppendUint64(list, uint64(at)), id[:]...)
 }
 
@@ -68,18 +68,18 @@ func parentList(k backend.Kind, parent backend.ID) []byte {
 // indexKeys yields the keys under which a record is listed: those that never
 // change first.
 func indexKeys(r *backend.Record) (fixed, moving [][]byte) {
-	fixed = append(fixed, placed(kindList(r.Kind), r.Created, r.ID))
+	fixed = append(fixed, listKey(kindList(r.Kind), r.Created, r.ID))
 	if r.Owner != "" {
-		fixed = append(fixed, placed(ownerList(r.Kind, r.Owner), r.Created, r.ID))
+		fixed = append(fixed, listKey(ownerList(r.Kind, r.Owner), r.Created, r.ID))
 	}
 	if r.Parent != (backend.ID{}) {
-		fixed = append(fixed, placed(parentList(r.Kind, r.Parent), r.Created, r.ID))
+		fixed = append(fixed, listKey(parentList(r.Kind, r.Parent), r.Created, r.ID))
 	}
 	if r.Expires != 0 {
-		moving = append(moving, placed(expiryList(r.Kind), r.Expires, r.ID))
+		moving = append(moving, listKey(expiryList(r.Kind), r.Expires, r.ID))
 	}
 	if r.PurgeAt != 0 {
-		moving = append(moving, placed([]byte{prefixDue}, r.PurgeAt, r.ID))
+		moving = append(moving, listKey([]byte{prefixDue}, r.PurgeAt, r.ID))
 	}
 	return fixed, moving
 }
@@ -88,12 +88,12 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const fixedLen = 1 + 1 + 8 + 8 + 8 + 8 + 16 + 2
 
-// encode is the value of a record: fixed fields, owner, body, and a checksum
+// encodeRecord is the value of a record: fixed fields, owner, body, and a checksum
 // that also covers the ID, so that a damaged or misplaced value is told from a
 // sound one.
-func encode(r *backend.Record) []byte {
+func encodeRecord(r *backend.Record) []byte {
 	b := make([]byte, 0, fixedLen+len(r.Owner)+len(r.Body)+4)
-	b = append(b, format, byte(r.Kind))
+	b = append(b, layoutFormat, byte(r.Kind))
 	b = binary.BigEndian.AppendUint64(b, r.Version)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Expires))
@@ -109,10 +109,10 @@ func checksum(id backend.ID, b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, id[:]), castagnoli, b)
 }
 
-// decode reads a value into memory of its own, or fails with ErrCorrupt.
-func decode(id backend.ID, b []byte) (backend.Record, error) {
+// decodeRecord reads a value into memory of its own, or fails with ErrCorrupt.
+func decodeRecord(id backend.ID, b []byte) (backend.Record, error) {
 	n := len(b) - 4
-	if n < fixedLen || b[0] != format || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
+	if n < fixedLen || b[0] != layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
 		return backend.Record{}, fmt.Errorf("badger: %w", backend.ErrCorrupt)
 	}
 	r := backend.Record{

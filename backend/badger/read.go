@@ -12,20 +12,20 @@ import (
 
 // Get implements backend.Store.
 func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return backend.Record{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return backend.Record{}, err
 	}
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	return read(txn, id)
+	return readRecord(txn, id)
 }
 
-// read reads one record in a transaction.
-func read(txn *badgerdb.Txn, id backend.ID) (rec backend.Record, err error) {
+// readRecord reads one record in a transaction.
+func readRecord(txn *badgerdb.Txn, id backend.ID) (rec backend.Record, err error) {
 	var key [1 + idLen]byte
 	key[0] = prefixRecord
 	copy(key[1:], id[:])
@@ -36,7 +36,7 @@ func read(txn *badgerdb.Txn, id backend.ID) (rec backend.Record, err error) {
 	if err == nil {
 		// decode's own error, which is about the record, passes through.
 		err = item.Value(func(val []byte) (err error) {
-			rec, err = decode(id, val)
+			rec, err = decodeRecord(id, val)
 			return err
 		})
 	}
@@ -61,10 +61,10 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return backend.Page{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return backend.Page{}, err
 	}
@@ -84,7 +84,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	err = s.db.View(func(txn *badgerdb.Txn) error {
 		it := txn.NewIterator(badgerdb.IteratorOptions{Prefix: list})
 		defer it.Close()
-		start := placed(append([]byte(nil), list...), at, id)
+		start := listKey(append([]byte(nil), list...), at, id)
 		if q.After != "" {
 			start = append(start, 0) // just after it
 		}
@@ -104,9 +104,9 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 				page.Next = backend.NewCursor(q, lastAt, last.ID)
 				return nil
 			}
-			rec, err := read(txn, backend.ID(key[len(list)+8:]))
+			rec, err := readRecord(txn, backend.ID(key[len(list)+8:]))
 			if errors.Is(err, backend.ErrNotFound) {
-				return backend.ErrCorrupt // written together, so never without
+				return backend.ErrCorrupt // the two are written together, so neither is there alone
 			}
 			if err != nil {
 				return err
@@ -144,7 +144,7 @@ func (s *Store) dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend
 			break
 		}
 		id := backend.ID(key[9:])
-		rec, err := read(txn, id)
+		rec, err := readRecord(txn, id)
 		if err != nil && !errors.Is(err, backend.ErrCorrupt) && !errors.Is(err, backend.ErrNotFound) {
 			return nil, err
 		}
@@ -159,10 +159,10 @@ func (s *Store) dueBefore(txn *badgerdb.Txn, before int64, limit int) ([]backend
 
 // Usage implements backend.UsageRecorder.
 func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, error) {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if err := s.readable(); err != nil {
 		return nil, err
 	}

@@ -19,37 +19,37 @@ type EncryptionKey []byte
 // the backups. It does not print, as [EncryptionKey] does not.
 type BackupKey []byte
 
-const redacted = "[redacted]"
+const redaction = "[redacted]"
 
 // errBinary is why a key has no binary form.
 var errBinary = fmt.Errorf("badger: %w: a secret has no binary form", backend.ErrInvalid)
 
 // Format writes a redaction, for every verb.
-func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+func (EncryptionKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redaction)) }
 
 // String returns a redaction, for printers that do not know of Format.
-func (EncryptionKey) String() string { return redacted }
+func (EncryptionKey) String() string { return redaction }
 
 // LogValue returns a redaction: slog prints bytes without asking Format.
-func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (EncryptionKey) LogValue() slog.Value { return slog.StringValue(redaction) }
 
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
-func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (EncryptionKey) MarshalText() ([]byte, error) { return []byte(redaction), nil }
 
 // MarshalBinary fails: gob, which uses it, would read a redaction back as a key.
 func (EncryptionKey) MarshalBinary() ([]byte, error) { return nil, errBinary }
 
 // Format writes a redaction, for every verb.
-func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+func (BackupKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redaction)) }
 
 // String returns a redaction, for printers that do not know of Format.
-func (BackupKey) String() string { return redacted }
+func (BackupKey) String() string { return redaction }
 
 // LogValue returns a redaction: slog prints bytes without asking Format.
-func (BackupKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (BackupKey) LogValue() slog.Value { return slog.StringValue(redaction) }
 
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
-func (BackupKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (BackupKey) MarshalText() ([]byte, error) { return []byte(redaction), nil }
 
 // MarshalBinary fails, as that of [EncryptionKey] does.
 func (BackupKey) MarshalBinary() ([]byte, error) { return nil, errBinary }

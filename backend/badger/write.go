@@ -5,77 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
 // op is one write on its way to the writer.
-type op struct {
-	// apply makes the change in the batch's transaction. An error of its own
-	// (ErrConflict …) changes nothing and fails this op only.
-	apply func(*batch) error
-	size  int // bytes it may add, roughly
-	alone bool
-	// urgent ends something or makes room: it may use the reserve on a full disk.
-	urgent bool
+type op = writequeue.Op[*batch]
 
-	// state settles who has the op when its caller gives up: cancelled while still
-	// queued it surely was not applied.
-	state atomic.Uint32
-	err   error
-	done  chan struct{}
-}
-
-const (
-	queued = iota
-	taken
-	cancelled
-)
-
-// The most that one commit takes: what is waiting is taken, nothing is waited
-// for. The bytes are well below what fits into one transaction.
-const (
-	maxBatch      = 1024
-	maxBatchBytes = 1 << 20
-)
-
-// commitPatience is how long a caller whose context has ended still waits for a
-// commit under way: the outcome is worth it, a disk that hangs is not.
-const commitPatience = time.Second
-
-// submit hands an op to the writer and waits for what becomes of it.
-func (s *Store) submit(ctx context.Context, o *op) error {
-	if err := s.ready(ctx); err != nil {
-		return err
-	}
-	o.done = make(chan struct{})
-	select {
-	case s.queue <- o:
-		s.leave()
-	case <-ctx.Done():
-		s.leave()
-		return fmt.Errorf("badger: %w", ctx.Err())
-	}
-	select {
-	case <-o.done:
-	case <-ctx.Done():
-		if o.state.CompareAndSwap(queued, cancelled) {
-			return fmt.Errorf("badger: %w", ctx.Err())
-		}
-		// It is being committed, which takes as long as the disk does.
-		t := time.NewTimer(commitPatience)
-		defer t.Stop()
-		select {
-		case <-o.done:
-		case <-t.C: // nothing of o may be read any more
-			return fmt.Errorf("badger: %w: %w", backend.ErrIndeterminate, ctx.Err())
-		}
-	}
-	return o.err
-}
+// maxBatch is the most that one commit takes: what is waiting is taken, nothing is waited
+// for. What the queue takes in bytes is well below what fits into one transaction.
+const maxBatch = 1024
 
 // batch is one transaction in the making.
 type batch struct {
@@ -87,65 +29,18 @@ type batch struct {
 // write is the writer goroutine: it takes what is waiting, makes one
 // transaction of it, commits that with one sync, and then tells everybody.
 func (s *Store) write() {
-	var held *op // taken from the queue, but too much for the batch before
-	for {
-		first := held
-		held = nil
-		if first == nil {
-			select {
-			case first = <-s.queue:
-			case <-s.stop:
-				s.drain()
-				return
-			}
-		}
-		ops, size := []*op{first}, first.size
-		for !first.alone && len(ops) < maxBatch {
-			var next *op
-			select {
-			case next = <-s.queue:
-			default:
-			}
-			if next == nil {
-				break
-			}
-			if next.alone || size+next.size > maxBatchBytes {
-				held = next
-				break
-			}
-			ops, size = append(ops, next), size+next.size
-		}
-		s.commit(ops)
-	}
+	s.queue.Run(s.stop, func(*op) error { return nil }, s.commit)
 }
 
-// drain answers what came while the store was being closed: it is written like
-// everything that was accepted.
-func (s *Store) drain() {
-	for {
-		select {
-		case o := <-s.queue:
-			s.commit([]*op{o})
-		default:
-			return
-		}
-	}
-}
-
-// commit applies ops in one transaction and answers each.
+// commit applies ops in one transaction and sets the answer of each.
 func (s *Store) commit(ops []*op) {
-	defer func() {
-		for _, o := range ops {
-			close(o.done)
-		}
-	}()
 	if s.hooks.batched != nil {
 		s.hooks.batched(len(ops))
 	}
 	if failed := s.failed.Load(); failed != nil {
 		err := fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
 		for _, o := range ops {
-			o.err = err
+			o.Err = err
 		}
 		return
 	}
@@ -154,28 +49,28 @@ func (s *Store) commit(ops []*op) {
 	defer b.txn.Discard()
 	applied := make([]*op, 0, len(ops))
 	for _, o := range ops {
-		if !o.state.CompareAndSwap(queued, taken) {
+		if !o.Take() {
 			continue // its caller has gone
 		}
-		if room == roomForNobody || room == roomForUrgent && !o.urgent {
-			o.err = low
+		if room == roomForNobody || room == roomForUrgent && !o.Urgent {
+			o.Err = low
 			continue
 		}
-		o.err = o.apply(b)
-		if s.hooks.applied != nil && o.err == nil {
-			o.err = s.hooks.applied()
+		o.Err = o.Apply(b)
+		if s.hooks.applied != nil && o.Err == nil {
+			o.Err = s.hooks.applied()
 		}
-		if o.err == nil {
+		if o.Err == nil {
 			applied = append(applied, o)
 			continue
 		}
-		if !refusal(o.err) {
+		if !writequeue.Refused(o.Err) {
 			// The transaction may hold half of this op: nothing of it is written. What was
 			// answered so far rests on changes that are not made, refusals too.
-			err := fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, o.err)
+			err := fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, o.Err)
 			for _, o := range ops {
-				o.state.CompareAndSwap(queued, taken)
-				o.err = err
+				o.Take()
+				o.Err = err
 			}
 			return
 		}
@@ -198,12 +93,12 @@ func (s *Store) commit(ops []*op) {
 		s.opts.Logger.Error("badger: commit failed, the store must be opened again", "error", err)
 		for _, o := range ops {
 			// A refusal may rest on a change that was in this commit.
-			if o.err != nil {
-				o.err = fmt.Errorf("badger: commit: %w: %w", backend.ErrUnavailable, err)
+			if o.Err != nil {
+				o.Err = fmt.Errorf("badger: commit: %w: %w", backend.ErrUnavailable, err)
 			}
 		}
 		for _, o := range applied {
-			o.err = fmt.Errorf("badger: commit: %w: %w", backend.ErrIndeterminate, err)
+			o.Err = fmt.Errorf("badger: commit: %w: %w", backend.ErrIndeterminate, err)
 		}
 		return
 	}
@@ -211,13 +106,7 @@ func (s *Store) commit(ops []*op) {
 	s.writes.Add(uint64(len(applied)))
 	s.floor.Store(b.trimmed)
 	s.head.Store(b.seq)
-	s.announce()
-}
-
-// refusal reports whether an op's error is an answer, and not a failure.
-func refusal(err error) bool {
-	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) ||
-		errors.Is(err, backend.ErrInvalid) || errors.Is(err, backend.ErrCorrupt)
+	s.changed.Ring()
 }
 
 // change numbers a change and puts it into the feed.
@@ -226,7 +115,7 @@ func (b *batch) change(id backend.ID) (version uint64, err error) {
 	return b.seq, b.txn.Set(logKey(b.seq), id[:])
 }
 
-func (b *batch) get(id backend.ID) (backend.Record, error) { return read(b.txn, id) }
+func (b *batch) get(id backend.ID) (backend.Record, error) { return readRecord(b.txn, id) }
 
 // Put implements backend.Store.
 func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
@@ -235,12 +124,12 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	}
 	rec.Body = bytes.Clone(rec.Body) // the writer may outlast this call
 	var version uint64
-	o := &op{size: 512 + 4*len(rec.Owner) + len(rec.Body), urgent: backend.IsUrgent(ctx)}
-	o.apply = func(b *batch) (err error) {
+	o := &op{Size: 512 + 4*len(rec.Owner) + len(rec.Body), Urgent: backend.IsUrgent(ctx)}
+	o.Apply = func(b *batch) (err error) {
 		version, err = b.put(rec, cond)
 		return err
 	}
-	if err := s.submit(ctx, o); err != nil {
+	if err := s.queue.Submit(ctx, o); err != nil {
 		return 0, err
 	}
 	return version, nil
@@ -284,12 +173,12 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 			return 0, err
 		}
 	}
-	return rec.Version, b.txn.Set(recordKey(rec.ID), encode(&rec))
+	return rec.Version, b.txn.Set(recordKey(rec.ID), encodeRecord(&rec))
 }
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	return s.submit(ctx, &op{size: 1024, urgent: true, apply: func(b *batch) error {
+	return s.queue.Submit(ctx, &op{Size: 1024, Urgent: true, Apply: func(b *batch) error {
 		old, err := b.get(id)
 		if err != nil {
 			return err
@@ -322,7 +211,7 @@ func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
 		return fmt.Errorf("badger: %w: %d usages at once, at most %d", backend.ErrInvalid, len(usage), maxUsageBatch)
 	}
 	usage = append([]backend.Usage(nil), usage...)
-	return s.submit(ctx, &op{size: 64 * len(usage), alone: len(usage) > 1000, apply: func(b *batch) error {
+	return s.queue.Submit(ctx, &op{Size: 64 * len(usage), Alone: len(usage) > 1000, Apply: func(b *batch) error {
 		// All is read before anything is written: the batch goes whole or not at all.
 		sums := make(map[backend.ID]backend.Usage, len(usage))
 		for _, u := range usage {
@@ -353,7 +242,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		return 0, err
 	}
 	n := 0
-	err := s.submit(ctx, &op{alone: true, urgent: true, apply: func(b *batch) error {
+	err := s.queue.Submit(ctx, &op{Alone: true, Urgent: true, Apply: func(b *batch) error {
 		due, err := s.dueBefore(b.txn, before.UnixMilli(), limit)
 		if err != nil {
 			return err

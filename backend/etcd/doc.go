@@ -34,8 +34,8 @@
 // Watch follows the records from a revision. A token outlives restarts of the
 // process and of etcd; where etcd has compacted what follows it, and where the
 // prefix was emptied or the cluster is another one, there is a Reset. The feed
-// stays up over whatever passes, and ends by itself only where going on is
-// hopeless: the client was closed, or the right to read was taken away.
+// goes on through failures that end by themselves, and ends only where no further try
+// can succeed: the client was closed, or the right to read was taken away.
 //
 // The proof of freshness is a linearizable read, 20 times a second: the revision
 // that it returns is one that all writes before it are part of, and when the watch

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -67,8 +68,7 @@ type Store struct {
 	marker  atomic.Pointer[marker] // of this layout, once it was seen
 	folding chan struct{}          // a place for the one call that folds usage
 
-	mu        sync.RWMutex // held for reading by every call; by Close for writing
-	closed    bool
+	calls     calls.Gate
 	life      context.Context // ends with Close
 	end       context.CancelFunc
 	followers sync.WaitGroup // the goroutines of the feeds
@@ -98,7 +98,7 @@ func New(client *clientv3.Client, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: opts, client: client, kv: clientv3.NewKV(client), keys: keys{opts.Prefix}, folding: make(chan struct{}, 1)}
+	s := &Store{opts: opts, client: client, calls: calls.Gate{Engine: "etcd"}, kv: clientv3.NewKV(client), keys: keys{opts.Prefix}, folding: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -107,35 +107,22 @@ func New(client *clientv3.Client, opts Options) (*Store, error) {
 // Options.Timeout bounds, and leaves the client open: it is the caller's.
 func (s *Store) Close() error {
 	s.end()
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
+	s.calls.Close()
 	s.followers.Wait()
 	return nil
 }
 
-// enter is the start of every call; leave ends it.
+// enter is the start of every call; s.calls.Leave ends it.
 func (s *Store) enter(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("etcd: %w", err)
-	}
-	// Only Close ever asks for the write lock: one that waits for calls under way
-	// must not hold up others past their deadline.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed {
-		s.mu.RUnlock()
-		return backend.ErrClosed
+	if err := s.calls.Enter(ctx); err != nil {
+		return err
 	}
 	if s.client.Ctx().Err() != nil {
-		s.mu.RUnlock()
+		s.calls.Leave()
 		return errClientClosed
 	}
 	return nil
 }
-
-func (s *Store) leave() { s.mu.RUnlock() }
 
 var errClientClosed = fmt.Errorf("etcd: the client was closed: %w", backend.ErrUnavailable)
 
@@ -171,34 +158,34 @@ const (
 	// member that is cut off, or that lost a proposal when its leader went, keeps it
 	// for longer than an election takes elsewhere. The next attempt goes to the next
 	// member.
-	attempts = 3
+	maxAttempts = 3
 	// retryPause is how long what will pass is waited out before the next attempt.
 	retryPause = 50 * time.Millisecond
 )
 
 // attempt is a part of ctx.
 func (s *Store) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.opts.Timeout/attempts)
+	return context.WithTimeout(ctx, s.opts.Timeout/maxAttempts)
 }
 
-// again waits before the next attempt of what failed with err, and reports whether
+// waitToRetry waits before the next attempt of what failed with err, and reports whether
 // there is to be one: the member did not answer, or says that it cannot at the
 // moment.
-func again(ctx context.Context, err error) bool {
+func waitToRetry(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	switch code(err) {
+	switch grpcCode(err) {
 	case codes.Unavailable:
-		return pause(ctx, retryPause) == nil
+		return sleepFor(ctx, retryPause) == nil
 	case codes.DeadlineExceeded:
 		return true
 	default:
-		return errors.Is(err, context.DeadlineExceeded) || passing(err) && pause(ctx, retryPause) == nil
+		return errors.Is(err, context.DeadlineExceeded) || isPassing(err) && sleepFor(ctx, retryPause) == nil
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func sleepFor(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -10,9 +10,9 @@ import (
 // taken for.
 func WriteFailure(ctx context.Context, err error) error { return writeFailure(ctx, "write", err) }
 func ReadFailure(ctx context.Context, err error) error  { return readFailure(ctx, "read", err) }
-func Unsent(err error) error                            { return unsent{err} }
-func Again(ctx context.Context, err error) bool         { return again(ctx, err) }
-func Hopeless(err error) bool                           { return hopeless(err) }
+func Unsent(err error) error                            { return unsentError{err} }
+func Again(ctx context.Context, err error) bool         { return waitToRetry(ctx, err) }
+func Hopeless(err error) bool                           { return isHopeless(err) }
 
 // Position is a place in a history, for tests of tokens.
 type Position struct {
@@ -36,13 +36,13 @@ func Continues(now Position, markedAt int64, t backend.Token) bool {
 // Encode and Decode are the value of a record; Written tells whose write it was.
 func Encode(r backend.Record) (value, nonce []byte) {
 	n := newNonce()
-	return []byte(encode(&r, n)), n[:]
+	return []byte(encodeRecord(&r, n)), n[:]
 }
 
 func Decode(id backend.ID, b []byte, revision int64) (backend.Record, error) {
-	return decode(id, b, revision)
+	return decodeRecord(id, b, revision)
 }
-func Written(b, n []byte) bool { return written(b, nonce(n)) }
+func Written(b, n []byte) bool { return hasNonce(b, nonce(n)) }
 
 // IndexKeys are all the keys under which a record is listed.
 func IndexKeys(prefix string, r backend.Record) []string {
@@ -53,15 +53,15 @@ func IndexKeys(prefix string, r backend.Record) []string {
 // OwnerRange is the range that a list by owner reads.
 func OwnerRange(prefix string, kind backend.Kind, owner string) (start, end string) {
 	list := keys{prefix}.ownerList(kind, owner)
-	return placed(list, 0, backend.ID{}), after(list)
+	return listKey(list, 0, backend.ID{}), keyAfter(list)
 }
 
 // After is the end of what begins with list.
-func After(list []byte) string { return after(list) }
+func After(list []byte) string { return keyAfter(list) }
 
 // Moves are the keys that an update removes and adds.
 func Moves(before, now []string) (gone, added []string) {
-	for _, op := range moves(before, now) {
+	for _, op := range indexMoves(before, now) {
 		if op.IsDelete() {
 			gone = append(gone, string(op.KeyBytes()))
 		} else {
@@ -78,7 +78,7 @@ func DecodeEntries(b []byte) ([]backend.Usage, bool) { return decodeEntries(b) }
 func EncodeEntries(batch []backend.Usage) string { return encodeEntries(batch) }
 
 // Merge adds up a batch.
-func Merge(batch []backend.Usage) []backend.Usage { return merge(batch) }
+func Merge(batch []backend.Usage) []backend.Usage { return mergeUsage(batch) }
 
 // Flood notes n changes that nobody takes, and returns what is taken then.
 func Flood(n int) backend.Batch {

@@ -18,9 +18,9 @@ const maxWaiting = 100_000
 // new, so that a slow fn holds up nobody and lets nothing pile up in the client;
 // fn runs in the caller's goroutine.
 //
-// It outlives whatever can pass: elections, members that stop, connections that
-// break. Until it has proof again, no Batch comes, except for changes, with the
-// AsOf of the last proof. It returns an error of etcd only where going on is
+// It goes on through failures that end by themselves: elections, members that stop,
+// connections that break. Until it has proof again, a Batch comes only for changes, and
+// has the AsOf of the last proof. It returns an error of etcd only where going on is
 // hopeless: the client was closed, the user may not read the prefix, or the layout
 // is not known.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
@@ -41,7 +41,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		defer close(done)
 		ended = f.follow(within)
 	})
-	s.leave()
+	s.calls.Leave()
 	defer func() {
 		unhook()
 		cancel()

@@ -47,7 +47,7 @@ func (f *follower) follow(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case hopeless(err):
+		case isHopeless(err):
 			return err
 		case errors.Is(err, errLost):
 			f.lost = true
@@ -63,7 +63,7 @@ func (f *follower) follow(ctx context.Context) error {
 		if time.Since(began) > sessionPauseMax {
 			wait = sessionPause
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := sleepFor(ctx, wait); err != nil {
 			return err
 		}
 		wait = min(2*wait, sessionPauseMax)
@@ -165,7 +165,7 @@ func (f *follower) session(ctx context.Context) error {
 	records := f.store.keys.records()
 	// Watch waits for the member, without an end of its own.
 	hung := time.AfterFunc(f.patience, cancel)
-	changes := w.Watch(ctx, records, clientv3.WithRange(after([]byte(records))), clientv3.WithRev(f.at.revision+1), clientv3.WithCreatedNotify())
+	changes := w.Watch(ctx, records, clientv3.WithRange(keyAfter([]byte(records))), clientv3.WithRev(f.at.revision+1), clientv3.WithCreatedNotify())
 	if !hung.Stop() {
 		return errStalled
 	}
@@ -204,7 +204,7 @@ func (f *follower) session(ctx context.Context) error {
 			f.warned, f.stalls, f.patience = false, 0, stallAfter
 		case p := <-proofs:
 			asking = false
-			if hopeless(p.err) {
+			if isHopeless(p.err) {
 				return p.err
 			}
 			if p.err != nil {

@@ -33,8 +33,8 @@ const (
 	prefixMarker  = 'm'
 )
 
-// format is the number of this layout, in the marker and in each value.
-const format = 1
+// layoutFormat is the number of this layout, in the marker and in each value.
+const layoutFormat = 1
 
 const idLen = len(backend.ID{})
 
@@ -76,15 +76,15 @@ func (k keys) parentList(kind backend.Kind, parent backend.ID) []byte {
 	return append(append(k.family(prefixParent, 1+idLen+8+idLen), byte(kind)), parent[:]...)
 }
 
-// placed is the key of one entry of a list.
-func placed(list []byte, at int64, id backend.ID) string {
+// listKey is the key of one entry of a list.
+func listKey(list []byte, at int64, id backend.ID) string {
 	b := make([]byte, 0, len(list)+8+idLen)
 	b = binary.BigEndian.AppendUint64(append(b, list...), uint64(at))
 	return string(append(b, id[:]...))
 }
 
-// place reads what placed wrote behind the list's own name.
-func place(list []byte, key []byte) (at int64, id backend.ID, err error) {
+// parseListKey reads what listKey wrote behind the list's own name.
+func parseListKey(list []byte, key []byte) (at int64, id backend.ID, err error) {
 	if len(key) != len(list)+8+idLen {
 		return 0, id, fmt.Errorf("etcd: a key of %d bytes in a list: %w", len(key), backend.ErrCorrupt)
 	}
@@ -95,24 +95,24 @@ func place(list []byte, key []byte) (at int64, id backend.ID, err error) {
 // indexes are the keys under which a record is listed: those that never change,
 // and those that do.
 func (k keys) indexes(r *backend.Record) (fixed, moving []string) {
-	fixed = append(fixed, placed(k.kindList(r.Kind), r.Created, r.ID))
+	fixed = append(fixed, listKey(k.kindList(r.Kind), r.Created, r.ID))
 	if r.Owner != "" {
-		fixed = append(fixed, placed(k.ownerList(r.Kind, r.Owner), r.Created, r.ID))
+		fixed = append(fixed, listKey(k.ownerList(r.Kind, r.Owner), r.Created, r.ID))
 	}
 	if r.Parent != (backend.ID{}) {
-		fixed = append(fixed, placed(k.parentList(r.Kind, r.Parent), r.Created, r.ID))
+		fixed = append(fixed, listKey(k.parentList(r.Kind, r.Parent), r.Created, r.ID))
 	}
 	if r.Expires != 0 {
-		moving = append(moving, placed(k.expiryList(r.Kind), r.Expires, r.ID))
+		moving = append(moving, listKey(k.expiryList(r.Kind), r.Expires, r.ID))
 	}
 	if r.PurgeAt != 0 {
-		moving = append(moving, placed(k.due(), r.PurgeAt, r.ID))
+		moving = append(moving, listKey(k.due(), r.PurgeAt, r.ID))
 	}
 	return fixed, moving
 }
 
-// after is the smallest key above all that begin with list.
-func after(list []byte) string {
+// keyAfter is the smallest key above all that begin with list.
+func keyAfter(list []byte) string {
 	end := append([]byte(nil), list...)
 	for i := len(end) - 1; i >= 0; i-- {
 		if end[i] < 0xff {
@@ -136,12 +136,12 @@ func newNonce() (n nonce) {
 
 const fixedLen = 1 + 1 + len(nonce{}) + 8 + 8 + 8 + 16 + 2
 
-// encode is the value of a record: fixed fields, owner, body, and a checksum that
+// encodeRecord is the value of a record: fixed fields, owner, body, and a checksum that
 // also covers the ID, so that a damaged or misplaced value is told from a sound
 // one. The version is not in it: it is the key's own revision.
-func encode(r *backend.Record, n nonce) string {
+func encodeRecord(r *backend.Record, n nonce) string {
 	b := make([]byte, 0, fixedLen+len(r.Owner)+len(r.Body)+4)
-	b = append(b, format, byte(r.Kind))
+	b = append(b, layoutFormat, byte(r.Kind))
 	b = append(b, n[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Expires))
@@ -157,11 +157,11 @@ func checksum(id backend.ID, b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, id[:]), castagnoli, b)
 }
 
-// decode reads a value, whose memory the record takes over, or fails with
+// decodeRecord reads a value, whose memory the record takes over, or fails with
 // ErrCorrupt.
-func decode(id backend.ID, b []byte, revision int64) (backend.Record, error) {
+func decodeRecord(id backend.ID, b []byte, revision int64) (backend.Record, error) {
 	n := len(b) - 4
-	if n < fixedLen || b[0] != format || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
+	if n < fixedLen || b[0] != layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
 		return backend.Record{}, fmt.Errorf("etcd: record %x: %w", id, backend.ErrCorrupt)
 	}
 	r := backend.Record{
@@ -184,9 +184,9 @@ func decode(id backend.ID, b []byte, revision int64) (backend.Record, error) {
 	return r, nil
 }
 
-// written reports whether a value was written with this nonce.
-func written(b []byte, n nonce) bool {
-	return len(b) >= fixedLen && b[0] == format && nonce(b[2:10]) == n
+// hasNonce reports whether a value was written with this nonce.
+func hasNonce(b []byte, n nonce) bool {
+	return len(b) >= fixedLen && b[0] == layoutFormat && nonce(b[2:10]) == n
 }
 
 func encodeUsage(u backend.Usage) string {
@@ -206,7 +206,7 @@ const entryLen = idLen + 16
 // encodeEntries is the value of one key of the journal.
 func encodeEntries(batch []backend.Usage) string {
 	b := make([]byte, 0, 1+len(batch)*entryLen)
-	b = append(b, format)
+	b = append(b, layoutFormat)
 	for _, u := range batch {
 		b = append(b, u.ID[:]...)
 		b = binary.BigEndian.AppendUint64(b, u.N)
@@ -217,7 +217,7 @@ func encodeEntries(batch []backend.Usage) string {
 
 // decodeEntries reads one; ok is false for what is none.
 func decodeEntries(b []byte) (batch []backend.Usage, ok bool) {
-	if len(b) < 1 || b[0] != format || (len(b)-1)%entryLen != 0 {
+	if len(b) < 1 || b[0] != layoutFormat || (len(b)-1)%entryLen != 0 {
 		return nil, false
 	}
 	for b = b[1:]; len(b) > 0; b = b[entryLen:] {

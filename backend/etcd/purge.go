@@ -20,12 +20,12 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (n int, 
 	if err := s.enter(ctx); err != nil {
 		return 0, err
 	}
-	defer s.leave()
-	start, end := string(s.keys.due()), after(s.keys.due())
+	defer s.calls.Leave()
+	start, end := string(s.keys.due()), keyAfter(s.keys.due())
 	if ms := before.UnixMilli(); ms < 0 {
 		return 0, nil
 	} else if ms < 1<<62 {
-		end = placed(s.keys.due(), ms+1, backend.ID{})
+		end = listKey(s.keys.due(), ms+1, backend.ID{})
 	}
 	for n < limit && start != "" {
 		var gone int
@@ -81,7 +81,7 @@ func (s *Store) due(ctx context.Context, index *clientv3.GetResponse) ([]backend
 	at, ids := make([]int64, len(index.Kvs)), make([]backend.ID, len(index.Kvs))
 	for i, kv := range index.Kvs {
 		var err error
-		if at[i], ids[i], err = place(s.keys.due(), kv.Key); err != nil {
+		if at[i], ids[i], err = parseListKey(s.keys.due(), kv.Key); err != nil {
 			return nil, err
 		}
 		names[i] = s.keys.record(ids[i])
@@ -97,7 +97,7 @@ func (s *Store) due(ctx context.Context, index *clientv3.GetResponse) ([]backend
 		if kv == nil {
 			continue
 		}
-		rec, err := decode(ids[i], kv.Value, kv.ModRevision)
+		rec, err := decodeRecord(ids[i], kv.Value, kv.ModRevision)
 		if err != nil {
 			s.opts.Logger.Warn("etcd: a damaged record cannot be purged", "id", fmt.Sprintf("%x", ids[i]))
 			continue
@@ -116,22 +116,22 @@ func (s *Store) eraseEach(ctx context.Context, recs []backend.Record) (n int, er
 	if err == nil {
 		return len(recs), nil
 	}
-	if !changed(err) {
+	if !isChanged(err) {
 		return 0, err
 	}
 	for i := range recs {
 		switch err := s.erase(ctx, recs[i:i+1]); {
 		case err == nil:
 			n++
-		case !changed(err):
+		case !isChanged(err):
 			return n, err
 		}
 	}
 	return n, nil
 }
 
-// changed reports whether a record is no longer the one that was due, or may have
+// isChanged reports whether a record is no longer the one that was due, or may have
 // gone in an attempt that was not answered: that one is not counted.
-func changed(err error) bool {
+func isChanged(err error) bool {
 	return errors.Is(err, backend.ErrConflict) || errors.Is(err, errDoubtful)
 }

@@ -14,7 +14,7 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) 
 	if err := s.enter(ctx); err != nil {
 		return backend.Record{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	rec, err := s.get(within, id)
@@ -26,7 +26,7 @@ func (s *Store) get(ctx context.Context, id backend.ID) (backend.Record, error) 
 	if err != nil {
 		return backend.Record{}, err
 	}
-	return only(id, resp.Kvs)
+	return soleRecord(id, resp.Kvs)
 }
 
 // read is a Get of etcd, in as many attempts as there is time for.
@@ -35,18 +35,18 @@ func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption)
 		once, cancel := s.attempt(ctx)
 		resp, err := s.kv.Get(once, key, opts...)
 		cancel()
-		if err == nil || !again(ctx, err) {
+		if err == nil || !waitToRetry(ctx, err) {
 			return resp, err
 		}
 	}
 }
 
-// only is the record that a read of its key has found.
-func only(id backend.ID, kvs []*mvccpb.KeyValue) (backend.Record, error) {
+// soleRecord is the record that a read of its key has found.
+func soleRecord(id backend.ID, kvs []*mvccpb.KeyValue) (backend.Record, error) {
 	if len(kvs) == 0 {
 		return backend.Record{}, backend.ErrNotFound
 	}
-	return decode(id, kvs[0].Value, kvs[0].ModRevision)
+	return decodeRecord(id, kvs[0].Value, kvs[0].ModRevision)
 }
 
 // readsAtOnce is how many keys one transaction reads, below the 128 operations
@@ -68,7 +68,7 @@ func (s *Store) fetch(ctx context.Context, all []string, revision int64) ([]*mvc
 			return nil, err
 		}
 		for _, r := range resp.Responses {
-			out = append(out, first(r.GetResponseRange().GetKvs()))
+			out = append(out, firstOf(r.GetResponseRange().GetKvs()))
 		}
 		all = all[n:]
 	}
@@ -82,13 +82,13 @@ func (s *Store) readAll(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnRe
 		once, cancel := s.attempt(ctx)
 		resp, err := s.kv.Txn(once).Then(ops...).Commit()
 		cancel()
-		if err == nil || !again(ctx, err) {
+		if err == nil || !waitToRetry(ctx, err) {
 			return resp, err
 		}
 	}
 }
 
-func first(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+func firstOf(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
 	if len(kvs) == 0 {
 		return nil
 	}
@@ -112,7 +112,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err := s.enter(ctx); err != nil {
 		return backend.Page{}, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.check(within); err != nil {
@@ -121,7 +121,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	var page backend.Page
 	for try := range compactionTries {
 		page, err = s.page(within, q, limit, at, id)
-		if !compacted(err) || try == compactionTries-1 {
+		if !isCompacted(err) || try == compactionTries-1 {
 			break
 		}
 	}
@@ -142,12 +142,12 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	default:
 		list = s.keys.kindList(q.Kind)
 	}
-	start, end := placed(list, at, id), after(list)
+	start, end := listKey(list, at, id), keyAfter(list)
 	if q.After != "" {
 		start += "\x00" // just after it
 	}
 	if q.ExpiresBefore != 0 {
-		end = placed(list, q.ExpiresBefore, backend.ID{})
+		end = listKey(list, q.ExpiresBefore, backend.ID{})
 	}
 	if start >= end {
 		return backend.Page{}, nil // a cursor past an edge that has moved back
@@ -162,7 +162,7 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	}
 	ids, names := make([]backend.ID, len(index.Kvs)), make([]string, len(index.Kvs))
 	for i, kv := range index.Kvs {
-		if at, ids[i], err = place(list, kv.Key); err != nil {
+		if at, ids[i], err = parseListKey(list, kv.Key); err != nil {
 			return backend.Page{}, err
 		}
 		names[i] = s.keys.record(ids[i])
@@ -173,10 +173,10 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	}
 	var page backend.Page
 	for i, kv := range kvs {
-		if kv == nil { // written together, so never without
+		if kv == nil { // the two are written together, so neither is there alone
 			return backend.Page{}, fmt.Errorf("etcd: record %x is listed and not there: %w", ids[i], backend.ErrCorrupt)
 		}
-		rec, err := decode(ids[i], kv.Value, kv.ModRevision)
+		rec, err := decodeRecord(ids[i], kv.Value, kv.ModRevision)
 		if err != nil {
 			return backend.Page{}, err
 		}

@@ -27,14 +27,14 @@ const (
 
 // AddUsage implements backend.UsageRecorder. A batch has at most 10,000 IDs.
 func (s *Store) AddUsage(ctx context.Context, batch []backend.Usage) error {
-	merged := merge(batch)
+	merged := mergeUsage(batch)
 	if len(merged) > maxUsageBatch {
 		return fmt.Errorf("etcd: %w: usage of %d IDs at once, at most %d", backend.ErrInvalid, len(merged), maxUsageBatch)
 	}
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	if len(merged) == 0 {
 		return nil
 	}
@@ -56,8 +56,8 @@ func (s *Store) AddUsage(ctx context.Context, batch []backend.Usage) error {
 	return nil
 }
 
-// merge adds up what a batch says of each ID.
-func merge(batch []backend.Usage) []backend.Usage {
+// mergeUsage adds up what a batch says of each ID.
+func mergeUsage(batch []backend.Usage) []backend.Usage {
 	at := make(map[backend.ID]int, len(batch))
 	out := make([]backend.Usage, 0, len(batch))
 	for _, u := range batch {
@@ -85,8 +85,8 @@ func (s *Store) record(ctx context.Context, batch []backend.Usage) error {
 		batch = batch[n:]
 	}
 	// Not repeatable: another process may have folded what the first attempt wrote.
-	_, err := s.commit(ctx, write{then: then})
-	if !noSpace(err) {
+	_, err := s.commit(ctx, transaction{then: then})
+	if !isNoSpace(err) {
 		return err
 	}
 	resp, readErr := s.read(ctx, s.keys.journal()+string(name[:]), clientv3.WithPrefix(), clientv3.WithCountOnly())
@@ -94,7 +94,7 @@ func (s *Store) record(ctx context.Context, batch []backend.Usage) error {
 	case readErr != nil:
 		return err
 	case resp.Count == 0: // folding takes space too: nobody has done that
-		return unsent{err}
+		return unsentError{err}
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (s *Store) settle(ctx context.Context, going []backend.Record) error {
 		return ctx.Err()
 	}
 	err = s.fold(ctx, 1<<20) // ctx is the bound
-	if noSpace(err) && len(going) > 0 {
+	if isNoSpace(err) && len(going) > 0 {
 		// Folding takes space, and what goes makes some.
 		return s.unused(ctx, going, err)
 	}
@@ -219,7 +219,7 @@ func (s *Store) foldSome(ctx context.Context, journal []*mvccpb.KeyValue) (bool,
 		conds = append(conds, clientv3.Compare(clientv3.ModRevision(names[i]), "=", revision))
 		then = append(then, clientv3.OpPut(names[i], encodeUsage(u)))
 	}
-	resp, err := s.commit(ctx, write{conds: conds, then: then, repeatable: true})
+	resp, err := s.commit(ctx, transaction{conds: conds, then: then, repeatable: true})
 	if err != nil {
 		return false, err
 	}
@@ -246,7 +246,7 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	out := make([]backend.Usage, len(ids))
 	for i, id := range ids {
 		out[i].ID = id
@@ -259,7 +259,7 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 	err := s.check(within)
 	if err == nil {
 		for try := range compactionTries {
-			if err = s.sum(within, out); !compacted(err) || try == compactionTries-1 {
+			if err = s.sum(within, out); !isCompacted(err) || try == compactionTries-1 {
 				break
 			}
 		}
@@ -312,7 +312,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	return readFailure(ctx, "maintain", s.settle(within, nil))

@@ -18,7 +18,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	if err := s.enter(ctx); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	version, err := s.put(within, &rec, cond)
@@ -28,7 +28,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond) (uint64, error) {
 	key, mine := s.keys.record(rec.ID), newNonce()
 	fixed, moving := s.keys.indexes(rec)
-	then := []clientv3.Op{clientv3.OpPut(key, encode(rec, mine))}
+	then := []clientv3.Op{clientv3.OpPut(key, encodeRecord(rec, mine))}
 	var holds clientv3.Cmp
 	if cond.Absent() {
 		holds = clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
@@ -46,11 +46,11 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 		}
 		holds = clientv3.Compare(clientv3.ModRevision(key), "=", int64(v))
 		_, before := s.keys.indexes(&old)
-		then = append(then, moves(before, moving)...)
+		then = append(then, indexMoves(before, moving)...)
 	}
 	// An attempt that was applied is known by its nonce when the next one meets it.
-	resp, err := s.commit(ctx, write{[]clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)}, true})
-	if noSpace(err) {
+	resp, err := s.commit(ctx, transaction{[]clientv3.Cmp{holds}, then, []clientv3.Op{clientv3.OpGet(key)}, true})
+	if isNoSpace(err) {
 		return s.found(ctx, rec.ID, cond, mine, err)
 	}
 	if err != nil {
@@ -59,9 +59,9 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 	if resp.Succeeded {
 		return uint64(resp.Header.Revision), nil
 	}
-	now := first(resp.Responses[0].GetResponseRange().GetKvs())
+	now := firstOf(resp.Responses[0].GetResponseRange().GetKvs())
 	switch {
-	case now != nil && written(now.Value, mine):
+	case now != nil && hasNonce(now.Value, mine):
 		return uint64(now.ModRevision), nil
 	case resp.doubtful: // it may have been applied, and overwritten since
 		return 0, errDoubtful
@@ -71,27 +71,27 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 	return 0, backend.ErrConflict
 }
 
-// found is what became of a Put that was answered with full, which is noSpace.
+// found is what became of a Put that was answered with full, for which isNoSpace holds.
 func (s *Store) found(ctx context.Context, id backend.ID, cond backend.Cond, mine nonce, full error) (uint64, error) {
 	resp, err := s.read(ctx, s.keys.record(id))
 	if err != nil {
 		return 0, full
 	}
 	v, _ := cond.Version()
-	switch now := first(resp.Kvs); {
-	case now != nil && written(now.Value, mine):
+	switch now := firstOf(resp.Kvs); {
+	case now != nil && hasNonce(now.Value, mine):
 		return uint64(now.ModRevision), nil
 	case now == nil && cond.Absent(), now != nil && !cond.Absent() && now.ModRevision == int64(v):
-		return 0, unsent{full}
+		return 0, unsentError{full}
 	}
 	return 0, full // it may have been applied, and overwritten since
 }
 
 var errDoubtful = errors.New("an attempt was not answered, and the next one found a change")
 
-// moves changes the keys in the lists from before to now. etcd refuses a
+// indexMoves changes the keys in the lists from before to now. etcd refuses a
 // transaction that names one key twice.
-func moves(before, now []string) []clientv3.Op {
+func indexMoves(before, now []string) []clientv3.Op {
 	var ops []clientv3.Op
 	stays := make(map[string]bool, len(now))
 	for _, k := range now {
@@ -118,7 +118,7 @@ func (s *Store) expect(ctx context.Context, id backend.ID, version uint64) (back
 	rec, err := s.get(ctx, id)
 	switch {
 	case err != nil:
-		return rec, unsent{err}
+		return rec, unsentError{err}
 	case rec.Version != version:
 		return rec, backend.ErrConflict
 	}
@@ -130,7 +130,7 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	return writeFailure(ctx, "delete", s.remove(within, id, version))
@@ -143,7 +143,7 @@ func (s *Store) remove(ctx context.Context, id backend.ID, version uint64) error
 	}
 	going := []backend.Record{old}
 	if err := s.settle(ctx, going); err != nil {
-		return unsent{err}
+		return unsentError{err}
 	}
 	err = s.erase(ctx, going)
 	if !errors.Is(err, backend.ErrConflict) {
@@ -172,7 +172,7 @@ func (s *Store) erase(ctx context.Context, recs []backend.Record) error {
 			then = append(then, clientv3.OpDelete(k))
 		}
 	}
-	resp, err := s.commit(ctx, write{conds: conds, then: then, repeatable: true})
+	resp, err := s.commit(ctx, transaction{conds: conds, then: then, repeatable: true})
 	switch {
 	case err != nil:
 		return err

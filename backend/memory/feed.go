@@ -10,9 +10,9 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// history is how many changes the feed remembers: a watcher that falls further
+// historyLen is how many changes the feed remembers: a watcher that falls further
 // behind, or resumes from further back, gets a Reset.
-const history = 1 << 16
+const historyLen = 1 << 16
 
 // feed is the log of changes and who wants to hear of them. Store.mu guards it.
 type feed struct {
@@ -29,7 +29,7 @@ type watcher struct{ news chan struct{} }
 func (f *feed) publish(id backend.ID) uint64 {
 	f.seq++
 	c := backend.Change{ID: id, Version: f.seq}
-	if i := f.seq % history; i < uint64(len(f.log)) {
+	if i := f.seq % historyLen; i < uint64(len(f.log)) {
 		f.log[i] = c
 	} else {
 		if len(f.log) == 0 {
@@ -49,21 +49,21 @@ func (f *feed) publish(id backend.ID) uint64 {
 // since returns the changes after number from, and reports whether they are all
 // remembered.
 func (f *feed) since(from uint64) ([]backend.Change, bool) {
-	if f.seq-from >= history {
+	if f.seq-from >= historyLen {
 		return nil, false
 	}
 	if from == f.seq {
 		return nil, true
 	}
-	first, last := (from+1)%history, f.seq%history
+	first, last := (from+1)%historyLen, f.seq%historyLen
 	if first <= last {
 		return slices.Clone(f.log[first : last+1]), true
 	}
 	return slices.Concat(f.log[first:], f.log[:last+1]), true
 }
 
-// coalesce keeps the latest change of each ID, in place.
-func coalesce(changes []backend.Change) []backend.Change {
+// latestOfEach keeps the latest change of each ID, in place.
+func latestOfEach(changes []backend.Change) []backend.Change {
 	if len(changes) < 2 {
 		return changes
 	}
@@ -111,7 +111,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		if closed {
 			return backend.ErrClosed
 		}
-		b.Changes = coalesce(b.Changes) // outside the lock: it may be long
+		b.Changes = latestOfEach(b.Changes) // outside the lock: it may be long
 		b.Token = s.token(at)
 		if err := fn(b); err != nil {
 			return err

@@ -8,13 +8,13 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// place is where a record stands in a list.
-type place struct {
+// listPlace is where a record stands in a list.
+type listPlace struct {
 	at int64
 	id backend.ID
 }
 
-func (p place) compare(q place) int {
+func (p listPlace) compare(q listPlace) int {
 	if c := cmp.Compare(p.at, q.at); c != 0 {
 		return c
 	}
@@ -24,28 +24,28 @@ func (p place) compare(q place) int {
 // index is a sorted set of places, in chunks: finding one is two binary
 // searches, changing one moves at most a chunk. Records mostly come in order,
 // so that most inserts are appends.
-type index struct{ chunks [][]place }
+type index struct{ chunks [][]listPlace }
 
 const chunkLen = 512
 
 // chunk is the number of the chunk where p is or belongs: the last that does not
 // begin after it.
-func (ix *index) chunk(p place) int {
-	i, found := slices.BinarySearchFunc(ix.chunks, p, func(c []place, p place) int { return c[0].compare(p) })
+func (ix *index) chunk(p listPlace) int {
+	i, found := slices.BinarySearchFunc(ix.chunks, p, func(c []listPlace, p listPlace) int { return c[0].compare(p) })
 	if found {
 		return i
 	}
 	return max(i-1, 0)
 }
 
-func (ix *index) insert(p place) {
+func (ix *index) insert(p listPlace) {
 	if len(ix.chunks) == 0 {
-		ix.chunks = [][]place{{p}}
+		ix.chunks = [][]listPlace{{p}}
 		return
 	}
 	n := ix.chunk(p)
 	c := ix.chunks[n]
-	i, _ := slices.BinarySearchFunc(c, p, place.compare)
+	i, _ := slices.BinarySearchFunc(c, p, listPlace.compare)
 	c = slices.Insert(c, i, p)
 	ix.chunks[n] = c
 	if len(c) <= chunkLen {
@@ -60,10 +60,10 @@ func (ix *index) insert(p place) {
 }
 
 // remove takes p out and reports whether the index is now empty.
-func (ix *index) remove(p place) bool {
+func (ix *index) remove(p listPlace) bool {
 	n := ix.chunk(p)
 	c := ix.chunks[n]
-	if i, found := slices.BinarySearchFunc(c, p, place.compare); found {
+	if i, found := slices.BinarySearchFunc(c, p, listPlace.compare); found {
 		ix.chunks[n] = slices.Delete(c, i, i+1)
 	}
 	if len(ix.chunks[n]) == 0 {
@@ -73,10 +73,10 @@ func (ix *index) remove(p place) bool {
 }
 
 // after yields the places after p, in order, until yield returns false.
-func (ix *index) after(p place, yield func(place) bool) {
+func (ix *index) after(p listPlace, yield func(listPlace) bool) {
 	for n := ix.chunk(p); n < len(ix.chunks); n++ {
 		c := ix.chunks[n]
-		i, found := slices.BinarySearchFunc(c, p, place.compare)
+		i, found := slices.BinarySearchFunc(c, p, listPlace.compare)
 		if found {
 			i++
 		}

@@ -111,10 +111,10 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) 
 	if rec == nil {
 		return backend.Record{}, backend.ErrNotFound
 	}
-	return copied(rec), nil
+	return copyOf(rec), nil
 }
 
-func copied(rec *backend.Record) backend.Record {
+func copyOf(rec *backend.Record) backend.Record {
 	out := *rec
 	out.Body = slices.Clone(rec.Body)
 	return out
@@ -147,7 +147,7 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 		}
 		s.unlist(old)
 	}
-	stored := copied(&rec)
+	stored := copyOf(&rec)
 	// One sequence for all, so that versions rise even across a Delete.
 	stored.Version = s.feed.publish(rec.ID)
 	sh := s.shard(&rec.ID)
@@ -219,13 +219,13 @@ func (s *Store) enlist(rec *backend.Record) {
 			ix = new(index)
 			s.lists[l] = ix
 		}
-		ix.insert(place{at, rec.ID})
+		ix.insert(listPlace{at, rec.ID})
 	})
 }
 
 func (s *Store) unlist(rec *backend.Record) {
 	listsOf(rec, func(l list, at int64) {
-		if s.lists[l].remove(place{at, rec.ID}) {
+		if s.lists[l].remove(listPlace{at, rec.ID}) {
 			delete(s.lists, l)
 		}
 	})
@@ -257,8 +257,8 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	}
 	var page backend.Page
 	if ix := s.lists[l]; ix != nil {
-		var last place
-		ix.after(place{at, id}, func(p place) bool {
+		var last listPlace
+		ix.after(listPlace{at, id}, func(p listPlace) bool {
 			if before != 0 && p.at >= before {
 				return false
 			}
@@ -266,7 +266,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 				page.Next = backend.NewCursor(q, last.at, last.id)
 				return false
 			}
-			page.Records = append(page.Records, copied(s.load(p.id)))
+			page.Records = append(page.Records, copyOf(s.load(p.id)))
 			last = p
 			return true
 		})
@@ -315,7 +315,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		return 0, nil
 	}
 	var due []*backend.Record
-	ix.after(place{}, func(p place) bool {
+	ix.after(listPlace{}, func(p listPlace) bool {
 		if p.at > before.UnixMilli() || len(due) == limit {
 			return false
 		}

@@ -86,8 +86,9 @@
 // hint, and the look is the proof. To hear it, each Watch takes one connection out
 // of the pool for good, beyond the pool's limit.
 //
-// Changes older than Options.Retention are removed by Purge and Maintain; who
-// resumes from further back is told to forget what it knows (Reset), never nothing.
+// Changes older than Options.Retention are removed by Purge and Maintain; a
+// Watch that resumes from further back gets a Reset, which tells it to forget what it
+// knows: it never goes on as if nothing had been missed.
 //
 // # Poolers
 //

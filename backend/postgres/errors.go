@@ -60,16 +60,16 @@ const unreplicated = "fob: committed, not replicated"
 type stage uint8
 
 const (
-	acquiring stage = iota + 1 // nothing was sent
-	reading                    // a statement that changes nothing was sent
-	writing                    // one that does
+	stageAcquiring stage = iota + 1 // nothing was sent
+	stageReading                    // a statement that changes nothing was sent
+	stageWriting                    // one that does
 )
 
 // verdict turns an error into what the contract calls it, and says whether to try
 // again: only where the statement surely changed nothing. caller is the context
 // of the call, without a bound of our own.
 func verdict(caller context.Context, doing string, at stage, err error) (mapped error, again bool) {
-	if answer(err) {
+	if isAnswer(err) {
 		return fmt.Errorf("postgres: %s: %w", doing, err), false
 	}
 	pg := serverError(err)
@@ -78,8 +78,8 @@ func verdict(caller context.Context, doing string, at stage, err error) (mapped 
 	// the commit and its answer. Nor does a pooler that lost the server meanwhile: old
 	// PgBouncers call that an ERROR, but without the field that every server sends.
 	refused := pg != nil && pg.SeverityUnlocalized == "ERROR"
-	unsent := at == acquiring || pgconn.SafeToRetry(err)
-	unknown := at == writing && !refused && !unsent
+	unsent := at == stageAcquiring || pgconn.SafeToRetry(err)
+	unknown := at == stageWriting && !refused && !unsent
 	if ended := caller.Err(); ended != nil {
 		if unknown {
 			return fmt.Errorf("postgres: %s: %w: %w", doing, backend.ErrIndeterminate, ended), false
@@ -90,20 +90,20 @@ func verdict(caller context.Context, doing string, at stage, err error) (mapped 
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		// Ours, and not to be taken for the caller's.
 		err = errors.New("no answer in time (Options.StatementTimeout)")
-		if at == acquiring {
+		if at == stageAcquiring {
 			err = errors.New("no connection of the pool, or no turn, in time (Options.StatementTimeout)")
 		}
 	case refused:
-		return refusal(doing, pg)
+		return refusalError(doing, pg)
 	}
 	if unknown {
 		return fmt.Errorf("postgres: %s: %w: %w", doing, backend.ErrIndeterminate, err), false
 	}
-	return fmt.Errorf("postgres: %s: %w: %w", doing, backend.ErrUnavailable, err), at != acquiring
+	return fmt.Errorf("postgres: %s: %w: %w", doing, backend.ErrUnavailable, err), at != stageAcquiring
 }
 
-// answer reports whether an error is an answer of the store, and not a failure.
-func answer(err error) bool {
+// isAnswer reports whether an error is an answer of the store, and not a failure.
+func isAnswer(err error) bool {
 	return errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrConflict) ||
 		errors.Is(err, backend.ErrInvalid) || errors.Is(err, backend.ErrCorrupt) || errors.Is(err, backend.ErrIndeterminate)
 }
@@ -121,8 +121,8 @@ func severity(pg *pgconn.PgError) string {
 	return pg.Severity
 }
 
-// refusal is what an ERROR of the server means: the statement changed nothing.
-func refusal(doing string, pg *pgconn.PgError) (err error, again bool) {
+// refusalError is what an ERROR of the server means: the statement changed nothing.
+func refusalError(doing string, pg *pgconn.PgError) (err error, again bool) {
 	kind, hint := backend.ErrUnavailable, ""
 	switch pg.Code {
 	case "40001", "40P01": // serialization failure, deadlock: another try may pass
@@ -148,15 +148,15 @@ func refusal(doing string, pg *pgconn.PgError) (err error, again bool) {
 	return fmt.Errorf("postgres: %s: %w%s: %w", doing, kind, hint, pg), again
 }
 
-// lasting reports whether an error will be there again however often one asks:
+// isLasting reports whether an error will be there again however often one asks:
 // a missing table, a missing privilege.
-func lasting(err error) bool {
+func isLasting(err error) bool {
 	pg := serverError(err)
 	return pg != nil && len(pg.Code) == 5 && (pg.Code[:2] == "42" || pg.Code == "3F000")
 }
 
-// none turns "no rows" into an answer.
-func none(err, meaning error) error {
+// ifNoRows turns "no rows" into an answer.
+func ifNoRows(err, meaning error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return meaning
 	}

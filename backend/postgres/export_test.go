@@ -30,9 +30,9 @@ func (s *Store) Channel() string { return s.opts.channel() }
 
 // The stages of a call, for Verdict.
 const (
-	Acquiring = acquiring
-	Reading   = reading
-	Writing   = writing
+	Acquiring = stageAcquiring
+	Reading   = stageReading
+	Writing   = stageWriting
 )
 
 // Verdict is what a Store makes of an error.

@@ -38,8 +38,8 @@ type snapshot struct {
 	running    []int64
 }
 
-// nowhere is a snapshot that everything is in.
-func nowhere() snapshot { return snapshot{math.MaxInt64, math.MaxInt64, nil} }
+// fullSnapshot is a snapshot that everything is in.
+func fullSnapshot() snapshot { return snapshot{math.MaxInt64, math.MaxInt64, nil} }
 
 // parseSnapshot reads PostgreSQL's "xmin:xmax:running,running".
 func parseSnapshot(text string) (snapshot, error) {
@@ -85,7 +85,7 @@ type row struct {
 }
 
 // answer of one poll.
-type polled struct {
+type pollAnswer struct {
 	snapshot snapshot
 	floor    int64
 	identity [16]byte
@@ -98,8 +98,8 @@ type polled struct {
 }
 
 // poll asks for the changes behind a place: one statement.
-func (s *Store) poll(ctx context.Context, at place) (polled, error) {
-	var p polled
+func (s *Store) poll(ctx context.Context, at place) (pollAnswer, error) {
+	var p pollAnswer
 	var text, identity string
 	var txids, versions []int64
 	var ids [][]byte
@@ -111,7 +111,7 @@ func (s *Store) poll(ctx context.Context, at place) (polled, error) {
 	if at.txid >= txid {
 		txid, version = at.txid, at.version
 	}
-	err := s.run(ctx, "watch", reading, pollPatience, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "watch", stageReading, pollPatience, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, s.sql.poll, running, at.txid, at.version, txid, version, maxChanges).
 			Scan(&text, &p.floor, &identity, &p.inserted, &p.flushed, &txids, &versions, &ids)
 	})
@@ -173,7 +173,7 @@ type sight struct {
 const (
 	// reusable is how many of the last transaction numbers a crash may make the
 	// server give out again, where a Watch begins and nothing better is known.
-	reusable = 10_000
+	reusableNumbers = 10_000
 	// flushPatience is longer than the end of a transaction stays off the disk: three
 	// times the highest wal_writer_delay.
 	flushPatience = 30 * time.Second
@@ -185,7 +185,7 @@ const (
 // outage of up to ten seconds, without a Batch, and returns the error of a longer
 // one.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	within, cancel := context.WithCancel(ctx)
@@ -195,14 +195,14 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		defer close(deaf)
 		s.listen(within, wake)
 	})
-	s.leave()
+	s.calls.Leave()
 	defer func() {
 		stop()
 		cancel()
 		<-deaf
 	}()
 
-	f := &follower{store: s, at: place{since: nowhere()}}
+	f := &follower{store: s, at: place{since: fullSnapshot()}}
 	if from != nil {
 		f.resume(from)
 	} else {
@@ -212,7 +212,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	defer timer.Stop()
 	var good time.Time // the last poll that succeeded
 	for {
-		news := s.nextNews() // before the poll: nothing falls between
+		changed := s.changed.Next() // taken before the poll, so that no change between the two is missed
 		asked := time.Now()
 		b, more, err := f.next(within, from == nil && good.IsZero())
 		pause := s.opts.PollInterval
@@ -226,7 +226,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 			if err := fn(b); err != nil {
 				return err
 			}
-		case good.IsZero() || lasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > s.outage:
+		case good.IsZero() || isLasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > s.outage:
 			return err
 		default:
 			s.opts.Logger.Debug("postgres: a poll of the feed failed", "error", err)
@@ -241,7 +241,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		case <-within.Done():
 		case <-timer.C:
 			woken = false
-		case <-news:
+		case <-changed:
 		case <-wake:
 		}
 		if early := time.Until(asked.Add(wakeEvery)); woken && early > 0 {
@@ -274,7 +274,7 @@ func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more 
 		f.known, f.inPass, f.seen, f.ahead = fresh, false, nil, nil
 		f.at = place{since: p.snapshot}
 		if p.inserted > p.flushed {
-			xmin := max(p.snapshot.xmin-reusable, p.floor)
+			xmin := max(p.snapshot.xmin-reusableNumbers, p.floor)
 			f.at.since = snapshot{xmin: xmin, xmax: xmin}
 			asked = time.Now()
 			if p, err = f.store.poll(ctx, f.at); err != nil {
@@ -330,7 +330,7 @@ func (f *follower) news(rows []row) (changes []backend.Change) {
 
 // move ends a pass whose last poll was p. What runs by p has not ended, whatever
 // an earlier snapshot says: a crash came between.
-func (f *follower) move(p polled) {
+func (f *follower) move(p pollAnswer) {
 	f.at = place{since: f.at.since}
 	if f.first.inserted <= p.flushed {
 		f.at.since, f.ahead = f.first.snapshot.and(p.snapshot), nil
@@ -353,7 +353,7 @@ func token(identity [16]byte, xmin int64) backend.Token {
 	return binary.BigEndian.AppendUint64(append(backend.Token{tokenFormat}, identity[:]...), uint64(xmin))
 }
 
-// resume takes up a token; one that is none leaves the follower nowhere.
+// resume takes up a token; one that is none leaves the follower without a place.
 func (f *follower) resume(t backend.Token) {
 	if len(t) != 1+len(f.identity)+8 || t[0] != tokenFormat {
 		return

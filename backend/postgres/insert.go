@@ -71,7 +71,7 @@ type batch struct {
 	left   int // callers, under inserts.mu
 }
 
-func together(ops []*insertion) *batch {
+func newBatch(ops []*insertion) *batch {
 	b := &batch{ops: ops, left: len(ops)}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ops[0].ctx))
 	for _, o := range ops {
@@ -82,10 +82,10 @@ func together(ops []*insertion) *batch {
 
 // insert puts a record that must not be there yet.
 func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, error) {
-	if err := s.ready(caller); err != nil {
+	if err := s.enter(caller); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	ctx, cancel := s.bounded(caller, 0)
 	defer cancel()
 	o := &insertion{ctx: ctx, rec: *rec}
@@ -100,8 +100,8 @@ func (s *Store) insert(caller context.Context, rec *backend.Record) (uint64, err
 // insertOne inserts one record by itself, and waits for its turn.
 func (s *Store) insertOne(caller, ctx context.Context, rec *backend.Record) (uint64, error) {
 	var version int64
-	err := s.call(caller, ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) error {
-		return none(conn.QueryRow(ctx, s.sql.insert, rowOf(rec)...).Scan(&version), backend.ErrConflict)
+	err := s.call(caller, ctx, "put", stageWriting, func(ctx context.Context, conn *pgx.Conn) error {
+		return ifNoRows(conn.QueryRow(ctx, s.sql.insert, rowOf(rec)...).Scan(&version), backend.ErrConflict)
 	})
 	if err != nil {
 		return 0, err
@@ -117,9 +117,9 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 		return o.fate
 	case <-o.ctx.Done():
 	}
-	at := acquiring
+	at := stageAcquiring
 	if !s.inserts.giveUp(o) {
-		at = writing
+		at = stageWriting
 		select {
 		case <-o.done:
 			if !errors.Is(o.err, backend.ErrIndeterminate) {
@@ -132,7 +132,7 @@ func (s *Store) await(caller context.Context, o *insertion) fate {
 	return fate{err: err}
 }
 
-// enter reports whether o can go at once; else it waits.
+// enter reports whether o can be sent at once. If not, it puts o into the queue.
 func (i *inserts) enter(o *insertion) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -146,7 +146,8 @@ func (i *inserts) enter(o *insertion) bool {
 	return false
 }
 
-// giveUp leaves, and reports whether o was surely not sent.
+// giveUp takes note that the caller of o waits no longer, and reports whether o was surely
+// not sent.
 func (i *inserts) giveUp(o *insertion) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -159,8 +160,8 @@ func (i *inserts) giveUp(o *insertion) bool {
 	return !o.sent
 }
 
-// take is those of a statement that it can send now: nobody gives them up any more
-// without doubt.
+// take returns those records of a batch whose callers still wait, and notes that they are
+// sent: a caller who gives up from now on does not know whether its record was written.
 func (i *inserts) take(b *batch) (ops []*insertion) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -173,21 +174,23 @@ func (i *inserts) take(b *batch) (ops []*insertion) {
 	return ops
 }
 
-// apart is a batch for each of those that were surely not written.
+// apart makes a batch of its own for each of ops whose caller still waits. None of them
+// was written.
 func (i *inserts) apart(ops []*insertion) (all []*batch) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, o := range ops {
 		if !o.gone {
 			o.sent = false
-			all = append(all, together([]*insertion{o}))
+			all = append(all, newBatch([]*insertion{o}))
 		}
 	}
 	return all
 }
 
-// flight is one use of a lane, by the caller. What it returns ends that, and gives the
-// lane to those who wait; if it takes too long, they have it before.
+// flight begins one use of a lane, by the caller. The function that it returns ends that
+// use and gives the lane to those who wait. If the use takes longer than i.long, they get
+// the lane before it has ended.
 func (s *Store) flight() (end func()) {
 	i := &s.inserts
 	over := false // under i.mu
@@ -212,7 +215,8 @@ func (s *Store) flight() (end func()) {
 	}
 }
 
-// next is what a lane that has become free takes. Nothing: it is free. Under i.mu.
+// next returns what a lane that has become free sends next. If nothing waits it returns
+// nil, and the lane counts as free. The caller holds i.mu.
 func (i *inserts) next() *batch {
 	var ops []*insertion
 	ids, size := make(map[backend.ID]bool), 0
@@ -234,7 +238,7 @@ func (i *inserts) next() *batch {
 		i.busy--
 		return nil
 	}
-	return together(ops)
+	return newBatch(ops)
 }
 
 // insertTogether answers all who still wait. When the server refuses what may be the
@@ -244,7 +248,7 @@ func (s *Store) insertTogether(b *batch) {
 	var sent []*insertion
 	var got []fate
 	// None of the callers' contexts is the statement's, and its error is nobody's.
-	err := s.call(context.Background(), b.ctx, "put", writing, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := s.call(context.Background(), b.ctx, "put", stageWriting, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if sent == nil {
 			sent = s.inserts.take(b)
 		}
@@ -328,7 +332,7 @@ func columnsOf(ops []*insertion) []any {
 	kinds, created, expires, purgeAt := make([]int16, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, o := range ops {
 		r := &o.rec
-		ids[i], kinds[i], owners[i], parents[i], bodies[i] = r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), present(r.Body)
+		ids[i], kinds[i], owners[i], parents[i], bodies[i] = r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), notNull(r.Body)
 		created[i], expires[i], purgeAt[i] = r.Created, r.Expires, r.PurgeAt
 	}
 	return []any{ids, kinds, owners, parents, created, expires, purgeAt, bodies}

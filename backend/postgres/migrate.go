@@ -59,7 +59,7 @@ func Migrate(ctx context.Context, db Beginner, opts Options) (err error) {
 		}
 	}
 	at := 0
-	if err = tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", quoted(opts.Schema)+".migration").Scan(&there); err == nil && there {
+	if err = tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", quotedName(opts.Schema)+".migration").Scan(&there); err == nil && there {
 		err = tx.QueryRow(ctx, opts.statements().migrations).Scan(&at)
 	}
 	if err != nil {
@@ -70,7 +70,7 @@ func Migrate(ctx context.Context, db Beginner, opts Options) (err error) {
 	}
 	for number := at + 1; number <= SchemaVersion; number++ {
 		var text string
-		if text, err = migration(opts, number); err != nil {
+		if text, err = migrationText(opts, number); err != nil {
 			return err
 		}
 		if _, err = tx.Exec(ctx, text); err != nil {
@@ -102,7 +102,7 @@ func Script(opts Options, from int) (string, error) {
 		b.WriteString(opts.fill("CREATE SCHEMA IF NOT EXISTS {schema};\n"))
 	}
 	for number := from + 1; number <= SchemaVersion; number++ {
-		text, err := migration(opts, number)
+		text, err := migrationText(opts, number)
 		if err != nil {
 			return "", err
 		}
@@ -111,7 +111,7 @@ func Script(opts Options, from int) (string, error) {
 	return b.String(), nil
 }
 
-func migration(opts Options, number int) (string, error) {
+func migrationText(opts Options, number int) (string, error) {
 	text, err := migrations.ReadFile(fmt.Sprintf("migrations/%04d.sql", number))
 	if err != nil {
 		return "", fmt.Errorf("postgres: %w", err)
@@ -145,7 +145,7 @@ func Grants(opts Options, role string, access Access) (string, error) {
 	default:
 		return "", errors.New("postgres: grants: neither ReadOnly nor ReadWrite")
 	}
-	return strings.ReplaceAll(opts.fill(text), "{role}", quoted(role)), nil
+	return strings.ReplaceAll(opts.fill(text), "{role}", quotedName(role)), nil
 }
 
 const (
@@ -159,7 +159,7 @@ GRANT UPDATE (floor) ON {schema}.meta TO {role};
 `
 )
 
-func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
+func quotedName(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // replaceOnce is for text that may hold what looks like another placeholder.
 func replaceOnce(text, old, by string) string { return strings.Replace(text, old, by, 1) }

@@ -25,20 +25,11 @@ const (
 // a NOTIFY inside its transaction would make all commits of the database take
 // turns.
 func (s *Store) announce() {
-	s.newsMu.Lock()
-	close(s.news)
-	s.news = make(chan struct{})
-	s.newsMu.Unlock()
+	s.changed.Ring()
 	select {
-	case s.changed <- struct{}{}:
+	case s.unsent <- struct{}{}:
 	default: // one is waiting to be sent already
 	}
-}
-
-func (s *Store) nextNews() <-chan struct{} {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	return s.news
 }
 
 // notify is the goroutine that sends NOTIFY, once for all changes since the last.
@@ -46,17 +37,17 @@ func (s *Store) nextNews() <-chan struct{} {
 func (s *Store) notify() {
 	for {
 		select {
-		case <-s.changed:
+		case <-s.unsent:
 			s.send()
 		case <-s.life.Done():
 			select {
-			case <-s.changed:
+			case <-s.unsent:
 				s.send() // what the last write of a short-lived process wants to tell
 			default:
 			}
 			return
 		}
-		wait(s.life, notifyEvery)
+		sleepFor(s.life, notifyEvery)
 	}
 }
 
@@ -82,7 +73,7 @@ func (s *Store) listen(ctx context.Context, wake chan<- struct{}) {
 		if errors.Is(err, errPooler) {
 			return
 		}
-		if wait(ctx, listenAgain); ctx.Err() != nil {
+		if sleepFor(ctx, listenAgain); ctx.Err() != nil {
 			return
 		}
 	}

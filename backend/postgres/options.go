@@ -95,8 +95,8 @@ func (o Options) fill(sql string) string {
 	schema := pgx.Identifier{o.Schema}.Sanitize()
 	return strings.NewReplacer(
 		"{schema}", schema,
-		"{version}", "nextval("+literal(schema+".version")+"::regclass)",
-		"{change}", literal(schema+".change")+"::regclass::oid",
+		"{version}", "nextval("+sqlLiteral(schema+".version")+"::regclass)",
+		"{change}", sqlLiteral(schema+".change")+"::regclass::oid",
 		// The lock that an insert and a delete of one ID take: see write.go.
 		"{turn}", "pg_advisory_xact_lock(pg_catalog.hashtextextended(encode($1::bytea, 'hex'), 7306))",
 		"{tryturn:u}", "pg_try_advisory_xact_lock(pg_catalog.hashtextextended(encode(u.id, 'hex'), 7306))",
@@ -107,9 +107,9 @@ func (o Options) fill(sql string) string {
 	).Replace(sql)
 }
 
-// literal is text as a string of SQL, whatever standard_conforming_strings says of
+// sqlLiteral is text as a string of SQL, whatever standard_conforming_strings says of
 // backslashes.
-func literal(text string) string {
+func sqlLiteral(text string) string {
 	text = "'" + strings.ReplaceAll(text, "'", "''") + "'"
 	if strings.Contains(text, `\`) {
 		return " E" + strings.ReplaceAll(text, `\`, `\\`)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -27,13 +29,11 @@ type Store struct {
 	end  context.CancelFunc
 	done sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading by every call; by Close for writing
-	closed bool
+	calls calls.Gate
 
 	inserts  inserts
-	changed  chan struct{} // to the goroutine that notifies: something is new
-	newsMu   sync.Mutex    // guards news
-	news     chan struct{} // closed when this process has changed something
+	changed  *news.Bell    // rings when this process has changed something
+	unsent   chan struct{} // to the goroutine that notifies: others are to be told
 	nextTrim atomic.Int64  // Unix nanoseconds
 	deaf     sync.Once     // the warning that LISTEN does not work
 
@@ -65,8 +65,9 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		opts:    opts,
 		pool:    pool,
 		sql:     opts.statements(),
-		changed: make(chan struct{}, 1),
-		news:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "postgres"},
+		changed: news.NewBell(),
+		unsent:  make(chan struct{}, 1),
 		outage:  outage,
 		inserts: inserts{long: longFlight},
 	}
@@ -85,7 +86,7 @@ func (s *Store) check(ctx context.Context) error {
 	var standby, migrated bool
 	var commit, sync, isolation string
 	var bytes []byte
-	err := s.run(ctx, "open", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "open", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := conn.QueryRow(ctx, s.sql.migrated).Scan(&server, &standby, &migrated, &commit, &sync, &isolation, &bytes); err != nil || standby || !migrated {
 			return err
 		}
@@ -117,7 +118,7 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 	for _, log := range logs {
 		for _, identity := range identities {
 			s.sql.poll = s.opts.fill(replaceOnce(replaceOnce(poll, "{identity}", identity), "{log}", log))
-			_, err = s.poll(ctx, place{since: nowhere()})
+			_, err = s.poll(ctx, place{since: fullSnapshot()})
 			if pg := serverError(err); pg == nil || severity(pg) != "ERROR" || errors.Is(err, ErrStandby) {
 				return err
 			}
@@ -131,19 +132,19 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 // connection that was lost, and oftener, with a pause of chance, where transactions
 // that are serializable were in each other's way.
 const (
-	tries          = 3
-	contended      = 20
-	contendedPause = 2 * time.Millisecond // times the number of the try, at most
+	maxTries          = 3
+	maxTriesContended = 20
+	contendedPause    = 2 * time.Millisecond // times the number of the try, at most
 )
 
 // run makes one call: it waits for a connection and lets do use it. What do
 // returns is turned into an error of the contract. A limit of 0 is that of
 // Options, where the caller has none.
 func (s *Store) run(caller context.Context, doing string, kind stage, limit time.Duration, do func(context.Context, *pgx.Conn) error) error {
-	if err := s.ready(caller); err != nil {
+	if err := s.enter(caller); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	ctx, cancel := s.bounded(caller, limit)
 	defer cancel()
 	return s.call(caller, ctx, doing, kind, do)
@@ -160,7 +161,7 @@ func (s *Store) bounded(caller context.Context, limit time.Duration) (context.Co
 	return context.WithTimeout(caller, limit)
 }
 
-// call is run between ready and leave, with the bounded context.
+// call is what run does between enter and Leave, with the bounded context.
 func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do func(context.Context, *pgx.Conn) error) error {
 	for n := 1; ; n++ {
 		at, err := s.once(ctx, kind, do)
@@ -168,14 +169,14 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 			return nil
 		}
 		mapped, again := verdict(caller, doing, at, err)
-		most, pause := tries, time.Duration(0)
-		if conflicted(err) {
-			most, pause = contended, randomly(time.Duration(n)*contendedPause)
+		most, pause := maxTries, time.Duration(0)
+		if isConflict(err) {
+			most, pause = maxTriesContended, randomPart(time.Duration(n)*contendedPause)
 		}
 		if !again || n >= most || ctx.Err() != nil {
 			return mapped
 		}
-		wait(ctx, pause)
+		sleepFor(ctx, pause)
 		s.opts.Logger.Debug("postgres: tried again", "doing", doing, "error", err)
 	}
 }
@@ -183,10 +184,10 @@ func (s *Store) call(caller, ctx context.Context, doing string, kind stage, do f
 func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *pgx.Conn) error) (stage, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return acquiring, err
+		return stageAcquiring, err
 	}
 	defer conn.Release()
-	if kind != writing {
+	if kind != stageWriting {
 		return kind, do(ctx, conn.Conn())
 	}
 	heard := conn.Conn().PgConn().CustomData()
@@ -198,21 +199,21 @@ func (s *Store) once(ctx context.Context, kind stage, do func(context.Context, *
 	return kind, err
 }
 
-// conflicted reports whether transactions were in each other's way.
-func conflicted(err error) bool {
+// isConflict reports whether transactions were in each other's way.
+func isConflict(err error) bool {
 	pg := serverError(err)
 	return pg != nil && pg.Code == "40001"
 }
 
-// randomly is a random part of a time.
-func randomly(most time.Duration) time.Duration {
+// randomPart is a random part of a time.
+func randomPart(most time.Duration) time.Duration {
 	var b [2]byte
 	_, _ = rand.Read(b[:]) // never returns an error
 	return most * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16
 }
 
-// wait waits, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
+// sleepFor waits for d, or until ctx ends.
+func sleepFor(ctx context.Context, d time.Duration) {
 	if d == 0 {
 		return
 	}
@@ -224,32 +225,23 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ready is the start of every call; leave ends it.
-func (s *Store) ready(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("postgres: %w", err)
+// enter is the start of every call; s.calls.Leave ends it.
+func (s *Store) enter(ctx context.Context) error {
+	if err := s.calls.Enter(ctx); err != nil {
+		return err
 	}
-	// Only Close ever asks for the write lock: while it waits for calls under way,
-	// others must not wait behind it.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed || s.life.Err() != nil {
-		s.mu.RUnlock()
+	if s.life.Err() != nil { // Close has begun, and what it ends first may be gone
+		s.calls.Leave()
 		return backend.ErrClosed
 	}
 	return nil
 }
 
-func (s *Store) leave() { s.mu.RUnlock() }
-
 // Close implements backend.Store. It waits for the calls under way, at most as
 // long as these may take, and leaves the pool open.
 func (s *Store) Close() error {
 	s.end()
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
+	s.calls.Close()
 	s.done.Wait()
 	return nil
 }

@@ -30,7 +30,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (gone in
 	}
 	for gone < limit {
 		most, n := min(limit-gone, purgeAtOnce), 0
-		err := s.run(ctx, "purge", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+		err := s.run(ctx, "purge", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, s.sql.purge, before.UnixMilli(), most).Scan(&n)
 		})
 		if err != nil {
@@ -66,7 +66,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 func (s *Store) trim(ctx context.Context, older time.Duration, most int) error {
 	for range most {
 		var n int
-		err := s.run(ctx, "trim the feed", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+		err := s.run(ctx, "trim the feed", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, s.sql.trim, older.Seconds(), trimAtOnce).Scan(&n)
 		})
 		if err != nil || n == 0 {

@@ -11,9 +11,9 @@ import (
 // Get implements backend.Store. It reads from the primary alone: on a standby the
 // statement fails.
 func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err error) {
-	err = s.run(ctx, "get", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		rec, err = scan(conn.QueryRow(ctx, s.sql.get, id[:]))
-		return none(err, backend.ErrNotFound)
+	err = s.run(ctx, "get", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+		rec, err = scanRecord(conn.QueryRow(ctx, s.sql.get, id[:]))
+		return ifNoRows(err, backend.ErrNotFound)
 	})
 	if err != nil {
 		return backend.Record{}, err
@@ -21,8 +21,8 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err
 	return rec, nil
 }
 
-// scan reads one record. What it returns shares no memory with the connection.
-func scan(row pgx.Row) (backend.Record, error) {
+// scanRecord reads one record. What it returns shares no memory with the connection.
+func scanRecord(row pgx.Row) (backend.Record, error) {
 	var rec backend.Record
 	var id, owner, parent []byte
 	var kind int16
@@ -67,12 +67,12 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		args = append(args, q.ExpiresBefore)
 	}
 	var records []backend.Record
-	err = s.run(ctx, "list", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.run(ctx, "list", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
 		if err != nil {
 			return err
 		}
-		records, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (backend.Record, error) { return scan(row) })
+		records, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (backend.Record, error) { return scanRecord(row) })
 		return err
 	})
 	if err != nil {

@@ -169,7 +169,7 @@ FROM {schema}.meta m CROSS JOIN LATERAL (
 ) page {primary}`,
 
 		migrated: o.fill(`
-SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass(` + literal(quoted(o.Schema)+".migration") + `) IS NOT NULL,
+SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass(` + sqlLiteral(quotedName(o.Schema)+".migration") + `) IS NOT NULL,
   current_setting('synchronous_commit'), current_setting('fsync'), current_setting('default_transaction_isolation'), decode('00', 'hex')`),
 		migrations: o.fill(`SELECT coalesce(max(number), 0) FROM {schema}.migration`),
 	}

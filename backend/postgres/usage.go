@@ -33,7 +33,7 @@ func (s *Store) AddUsage(ctx context.Context, batch []backend.Usage) error {
 		u := sums[backend.ID(id)]
 		counts[i], lasts[i] = int64(u.N), u.Last
 	}
-	return s.run(ctx, "add usage", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	return s.run(ctx, "add usage", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, s.sql.addUsage, ids, counts, lasts)
 		return err
 	})
@@ -46,7 +46,7 @@ func (s *Store) Usage(ctx context.Context, ids []backend.ID) ([]backend.Usage, e
 		asked[i] = ids[i][:]
 	}
 	found := make(map[backend.ID]backend.Usage, len(ids))
-	err := s.run(ctx, "usage", reading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "usage", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, s.sql.usage, asked)
 		if err != nil {
 			return err

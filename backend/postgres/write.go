@@ -31,12 +31,12 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint64, error) {
 	var version int64
 	// A version beyond int64 is below zero, and no record's.
-	err := s.run(ctx, "put", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "put", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		var done, same bool
 		err := conn.QueryRow(ctx, s.sql.update, append(rowOf(rec), int64(v))...).Scan(&version, &done, &same)
 		switch {
 		case err != nil:
-			return none(err, backend.ErrNotFound)
+			return ifNoRows(err, backend.ErrNotFound)
 		case done:
 			return nil
 		case version != int64(v):
@@ -66,7 +66,7 @@ func (s *Store) lost(ctx context.Context, conn *pgx.Conn, id backend.ID) error {
 
 // rowOf is a record as the arguments of a statement.
 func rowOf(r *backend.Record) []any {
-	return []any{r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), r.Created, r.Expires, r.PurgeAt, present(r.Body)}
+	return []any{r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), r.Created, r.Expires, r.PurgeAt, notNull(r.Body)}
 }
 
 // parentOf is NULL for none.
@@ -77,8 +77,8 @@ func parentOf(rec *backend.Record) []byte {
 	return rec.Parent[:]
 }
 
-// present is never NULL.
-func present(b []byte) []byte {
+// notNull is never NULL.
+func notNull(b []byte) []byte {
 	if b == nil {
 		return []byte{}
 	}
@@ -87,13 +87,13 @@ func present(b []byte) []byte {
 
 // Delete implements backend.Store.
 func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error {
-	err := s.run(ctx, "delete", writing, 0, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.run(ctx, "delete", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		var current int64
 		var done bool
 		err := conn.QueryRow(ctx, s.sql.remove, id[:], int64(version)).Scan(&current, &done)
 		switch {
 		case err != nil:
-			return none(err, backend.ErrNotFound)
+			return ifNoRows(err, backend.ErrNotFound)
 		case done:
 			return nil
 		case current != int64(version):

@@ -52,7 +52,7 @@ func dial(ctx context.Context, db *sql.DB, u use) (*conn, error) {
 // setUp checks the settings that belong to the file or to everybody's
 // connections, and makes those that belong to this connection.
 func (c *conn) setUp(u use) error {
-	if err := c.exec(`PRAGMA busy_timeout = 0`); err != nil { // see wait
+	if err := c.exec(`PRAGMA busy_timeout = 0`); err != nil { // see waitWhileBusy
 		return err
 	}
 	var file, journal, locking string
@@ -100,9 +100,9 @@ func (c *conn) setUp(u use) error {
 	return nil
 }
 
-// apart refuses two connections that share a cache: one setting of synchronous would
+// checkSeparateCaches refuses two connections that share a cache: one setting of synchronous would
 // hold for both then, the last that anybody made. They also share a cache_size.
-func apart(a, b *conn) error {
+func checkSeparateCaches(a, b *conn) error {
 	var first, second, after int
 	err := errors.Join(a.ask(`PRAGMA cache_size`, &first), b.ask(`PRAGMA cache_size`, &second),
 		b.exec(fmt.Sprint(`PRAGMA cache_size = `, first-1)),
@@ -199,20 +199,20 @@ const (
 	lastPause  = 2 * time.Millisecond
 )
 
-// wait tries until nothing is in the way, for as long as patience says, or until
+// waitWhileBusy tries until nothing is in the way, for as long as patience says, or until
 // ctx or stop ends.
-func wait(ctx context.Context, stop <-chan struct{}, until time.Time, try func() error) error {
+func waitWhileBusy(ctx context.Context, stop <-chan struct{}, until time.Time, try func() error) error {
 	pause := firstPause
 	var t *time.Timer
 	for {
 		err := try()
-		if err == nil || !busy(err) {
+		if err == nil || !isBusy(err) {
 			return err
 		}
 		if !time.Now().Before(until) {
 			return err
 		}
-		d := pause/2 + jitter(pause)
+		d := pause/2 + randomPart(pause)
 		if t == nil {
 			t = time.NewTimer(d)
 			defer t.Stop()
@@ -230,8 +230,8 @@ func wait(ctx context.Context, stop <-chan struct{}, until time.Time, try func()
 	}
 }
 
-// jitter is a random duration below d, so that processes do not try in step.
-func jitter(d time.Duration) time.Duration {
+// randomPart is a random duration below d, so that processes do not try in step.
+func randomPart(d time.Duration) time.Duration {
 	var b [2]byte
 	_, _ = rand.Read(b[:]) // never returns an error
 	return d * time.Duration(binary.BigEndian.Uint16(b[:])) >> 16

@@ -28,53 +28,53 @@ var (
 type phase int
 
 const (
-	reading    phase = iota // nothing can have changed
-	writing                 // in a transaction that is rolled back: nothing has changed
-	committing              // nobody knows
+	phaseReading    phase = iota // nothing can have changed
+	phaseWriting                 // in a transaction that is rolled back: nothing has changed
+	phaseCommitting              // nobody knows
 )
 
-// coded is an error of the driver, which may come wrapped by another driver.
-type coded interface {
+// codedError is an error of the driver, which may come wrapped by another driver.
+type codedError interface {
 	error
 	Code() int
 }
 
-// primary is SQLite's result code without its extension, 0 where err has none.
-func primary(err error) int {
-	if e, ok := errors.AsType[coded](err); ok {
+// primaryCode is SQLite's result code without its extension, 0 where err has none.
+func primaryCode(err error) int {
+	if e, ok := errors.AsType[codedError](err); ok {
 		return e.Code() & 0xff
 	}
 	return 0
 }
 
-// busy reports whether another connection is in the way for a moment.
-func busy(err error) bool {
-	switch primary(err) {
+// isBusy reports whether another connection is in the way for a moment.
+func isBusy(err error) bool {
+	switch primaryCode(err) {
 	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_PROTOCOL: // the last is a race for the log's index
 		return true
 	}
 	return false
 }
 
-// classified wraps an error of the engine with the sentinel that is true of it.
-func classified(what string, ph phase, err error) error {
+// contractError wraps an error of the engine with the sentinel that is true of it.
+func contractError(what string, ph phase, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, backend.ErrCorrupt), errors.Is(err, backend.ErrClosed), errors.Is(err, backend.ErrUnavailable):
 		return err
-	case ph == reading && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+	case ph == phaseReading && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 		return fmt.Errorf("sqlite: %s: %w", what, err)
 	}
-	if why := hint(err); why != "" {
-		return fmt.Errorf("sqlite: %s: %w: %w: %s", what, sentinel(ph, err), err, why)
+	if why := errorHint(err); why != "" {
+		return fmt.Errorf("sqlite: %s: %w: %w: %s", what, errorSentinel(ph, err), err, why)
 	}
-	return fmt.Errorf("sqlite: %s: %w: %w", what, sentinel(ph, err), err)
+	return fmt.Errorf("sqlite: %s: %w: %w", what, errorSentinel(ph, err), err)
 }
 
-// hint says what SQLite's own text leaves out: what to do.
-func hint(err error) string {
-	switch primary(err) {
+// errorHint says what SQLite's own text leaves out: what to do.
+func errorHint(err error) string {
+	switch primaryCode(err) {
 	case code.SQLITE_CANTOPEN:
 		return "the file or its directory is not there, may not be written to by this process, or is on a file system that is mounted read-only; SQLite makes files beside the database, for reading too"
 	case code.SQLITE_READONLY, code.SQLITE_PERM:
@@ -87,16 +87,16 @@ func hint(err error) string {
 	return ""
 }
 
-func sentinel(ph phase, err error) error {
-	c := primary(err)
+func errorSentinel(ph phase, err error) error {
+	c := primaryCode(err)
 	switch ph {
-	case reading:
+	case phaseReading:
 		// What is damaged will not be better at the next try: not "unavailable".
 		if c == code.SQLITE_CORRUPT || c == code.SQLITE_NOTADB {
 			return backend.ErrCorrupt
 		}
-	case writing: // nothing is committed yet
-	case committing:
+	case phaseWriting: // nothing is committed yet
+	case phaseCommitting:
 		// The frame that makes a transaction valid is the last thing that is written
 		// before the sync (SQLite pads nothing after it unless told psow=0). A disk that
 		// was full before that has no transaction on it;
@@ -109,16 +109,16 @@ func sentinel(ph phase, err error) error {
 	return backend.ErrUnavailable
 }
 
-// harmless are errors that are not the engine's: they say nothing of a connection.
-var harmless = []error{
+// harmlessErrors are errors that are not the engine's: they say nothing of a connection.
+var harmlessErrors = []error{
 	sql.ErrNoRows, backend.ErrNotFound, backend.ErrCorrupt, backend.ErrClosed, errGone, context.Canceled, context.DeadlineExceeded,
 }
 
-// broken reports whether a connection may not be used any further after err. To open
+// isBroken reports whether a connection may not be used any further after err. To open
 // another one costs twenty times what a read does.
-func broken(err error) bool {
-	if err == nil || busy(err) || primary(err) == code.SQLITE_CONSTRAINT {
+func isBroken(err error) bool {
+	if err == nil || isBusy(err) || primaryCode(err) == code.SQLITE_CONSTRAINT {
 		return false
 	}
-	return !slices.ContainsFunc(harmless, func(known error) bool { return errors.Is(err, known) })
+	return !slices.ContainsFunc(harmlessErrors, func(known error) bool { return errors.Is(err, known) })
 }

@@ -17,7 +17,7 @@ func (s *Store) OnCommit(f func()) { s.hooks.committing = f }
 func (s *Store) OnApplied(f func() error) { s.hooks.applied = f }
 
 // Waiting is how many operations wait for the writer.
-func (s *Store) Waiting() int { return len(s.queue) }
+func (s *Store) Waiting() int { return s.queue.Waiting() }
 
 // SetFree makes the file system look as if that much were free.
 func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
@@ -33,7 +33,7 @@ func (s *Store) AtMost(n int) { s.hooks.batch = n }
 
 // WriterPragma is a setting of the connection that writes.
 func (s *Store) WriterPragma(name string) (value string, err error) {
-	err = s.submit(context.Background(), &op{apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})
+	err = s.queue.Submit(context.Background(), &op{Apply: func(b *batch) error { return b.c.ask("PRAGMA "+name, &value) }})
 	return value, err
 }
 
@@ -45,16 +45,16 @@ func (s *Store) ReaderPragma(name string) (value string, err error) {
 
 // The phases in which an engine fails.
 const (
-	Reading    = reading
-	Writing    = writing
-	Committing = committing
+	Reading    = phaseReading
+	Writing    = phaseWriting
+	Committing = phaseCommitting
 )
 
 // Classified is what an error of the engine becomes.
-func Classified(ph phase, err error) error { return classified("test", ph, err) }
+func Classified(ph phase, err error) error { return contractError("test", ph, err) }
 
 // Broken reports whether a connection is given up for an error.
-func Broken(err error) bool { return broken(err) }
+func Broken(err error) bool { return isBroken(err) }
 
 // Statements are those that must be a search in an index, by its name.
 func Statements() map[string]string {
@@ -74,4 +74,4 @@ func Statements() map[string]string {
 }
 
 // Queued is how many writes wait for the next batch.
-func (s *Store) Queued() int { return len(s.queue) }
+func (s *Store) Queued() int { return s.queue.Waiting() }

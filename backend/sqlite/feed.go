@@ -47,26 +47,12 @@ func (p place) token() backend.Token {
 	return binary.BigEndian.AppendUint64(t, uint64(p.nonce))
 }
 
-// parse is the place of a Token; of one that is not ours, a place that no feed has.
-func parse(t backend.Token) place {
+// parsePlace is the place of a Token; of one that is not ours, a place that no feed has.
+func parsePlace(t backend.Token) place {
 	if len(t) != 17 || t[0] != tokenFormat {
 		return place{}
 	}
 	return place{binary.BigEndian.Uint64(t[1:]), int64(binary.BigEndian.Uint64(t[9:]))}
-}
-
-// announce wakes every Watch of this Store. It never waits for one.
-func (s *Store) announce() {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	close(s.news)
-	s.news = make(chan struct{})
-}
-
-func (s *Store) nextNews() <-chan struct{} {
-	s.newsMu.Lock()
-	defer s.newsMu.Unlock()
-	return s.news
 }
 
 // maxChanges bounds one Batch of the feed.
@@ -93,7 +79,7 @@ const heartbeat = backend.HeartbeatEvery / 2
 // There is no goroutine that looks for all watches: waking a process that sleeps,
 // and one goroutine from another, costs several times what looking does.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	f := &follower{s: s, at: parse(from)}
+	f := &follower{s: s, at: parsePlace(from)}
 	if err := f.open(ctx, from == nil); err != nil {
 		return err
 	}
@@ -101,7 +87,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	tick := time.NewTicker(s.opts.PollEvery)
 	defer tick.Stop()
 	for {
-		news := s.nextNews() // before the file is looked at: nothing falls between
+		changed := s.changed.Next() // taken before the file is looked at, so that no change between the two is missed
 		b, due, err := f.next(ctx)
 		if err != nil {
 			return err
@@ -119,7 +105,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 			return fmt.Errorf("sqlite: watch: %w", ctx.Err())
 		case <-s.stop:
 			return backend.ErrClosed
-		case <-news:
+		case <-changed:
 		case <-tick.C:
 		}
 	}
@@ -167,13 +153,13 @@ type follower struct {
 // open takes the connection, and finds the end of the feed if that is where to
 // begin.
 func (f *follower) open(ctx context.Context, newest bool) error {
-	if err := f.s.ready(ctx); err != nil {
+	if err := f.s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer f.s.leave()
+	defer f.s.calls.Leave()
 	var err error
 	if f.c, err = f.s.dial(ctx, forReading); err != nil {
-		return classified("watch", reading, err)
+		return contractError("watch", phaseReading, err)
 	}
 	f.s.watch(f.c)
 	if !newest {
@@ -187,7 +173,7 @@ func (f *follower) open(ctx context.Context, newest bool) error {
 
 // try runs do, again while another connection is in the way.
 func (f *follower) try(ctx context.Context, do func() error) error {
-	return classified("watch", reading, wait(ctx, nil, time.Now().Add(f.s.opts.BusyTimeout), do))
+	return contractError("watch", phaseReading, waitWhileBusy(ctx, nil, time.Now().Add(f.s.opts.BusyTimeout), do))
 }
 
 // newest finds the end of the feed.
@@ -205,10 +191,10 @@ func (f *follower) newest(at *place) error {
 // next looks at the file. What it finds is due if there is something new, or if the
 // last Batch is a while ago.
 func (f *follower) next(ctx context.Context) (b backend.Batch, due bool, err error) {
-	if err := f.s.ready(ctx); err != nil {
+	if err := f.s.calls.Enter(ctx); err != nil {
 		return b, false, err
 	}
-	defer f.s.leave()
+	defer f.s.calls.Leave()
 	err = f.try(ctx, func() error {
 		b = backend.Batch{AsOf: time.Now()} // before the file is looked at: a proof must not claim more than it saw
 		var version int64

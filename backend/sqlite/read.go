@@ -49,10 +49,10 @@ func (r *readers) discard() {
 // read runs do on a connection that reads, again while another one is in the way.
 // do may not keep what it has from the connection.
 func (s *Store) read(ctx context.Context, what string, do func(c *conn) error) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	select {
 	case s.readers.tokens <- struct{}{}:
 	default:
@@ -67,14 +67,14 @@ func (s *Store) read(ctx context.Context, what string, do func(c *conn) error) e
 	if c == nil {
 		var err error
 		if c, err = s.dial(ctx, forReading); err != nil {
-			return classified(what, reading, err)
+			return contractError(what, phaseReading, err)
 		}
 	}
 	err := do(c)
-	if busy(err) { // somebody recovers, or closes the last connection but ours
-		err = wait(ctx, nil, time.Now().Add(s.opts.BusyTimeout), func() error { return do(c) })
+	if isBusy(err) { // somebody recovers, or closes the last connection but ours
+		err = waitWhileBusy(ctx, nil, time.Now().Add(s.opts.BusyTimeout), func() error { return do(c) })
 	}
-	if broken(err) {
+	if isBroken(err) {
 		c.discard()
 	} else {
 		s.readers.push(c)
@@ -82,7 +82,7 @@ func (s *Store) read(ctx context.Context, what string, do func(c *conn) error) e
 	if err == nil || errors.Is(err, backend.ErrNotFound) {
 		return err
 	}
-	return classified(what, reading, err)
+	return contractError(what, phaseReading, err)
 }
 
 // Get implements backend.Store.
@@ -91,7 +91,7 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err
 		found := false
 		err := c.rows(sqlGet, []any{id[:]}, func(rows *sql.Rows) (err error) {
 			found = true
-			rec, err = scan(rows)
+			rec, err = scanRecord(rows)
 			return err
 		})
 		if err == nil && !found {
@@ -105,8 +105,8 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err
 	return rec, nil
 }
 
-// scan reads one row of columns.
-func scan(rows *sql.Rows) (rec backend.Record, err error) {
+// scanRecord reads one row of columns.
+func scanRecord(rows *sql.Rows) (rec backend.Record, err error) {
 	var id, owner, parent, body sql.RawBytes // the driver's memory, until the next row
 	var kind, version int64
 	if err := rows.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &body); err != nil {
@@ -161,7 +161,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 				page.Next = backend.NewCursor(q, at, last.ID)
 				return nil
 			}
-			rec, err := scan(rows)
+			rec, err := scanRecord(rows)
 			page.Records = append(page.Records, rec)
 			return err
 		})

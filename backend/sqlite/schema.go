@@ -19,14 +19,14 @@ var migrations embed.FS
 // applicationID marks a file that Open has made as one of ours: "fob1".
 const applicationID = 0x666f6231
 
-// latest is the number of the last migration.
-func latest() (int, error) {
+// latestMigration is the number of the last migration.
+func latestMigration() (int, error) {
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	return len(names), err
 }
 
-// migration is number n, from 1.
-func migration(n int) (string, error) {
+// migrationText is the SQL of migration number n, from 1.
+func migrationText(n int) (string, error) {
 	names, err := fs.Glob(migrations, "migrations/*.sql") // in order
 	if err != nil {
 		return "", err
@@ -52,13 +52,13 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 func migrate(ctx context.Context, db *sql.DB, own bool) error {
 	raw, err := db.Conn(ctx)
 	if err != nil {
-		return classified("migrate", writing, err)
+		return contractError("migrate", phaseWriting, err)
 	}
 	c := &conn{c: raw, stmts: make(map[string]*sql.Stmt)}
 	defer c.discard()
 	// As a whole, for whoever makes the file, recovers it or changes its journal mode
 	// can be in the way of any step.
-	err = wait(ctx, nil, time.Now().Add(defaultBusyTimeout), func() error {
+	err = waitWhileBusy(ctx, nil, time.Now().Add(defaultBusyTimeout), func() error {
 		// Another application's file is left as it is, its journal mode too.
 		if own {
 			if err := c.exec(`PRAGMA busy_timeout = 0`); err != nil {
@@ -89,7 +89,7 @@ func migrate(ctx context.Context, db *sql.DB, own bool) error {
 	if errors.Is(err, ErrNewerSchema) || errors.Is(err, ErrSettings) {
 		return err
 	}
-	return classified("migrate", writing, err)
+	return contractError("migrate", phaseWriting, err)
 }
 
 // migrate runs in a transaction.
@@ -113,15 +113,15 @@ func (c *conn) migrate(own bool) error {
 	if err != nil {
 		return err
 	}
-	want, err := latest()
+	want, err := latestMigration()
 	if err != nil {
 		return err
 	}
 	if have > want {
-		return newer(have, want)
+		return newerSchemaError(have, want)
 	}
 	for n := have + 1; n <= want; n++ {
-		text, err := migration(n)
+		text, err := migrationText(n)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (f contents) theirs() error {
 	return nil
 }
 
-func newer(have, want int) error {
+func newerSchemaError(have, want int) error {
 	return fmt.Errorf("%w: it has version %d of the tables, this program knows %d", ErrNewerSchema, have, want)
 }
 
@@ -173,7 +173,7 @@ func (c *conn) checkSchema() error {
 	if err != nil {
 		return err
 	}
-	want, err := latest()
+	want, err := latestMigration()
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (c *conn) checkSchema() error {
 	case have < want:
 		return fmt.Errorf("%w: it has version %d of the tables, this program wants %d; call Migrate", ErrNotMigrated, have, want)
 	case have > want:
-		return newer(have, want)
+		return newerSchemaError(have, want)
 	}
 	return nil
 }

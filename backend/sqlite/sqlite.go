@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 	engine "modernc.org/sqlite"
 )
 
@@ -23,22 +26,19 @@ type Store struct {
 	owned bool   // Open made db, and Close closes it
 	dir   string // of the database file
 
-	queue chan *op      // to the writer
+	queue *writequeue.Queue[*batch]
 	stop  chan struct{} // closed by Close
 	done  sync.WaitGroup
 	life  context.Context // ends when stop is closed, for what takes a context
 	end   context.CancelFunc
 
-	mu     sync.RWMutex // held for reading by every call; by Close for writing
-	closed bool
+	calls   calls.Gate
+	changed *news.Bell // rings when this Store has committed a change
 
 	readers readers
 
 	watchMu  sync.Mutex // guards watching
 	watching map[*conn]struct{}
-
-	newsMu sync.Mutex // guards news
-	news   chan struct{}
 
 	commits, writes atomic.Uint64
 	hooks           hooks
@@ -81,7 +81,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	dsn := nameOf(path)
+	dsn := dataSourceName(path)
 	connector, err := engine.NewConnector(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: open: %w", err)
@@ -90,7 +90,7 @@ func Open(path string, opts Options) (*Store, error) {
 	ctx := context.Background()
 	err = migrate(ctx, db, true)
 	if err == nil {
-		err = tighten(path, opts)
+		err = tightenFiles(path, opts)
 	}
 	if err == nil {
 		var s *Store
@@ -129,13 +129,14 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		opts:    opts,
 		db:      db,
 		owned:   owned,
-		queue:   make(chan *op, maxBatch),
 		stop:    make(chan struct{}),
-		news:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "sqlite"},
+		changed: news.NewBell(),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
 
 		watching: make(map[*conn]struct{}),
 	}
+	s.queue = writequeue.New[*batch](&s.calls, maxBatch)
 	s.life, s.end = context.WithCancel(context.Background())
 	// One of each is opened now: what is wrong with them is better known now.
 	w, err := s.dial(ctx, forWriting)
@@ -148,7 +149,7 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		var r *conn
 		if r, err = s.dial(ctx, forReading); err == nil {
 			s.readers.push(r)
-			err = apart(w, r)
+			err = checkSeparateCaches(w, r)
 		}
 	}
 	if err != nil {
@@ -167,7 +168,7 @@ func startError(err error) error {
 			return err
 		}
 	}
-	return classified("open", reading, err)
+	return contractError("open", phaseReading, err)
 }
 
 // dial takes a connection, waiting for what may be in the way for a moment, and for
@@ -176,7 +177,7 @@ func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
 	bounded, cancel := context.WithTimeout(ctx, s.opts.BusyTimeout)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	err = wait(bounded, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
+	err = waitWhileBusy(bounded, s.stop, time.Now().Add(s.opts.BusyTimeout), func() (err error) {
 		c, err = dial(bounded, s.db, u)
 		return err
 	})
@@ -194,37 +195,14 @@ func (s *Store) dial(ctx context.Context, u use) (c *conn, err error) {
 	return nil, startError(err)
 }
 
-// ready is the start of every call; leave ends it.
-func (s *Store) ready(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("sqlite: %w", err)
-	}
-	// Only Close ever asks for the write lock: while it waits for calls under way,
-	// it must not hold up others.
-	if !s.mu.TryRLock() {
-		return backend.ErrClosed
-	}
-	if s.closed {
-		s.mu.RUnlock()
-		return backend.ErrClosed
-	}
-	return nil
-}
-
-func (s *Store) leave() { s.mu.RUnlock() }
-
 // Close implements backend.Store. It waits for the calls under way: writes that
 // were accepted are committed, unless another process has the lock just then.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.calls.Close() {
 		return nil
 	}
-	s.closed = true
-	close(s.stop)
+	close(s.stop) // every call that is under way has left: nothing comes into the queue any more
 	s.end()
-	s.mu.Unlock()
 	s.done.Wait()
 	s.readers.discard()
 	s.unwatchAll()
@@ -252,10 +230,10 @@ func (s *Store) Stats() Stats {
 // so that the log's file becomes short again. What others are in the way of is
 // left to the next time.
 func (s *Store) Maintain(ctx context.Context) error {
-	if err := s.ready(ctx); err != nil {
+	if err := s.calls.Enter(ctx); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.calls.Leave()
 	c, err := s.dial(ctx, forWriting)
 	if err != nil {
 		return err
@@ -267,8 +245,8 @@ func (s *Store) Maintain(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("sqlite: maintain: %w", err)
 		}
-		if err := c.exec(pragma); err != nil && !busy(err) {
-			return classified("maintain", writing, err)
+		if err := c.exec(pragma); err != nil && !isBusy(err) {
+			return contractError("maintain", phaseWriting, err)
 		}
 	}
 	return nil

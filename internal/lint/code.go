@@ -25,7 +25,7 @@ func noInit(t *Tree) []Problem {
 // globalsAllowed are package-level variables that are allowed although the rule refuses them.
 // The names have the form "folder.name".
 var globalsAllowed = map[string]string{
-	"backend/sqlite.creating": "POSIX locks belong to the process, whatever Store took them",
+	"backend/sqlite.createMu": "POSIX locks belong to the process, whatever Store took them",
 }
 
 // constantCalls are functions that make a value which is never changed from constants.
@@ -212,12 +212,13 @@ func root(x ast.Expr) string {
 // clockAllowed are the files and folders that may read the machine's clock. A folder stands
 // for all folders below it as well.
 var clockAllowed = map[string]string{
-	"internal/clock":   "the default of Config.Clock; Batch.AsOf is a time of the machine's monotonic clock",
-	"backend/memory":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
-	"backend/badger":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher); maintenance has its own timer",
-	"backend/postgres": "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
-	"backend/etcd":     "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
-	"backend/sqlite":   "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
+	"internal/clock":              "the default of Config.Clock; Batch.AsOf is a time of the machine's monotonic clock",
+	"backend/memory":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
+	"backend/badger":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher); maintenance has its own timer",
+	"backend/postgres":            "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
+	"backend/etcd":                "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
+	"backend/internal/writequeue": "how long a write waits is measured on the machine's monotonic clock",
+	"backend/sqlite":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 
 	"backend/backendtest": "a test suite measures how long a store takes",
 	"internal/await":      "waits in tests for what must come",

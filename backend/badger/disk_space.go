@@ -29,7 +29,7 @@ func (o Options) roomToOpen(dir string, fresh bool) error {
 	}
 	free, err := site.Free(dir)
 	if err != nil || free >= need {
-		return nil // what cannot be told is not guarded against
+		return nil // where the free space cannot be read, nothing is refused
 	}
 	return fmt.Errorf("%d MiB free, at least %d needed %s: %w", free>>20, need>>20, why, backend.ErrUnavailable)
 }

@@ -22,10 +22,10 @@ import (
 // STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár, 2015). The last
 // chunk is empty.
 const (
-	magic     = "fob badger backup 1\n"
-	saltLen   = 32
-	headerLen = len(magic) + saltLen
-	chunkLen  = 64 << 10
+	backupMagic = "fob badger backup 1\n"
+	saltLen     = 32
+	headerLen   = len(backupMagic) + saltLen
+	chunkLen    = 64 << 10
 )
 
 func (k BackupKey) check() error {
@@ -64,8 +64,8 @@ type sealer struct {
 
 func newSealer(w io.Writer, key BackupKey) (*sealer, error) {
 	header := make([]byte, headerLen)
-	copy(header, magic)
-	_, _ = rand.Read(header[len(magic):]) // never returns an error
+	copy(header, backupMagic)
+	_, _ = rand.Read(header[len(backupMagic):]) // never returns an error
 	aead, err := streamCipher(key, header)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ type opener struct {
 
 func newOpener(r io.Reader, key BackupKey) (*opener, error) {
 	header := make([]byte, headerLen)
-	if _, err := io.ReadFull(r, header); err != nil || string(header[:len(magic)]) != magic {
+	if _, err := io.ReadFull(r, header); err != nil || string(header[:len(backupMagic)]) != backupMagic {
 		return nil, fmt.Errorf("%w: no such stream", errors.Join(ErrBackup, err))
 	}
 	aead, err := streamCipher(key, header)

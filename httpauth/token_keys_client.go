@@ -153,7 +153,7 @@ func parseKeys(body []byte) ([]fob.TokenKey, error) {
 	if !utf8.Valid(body) {
 		return nil, errNoList // encoding/json would mend it
 	}
-	list, err := members(body, "keys")
+	list, err := readMembers(body, "keys")
 	if err != nil {
 		return nil, err
 	}
@@ -185,11 +185,11 @@ func parseKeys(body []byte) ([]fob.TokenKey, error) {
 // parseKey reads an entry of the list. It is not known if it is of a protocol that
 // this version has never heard of.
 func parseKey(entry json.RawMessage) (k fob.TokenKey, known bool, err error) {
-	fields, err := members(entry, "kid", "paserk", "active_at", "retire_at")
+	fields, err := readMembers(entry, "kid", "paserk", "active_at", "retire_at")
 	if err != nil {
 		return k, false, err
 	}
-	id, public := text(fields["kid"]), text(fields["paserk"])
+	id, public := stringOf(fields["kid"]), stringOf(fields["paserk"])
 	version, purpose, _ := strings.Cut(public, ".")
 	purpose, _, found := strings.Cut(purpose, ".")
 	if id == "" || len(version) < 2 || version[0] != 'k' || purpose != "public" || !found {
@@ -206,7 +206,7 @@ func parseKey(entry json.RawMessage) (k fob.TokenKey, known bool, err error) {
 	}
 	for name, at := range map[string]*time.Time{"active_at": &k.ActiveAt, "retire_at": &k.RetireAt} {
 		if value, ok := fields[name]; ok {
-			if *at, err = time.Parse(time.RFC3339, text(value)); err != nil {
+			if *at, err = time.Parse(time.RFC3339, stringOf(value)); err != nil {
 				return k, false, errNoList
 			}
 		}
@@ -214,8 +214,8 @@ func parseKey(entry json.RawMessage) (k fob.TokenKey, known bool, err error) {
 	return k, true, nil
 }
 
-// text is the string that a value is, "" if it is none.
-func text(value json.RawMessage) string {
+// stringOf is the string that a value is, "" if it is none.
+func stringOf(value json.RawMessage) string {
 	var s *string
 	if json.Unmarshal(value, &s) != nil || s == nil {
 		return ""
@@ -223,10 +223,10 @@ func text(value json.RawMessage) string {
 	return *s
 }
 
-// members reads an object and nothing after it. The names that are known may occur
+// readMembers reads an object and nothing after it. The names that are known may occur
 // once each and in their own case: encoding/json takes the last, and any case, so
 // that two readers could read two things.
-func members(object []byte, known ...string) (map[string]json.RawMessage, error) {
+func readMembers(object []byte, known ...string) (map[string]json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
 		return nil, errNoList

@@ -14,8 +14,8 @@ import (
 	"github.com/fobkit/fob/backend/internal/site"
 )
 
-// creating is held while a file is open by other means than SQLite.
-var creating sync.Mutex
+// createMu is held while this process has a database file open by other means than SQLite.
+var createMu sync.Mutex
 
 // prepareFile makes the file, so that nobody else can read it, and returns its full
 // name. It fails, and makes nothing, where SQLite could not work.
@@ -38,14 +38,14 @@ func prepareFile(path string, opts Options) (full string, err error) {
 	// With O_EXCL a file that is there is not opened: closing it again would drop the
 	// locks that another Store in this process has on it (POSIX, fcntl). Nor may one have
 	// locks on a new file before that is closed here.
-	creating.Lock()
-	defer creating.Unlock()
+	createMu.Lock()
+	defer createMu.Unlock()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	switch {
 	case err == nil:
 		err = site.Explain(path, f.Close())
 	case errors.Is(err, os.ErrExist):
-		err = existing(path, opts)
+		err = checkExisting(path, opts)
 	default:
 		err = site.Explain(path, err)
 	}
@@ -55,17 +55,17 @@ func prepareFile(path string, opts Options) (full string, err error) {
 	return path, nil
 }
 
-// existing checks a file that is there, and what SQLite has left beside it: some may be
+// checkExisting checks a file that is there, and what SQLite has left beside it: some may be
 // of another user, who ran the program once.
-func existing(path string, opts Options) error {
+func checkExisting(path string, opts Options) error {
 	if err := site.File(path); err != nil {
 		return err
 	}
-	target := resolved(path)
+	target := linkTarget(path)
 	if err := site.Directory(filepath.Dir(target)); err != nil {
 		return err
 	}
-	for _, name := range files(target)[1:] {
+	for _, name := range databaseFiles(target)[1:] {
 		if err := site.File(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -83,22 +83,22 @@ func existing(path string, opts Options) error {
 	return nil
 }
 
-// resolved is where SQLite finds the file: it follows symbolic links, and makes the
+// linkTarget is where SQLite finds the file: it follows symbolic links, and makes the
 // others beside what they lead to.
-func resolved(path string) string {
+func linkTarget(path string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		return target
 	}
 	return path
 }
 
-// files are the database, its log and its index.
-func files(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
+// databaseFiles are the database, its log and its index.
+func databaseFiles(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
 
-// tighten takes the files from others. It comes after Migrate, which knows that they are
+// tightenFiles takes the files from others. It comes after Migrate, which knows that they are
 // ours.
-func tighten(path string, opts Options) error {
-	for _, name := range files(resolved(path)) {
+func tightenFiles(path string, opts Options) error {
+	for _, name := range databaseFiles(linkTarget(path)) {
 		if _, _, err := site.Private(name, 0o600, opts.InsecureGroupAccess); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -106,8 +106,8 @@ func tighten(path string, opts Options) error {
 	return nil
 }
 
-// nameOf is how the driver names a file.
-func nameOf(path string) string {
+// dataSourceName is how the driver names a file.
+func dataSourceName(path string) string {
 	slashed := filepath.ToSlash(path)
 	if !strings.HasPrefix(slashed, "/") { // a drive letter
 		slashed = "/" + slashed

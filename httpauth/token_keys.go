@@ -51,7 +51,7 @@ func PublicKeys(source fob.TokenKeySource) (http.Handler, error) {
 		list := keyList{Keys: []publicKey{}}
 		for _, k := range keys {
 			if k.Public != "" {
-				list.Keys = append(list.Keys, publicKey{ID: k.ID, Public: k.Public, ActiveAt: optional(k.ActiveAt), RetireAt: optional(k.RetireAt)})
+				list.Keys = append(list.Keys, publicKey{ID: k.ID, Public: k.Public, ActiveAt: timeOrNil(k.ActiveAt), RetireAt: timeOrNil(k.RetireAt)})
 			}
 		}
 		body, err := json.Marshal(list)
@@ -67,7 +67,7 @@ func PublicKeys(source fob.TokenKeySource) (http.Handler, error) {
 	}), nil
 }
 
-func optional(t time.Time) *time.Time {
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

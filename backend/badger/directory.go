@@ -11,7 +11,10 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/calls"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/fobkit/fob/backend/internal/site"
+	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
 // Errors of Open, Restore and RotateEncryptionKey, beside those of package backend.
@@ -25,8 +28,8 @@ var (
 	ErrEncryptionKey = errors.New("badger: wrong encryption key, or none where one is needed")
 )
 
-// restoring marks a directory that a Restore has not finished.
-const restoring = "RESTORE-UNFINISHED"
+// restoreMarker marks a directory that a Restore has not finished.
+const restoreMarker = "RESTORE-UNFINISHED"
 
 // Open opens the store in dir, which is made if it is not there. It recovers
 // what a crash has left. It fails with backend.ErrUnavailable if another process
@@ -41,25 +44,26 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := prepare(dir, opts); err != nil {
+	if err := prepareDirectory(dir, opts); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, err)
 	}
 	db, err := openEngine(opts.engine(dir))
 	if err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, err)
 	}
-	if err := tighten(dir, opts); err != nil {
+	if err := tightenFiles(dir, opts); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))
 	}
-	opts.EncryptionKey = nil // it has served, and is not to be printed with s
+	opts.EncryptionKey = nil // it is not needed any more, and must not be printed with s
 	s := &Store{
-		opts:  opts,
-		dir:   dir,
-		db:    db,
-		queue: make(chan *op, maxBatch),
-		stop:  make(chan struct{}),
-		news:  make(chan struct{}),
+		opts:    opts,
+		dir:     dir,
+		db:      db,
+		stop:    make(chan struct{}),
+		calls:   calls.Gate{Engine: "badger"},
+		changed: news.NewBell(),
 	}
+	s.queue = writequeue.New[*batch](&s.calls, maxBatch)
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("badger: open %s: %w", dir, errors.Join(err, db.Close()))
 	}
@@ -88,7 +92,7 @@ type contents struct {
 // ofTheFileSystem are names that the root of a volume may have and nobody put there.
 var ofTheFileSystem = []string{"lost+found", ".snapshot", ".snapshots", ".zfs", ".DS_Store", "aquota.user", "aquota.group"}
 
-func look(dir string) (c contents, err error) {
+func readContents(dir string) (c contents, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return c, site.Explain(dir, err)
@@ -117,7 +121,7 @@ func look(dir string) (c contents, err error) {
 // check refuses a directory in which no store is, or may be made.
 func (c contents) check(dir string) error {
 	switch {
-	case slices.Contains(c.names, restoring):
+	case slices.Contains(c.names, restoreMarker):
 		return fmt.Errorf("a restore into it did not finish; remove it and restore again: %w", backend.ErrUnavailable)
 	case !c.manifest && c.foreign != "":
 		return fmt.Errorf("%w: the directory holds something else, %s for one: give the store a directory of its own", ErrNotAStore, c.foreign)
@@ -164,9 +168,9 @@ func makeDir(dir string) error {
 	return site.Directory(dir)
 }
 
-// lock takes the directory for itself as BadgerDB will, to say clearly when somebody
+// lockDirectory takes the directory for itself as BadgerDB will, to say clearly when somebody
 // else has it.
-func lock(dir string) (unlock func(), err error) {
+func lockDirectory(dir string) (unlock func(), err error) {
 	unlock, err = lockDir(dir)
 	if inUse(err) {
 		return nil, fmt.Errorf("the directory is in use by another process; a Badger store belongs to one, use a store that several can share: %w: %w",
@@ -175,20 +179,20 @@ func lock(dir string) (unlock func(), err error) {
 	return unlock, site.Explain(dir, err)
 }
 
-// prepare checks what would make BadgerDB's Open fail obscurely, or kill the
+// prepareDirectory checks what would make BadgerDB's Open fail obscurely, or kill the
 // process, and mends what a kill can leave.
-func prepare(dir string, opts Options) error {
+func prepareDirectory(dir string, opts Options) error {
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	c, err := look(dir)
+	c, err := readContents(dir)
 	if err == nil {
 		err = c.check(dir)
 	}
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(dir)
+	unlock, err := lockDirectory(dir)
 	if err != nil {
 		return err
 	}
@@ -199,7 +203,7 @@ func prepare(dir string, opts Options) error {
 	if err := opts.roomToOpen(dir, !c.manifest); err != nil {
 		return err
 	}
-	if err := private(dir, opts); err != nil {
+	if err := makePrivate(dir, opts); err != nil {
 		return err
 	}
 	// A kill between the making of a memtable's file and its first write leaves it
@@ -219,8 +223,8 @@ func prepare(dir string, opts Options) error {
 	return nil
 }
 
-// private takes the directory from others.
-func private(dir string, opts Options) error {
+// makePrivate takes away what others may do with the directory.
+func makePrivate(dir string, opts Options) error {
 	had, changed, err := site.Private(dir, 0o700, opts.InsecureGroupAccess)
 	if err != nil {
 		return err
@@ -234,10 +238,10 @@ func private(dir string, opts Options) error {
 	return nil
 }
 
-// tighten takes BadgerDB's files from others, which have the mode that the umask gave
+// tightenFiles takes BadgerDB's files from others, which have the mode that the umask gave
 // them. The directory keeps others out already; this is for files that are moved.
-func tighten(dir string, opts Options) error {
-	c, err := look(dir)
+func tightenFiles(dir string, opts Options) error {
+	c, err := readContents(dir)
 	if err != nil {
 		return err
 	}
