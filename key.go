@@ -207,13 +207,13 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 
 // withSubject decodes a key that was read in r, and adds what its subject's record says of
 // it. It ends r.
-func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backend.Record) (*Key, error) {
+func (m *Manager) withSubject(ctx context.Context, r engine.Reading, rec *backend.Record) (*Key, error) {
 	defer r.End()
 	k, err := decodeKey(rec)
 	if err != nil {
 		return nil, err
 	}
-	state, asOf, err := m.subjectState(ctx, r, k.state.SubjectRef)
+	state, asOf, err := m.subjectState(ctx, &r, k.state.SubjectRef)
 	if err != nil {
 		return nil, errs.OfStore("read subject", err)
 	}

@@ -26,7 +26,7 @@ func NewMemory(t testing.TB, entries int) *Memory {
 
 // MemoryLoad is a load that reads records.
 type MemoryLoad struct {
-	*Reading
+	Reading
 	memory *Memory
 	read   []ID
 	ticket [2]cache.Ticket

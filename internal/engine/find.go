@@ -100,6 +100,6 @@ func (e *Engine[B]) loadOnce(ctx context.Context, q *Lookup[B]) (found *Answer[B
 }
 
 // Reading begins to read records for something else than a lookup.
-func (e *Engine[B]) Reading(fresh bool, now clock.Moment) *Reading {
-	return &Reading{Now: now, Fresh: fresh, newest: &e.newest}
+func (e *Engine[B]) Reading(fresh bool, now clock.Moment) Reading {
+	return Reading{Now: now, Fresh: fresh, newest: &e.newest}
 }
