@@ -22,8 +22,7 @@ type Config struct {
 	// in parts joined by '_', up to 20 characters; by custom a product and an
 	// environment, as in "acme_live". Default "fob".
 	Prefix string
-	// Prefixes are further prefixes that new keys may have (KeySpec.Prefix) and that are
-	// accepted.
+	// Prefixes are further prefixes that may be issued (KeySpec.Prefix) and are accepted.
 	Prefixes []string
 	// RetiredPrefixes are prefixes that are still accepted but no longer issued.
 	RetiredPrefixes []string
@@ -44,8 +43,8 @@ type Config struct {
 	// it: add the new pepper second everywhere, deploy, then move it to the front.
 	Peppers []Pepper
 
-	// Foreign says how keys of other systems are recognised; nil refuses them all. See
-	// [Manager.ImportKey].
+	// Foreign says how keys of other systems are recognised ([Manager.ImportKey]); nil
+	// refuses them.
 	Foreign *ForeignKeys
 
 	// Tokens turns on access tokens; nil means keys only.

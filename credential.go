@@ -18,8 +18,7 @@ import (
 // The interface is sealed: only this package implements it. To accept credentials of
 // another system, implement a [Verifier] that wraps one of this package.
 type Credential interface {
-	// ID is the public handle of the credential. It is safe to log, and is the argument of
-	// [Manager.Revoke].
+	// ID is the public handle: safe to log, and the argument of [Manager.Revoke].
 	ID() ID
 	// Kind tells keys from tokens.
 	Kind() Kind
@@ -120,8 +119,7 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
-// SubjectKind is what a subject is. In specs and queries zero means
-// SubjectApplication.
+// SubjectKind is what a subject is. In specs and queries zero means SubjectApplication.
 type SubjectKind uint8
 
 // The kinds of subject; they never share a namespace (RFC 9700 §4.15).
@@ -143,8 +141,8 @@ func (k SubjectKind) String() string {
 
 func (k SubjectKind) valid() bool { return k == SubjectApplication || k == SubjectUser }
 
-// Status is the state of a credential. The zero Status is invalid, so that nothing is
-// active by omission.
+// Status is the state of a credential. The zero Status is invalid, so nothing is active
+// by omission.
 type Status uint8
 
 // The states of a credential.
@@ -272,8 +270,8 @@ func NewContext(ctx context.Context, cred Credential) context.Context {
 	return context.WithValue(ctx, contextKey{}, cred)
 }
 
-// FromContext returns the credential that NewContext put in ctx, and whether
-// there is one.
+// FromContext returns the credential that NewContext put in ctx, and whether there is
+// one.
 func FromContext(ctx context.Context) (Credential, bool) {
 	cred, ok := ctx.Value(contextKey{}).(Credential)
 	return cred, ok && cred != nil

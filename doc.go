@@ -29,13 +29,13 @@
 //
 // # The types
 //
-// A [Manager] does all of the above with a store. A store is a backend.Store:
-// package backend/memory for tests, backend/badger for one process with its own directory,
-// and, in modules of their own, backend/sqlite, backend/postgres and backend/etcd for
-// several processes. A [Verifier] has the one method that middleware needs (see package
-// httpauth); it cannot issue or revoke. A [TokenVerifier] needs nothing but public keys, and
-// does not learn of revocations. A [Secret] holds text that must not be printed, and prints
-// as a redaction.
+// A [Manager] does all of the above with a store. A store is a backend.Store: package
+// backend/memory for tests, backend/badger for one process with its own directory, and,
+// in modules of their own, backend/sqlite, backend/postgres and backend/etcd for several
+// processes. A [Verifier] has the one method that middleware needs (see package
+// httpauth); it cannot issue or revoke. A [TokenVerifier] needs nothing but public keys,
+// and does not learn of revocations. A [Secret] holds text that must not be printed, and
+// prints as a redaction.
 //
 // # A first program
 //

@@ -67,8 +67,7 @@ var (
 	ErrClaims = errs.ErrClaims
 	// ErrTokenLifetime: the token claims a longer life than TokenConfig.MaxTTL.
 	ErrTokenLifetime = errs.ErrTokenLifetime
-	// ErrWrongIssuer and ErrWrongAudience: the token is of another issuer, or for another
-	// audience.
+	// ErrWrongIssuer and ErrWrongAudience: the token is by or for somebody else.
 	ErrWrongIssuer   = errs.ErrWrongIssuer
 	ErrWrongAudience = errs.ErrWrongAudience
 	// ErrReplayed: a refresh secret was used a second time; its family is revoked
@@ -101,11 +100,10 @@ var (
 	// ErrIndeterminate: the change may or may not have been made, because the
 	// store could not say. Call again: all changes here can be repeated.
 	ErrIndeterminate = errs.ErrIndeterminate
-	// ErrBusy: too many slow hashes of imported keys are being computed at once, or one
-	// for the same key is.
+	// ErrBusy: too many slow hashes of imported keys are being computed, or one for the
+	// same key.
 	ErrBusy = errs.ErrBusy
-	// ErrCorrupt: a record of the store cannot be read. It is never reported as
-	// ErrUnknown.
+	// ErrCorrupt: a record of the store cannot be read. It is never taken for ErrUnknown.
 	ErrCorrupt = errs.ErrCorrupt
 	// ErrPepper: a record was made under a pepper that Config does not hold.
 	ErrPepper = errs.ErrPepper

@@ -12,8 +12,8 @@ type Event struct {
 	At      time.Time
 	ID      ID     // the credential; zero if the event is about a subject or upkeep
 	Subject string // "" where unknown
-	// SubjectKind and Epoch are set if the event is about a whole subject; Epoch is that
-	// of its Revocation.
+	// SubjectKind and Epoch (see Revocation) are set if the event is about a whole
+	// subject.
 	SubjectKind SubjectKind
 	Epoch       uint64
 	Reason      RevokeReason

@@ -25,8 +25,7 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 }
 
 // followFeed brings the changes that the store's feed reports into memory until ctx ends.
-// While it cannot, the cached answers grow old, and are read from the store again when
-// they are needed.
+// While it cannot, the cached answers grow old, and are read again when they are needed.
 func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
 	m.joinFleet(ctx)
 	f := feed.Follower{
@@ -56,8 +55,7 @@ func (m *Manager) proved(at time.Time) {
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.engine.FeedBegins()
 	if again := m.health.Begun(); again {
-		// The store has lost the history of its feed, and with it perhaps writes, for
-		// example in a failover.
+		// The feed's history was lost, and perhaps writes too, for example in a failover.
 		m.fleet.Leave()
 		m.joinFleet(ctx)
 		if err := m.reapply(ctx); err != nil {
@@ -120,8 +118,7 @@ type recentRevocations struct {
 	others, tokens recent.List[revocationTarget, recentRevocation]
 }
 
-// recentRevocation is one revocation: of an ID, of a subject, or of the tokens of the
-// issuer.
+// recentRevocation is one revocation: of an ID, of a subject, or of the issuer's tokens.
 type recentRevocation struct {
 	rev    Revocation
 	issuer marks.Mark // what the issuer's mark was raised to
@@ -150,8 +147,7 @@ func (r recentRevocation) Join(older recentRevocation) recentRevocation {
 	return r
 }
 
-// reapplyIssuer raises the issuer's mark to the value that it had here, unless it has
-// that already.
+// reapplyIssuer raises the issuer's mark to the value that it had here, unless it has it.
 func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
 	old, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
@@ -221,8 +217,7 @@ func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
 }
 
 // clockStride is the most by which a clock advances from one reading to the next. A
-// larger step means that the clock was set, and that nobody knows how old a cached answer
-// is.
+// larger step means that the clock was set, and nobody knows how old a cached answer is.
 const clockStride = 2 * fleet.MaxStaleness
 
 // patience is how old an answer of this Manager may be while its store fails.

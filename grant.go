@@ -41,9 +41,8 @@ const (
 	maxGrantText = 256
 )
 
-// Allow reports whether one of the grants allows action on r. The empty action
-// and a resource without a type or an identifier are never allowed. It allocates
-// nothing.
+// Allow reports whether one of the grants allows action on r. The empty action and a
+// resource without a type or an identifier are never allowed. It allocates nothing.
 func (g Grants) Allow(action string, r Resource) bool {
 	if action == "" || r.Type == "" || r.ID == "" {
 		return false

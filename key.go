@@ -108,8 +108,7 @@ func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
 // Allows implements Credential. It allocates nothing.
 func (k *Key) Allows(scope Scope) bool { return k.scopes.Allow(scope) }
 
-// AllowsOn implements Credential: a key's scopes cover every resource of a type.
-// It allocates nothing.
+// AllowsOn implements Credential, by the scopes of the key. It allocates nothing.
 func (k *Key) AllowsOn(action string, r Resource) bool {
 	return allowsOn(k.scopes, nil, action, r)
 }
@@ -181,8 +180,7 @@ func (k *Key) size() int {
 	return n
 }
 
-// Get returns a credential by its ID, read from the store. It is ErrNotFound if
-// there is none.
+// Get returns a credential by its ID, read from the store, or ErrNotFound.
 func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
@@ -205,7 +203,7 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 }
 
 // withSubject decodes a key that was read in r, and marks it as revoked if its subject
-// was. It ends r.
+// is. It ends r.
 func (m *Manager) withSubject(ctx context.Context, r *engine.Reading, rec *backend.Record) (*Key, error) {
 	defer r.End()
 	k, err := decodeKey(rec)

@@ -80,9 +80,8 @@ func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a redaction.
 func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// ImportKey makes a key of another system valid here: its text stays the same,
-// everything else is as if it had been issued here. Prefix and IdempotencyKey
-// of spec must be empty.
+// ImportKey makes a key of another system valid here: its text stays the same, everything
+// else is as if it had been issued here. Prefix and IdempotencyKey of spec must be empty.
 //
 // A key that was imported before is ErrAlready. That includes an import in another form,
 // as far as the two can be recognised as one key (nobody knows the locator of a Hash

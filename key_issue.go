@@ -19,8 +19,7 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// KeySpec says what key to issue. Subject is required; every other field has a
-// documented zero value.
+// KeySpec says what key to issue. Only Subject is required.
 type KeySpec struct {
 	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
 	// characters, compared byte for byte.
@@ -40,8 +39,7 @@ type KeySpec struct {
 	// not expire. TTL is the same as a duration from now; set at most one.
 	ExpiresAt time.Time
 	TTL       time.Duration
-	// Prefix is the prefix of the key's text, one of Config.Prefixes; "" means
-	// Config.Prefix.
+	// Prefix is one of Config.Prefixes; "" means Config.Prefix.
 	Prefix string
 	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec within
 	// Config.IdempotencyWindow return the same secret. It must be unpredictable, 16 to 256

@@ -14,8 +14,8 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Query says which keys to list. The zero Query lists all. Every set field
-// narrows the list.
+// Query says which keys to list. The zero Query lists all; every set field narrows the
+// list.
 type Query struct {
 	// Subject lists the keys of one subject, by index. SubjectKind says of which
 	// kind; zero means SubjectApplication. It means nothing without Subject.

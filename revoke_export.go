@@ -42,11 +42,10 @@ const maxEpoch = clock.MaxMillis
 // maxExportErrors bounds how many unreadable records an export names.
 const maxExportErrors = 16
 
-// ExportRevocations writes every revocation made at since or later, one JSON
-// object (Revocation) on each line, and returns how many. The zero time exports
-// all that the store still knows. A rotated key whose overlap ended at since or
-// later is exported as revoked; a key that is disabled now always is, because
-// nothing tells since when.
+// ExportRevocations writes every revocation made at since or later, one JSON object
+// (Revocation) on each line, and returns how many. The zero time exports all that the
+// store still knows. A rotated key whose overlap ended at since or later is exported as
+// revoked; a key that is disabled now always is, because nothing tells since when.
 //
 // A restored backup makes credentials valid again that were revoked after it was taken.
 // So apply what was exported since to the restored store with [Manager.ApplyRevocations],

@@ -63,8 +63,7 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalBinary fails: a redaction that another program decodes would be a wrong
-// secret.
+// MarshalBinary fails: a redaction that another program decodes would be a wrong secret.
 func (s Secret) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // LogValue returns a redaction.
