@@ -22,75 +22,76 @@ type Config struct {
 	// in parts joined by '_', up to 20 characters; by custom a product and an
 	// environment, as in "acme_live". Default "fob".
 	Prefix string
-	// Prefixes are further ones that may be issued (KeySpec.Prefix) and are accepted.
+	// Prefixes are further prefixes that may be issued (KeySpec.Prefix) and are accepted.
 	Prefixes []string
-	// RetiredPrefixes are still accepted but no longer issued.
+	// RetiredPrefixes are prefixes that are still accepted but no longer issued.
 	RetiredPrefixes []string
-	// OtherPrefixes belong to other environments: a key that has one is refused
-	// with ErrWrongEnvironment instead of ErrKeyPrefix.
+	// OtherPrefixes are the prefixes of other environments: a key that has one of them is
+	// refused with ErrWrongEnvironment instead of ErrKeyPrefix.
 	OtherPrefixes []string
 
-	// Peppers are secrets held outside the store, under which digests are made
-	// (HMAC-SHA-256): whoever has a copy of the store alone can check no guess of a
+	// Peppers are secrets held outside the store. Digests are made under them
+	// (HMAC-SHA-256), so a copy of the store alone is not enough to check a guess of a
 	// secret that was issued here, or imported with a Locator (see ForeignKey). They do
-	// not stop whoever can write to the store: a record under no pepper is accepted,
-	// and no digest covers what a key grants. The first is used for new digests; a key
-	// whose digest is under another one, or under none, is rehashed when it is next
-	// verified. None means plain SHA-256, which is enough for the secrets made here
-	// (190 random bits); imported ones may be weaker.
+	// not stop somebody who can write to the store: a record under no pepper is accepted,
+	// and no digest covers what a key grants. New digests are made under the first pepper;
+	// a key whose digest is under another one, or under none, is rehashed when it is next
+	// verified. No Peppers means plain SHA-256, which is enough for the secrets made here
+	// (190 random bits); imported secrets may be weaker.
 	//
-	// With several processes on a store, a process must know a pepper before another
-	// one uses it: add the new one second everywhere, deploy, then move it to the front.
+	// If several processes use a store, each must know a pepper before any of them uses
+	// it: add the new pepper second everywhere, deploy, then move it to the front.
 	Peppers []Pepper
 
-	// Foreign says how keys of other systems are recognised; nil refuses them
-	// all. See ImportKey.
+	// Foreign says how keys of other systems are recognised ([Manager.ImportKey]); nil
+	// refuses them.
 	Foreign *ForeignKeys
 
 	// Tokens turns on access tokens; nil means keys only.
 	Tokens *TokenConfig
 
-	// CacheEntries bounds the verification cache: the most keys in it, and the most
-	// tokens. Default 100,000.
+	// CacheEntries bounds the verification cache: the number of keys in it, and the number
+	// of tokens. Default 100,000.
 	CacheEntries int
-	// CacheBytes bounds the memory of each of the two, in bytes. Default 1 KiB per
-	// entry of CacheEntries.
+	// CacheBytes bounds the memory of the keys and that of the tokens in the cache, each,
+	// in bytes. Default 1 KiB per entry of CacheEntries.
 	CacheBytes int64
-	// MaxStaleness bounds how long a change made by another process can go
-	// unseen here, whatever happens to the store's feed: an answer of which it is
-	// not known that it still held so long ago is read again. A change made through
-	// this Manager is seen at once. Default 2 s, 50 ms to 24 h. More than 2 s, together
-	// with StaleIfError, is written into the store before it is made use of, so that the
-	// receipts of other processes are right (see Manager.FleetStaleness).
+	// MaxStaleness bounds how long a change made by another process can go unseen here,
+	// even if the store's feed is slow or broken: a cached answer that was last known to
+	// be current longer ago than this is read again. A change made through this Manager is
+	// seen at once. Default 2 s, 50 ms to 24 h. If the sum of MaxStaleness and
+	// StaleIfError is more than 2 s, it is written into the store before it is used, so
+	// that the receipts of other processes are right (see [Manager.FleetStaleness]).
 	MaxStaleness time.Duration
-	// StaleIfError lets an answer be given for so much longer than MaxStaleness, while
-	// the store cannot be asked: availability at the price of accepting, for that
-	// time, what another process has revoked. What was revoked here, is known by the
-	// feed, or was read here by any call, is refused all the same, and nothing is
-	// accepted past its expiry.
-	// Credential.AsOf tells the age. Default 0: what cannot be checked is an error.
+	// StaleIfError is how much longer than MaxStaleness a cached answer may be used while
+	// the store cannot be read. The price of this availability is that for so long a
+	// credential may be accepted that another process has revoked. A credential is refused
+	// all the same if it was revoked here, or if the feed or any read of this Manager has
+	// shown that it is revoked, and none is accepted past its expiry. Credential.AsOf
+	// tells the age of an answer. Default 0: a credential that cannot be checked is an
+	// error.
 	StaleIfError time.Duration
 
-	// UsageInterval is how often usage is written to the store: at most one
-	// write per key and interval, and at most one interval of usage is lost in a
-	// crash. Default 1 minute, 10 ms to 10 years. More than that is written into the store
-	// before it is made use of, so that no process takes a key for quiet (see
-	// Rotation.QuietTime) that was used in this one.
+	// UsageInterval is how often usage is written to the store: there is at most one write
+	// per key and interval, and a crash loses at most one interval of usage. Default 1
+	// minute, 10 ms to 10 years. An interval above the default is written into the store
+	// before it is used, so that no process takes a key for quiet (see Rotation.QuietTime)
+	// that was used in this one.
 	UsageInterval time.Duration
-	// SweepInterval is how often upkeep runs: purging old records and retiring
-	// rotated keys that went quiet. Default 1 minute, at least 10 ms; negative turns
-	// it off, for all but one of the processes on a store, say.
+	// SweepInterval is how often upkeep runs: purging old records and retiring rotated
+	// keys that went quiet. Default 1 minute, at least 10 ms. A negative interval turns it
+	// off, for example in all but one of the processes on a store.
 	SweepInterval time.Duration
-	// Retention is how long the record of a revoked or expired key is kept: of an
-	// expired one for a day at least, since another process's clock may be behind.
-	// Default 90 days, up to 100 years.
+	// Retention is how long the record of a revoked or expired key is kept. The record of
+	// an expired key is kept for at least a day, because the clock of another process may
+	// be behind. Default 90 days, up to 100 years.
 	Retention time.Duration
-	// IdempotencyWindow is how long an idempotent IssueKey can be repeated.
+	// IdempotencyWindow is how long an IssueKey with an IdempotencyKey can be repeated.
 	// Default 24 hours, up to 100 years.
 	IdempotencyWindow time.Duration
 
-	// Observer receives events; nil means none, and a nil pointer or function in it is
-	// ErrInvalid. LogEvents makes one for slog.
+	// Observer receives events; nil means none. A nil pointer or a nil function in it is
+	// ErrInvalid. [LogEvents] makes an Observer for slog.
 	Observer Observer
 	// Clock tells the time. Default time.Now; a test sets its own.
 	Clock func() time.Time
@@ -108,18 +109,19 @@ func (c Config) String() string {
 // MarshalText returns c without the keys in it; JSON, XML and YAML use it too.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// MarshalBinary fails, for the keys in c.
+// MarshalBinary fails, because it would write the keys in c.
 func (c Config) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // LogValue returns c without the keys in it.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Pepper is a secret key for digests, with the name by which records refer to
-// it. Losing a pepper makes its keys uncheckable; keep it where other service
-// secrets are kept, not beside the store. It prints, and is written as text, JSON, XML,
-// YAML and to slog, without its Key. But fmt asks nobody how to print the unexported
-// fields of a struct, nor what is printed with %p or %w by mistake, and the diffs of
-// test libraries ask nobody at all: keep a Pepper, or a Config with one, out of those.
+// Pepper is a secret key for digests, with the name by which records refer to it. If a
+// pepper is lost, the keys under it cannot be checked any more. Keep it where other
+// service secrets are kept, not beside the store. Its printed form, and its form as text,
+// JSON, XML, YAML and in slog, leave out its Key. But fmt calls no methods for the
+// unexported fields of a struct, nor for what is printed with %p or %w by mistake, and
+// the diffs of test libraries never call any: keep a Pepper, or a Config with one, out of
+// those.
 type Pepper struct {
 	// ID is 1 to 32 letters, digits, '-' or '_'; it is stored and never reused.
 	ID string
@@ -133,7 +135,7 @@ func (p Pepper) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.shown()
 // String returns only the pepper's ID.
 func (p Pepper) String() string { return p.shown() }
 
-// MarshalBinary fails, for the key.
+// MarshalBinary fails, because it would write the key.
 func (p Pepper) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // MarshalText returns only the pepper's ID; JSON, XML and YAML use it too.
@@ -144,7 +146,7 @@ func (p Pepper) LogValue() slog.Value { return slog.StringValue(p.shown()) }
 
 func (p Pepper) shown() string {
 	if !validPepperID(p.ID) {
-		return "pepper " + redacted // the key may have got into the wrong field
+		return "pepper " + redacted // the field may hold the key by mistake
 	}
 	return fmt.Sprintf("pepper %q", p.ID)
 }
@@ -171,8 +173,8 @@ const (
 	maxImportedMax     = 4096
 )
 
-// resolved returns c with its defaults filled in and its own memory, or one
-// error that names every problem.
+// resolved returns a copy of c that shares no memory with it and has the defaults filled
+// in, or one error that names every problem.
 func (c Config) resolved() (Config, error) {
 	orDefault(&c.Prefix, defaultPrefix)
 	orDefault(&c.CacheEntries, defaultEntries)
@@ -194,7 +196,7 @@ func (c Config) resolved() (Config, error) {
 		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...))
 	}
 	seen := map[string]bool{}
-	// What is refused is not quoted: a secret may have got into the wrong field.
+	// A refused prefix is not quoted in the error: it may be a secret in the wrong field.
 	for _, list := range []struct {
 		name     string
 		prefixes []string

@@ -11,14 +11,14 @@ import (
 	"github.com/fobkit/fob/internal/keytext"
 )
 
-// Credential is a verified or listed credential, whatever its kind. What is
-// specific to keys is on *Key. A Credential is immutable and safe for
-// concurrent use: it tells what was true when it was read.
+// Credential is a verified or listed credential, whatever its kind. What is specific to
+// keys is on [*Key], what is specific to tokens on [*Token]. A Credential is immutable
+// and safe for concurrent use: it tells what was true when it was read.
 //
-// The interface is sealed: only this package implements it. To accept
-// credentials of another system, implement Verifier by wrapping one.
+// The interface is sealed: only this package implements it. To accept credentials of
+// another system, implement a [Verifier] that wraps one of this package.
 type Credential interface {
-	// ID is the public handle: safe to log, the argument of Revoke.
+	// ID is the public handle: safe to log, and the argument of [Manager.Revoke].
 	ID() ID
 	// Kind tells keys from tokens.
 	Kind() Kind
@@ -42,17 +42,17 @@ type Credential interface {
 	ExpiresAt() time.Time
 	// StatusAt is its status at an instant, as far as was known when it was read.
 	StatusAt(at time.Time) Status
-	// AsOf is an instant before which every change of it is in what this Credential
-	// says (UTC, milliseconds). From Verify it is at most Config.MaxStaleness ago, or
-	// Config.StaleIfError more where that was needed. It may move forward while the
-	// Credential is held, when it was found to be still so. A token that was just
-	// issued, or checked by public keys alone, is as of its issue.
+	// AsOf is an instant (UTC, milliseconds). This Credential includes every change that
+	// was made to it before that instant. From Verify it is at most Config.MaxStaleness
+	// ago, or Config.StaleIfError more while the store cannot be read. It may move forward
+	// while the Credential is held, because the cache has found it unchanged. For a token
+	// that was just issued, or was checked by public keys alone, it is the time of issue.
 	AsOf() time.Time
 
 	sealed()
 }
 
-// newAsOf makes what AsOf reads, at an instant in Unix milliseconds.
+// newAsOf makes the variable that AsOf reads, with an instant in Unix milliseconds.
 func newAsOf(ms int64) *atomic.Int64 {
 	at := new(atomic.Int64)
 	at.Store(ms)
@@ -93,7 +93,7 @@ func (id *ID) UnmarshalText(text []byte) (err error) {
 		return nil
 	}
 	if len(text) != keytext.IDLen {
-		text = nil // before it is copied, however long it is
+		text = nil // refused all the same, without a copy of a long text
 	}
 	*id, err = ParseID(string(text))
 	return err
@@ -119,8 +119,7 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
-// SubjectKind is what a subject is. In specs and queries zero means
-// SubjectApplication.
+// SubjectKind is what a subject is. In specs and queries zero means SubjectApplication.
 type SubjectKind uint8
 
 // The kinds of subject; they never share a namespace (RFC 9700 §4.15).
@@ -142,8 +141,8 @@ func (k SubjectKind) String() string {
 
 func (k SubjectKind) valid() bool { return k == SubjectApplication || k == SubjectUser }
 
-// Status is the state of a credential. The zero Status is invalid: nothing is
-// active by omission.
+// Status is the state of a credential. The zero Status is invalid, so nothing is active
+// by omission.
 type Status uint8
 
 // The states of a credential.
@@ -181,8 +180,8 @@ func (s Status) String() string {
 // '"' and '\' (RFC 6749 §3.3), case-sensitive, compared whole.
 type Scope string
 
-// ScopeAll is the scope that contains every other one: the whole API, by the
-// explicit choice of whoever issues the credential.
+// ScopeAll is the scope that contains every other one. It grants the whole API, and only
+// by the explicit choice of whoever issues the credential.
 const ScopeAll Scope = "*"
 
 const (
@@ -271,8 +270,8 @@ func NewContext(ctx context.Context, cred Credential) context.Context {
 	return context.WithValue(ctx, contextKey{}, cred)
 }
 
-// FromContext returns the credential that NewContext put in ctx, and whether
-// there is one.
+// FromContext returns the credential that NewContext put in ctx, and whether there is
+// one.
 func FromContext(ctx context.Context) (Credential, bool) {
 	cred, ok := ctx.Value(contextKey{}).(Credential)
 	return cred, ok && cred != nil

@@ -15,12 +15,12 @@
 // (The text itself has no spaces.) The prefix tells people and secret scanners whose key
 // it is. The checksum catches typing errors before anything is hashed or read.
 //
-// A [Token] is the other kind: a PASETO access token. It is short-lived. It carries what it
-// grants ([Scopes], and [Grants] on single resources), signed or encrypted, so that it can
-// be checked without reading a store. It can be refreshed if that was asked for at its
-// issue. It is revoked by its own ID, or together with its family (the tokens that were
-// refreshed from each other), with the key that it was exchanged for, or with its subject.
-// Config.Tokens turns tokens on.
+// A [Token] is the other kind: a PASETO access token. It is short-lived. It carries what
+// it grants ([Scopes], and [Grants] on single resources), signed or encrypted, so that it
+// can be checked without reading a store. It can be refreshed if its spec asked for that
+// (TokenSpec.Refreshable). It is revoked by its own ID, or together with its family (the
+// tokens that were refreshed from each other), with the key that it was exchanged for, or
+// with its subject. Config.Tokens turns tokens on.
 //
 // A credential belongs to a subject, which is an application or a user, and grants
 // [Scopes]. It ends by expiry, by [Manager.Revoke] (for good), by [Manager.Disable] (until
@@ -29,13 +29,13 @@
 //
 // # The types
 //
-// A [Manager] does all of the above with a store. A store is a backend.Store:
-// package backend/memory for tests, backend/badger for one process with its own directory,
-// and, in modules of their own, backend/sqlite, backend/postgres and backend/etcd for
-// several processes. A [Verifier] has the one method that middleware needs (see package
-// httpauth); it cannot issue or revoke. A [TokenVerifier] needs nothing but public keys, and
-// does not learn of revocations. A [Secret] holds text that must not be printed, and prints
-// as a redaction.
+// A [Manager] does all of the above with a store. A store is a backend.Store: package
+// backend/memory for tests, backend/badger for one process with its own directory, and,
+// in modules of their own, backend/sqlite, backend/postgres and backend/etcd for several
+// processes. A [Verifier] has the one method that middleware needs (see package
+// httpauth); it cannot issue or revoke. A [TokenVerifier] needs nothing but public keys,
+// and does not learn of revocations. A [Secret] holds text that must not be printed, and
+// prints as a redaction.
 //
 // # A first program
 //
@@ -74,7 +74,7 @@
 // # Compatibility
 //
 // Before version 1.0 the API may change between minor versions; CHANGELOG.md says how.
-// Every later version reads the text of keys and the records in a store. [Credential] cannot
-// be implemented outside this package and may gain methods; [Verifier] and backend.Store
-// will not.
+// Every later version can read the text of today's keys, and the records that today's
+// version has stored. [Credential] cannot be implemented outside this package and may
+// gain methods; [Verifier] and backend.Store will not.
 package fob

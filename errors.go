@@ -2,10 +2,9 @@ package fob
 
 import "github.com/fobkit/fob/internal/errs"
 
-// ErrRejected is the umbrella of every reason to refuse a credential: what was
-// presented is known to be bad. Answer 401, tell the client nothing more. An
-// error of Verify that is not ErrRejected means that the check could not be
-// made: answer 503.
+// ErrRejected is wrapped by every reason to refuse a credential: what was presented is
+// known to be bad. Answer 401, and tell the client nothing more. An error of Verify that
+// is not ErrRejected means that the credential could not be checked: answer 503.
 var ErrRejected = errs.ErrRejected
 
 // The reasons for a rejection; each wraps ErrRejected. They are for logs,
@@ -32,8 +31,8 @@ var (
 	ErrWrongEnvironment = errs.ErrWrongEnvironment
 )
 
-// What is wrong with the text of a key; each wraps ErrMalformed. They are told
-// apart without reading the store.
+// What is wrong with the text of a key; each wraps ErrMalformed. These errors are found
+// without reading the store.
 var (
 	// ErrKeyLength: too short or too long, or no separator where one must be.
 	ErrKeyLength = errs.ErrKeyLength
@@ -47,27 +46,28 @@ var (
 	ErrKeyChecksum = errs.ErrKeyChecksum
 )
 
-// What is wrong with a token. The first three are told apart before anything is
-// opened; they wrap ErrMalformed, as ErrClaims does.
+// What is wrong with a token. The first three are found before the token is decrypted or
+// its signature is checked; they wrap ErrMalformed, as ErrClaims does.
 var (
-	// ErrTokenFormat: no PASETO, or not spelled as one is written.
+	// ErrTokenFormat: the text is no PASETO, or is not spelled as a PASETO must be.
 	ErrTokenFormat = errs.ErrTokenFormat
-	// ErrTokenLength: too long to be looked at.
+	// ErrTokenLength: the text is longer than any token may be; it was not looked at.
 	ErrTokenLength = errs.ErrTokenLength
-	// ErrTokenProtocol: of a version or purpose that its key, or this package, is
-	// not for.
+	// ErrTokenProtocol: the version or purpose of the token is not that of its key, or is
+	// not supported by this package.
 	ErrTokenProtocol = errs.ErrTokenProtocol
-	// ErrTokenKey: sealed with a key that is not in the ring, or no longer; or its footer
-	// is not spelled as Token says.
+	// ErrTokenKey: the token was sealed with a key that is not, or no longer, in the ring;
+	// or its footer is not spelled as [Token] says. It wraps ErrUnknown.
 	ErrTokenKey = errs.ErrTokenKey
-	// ErrTokenSeal: not sealed with the key that it names, or changed since.
+	// ErrTokenSeal: the token was not sealed with the key that it names, or was changed
+	// since. It wraps ErrUnknown.
 	ErrTokenSeal = errs.ErrTokenSeal
-	// ErrClaims: sealed with one of our keys, but its claims cannot be read: missing,
-	// of the wrong type, twice.
+	// ErrClaims: the token was sealed with one of our keys, but its claims cannot be read:
+	// one is missing, of the wrong type, or there twice.
 	ErrClaims = errs.ErrClaims
-	// ErrTokenLifetime: it claims a longer life than TokenConfig.MaxTTL.
+	// ErrTokenLifetime: the token claims a longer life than TokenConfig.MaxTTL.
 	ErrTokenLifetime = errs.ErrTokenLifetime
-	// ErrWrongIssuer and ErrWrongAudience: for somebody else.
+	// ErrWrongIssuer and ErrWrongAudience: the token is by or for somebody else.
 	ErrWrongIssuer   = errs.ErrWrongIssuer
 	ErrWrongAudience = errs.ErrWrongAudience
 	// ErrReplayed: a refresh secret was used a second time; its family is revoked
@@ -89,9 +89,9 @@ var (
 	// ErrAlready: what was asked for has been done before, by this caller or another
 	// one; nothing was changed by this call. It wraps ErrConflict.
 	ErrAlready = errs.ErrAlready
-	// ErrContended: others were changing the same thing until the caller's time was
-	// up; nothing was changed by this call, and it can be called again. It wraps
-	// ErrConflict.
+	// ErrContended: other calls kept changing the same thing until the deadline of this
+	// one, or for 10 s if it has none. This call changed nothing, and can be repeated. It
+	// wraps ErrConflict.
 	ErrContended = errs.ErrContended
 	// ErrInvalid: an argument or a setting is wrong; nothing was changed.
 	ErrInvalid = errs.ErrInvalid
@@ -100,18 +100,19 @@ var (
 	// ErrIndeterminate: the change may or may not have been made, because the
 	// store could not say. Call again: all changes here can be repeated.
 	ErrIndeterminate = errs.ErrIndeterminate
-	// ErrBusy: too many slow hashes of imported keys are being checked at once, or
-	// one of the same key.
+	// ErrBusy: too many slow hashes of imported keys are being computed, or one for the
+	// same key.
 	ErrBusy = errs.ErrBusy
-	// ErrCorrupt: a record of the store cannot be read. Never reported as ErrUnknown.
+	// ErrCorrupt: a record of the store cannot be read. It is never taken for ErrUnknown.
 	ErrCorrupt = errs.ErrCorrupt
 	// ErrPepper: a record was made under a pepper that Config does not hold.
 	ErrPepper = errs.ErrPepper
 	// ErrSealKey: the token keys in the store were sealed under another
 	// TokenConfig.SealKey, or changed.
 	ErrSealKey = errs.ErrSealKey
-	// ErrSkew: the clock of this process and another one differ by more than the 12
-	// hours for which the guarantees are made. Until that is mended nothing is purged.
+	// ErrSkew: the clocks of this process and of another one, or of the store, differ by
+	// more than the 12 hours for which the guarantees are made. Until that is mended
+	// nothing is purged.
 	ErrSkew = errs.ErrSkew
 	// ErrClosed: the Manager was closed.
 	ErrClosed = errs.ErrClosed

@@ -10,17 +10,17 @@ import (
 type Event struct {
 	Type    EventType
 	At      time.Time
-	ID      ID     // the credential; zero where it is about a subject or upkeep
+	ID      ID     // the credential; zero if the event is about a subject or upkeep
 	Subject string // "" where unknown
-	// SubjectKind and Epoch are set where the event is about a whole subject; Epoch
-	// is what Revocation.Epoch is.
+	// SubjectKind and Epoch (see Revocation) are set if the event is about a whole
+	// subject.
 	SubjectKind SubjectKind
 	Epoch       uint64
 	Reason      RevokeReason
-	// Err is why it failed, for the types that say so. For a revocation, Disable and
-	// Enable it is ErrIndeterminate where the store could not say what became of the
-	// change: it was made, or may have been, and a repeat that finds it made reports
-	// nothing more. Else nil.
+	// Err is why something failed, for the types that report a failure. For a revocation,
+	// UpdateKey, Disable and Enable it is ErrIndeterminate if the store could not say
+	// whether the change was made; a repeat that finds the change made reports no other
+	// event. Otherwise it is nil.
 	Err error
 }
 
@@ -41,13 +41,13 @@ const (
 	EventEnabled
 	// EventUpkeepFailed: a background task failed and will be tried again.
 	EventUpkeepFailed
-	// EventUsageLost: usage counts were dropped, because the store could not
-	// say whether it had added them: rather too few than too many.
+	// EventUsageLost: usage counts were dropped, because the store could not say whether
+	// it had added them. A count is rather too low than too high.
 	EventUsageLost
 	EventTokenKeyRotated
-	EventTokensRevoked // all of the issuer, before an instant
-	// EventFeedLost: the store's feed broke off, or could not be followed; it is tried
-	// again. See Manager.Health.
+	EventTokensRevoked // all that the issuer issued before an instant
+	// EventFeedLost: the store's feed broke off, or could not be followed; the Manager
+	// tries again. See [Manager.Health].
 	EventFeedLost
 	EventFeedResumed // the feed that was lost is followed again
 )
@@ -66,11 +66,11 @@ func (t EventType) String() string {
 	return eventNames[t]
 }
 
-// Observer receives events. It is called from the goroutine that did the work,
-// after the change is durable (or in doubt, see Event.Err), and must not block; it
-// is safe for concurrent use. A change in doubt is reported twice rather than never. If it
-// panics, its caller does, but nothing in the background ends.
-// Verify reports no events: it costs nothing.
+// Observer receives events. Observe is called by the goroutine that made the change,
+// after the change is durable (or in doubt, see Event.Err). It must not block, and must
+// be safe for concurrent use. A change in doubt is reported twice rather than never. If
+// Observe panics, the call that reports the event panics too, but the Manager's own
+// goroutines go on. A verification is no event, so that it costs nothing.
 type Observer interface {
 	Observe(Event)
 }
@@ -81,8 +81,8 @@ type ObserverFunc func(Event)
 // Observe calls f.
 func (f ObserverFunc) Observe(e Event) { f(e) }
 
-// LogEvents returns an Observer that writes each event to logger, failures as
-// warnings. With a nil logger it is an Observer that New refuses.
+// LogEvents returns an Observer that writes each event to logger, failures as warnings.
+// For a nil logger it returns an Observer that [New] refuses.
 func LogEvents(logger *slog.Logger) Observer {
 	if logger == nil {
 		return ObserverFunc(nil)

@@ -24,9 +24,8 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 	return found, err
 }
 
-// followFeed keeps what the Manager remembers up with the store until ctx ends.
-// While it cannot, that grows old, and is read again from the store when it is
-// asked for.
+// followFeed brings the changes that the store's feed reports into memory until ctx ends.
+// While it cannot, the cached answers grow old, and are read again when they are needed.
 func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
 	m.joinFleet(ctx)
 	f := feed.Follower{
@@ -42,7 +41,8 @@ func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, liste
 	f.Run(ctx)
 }
 
-// proved notes that every change before an instant of the machine's clock is known here.
+// proved notes that this Manager knows every change made before an instant of the
+// machine's clock.
 func (m *Manager) proved(at time.Time) {
 	m.engine.Proven(m.clock.MonoOf(at))
 	if m.health.Proved(m.clock.Now()) {
@@ -50,12 +50,12 @@ func (m *Manager) proved(at time.Time) {
 	}
 }
 
-// startFeed reads all marks anew, and forgets what was found out before: from now
-// on the feed misses nothing, of what was before it may have.
+// startFeed reads all marks anew, and clears the caches: from now on the feed misses no
+// change, but it may have missed changes made before.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.engine.FeedBegins()
 	if again := m.health.Begun(); again {
-		// History was lost, and writes with it perhaps: after a failover, say.
+		// The feed's history was lost, and perhaps writes too, for example in a failover.
 		m.fleet.Leave()
 		m.joinFleet(ctx)
 		if err := m.reapply(ctx); err != nil {
@@ -65,12 +65,12 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	if err := m.marks.Load(ctx, lister); err != nil {
 		return err
 	}
-	m.ringChanged(ctx) // perhaps
+	m.ringChanged(ctx) // it may have changed
 	m.engine.Clear()
 	return nil
 }
 
-// applyChanges takes in what the feed has told.
+// applyChanges brings the changes that the feed has reported into memory.
 func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -90,42 +90,43 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 			m.ringChanged(ctx)
 		}
 	}
-	m.forget(ids...) // after the marks: an answer made meanwhile is from the old ones
+	m.forget(ids...) // after the marks: an answer made meanwhile is made from old marks
 	return nil
 }
 
-// applyMark takes in a mark that has changed, and what its time says of the clock of whoever
-// wrote it.
+// applyMark reads a mark that has changed. The mark is dated by the clock of its writer,
+// so applyMark also compares that clock with this one.
 func (m *Manager) applyMark(ctx context.Context, id record.ID) error {
 	before := m.engine.Now()
 	to, created, err := m.marks.Changed(ctx, id)
 	if err != nil {
 		return err
 	}
-	if m.engine.Live(before) && to.Before == clock.Forever { // written once, so it was just now
+	if m.engine.Live(before) && to.Before == clock.Forever { // such a mark is written only once: just now
 		m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
 	}
 	m.skew.Note(created, m.clock.Now())
 	return nil
 }
 
-// recentRevocations are what was lately revoked by this Manager. It is remembered for a
-// while and revoked once more when the feed says that history was lost: a server that took
-// over from another one may have forgotten writes which that one had acknowledged. Tokens
-// and families, which their holders may revoke themselves, push out nothing else.
+// recentRevocations are the revocations that this Manager has lately made. They are kept
+// for a while, and are made once more when the feed reports that its history was lost: a
+// server that took over from another one may lack writes which that one had acknowledged.
+// Revocations of tokens and families have a list of their own, so that token holders, who
+// may revoke these themselves, cannot push out other revocations.
 type recentRevocations struct {
 	others, tokens recent.List[revocationTarget, recentRevocation]
 }
 
-// recentRevocation is one revocation: of an ID, of a subject, or of what an issuer has
-// issued.
+// recentRevocation is one revocation: of an ID, of a subject, or of the issuer's tokens.
 type recentRevocation struct {
 	rev    Revocation
 	issuer marks.Mark // what the issuer's mark was raised to
 	token  bool       // of a token, or of a family
 }
 
-// revocationTarget is what a revocation is of, if perhaps of more or less of it.
+// revocationTarget is the object of a revocation. Of two revocations with the same target
+// one may end more than the other.
 type revocationTarget struct {
 	id      ID
 	subject string
@@ -137,7 +138,7 @@ func (r *recentRevocation) target() revocationTarget {
 	return revocationTarget{r.rev.ID, r.rev.Subject, r.rev.SubjectKind, r.issuer.Epoch != 0}
 }
 
-// Join returns the one of two revocations of one thing that ends the most.
+// Join merges two revocations of one target into one that ends what either of them ends.
 func (r recentRevocation) Join(older recentRevocation) recentRevocation {
 	r.issuer = r.issuer.Join(older.issuer)
 	if older.rev.Epoch > r.rev.Epoch {
@@ -146,7 +147,7 @@ func (r recentRevocation) Join(older recentRevocation) recentRevocation {
 	return r
 }
 
-// reapplyIssuer raises the issuer's mark to what it was here, unless it is that high.
+// reapplyIssuer raises the issuer's mark to the value that it had here, unless it has it.
 func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
 	old, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
@@ -161,7 +162,8 @@ func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
 	return err
 }
 
-// errNotAllAgain is why an operator has to do the rest of it.
+// errNotAllAgain reports that reapply knows only some of the revocations to repeat, so
+// that an operator has to repeat the others.
 var errNotAllAgain = fmt.Errorf("fob: history was lost, and more than %d revocations were made in the last %v: apply an export of them", recent.Max, recent.For)
 
 // noteRevoked remembers a revocation that was made, or may have been.
@@ -178,8 +180,8 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 	}
 }
 
-// reapply revokes once more what was lately revoked here. What cannot be asked now is
-// an error, and the feed begins again; what is wrong for another reason is reported,
+// reapply makes the revocations once more that were lately made here. If the store cannot
+// be reached, that is its error, and the feed begins again. Any other error is reported,
 // and does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
 	now := m.clock.Now()
@@ -214,14 +216,14 @@ func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
 	}
 }
 
-// clockStride is by how much a clock goes on at most from one reading to the next: by
-// more nobody knows how old anything is.
+// clockStride is the most by which a clock advances from one reading to the next. A
+// larger step means that the clock was set, and nobody knows how old a cached answer is.
 const clockStride = 2 * fleet.MaxStaleness
 
 // patience is how old an answer of this Manager may be while its store fails.
 func (c *Config) patience() time.Duration { return c.MaxStaleness + c.StaleIfError }
 
-// newFleet makes what the others on the store know of this Manager.
+// newFleet makes the part that tells other processes on the store of this one's settings.
 func (m *Manager) newFleet() *fleet.Fleet {
 	c := fleet.Config{
 		Records: m.records, Clock: &m.clock, Patience: m.cfg.patience(), UsageInterval: m.cfg.UsageInterval,
@@ -233,8 +235,8 @@ func (m *Manager) newFleet() *fleet.Fleet {
 	return fleet.New(c)
 }
 
-// joinFleet joins the fleet if that is still to be done. Until it is, nothing here is
-// believed for longer than everybody expects.
+// joinFleet joins the fleet unless that is done. Until then no cached answer is used for
+// longer than every process expects by default.
 func (m *Manager) joinFleet(ctx context.Context) {
 	if m.fleet.Joined() {
 		return
@@ -257,8 +259,8 @@ func (m *Manager) joinFleet(ctx context.Context) {
 }
 
 // FleetStaleness returns how old an answer may be in any process on this store: the
-// largest sum of MaxStaleness and StaleIfError that any of them was configured with
-// since LowerFleetStaleness, and 2 s at least.
+// largest sum of MaxStaleness and StaleIfError that any of them was configured with since
+// the last [Manager.LowerFleetStaleness], and at least 2 s.
 func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 	if m.life.Closed() {
 		return 0, ErrClosed
@@ -270,11 +272,12 @@ func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 	return have.Staleness, nil
 }
 
-// LowerFleetStaleness takes back what processes with larger settings have raised
-// FleetStaleness to, once none of them runs any more: nothing here can know that. One that
-// does is told by the feed, and raises it again; until then, or while it is cut off,
-// receipts and RevokeEverywhere promise too much. A bound below this Manager's own settings
-// is ErrInvalid; below 2 s it means 2 s. A record of the bound that is corrupt is replaced.
+// LowerFleetStaleness lowers FleetStaleness after processes with larger settings have
+// raised it. Call it once none of them runs any more; the Manager cannot know that. If
+// one still runs, it raises the bound again when the feed reports the change. Until then,
+// or while it is cut off, receipts and [Manager.RevokeEverywhere] promise too much. A
+// bound below this Manager's own settings is ErrInvalid; below 2 s it means 2 s. A
+// corrupt record of the bound is replaced.
 func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) error {
 	if m.life.Closed() {
 		return ErrClosed

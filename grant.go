@@ -8,8 +8,7 @@ import (
 	"github.com/fobkit/fob/internal/limits"
 )
 
-// Resource is one thing that actions are allowed on: of a type, with an
-// identifier.
+// Resource is one thing on which actions are allowed, named by its type and identifier.
 type Resource struct {
 	Type string
 	ID   string
@@ -21,9 +20,9 @@ type Resource struct {
 type Grant struct {
 	// Type is the type of resource.
 	Type string
-	// Actions and Identifiers list what is allowed on what: each action on each
-	// identifier. None allows nothing; Any in a list allows every action, or
-	// every resource of the type.
+	// Actions and Identifiers list what is allowed: each action on each identifier. An
+	// empty list allows nothing; Any in a list allows every action, or every resource of
+	// the type.
 	Actions     []string
 	Identifiers []string
 }
@@ -42,9 +41,8 @@ const (
 	maxGrantText = 256
 )
 
-// Allow reports whether one of the grants allows action on r. The empty action
-// and a resource without a type or an identifier are never allowed. It allocates
-// nothing.
+// Allow reports whether one of the grants allows action on r. The empty action and a
+// resource without a type or an identifier are never allowed. It allocates nothing.
 func (g Grants) Allow(action string, r Resource) bool {
 	if action == "" || r.Type == "" || r.ID == "" {
 		return false
@@ -66,14 +64,14 @@ func isAmong(list []string, one string) bool {
 	return false
 }
 
-// allowsOn is AllowsOn of a credential: by a grant, or by the scope that covers
-// every resource of the type.
+// allowsOn is AllowsOn of a credential: it looks for a grant, or for the scope that
+// covers every resource of the type.
 func allowsOn(scopes Scopes, grants Grants, action string, r Resource) bool {
 	if action == "" || r.Type == "" || r.ID == "" {
 		return false
 	}
 	for _, s := range scopes {
-		// Any action is more than one that happens to be written "*" in a scope.
+		// Any asks for every action; a scope "orders:*" names only one, whose name is "*".
 		if s == ScopeAll || action != Any && coversType(s, r.Type, action) {
 			return true
 		}
@@ -81,7 +79,7 @@ func allowsOn(scopes Scopes, grants Grants, action string, r Resource) bool {
 	return grants.Allow(action, r)
 }
 
-// coversType reports whether s is "type:action", without putting that together.
+// coversType reports whether s is "type:action", without building that text.
 func coversType(s Scope, typ, action string) bool {
 	return len(s) == len(typ)+1+len(action) && s[len(typ)] == ':' &&
 		string(s[:len(typ)]) == typ && string(s[len(typ)+1:]) == action
@@ -121,7 +119,7 @@ func (g Grants) clone() Grants {
 	return out
 }
 
-// normal returns a checked copy.
+// normal returns a checked copy of g.
 func (g Grants) normal() (Grants, error) {
 	if len(g) > maxGrants {
 		return nil, fmt.Errorf("%w: %d grants, at most %d", ErrInvalid, len(g), maxGrants)
@@ -165,15 +163,15 @@ func (s Scopes) and(o Scopes) Scopes {
 	return both
 }
 
-// and returns the grants of what both g and scopes allow on a resource. ScopeAll is none
-// of the scopes.
+// and returns the grants of what both g and scopes allow on a resource. The caller has
+// made sure that scopes does not contain ScopeAll.
 func (g Grants) and(scopes Scopes) Grants {
 	var both Grants
 	for _, one := range g {
 		var actions []string
 		for _, scope := range scopes {
-			// The action of a scope that covers the type. One that is written "*" names no
-			// action that a scope allows (see allowsOn), and an empty one is none.
+			// Take the action from a scope "type:action". A scope cannot allow the action
+			// Any (see allowsOn), and an empty action is none.
 			n := len(one.Type)
 			if len(scope) < n+2 || string(scope[:n]) != one.Type || scope[n] != ':' {
 				continue

@@ -14,39 +14,40 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Health is how a Manager stands with its store's feed, for a page or a probe. A
-// Manager whose feed is lost still verifies, and no less safely: it reads the store
-// more often. So this is a reason to look, and none to stop serving.
+// Health is the state of a Manager and of its store's feed, for a status page or a probe.
+// A Manager whose feed is lost still verifies, and no less safely, because it reads the
+// store more often. So a lost feed is a reason to look, not a reason to stop serving.
 type Health struct {
-	// Following reports that the feed is connected and has proved within
-	// MaxStaleness that it has told everything.
+	// Following reports that the feed is connected, and has proved within MaxStaleness
+	// that it has reported every change.
 	Following bool
-	// FeedAge is how long ago it last proved so; negative if it never has, or the
-	// store has no feed.
+	// FeedAge is how long ago the feed last proved that; negative if it never has, or if
+	// the store has no feed.
 	FeedAge time.Duration
-	// Err is why the feed was lost, and LostAt when; nil and zero while it is followed.
+	// Err is why the feed was lost, and LostAt when. They are nil and zero while the feed
+	// is followed.
 	Err    error
 	LostAt time.Time
 	// Failures is how many tries to follow it again have failed since.
 	Failures int
-	// Staleness is how old an answer given now may be: MaxStaleness, or less until the
-	// other processes know that it is more than theirs (see FleetStaleness).
+	// Staleness is how old an answer given now may be: MaxStaleness, or at most 2 s until
+	// the other processes know that this one allows more (see [Manager.FleetStaleness]).
 	Staleness time.Duration
-	// Skew is the difference to another clock: positive where the other one is ahead,
-	// negative where it is behind. It is the clock of the store, where it has one and was
-	// asked in the last hour, else the largest difference to a process that revoked
-	// something in that time. Zero where none was seen. Beyond 12 hours nothing is purged
-	// here (ErrSkew).
+	// Skew is the difference to another clock: positive if the other clock is ahead,
+	// negative if it is behind. It is measured against the clock of the store, if there is
+	// one and it was read in the last hour. Otherwise it is the largest difference to a
+	// process that revoked something in that hour. Zero means that none was seen. Beyond
+	// 12 hours this Manager purges nothing (ErrSkew).
 	Skew time.Duration
-	// Problems are what stays wrong until somebody mends it: a secret in Config that is
-	// not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
-	// hours (ErrSkew), records that cannot be read and are
-	// needed for what is not in memory (ErrCorrupt). What depends on them is answered
-	// with "could not check"; all else goes on. See Manager.Check.
+	// Problems are the faults that last until somebody mends them: a secret in Config that
+	// is not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
+	// hours (ErrSkew), records that cannot be read and that hold what is not in memory
+	// (ErrCorrupt). A verification that needs one of these fails with an error that is no
+	// rejection; everything else goes on. See [Manager.Check].
 	Problems []error
 }
 
-// Health returns how the Manager stands. It reads nothing from the store.
+// Health returns the state of the Manager. It reads nothing from the store.
 func (m *Manager) Health() Health {
 	now := m.engine.Now()
 	feed := m.health.State()
@@ -60,31 +61,31 @@ func (m *Manager) Health() Health {
 	return h
 }
 
-// noticeSilence counts a feed as lost that has not ended and says nothing.
+// noticeSilence counts the feed as lost if it has not ended but has long proved nothing.
 func (m *Manager) noticeSilence() {
 	if err := m.health.Silent(m.clock.Now(), m.cfg.MaxStaleness); err != nil {
 		m.report(Event{Type: EventFeedLost, Err: err})
 	}
 }
 
-// problem notes what is wrong with something, or with nil that it is right. What is
-// news is also an event.
+// problem notes a fault under a name, or with a nil error that there is none. A fault
+// that is new is also reported as an event.
 func (m *Manager) problem(name string, err error) {
 	if m.problems.Set(name, err) {
 		m.observe(Event{Type: EventUpkeepFailed, Err: err})
 	}
 }
 
-// recordProblem is problem for a record that cannot be read, or can again.
+// recordProblem is problem for a record that cannot be read, or that can be read again.
 func (m *Manager) recordProblem(id record.ID, err error) {
 	if m.problems.SetRecord(id, err) {
 		m.observe(Event{Type: EventUpkeepFailed, Err: err})
 	}
 }
 
-// checkSkew compares the clock with that of the store, where it has one, and is
-// ErrSkew if any difference was seen that is more than clock.MaxSkew. That is a problem of
-// Health as long as it is.
+// checkSkew compares the clock with that of the store, if there is one. Its error is
+// ErrSkew if a difference was seen that is more than clock.MaxSkew; that is a problem of
+// Health as long as it lasts.
 func (m *Manager) checkSkew(ctx context.Context) (err error) {
 	if theirs, ok := backend.As[backend.Clock](m.store); ok {
 		err := m.skew.Compare(ctx, &m.clock, theirs.Now)
@@ -99,24 +100,24 @@ func (m *Manager) checkSkew(ctx context.Context) (err error) {
 	return nil
 }
 
-// Check looks whether the Manager can work as it is configured, for the start of a
-// process: New asks nothing of the store, so that a process can start while that is
-// down. It reads the store, compares every secret of Config with its check value in the
-// store (a pepper or a ForeignKeys.Digest that is another one than before is ErrPepper,
-// a SealKey ErrSealKey), lets the other processes know how patient this one is (see
-// FleetStaleness), compares the clock with that of the store where it has one (ErrSkew),
-// and looks whether the feed was lost. Its error joins all that is
-// wrong, what Health.Problems tells too; nil means that nothing is. A secret with which
-// nothing was made yet has no check value and is taken for right.
+// Check reports whether the Manager can work as it is configured. Call it at the start of
+// a process: [New] does not call the store, so that a process can start while the store
+// is down. Check reads the store and compares every secret of Config with its check value
+// there (ErrPepper if a pepper or ForeignKeys.Digest has changed, ErrSealKey if the
+// SealKey has). It tells the other processes how stale this one's answers may be (see
+// [Manager.FleetStaleness]), compares the clock with that of the store if there is one
+// (ErrSkew), and looks whether the feed was lost. Its error joins everything that is
+// wrong, including Health.Problems; nil means that nothing is. A secret that was not used
+// yet has no check value and is taken for right.
 //
-// It may be called at any time, by a readiness probe, say: it costs a read for each
-// secret, one of the token keys, one of the fleet's record, and one of the store's clock
-// where it has one.
+// Check may be called at any time, for example by a readiness probe. It costs one read
+// for each secret, one for the token keys, one for the fleet's record, and one of the
+// store's clock if there is one.
 func (m *Manager) Check(ctx context.Context) error {
 	if m.life.Closed() {
 		return ErrClosed
 	}
-	wrongs := m.peppers.Check(ctx) // a secret that is wrong is a problem, below
+	wrongs := m.peppers.Check(ctx) // a wrong secret is among the problems below
 	if m.tokens != nil && m.tokens.Stored() {
 		if err := m.tokens.Check(ctx); err != nil && errs.IsOutage(err) {
 			wrongs = append(wrongs, err)
@@ -145,24 +146,24 @@ func (m *Manager) Check(ctx context.Context) error {
 	return fmt.Errorf("fob: check: %w", errors.Join(wrongs...))
 }
 
-// ringName is what the token keys are called among the problems.
+// ringName names the token keys among the problems.
 const ringName = "token keys"
 
 // CacheStats counts what the verification cache did since New.
 type CacheStats struct {
-	// Keys and Tokens are the caches of credentials that were found, Absent is that
-	// of texts that are none.
+	// Keys and Tokens are the caches of credentials that were found. Absent is the cache
+	// of texts that were refused.
 	Keys, Tokens, Absent cache.Stats
-	// NegativeHits is how many verifications Absent refused.
+	// NegativeHits is how many verifications were refused by Absent.
 	NegativeHits uint64
-	// Rechecked is how many answers were too old to be believed, and read again.
+	// Rechecked is how many cached answers were too old to be used, and were read again.
 	Rechecked uint64
-	// Collapsed is how many verifications waited for another one's read.
+	// Collapsed is how many verifications waited for the read of another one.
 	Collapsed uint64
 	// Stale is how many answers were given under Config.StaleIfError.
 	Stale uint64
-	// FeedAge is how long ago the store's feed last proved that everything before is
-	// known here; negative if it never has, or there is none.
+	// FeedAge is how long ago the store's feed last proved that this Manager knows every
+	// change made before; negative if it never has, or if there is no feed.
 	FeedAge time.Duration
 }
 

@@ -18,10 +18,9 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Key is a static API key as it was when it was read: who it identifies, what
-// it grants, its state. It holds no secret. It implements Credential, is
-// immutable and safe for concurrent use. The zero Key is not a key; Keys come
-// from a Manager.
+// Key is a static API key as it was when it was read: who it identifies, what it grants,
+// its state. It holds no secret. It implements [Credential], is immutable and safe for
+// concurrent use. The zero Key is not a key; Keys come from a Manager.
 type Key struct {
 	state  keystate.State
 	scopes Scopes // those of state
@@ -29,11 +28,11 @@ type Key struct {
 	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
 
-// decodedKey is a key and what it points to, in one piece of memory.
+// decodedKey is a key and what it points to, in one allocation.
 type decodedKey struct {
 	key    Key
 	asOf   atomic.Int64
-	scopes [4]Scope // room for as many as most keys have
+	scopes [4]Scope // enough for most keys
 }
 
 // decodeKey reads the record of a key, or fails with ErrCorrupt.
@@ -53,8 +52,8 @@ func keyOf(s *keystate.State, asOf int64) *Key {
 	return &Key{state: *s, scopes: splitScopes(nil, s.Scopes), asOf: newAsOf(asOf)}
 }
 
-// splitScopes is the reverse of Scopes.String, for text that was checked. It uses the
-// room of scopes if that is enough.
+// splitScopes is the reverse of Scopes.String, for text that was checked. It fills the
+// capacity of scopes if that is enough.
 func splitScopes(scopes Scopes, text string) Scopes {
 	if text == "" {
 		return nil
@@ -66,7 +65,7 @@ func splitScopes(scopes Scopes, text string) Scopes {
 		i := strings.IndexByte(text, ' ')
 		if i < 0 {
 			scopes = append(scopes, Scope(text))
-			return slices.Clip(scopes) // not into anybody else's room
+			return slices.Clip(scopes) // an append must not write into the array of scopes
 		}
 		scopes = append(scopes, Scope(text[:i]))
 		text = text[i+1:]
@@ -75,7 +74,7 @@ func splitScopes(scopes Scopes, text string) Scopes {
 
 var _ Credential = (*Key)(nil)
 
-// owner is a subject with its kind, as stores list by it.
+// owner is the text of a subject and its kind by which stores list keys.
 func owner(kind SubjectKind, subject string) string { return keystate.Owner(uint8(kind), subject) }
 
 func subjectRecord(kind SubjectKind, subject string) record.ID {
@@ -109,8 +108,7 @@ func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
 // Allows implements Credential. It allocates nothing.
 func (k *Key) Allows(scope Scope) bool { return k.scopes.Allow(scope) }
 
-// AllowsOn implements Credential: a key's scopes cover every resource of a type.
-// It allocates nothing.
+// AllowsOn implements Credential, by the scopes of the key. It allocates nothing.
 func (k *Key) AllowsOn(action string, r Resource) bool {
 	return allowsOn(k.scopes, nil, action, r)
 }
@@ -182,8 +180,7 @@ func (k *Key) size() int {
 	return n
 }
 
-// Get returns a credential by its ID, read from the store. It is ErrNotFound if
-// there is none.
+// Get returns a credential by its ID, read from the store, or ErrNotFound.
 func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
@@ -195,7 +192,7 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	return k, nil
 }
 
-// currentKey reads a key from the store, with what its subject's record says of it.
+// currentKey reads a key from the store, and marks it as revoked if its subject was.
 func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	r := m.engine.Reading(true, m.engine.Now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
@@ -205,8 +202,8 @@ func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	return m.withSubject(ctx, r, &rec)
 }
 
-// withSubject decodes a key that was read in r, and adds what its subject's record says of
-// it. It ends r.
+// withSubject decodes a key that was read in r, and marks it as revoked if its subject
+// is. It ends r.
 func (m *Manager) withSubject(ctx context.Context, r engine.Reading, rec *backend.Record) (*Key, error) {
 	defer r.End()
 	k, err := decodeKey(rec)
@@ -226,24 +223,25 @@ func (m *Manager) withSubject(ctx context.Context, r engine.Reading, rec *backen
 
 // KeyUpdate says what to change of a key; nil fields stay as they are.
 type KeyUpdate struct {
-	// IfVersion demands that the key is still at this version (Key.Version), else
-	// ErrConflict. Zero changes whatever version is current: the fields set here
-	// win over another change made at the same time, the others keep it.
+	// IfVersion is the version (Key.Version) that the key must still have, else the update
+	// is ErrConflict. Zero means any version: if another change is made at the same time,
+	// the fields set here win, and the other fields keep that change.
 	IfVersion uint64
 
 	Name      *string
 	Scopes    *Scopes
 	Tags      *[]string
 	NotBefore *time.Time // the zero time removes it
-	// ExpiresAt is counted from now where a rotation repeats it as the successor's
-	// lifetime; the zero time removes it.
+	// ExpiresAt is the new expiry; the zero time removes it. The time from now to it is
+	// the lifetime that a rotation gives the successor.
 	ExpiresAt *time.Time
 }
 
-// UpdateKey changes a key by compare-and-set and returns it as it now is. When
-// it has returned, no Verify of this Manager that starts later sees the old
-// scopes or times, be it of the key or of a token that it was exchanged for. A revoked key, or one of a subject that was revoked since, is
-// ErrRevoked; a wrong value is ErrInvalid.
+// UpdateKey changes a key by compare-and-set and returns the changed key. When it has
+// returned, no [Manager.Verify] that starts later sees the old scopes or times, neither
+// of the key nor of a token that the key was exchanged for. The error is ErrNotFound for
+// an unknown ID, ErrRevoked if the key or its subject was revoked, and ErrInvalid for a
+// wrong value.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
 	event, asOf := Event{Type: EventUpdated, ID: id}, clock.Millis(m.now())
 	k, changed, err := m.updateKey(ctx, id, u)
@@ -313,9 +311,9 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *k
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
 		differs := !k.Same(&before)
-		changed = differs || unsure // after an unknown outcome it is this call's own
-		// After an unknown outcome the version may have moved by this very call: then
-		// nothing is left to change.
+		changed = differs || unsure // after an unknown outcome the change that is found is this call's own
+		// After an unknown outcome this very call may have raised the version: then nothing
+		// is left to change, and there is no conflict.
 		if u.IfVersion != 0 && k.Version != u.IfVersion && (differs || !unsure) {
 			return false, fmt.Errorf("%w: at version %d", ErrConflict, k.Version)
 		}

@@ -13,33 +13,32 @@ import (
 	"github.com/fobkit/fob/internal/limits"
 )
 
-// ForeignKeys says how keys made by another system are recognised, so that they
-// can be imported (ImportKey) and go on working. Their text is parsed on its
-// own path: it never makes the native form laxer. The zero ForeignKeys accepts
+// ForeignKeys says how keys made by another system are recognised, so that they can be
+// imported ([Manager.ImportKey]) and go on working. Their text is parsed apart from that
+// of native keys, whose form never becomes laxer by it. The zero ForeignKeys accepts
 // imports by raw value and by unsalted SHA-256.
 type ForeignKeys struct {
-	// Locate returns the public part of a presented key, by which its record is
-	// found: the ID or start of a key like "ab12cd.secret". It is needed for
-	// salted and slow hashes, which cannot be looked up by. ok is false for text
-	// that is no such key. The result must not be secret on its own.
+	// Locate returns the locator of a presented key: the public part by which its record
+	// is found, such as the ID or start of a key like "ab12cd.secret". It is needed for
+	// salted and slow hashes, by which no record can be found. ok is false for text that
+	// is no such key. The locator must not be secret on its own.
 	Locate func(presented string) (locator string, ok bool)
-	// Digest is the other system's own digest of a presented key, for records
-	// imported by ForeignKey.Digest: keyed with a secret of its own, say. It must
-	// be deterministic and hard to invert, and is called for every foreign text
-	// that is not in the cache. Nil, or nothing, means that the text is no key of
-	// that system: it matches no imported digest.
+	// Digest is the other system's own digest of a presented key, for records imported by
+	// ForeignKey.Digest. It may be keyed with a secret of that system, must be
+	// deterministic and hard to invert, and is called for every foreign text that is not
+	// in the cache. If Digest is nil or returns nothing, the text is no key of that
+	// system: it matches no imported digest.
 	Digest func(presented string) []byte
 	// MaxLength bounds a foreign key in bytes, 8 to 4,096; zero means 512.
 	MaxLength int
-	// SlowChecks bounds how many slow hashes (bcrypt, PBKDF2, argon2id) are
-	// computed at once: a flood of wrong keys costs this many cores, never all.
-	// Some more wait for their turn, the rest get ErrBusy; of one key one is
-	// computed at a time and none waits, so that a flood on one locator does not
-	// shut out the others. An argon2id hash counts as many times as it has lanes
-	// (p), for it runs on so many cores; with more lanes than this it is not
-	// imported (ErrInvalid), and where a Manager with a larger bound imported it, its
-	// check fails (with an error that is no rejection). Zero means half of GOMAXPROCS,
-	// at least 1.
+	// SlowChecks bounds how many slow hashes (bcrypt, PBKDF2, argon2id) are computed at
+	// once: a flood of wrong keys takes this many cores, never all. Some more wait for
+	// their turn, the rest get ErrBusy. For one key only one hash is computed at a time,
+	// and no other one waits, so that a flood on one locator does not shut out the others.
+	// An argon2id hash counts as many times as it has lanes (p), because it runs on so
+	// many cores. One with more lanes than SlowChecks is not imported (ErrInvalid); if a
+	// Manager with a larger bound has imported it, its check fails here with an error that
+	// is no rejection. Zero means half of GOMAXPROCS, at least 1.
 	SlowChecks int
 }
 
@@ -48,22 +47,21 @@ type ForeignKeys struct {
 type ForeignKey struct {
 	// Secret is the key itself. See Locator for what the store then keeps.
 	Secret string
-	// Hash is the other system's hash of it: SHA-256 in hex; or "$sha512$…",
-	// bcrypt, PBKDF2 or argon2id in the forms that the guide for imports lists.
-	// It is verified once, at the first use, and then replaced by the digest made
-	// here.
+	// Hash is the other system's hash of the key: SHA-256 in hex; or "$sha512$…", bcrypt,
+	// PBKDF2 or argon2id in the forms that the guide for imports lists. It is verified
+	// once, at the first use, and then replaced by the digest made here.
 	Hash string
-	// Digest is what ForeignKeys.Digest returns for it, 16 to 64 bytes.
+	// Digest is what ForeignKeys.Digest returns for the key, 16 to 64 bytes.
 	Digest []byte
-	// Locator is what ForeignKeys.Locate returns for it. Required for a Hash that
-	// is salted, else optional: without it the key is found by its SHA-256 (or Digest),
-	// under no pepper. Whoever has a copy of the store can then check guesses of a weak
-	// secret: give a Locator where there is one, and rotate the others.
+	// Locator is what ForeignKeys.Locate returns for the key. A salted Hash requires it,
+	// otherwise it is optional: without it the key is found by its SHA-256 (or Digest),
+	// which is stored under no pepper. Then whoever has a copy of the store can check
+	// guesses of a weak secret: give a Locator if there is one, and rotate the other keys.
 	Locator string
 	// Another says that this is another key than those that were imported with the same
-	// Locator before. It is needed only where that cannot be told: of two salted hashes
-	// nobody knows whether they are of one key, hashed twice. One that is imported twice
-	// has two records, and has to be revoked twice.
+	// Locator before. It is needed only if that cannot be told: two salted hashes may be
+	// of one key, hashed twice. A key that is imported twice has two records, and has to
+	// be revoked twice.
 	Another bool
 }
 
@@ -73,7 +71,7 @@ func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted))
 // String returns a redaction.
 func (ForeignKey) String() string { return redacted }
 
-// MarshalBinary fails.
+// MarshalBinary fails, because it would write the key.
 func (ForeignKey) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
@@ -82,21 +80,20 @@ func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a redaction.
 func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// ImportKey makes a key of another system valid here: its text stays the same,
-// everything else is as if it had been issued here. Prefix and IdempotencyKey
-// of spec must be empty.
+// ImportKey makes a key of another system valid here: its text stays the same, everything
+// else is as if it had been issued here. Prefix and IdempotencyKey of spec must be empty.
 //
-// A key that was imported already is ErrAlready, in another form too as far as
-// that can be told (of a Hash without Locator nobody knows the locator), and for
-// good: also when it was revoked or has expired, and its record was purged. So of
-// processes that import one key at the same time, one gets nil and the others
-// ErrAlready once it is done. An import that failed or was cut off can be called
-// again; until one has finished, the key is not accepted. What an unfinished one left
-// for another subject, or what somebody has revoked or disabled of it, is ErrConflict.
+// A key that was imported before is ErrAlready. That includes an import in another form,
+// as far as the two can be recognised as one key (nobody knows the locator of a Hash
+// without Locator). It holds for good, even if the key was revoked or has expired and its
+// record was purged. So if several processes import one key at the same time, one gets
+// nil, and the others get ErrAlready once that import is done. An import that failed or
+// was cut off can be called again; the key is not accepted until one import has finished.
+// The error is ErrConflict if an unfinished import was for another subject, or if
+// somebody has revoked or disabled what it left.
 //
-// Up to eight keys can have one Locator. Another key than those that have it is
-// imported beside them; where it cannot be told whether it is another one, that is
-// ErrConflict (see ForeignKey.Another).
+// Up to eight keys can have one Locator. A further key is imported beside them; if it
+// cannot be told whether it is one of them, that is ErrConflict (see ForeignKey.Another).
 func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
 	k, err := m.importKey(ctx, spec, foreign)
 	if err != nil {
@@ -134,7 +131,7 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	return k, nil
 }
 
-// checkImported checks what is imported.
+// checkImported checks a ForeignKey before it is imported.
 func (m *Manager) checkImported(f ForeignKey) error {
 	given := 0
 	for _, set := range []bool{f.Secret != "", f.Hash != "", f.Digest != nil} {

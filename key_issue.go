@@ -19,8 +19,7 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// KeySpec says what key to issue. Subject is required; every other field has a
-// documented zero value.
+// KeySpec says what key to issue. Only Subject is required.
 type KeySpec struct {
 	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
 	// characters, compared byte for byte.
@@ -36,19 +35,18 @@ type KeySpec struct {
 	Tags []string
 	// NotBefore is the first instant at which the key is accepted; zero: at once.
 	NotBefore time.Time
-	// ExpiresAt is the first instant at which it no longer is; zero: it does not
-	// expire. TTL is the same as a duration from now; set at most one.
+	// ExpiresAt is the first instant at which the key is no longer accepted; zero: it does
+	// not expire. TTL is the same as a duration from now; set at most one.
 	ExpiresAt time.Time
 	TTL       time.Duration
-	// Prefix is the prefix of the key's text, one of Config.Prefixes; "" means
-	// Config.Prefix.
+	// Prefix is one of Config.Prefixes; "" means Config.Prefix.
 	Prefix string
-	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec
-	// within Config.IdempotencyWindow return the same secret. It must be
-	// unpredictable, 16 to 256 bytes (a random UUID, say): it seals the secret
-	// that the store keeps meanwhile. A repeat brings nothing back: it returns the
-	// key as it is by then, revoked or expired, and the key's record is kept for a
-	// day longer than the window, whatever Config.Retention says.
+	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec within
+	// Config.IdempotencyWindow return the same secret. It must be unpredictable, 16 to 256
+	// bytes (a random UUID, say), because it encrypts the secret that the store keeps
+	// meanwhile. A repeat returns the key in its present state, which may be revoked or
+	// expired, and does not change that. The record of the key is kept until a day after
+	// the window, whatever Config.Retention says.
 	IdempotencyKey string
 }
 
@@ -63,8 +61,8 @@ const (
 // the key. The key is durable when IssueKey returns (as durable as the store
 // is). A wrong spec is ErrInvalid.
 //
-// If it fails with ErrIndeterminate, a key whose secret nobody has may exist; it
-// can be found by List and harms nothing. Issue again.
+// If it fails with ErrIndeterminate, a key may exist whose secret nobody has.
+// [Manager.List] can find it, and it harms nothing. Issue again.
 func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, error) {
 	if m.life.Closed() {
 		return Secret{}, nil, ErrClosed
@@ -209,8 +207,8 @@ func (m *Manager) issuedKey(k *keystate.State, now time.Time) *Key {
 	return keyOf(k, clock.Millis(now))
 }
 
-// A KeySpec prints without its IdempotencyKey, which opens the answer that the store
-// keeps.
+// The printed forms of a KeySpec leave out its IdempotencyKey, which decrypts the secret
+// that the store keeps.
 
 // Format writes s with the IdempotencyKey redacted, for every verb.
 func (s KeySpec) Format(f fmt.State, verb rune) {
@@ -220,13 +218,13 @@ func (s KeySpec) Format(f fmt.State, verb rune) {
 // String returns s with the IdempotencyKey redacted.
 func (s KeySpec) String() string { return fmt.Sprintf("%+v", s.shown()) }
 
-// MarshalText returns what String returns; XML uses it, and what else asks for text.
+// MarshalText returns what String returns, for XML and other encodings that use text.
 func (s KeySpec) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // MarshalYAML returns s with the IdempotencyKey redacted.
 func (s KeySpec) MarshalYAML() (any, error) { return s.shown(), nil }
 
-// MarshalBinary fails, for the IdempotencyKey.
+// MarshalBinary fails, because it would write the IdempotencyKey.
 func (s KeySpec) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // MarshalJSON returns s with the IdempotencyKey redacted.

@@ -14,21 +14,21 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Query says which keys to list. The zero Query lists all. Every set field
-// narrows the list.
+// Query says which keys to list. The zero Query lists all; every set field narrows the
+// list.
 type Query struct {
 	// Subject lists the keys of one subject, by index. SubjectKind says of which
 	// kind; zero means SubjectApplication. It means nothing without Subject.
 	Subject     string
 	SubjectKind SubjectKind
-	// Status keeps what has this status now; zero keeps all.
+	// Status keeps the keys that have this status now; zero keeps all.
 	Status Status
-	// ExpiringWithin keeps what expires within this time from now and has not
-	// yet; by index, soonest first, where Subject is not set.
+	// ExpiringWithin keeps the keys that expire within this time from now and have not
+	// expired yet. Without Subject they are listed by an index, soonest expiry first.
 	ExpiringWithin time.Duration
-	// UnusedSince keeps what was neither used nor issued at this time or later.
+	// UnusedSince keeps the keys that were neither used nor issued at this time or later.
 	UnusedSince time.Time
-	// Tag keeps what has this tag.
+	// Tag keeps the keys that have this tag.
 	Tag string
 	// Cursor continues a list: Page.Next of the page before, with the same query.
 	Cursor Cursor
@@ -36,8 +36,8 @@ type Query struct {
 	Limit int
 }
 
-// Cursor says where a list goes on. It is printable and safe in a URL, survives
-// restarts, and grants nothing. "" is the start, and as Page.Next the end.
+// Cursor says where a list goes on. It is printable and safe in a URL, survives restarts,
+// and grants nothing. "" is the start of the list; in Page.Next it is the end.
 type Cursor string
 
 // Page is one part of a list, in order of issue (or of expiry, see Query).
@@ -98,7 +98,7 @@ func (m *Manager) listKeys(ctx context.Context, q Query) (Page, error) {
 	}
 	var out Page
 	for looked := 0; len(out.Credentials) < limit && looked < listBudget; {
-		// Never more than is still wanted, so that the store's cursor is ours.
+		// Ask for no more than is still wanted, so that the store's cursor is ours too.
 		stored.Limit = limit - len(out.Credentials)
 		at := m.engine.Now()
 		page, err := lister.List(ctx, stored)

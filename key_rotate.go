@@ -19,15 +19,15 @@ type Rotation struct {
 	// Overlap is how long the old key is still accepted, by the clock of whoever
 	// verifies it. Zero: not at all, whatever any clock says.
 	Overlap time.Duration
-	// QuietTime, if set, retires the old key before the end of the overlap, once
-	// the successor has been used and the old key, with all that it was exchanged for,
-	// has not been for this long. At least twice the largest Config.UsageInterval of the
-	// processes on the store, because usage is written behind; less than 2 minutes
-	// counts as 2 minutes.
+	// QuietTime, if set, retires the old key before the end of the overlap: once the
+	// successor has been used, and neither the old key nor a token that it was exchanged
+	// for has been used for this long. It must be at least twice the largest
+	// Config.UsageInterval of the processes on the store, because usage is written later;
+	// less than 2 minutes counts as 2 minutes.
 	QuietTime time.Duration
-	// TTL is the lifetime of the successor; zero: the lifetime that the old key
-	// was issued with, or was given since by UpdateKey, if any. It must outlast the
-	// old key's NotBefore, else ErrInvalid.
+	// TTL is the lifetime of the successor. Zero means the lifetime that the old key was
+	// issued with, or that UpdateKey has given it since, if any. The successor must
+	// outlast the old key's NotBefore, else ErrInvalid.
 	TTL time.Duration
 }
 
@@ -35,16 +35,17 @@ type Rotation struct {
 // scopes and tags, and ends the old key when the overlap is over. It returns the
 // successor's secret, shown this once, and the successor.
 //
-// A rotation that failed or was cut off can be called again: the old key stays as
-// it is until the last step, and the unfinished successor is taken over. The old
-// key may have got its end only where the error is ErrIndeterminate, or there is no
-// answer at all; then, called again, RotateKey fails with ErrAlready, nobody has
-// the successor's secret, and the successor (Key.Successor of the old key) can be
-// rotated in its turn. ErrAlready otherwise means that somebody else has rotated the
-// key, now or before: of several rotations at once one comes through. Rotate its
-// successor. Another ErrConflict means that the key was changed meanwhile. A revoked, disabled or expired key is refused with that reason, one of
-// another environment with ErrWrongEnvironment; an imported one gets a successor of
-// the native form.
+// A rotation that failed or was cut off can be called again: the old key stays as it is
+// until the last step, and the unfinished successor is used again. Only if the error was
+// ErrIndeterminate, or the call never returned, may the last step have been done. A
+// second call then fails with ErrAlready; nobody has the successor's secret, and the
+// successor (Key.Successor of the old key) can be rotated in its turn.
+//
+// Otherwise ErrAlready means that somebody else has rotated the key, now or before: of
+// several rotations at once only one succeeds. Rotate the successor instead. Any other
+// ErrConflict means that the key was changed meanwhile. A revoked, disabled or expired
+// key is refused with that reason, and a key of another environment with
+// ErrWrongEnvironment. An imported key gets a successor of the native form.
 func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
 	secret, k, err := m.rotate(ctx, id, rotation)
 	if err != nil {
@@ -82,7 +83,7 @@ func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *k
 	return newSecret(text), next, nil
 }
 
-// newRotator makes what rotates the Manager's keys.
+// newRotator makes the part that rotates keys.
 func (m *Manager) newRotator() *rotation.Rotator {
 	return &rotation.Rotator{
 		Keys: &m.keystore, Clock: &m.clock, Life: &m.life,
@@ -90,7 +91,7 @@ func (m *Manager) newRotator() *rotation.Rotator {
 	}
 }
 
-// newRotationSweeper makes what retires the Manager's rotated keys early.
+// newRotationSweeper makes the part that retires rotated keys early.
 func (m *Manager) newRotationSweeper() *rotation.Sweeper {
 	return rotation.NewSweeper(rotation.Config{
 		Keys: &m.keystore, Clock: &m.clock, Fleet: m.fleet, Interval: m.cfg.UsageInterval, Usage: m.tallies,
@@ -100,8 +101,8 @@ func (m *Manager) newRotationSweeper() *rotation.Sweeper {
 	})
 }
 
-// successorPrefix is the prefix of a key's successor: its own, if that is still
-// issued. A key of another environment is rotated there.
+// successorPrefix is the prefix of a key's successor: that of the key, if it is still
+// issued, else Config.Prefix. A key of another environment has to be rotated there.
 func (m *Manager) successorPrefix(old *keystate.State) (string, error) {
 	switch {
 	case !old.Imported && m.issues(old.Prefix):
@@ -120,11 +121,11 @@ type RotationStatus struct {
 	OldUsage, SuccessorUsage Usage
 	// RetiresAt is when the old key ends at the latest, or ended.
 	RetiresAt time.Time
-	// Retired: the old key is no longer accepted.
+	// Retired says that the old key is no longer accepted.
 	Retired bool
-	// OldStillUsed: the old key was used after the successor was first issued, so
-	// somebody has not changed over. A use within the same millisecond does not
-	// count: it may be the one that asked for the rotation.
+	// OldStillUsed says that the old key was used after the successor was first issued, so
+	// somebody has not changed over. A use within the same millisecond does not count,
+	// because it may be the one that asked for the rotation.
 	OldStillUsed bool
 }
 

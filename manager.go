@@ -26,10 +26,10 @@ import (
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// Manager issues, verifies, rotates, limits and revokes credentials over one
-// store. It is the facade of the package: an application makes one and shares
-// it. All methods are safe for concurrent use. A Manager borrows its store: the
-// caller opens it before New and closes it after Close.
+// Manager issues, verifies, rotates, limits and revokes credentials over one store. It is
+// the facade of the package: an application makes one with [New] and shares it. All
+// methods are safe for concurrent use. A Manager borrows its store: the caller opens the
+// store before New and closes it after [Manager.Close].
 type Manager struct {
 	cfg      Config
 	store    backend.Store
@@ -41,14 +41,14 @@ type Manager struct {
 	imported *imported.Store // nil without Config.Foreign
 
 	engine *engine.Engine[body]
-	// keys and accessTokens are what is remembered of credentials that were found, and
-	// subjects and parents what those answers are made from; of tokens nil without
-	// Config.Tokens.
+	// keys and accessTokens cache the answers about credentials that were found; subjects
+	// and parents cache what those answers are made from. accessTokens and parents are nil
+	// without Config.Tokens.
 	keys, accessTokens *cache.Cache[answer]
 	subjects           *engine.Part[subjectState]
 	parents            *engine.Part[parentState]
-	blind              bool                   // notes nothing that is read; only for the test that sees what that is for
-	rehashed           *cache.Cache[struct{}] // the keys that were lately tried to be rehashed
+	blind              bool                   // turns saw off, in the test that shows what saw is for
+	rehashed           *cache.Cache[struct{}] // the keys whose rehash was tried lately
 
 	marks     *marks.Ledger
 	fleet     *fleet.Fleet
@@ -72,8 +72,8 @@ type acceptedPrefix struct {
 	other bool // of another environment
 }
 
-// Format writes that it is a Manager and of which prefix, for every verb: what is in
-// it are peppers, token keys and what was verified.
+// Format writes only that m is a Manager and its prefix, for every verb, because its
+// fields hold peppers, token keys and verified credentials.
 func (m *Manager) Format(f fmt.State, _ rune) {
 	if m == nil {
 		_, _ = io.WriteString(f, "<nil>")
@@ -82,14 +82,15 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "manager of %q", m.cfg.Prefix)
 }
 
-// String returns what Format writes: some printers ask for this alone.
+// String returns what Format writes, for printers that call String only.
 func (m *Manager) String() string { return fmt.Sprintf("%v", m) }
 
-// New makes a Manager over store. It asks nothing of the store, so it is as quick on
-// a million records as on none, and works while the store is down. It starts two
-// goroutines at most (upkeep, and the store's feed, which reads what was revoked), which
-// Close ends; a panic of the store there is an event, and ends nothing. A Config
-// that cannot work is ErrInvalid, with every problem named, as is a nil store.
+// New makes a Manager over store. It does not call the store, so it is as quick for a
+// million records as for none, and works while the store is down. It starts at most two
+// goroutines: one for upkeep, and one that reads revocations from the store's feed.
+// [Manager.Close] ends both. If the store panics in one of them, that is an event, and
+// the goroutine goes on. A Config that cannot work is ErrInvalid, with every problem
+// named; so is a nil store.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if guard.MissingStore(store) {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)
@@ -144,13 +145,13 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// rehashedEntries bounds of how many keys it is known that they were lately rehashed.
+// rehashedEntries bounds the number of keys in Manager.rehashed.
 const rehashedEntries = 1024
 
-// detachedLoads bounds how many loads go on although their callers have left.
+// detachedLoads bounds how many loads from the store go on after their callers have left.
 const detachedLoads = 64
 
-// makeMemory makes everything that remembers.
+// makeMemory makes the caches.
 func (m *Manager) makeMemory() (err error) {
 	m.engine, err = engine.New[body](engine.Config{
 		MaxStaleness: m.cfg.MaxStaleness, StaleIfError: m.cfg.StaleIfError, Expected: fleet.DefaultStaleness,
@@ -172,9 +173,10 @@ func (m *Manager) makeMemory() (err error) {
 	return errors.Join(errs[:]...)
 }
 
-// Close stops the Manager's upkeep, waits for it, and writes the usage not yet
-// written: in 10 s at most, over a store whose calls end with their context. Every call after it fails with ErrClosed; Close itself may be called
-// again. It does not close the store. Its error says that usage was lost.
+// Close stops the Manager's upkeep, waits for it, and writes the usage that is not yet
+// written. It takes at most 10 s if the calls of the store end with their context. Every
+// call after it fails with ErrClosed; Close itself may be called again. It does not close
+// the store. An error of Close means that usage was lost.
 func (m *Manager) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
 	defer cancel()
@@ -194,8 +196,8 @@ func (m *Manager) background(name string, loop func(context.Context)) {
 	})
 }
 
-// report is observe in a goroutine of the Manager's own. There is nobody left to be
-// told that the Observer itself panics.
+// report is observe for the Manager's own goroutines. A panic of the Observer is dropped
+// there, because there is nobody left to be told of it.
 func (m *Manager) report(e Event) {
 	_ = guard.Run("", func() error {
 		m.observe(e)
@@ -213,7 +215,7 @@ func (m *Manager) observe(e Event) {
 	m.cfg.Observer.Observe(e)
 }
 
-// observeOutcome reports a change that was made, or that may have been.
+// observeOutcome reports a change that was made, or, by ErrIndeterminate, may have been.
 func (m *Manager) observeOutcome(e Event, err error) {
 	if err == nil || errors.Is(err, ErrIndeterminate) {
 		e.Err = err
@@ -221,11 +223,12 @@ func (m *Manager) observeOutcome(e Event, err error) {
 	}
 }
 
-// forget makes every remembered answer that depends on these records be found anew.
+// forget lets every cached answer that depends on these records be loaded anew.
 func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
 
-// saw notes a record that was read from the store, or that there is none, at version 0: see
-// [engine.Engine.Saw]. For marks it also notes what the record says, which only rises.
+// saw notes the version of a record that was read from the store, 0 if there is none: see
+// [engine.Engine.Saw]. If the record is a mark, saw also takes over its values, which
+// only rise.
 func (m *Manager) saw(rec *backend.Record) {
 	if m.blind {
 		return

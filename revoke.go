@@ -17,9 +17,8 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// RevokeReason says why, for the record and the audit trail: up to 256 bytes of
-// text. It never makes a revocation fail: what is longer is cut, control
-// characters are dropped.
+// RevokeReason says why, for the record and the audit trail: up to 256 bytes of text. It
+// never makes a revocation fail: longer text is cut, and control characters are dropped.
 type RevokeReason string
 
 func (r RevokeReason) clean() RevokeReason {
@@ -37,24 +36,24 @@ func (r RevokeReason) clean() RevokeReason {
 
 // Receipt says from when a revocation holds.
 type Receipt struct {
-	// At is when it returned here: no Verify of this Manager that starts later
+	// At is when the revocation returned here: no Verify of this Manager that starts later
 	// accepts what was revoked.
 	At time.Time
-	// EverywhereBy is when the same holds for every other process on the store,
-	// whatever happens to its connection: FleetStaleness after At. Where that could not
-	// be read, it is the most that any Config allows, two days. The clocks of machines
-	// are not compared: it is this one's.
+	// EverywhereBy is when the same holds for every other process on the store, whatever
+	// happens to its connection: [Manager.FleetStaleness] after At. If that could not be
+	// read, it is the most that any Config allows, two days. It is by this machine's
+	// clock; the clocks of machines are not compared.
 	EverywhereBy time.Time
 	// Already reports that it had been revoked before; the first revocation's
 	// time and reason stay.
 	Already bool
 }
 
-// receipt is made after the change: only then is it known who could hold an older
-// answer (see package internal/fleet).
+// receipt is made after the change, because only then is it known which processes could
+// hold an older answer (see package internal/fleet).
 func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 	now := m.now().UTC()
-	// What is revoked is so already: to say that must not wait for a store that hangs.
+	// The revocation is done, so its receipt must not wait for a store that hangs.
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
 	have, err := m.fleet.Bounds(ctx)
@@ -81,14 +80,14 @@ func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Recei
 	return m.receipt(ctx, already), nil
 }
 
-// revokeID ends a key, a family or a token, and reports it. token says that it is
-// no key's.
+// revokeID revokes a key, a family or a token, and reports it. token says that the ID is
+// not that of a key.
 func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (already, token bool, err error) {
 	subject := ""
 	_, err = m.keystore.Edit(backend.Urgent(ctx), record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
 		subject = k.Subject()
 		if k.Status == keystate.Revoked {
-			already = !unsure // after an unknown outcome it is this call's own
+			already = !unsure // after an unknown outcome the change that is found is this call's own
 			return false, nil
 		}
 		k.Status, k.Reason, k.RevokedAt = keystate.Revoked, string(reason), clock.Millis(m.now())
@@ -104,10 +103,10 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 	return already, token, err
 }
 
-// RevokeEverywhere is Revoke that returns only when no process on this store accepts
-// the credential any more, whatever happens to their connections: it waits until the
-// receipt's EverywhereBy, 2 s as a rule. If ctx ends before that, the credential
-// is revoked all the same and the receipt says so; the error is the context's.
+// RevokeEverywhere is [Manager.Revoke], but returns only when no process on this store
+// accepts the credential any more, whatever happens to their connections: it waits until
+// the receipt's EverywhereBy, usually 2 s. If ctx ends before that, the credential is
+// revoked all the same and the receipt says so; the error is that of ctx.
 func (m *Manager) RevokeEverywhere(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
 	receipt, err := m.Revoke(ctx, id, reason)
 	if err != nil {
@@ -116,9 +115,9 @@ func (m *Manager) RevokeEverywhere(ctx context.Context, id ID, reason RevokeReas
 	return m.WaitEverywhere(ctx, receipt)
 }
 
-// WaitEverywhere waits until what a receipt is about holds in every process, and
-// returns the receipt with the instant at which it did. It is for receipts that this
-// Manager has just given. If the fleet's bound could not be read then, it is read now.
+// WaitEverywhere waits until a revocation holds in every process, and returns its receipt
+// with that instant. It is for receipts that this Manager has just given. If
+// [Manager.FleetStaleness] could not be read for the receipt, it is read now.
 func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt, error) {
 	if receipt.At.IsZero() {
 		return receipt, fmt.Errorf("fob: wait everywhere: %w: not a receipt", ErrInvalid)
@@ -146,7 +145,7 @@ func (m *Manager) WaitEverywhere(ctx context.Context, receipt Receipt) (Receipt,
 	return receipt, nil
 }
 
-// sleep waits for d, and no longer than ctx or the Manager last.
+// sleep waits for d, or until ctx ends or the Manager is closed.
 func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 	err := m.life.Sleep(ctx, d)
 	if err != nil && !errors.Is(err, ErrClosed) {
@@ -155,11 +154,11 @@ func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// RevokeSubject ends every credential that a subject has now, in one write
-// however many there are. Credentials issued later are not affected, so a
-// subject can be let in again. kinds says which subject of that name is meant;
-// none means of either kind. When it has returned nil, the same holds as for
-// Revoke. A subject that has no credentials is no error.
+// RevokeSubject revokes every credential that a subject has now, in one write for each
+// kind of subject, however many credentials there are. Credentials issued later are not
+// affected, so a subject can be let in again. kinds says which kinds of subject of that
+// name are meant; none means both. When it has returned nil, the same holds as for
+// [Manager.Revoke]. A subject that has no credentials is no error.
 func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason RevokeReason, kinds ...SubjectKind) (Receipt, error) {
 	if m.life.Closed() {
 		return Receipt{}, ErrClosed
@@ -184,20 +183,20 @@ func (m *Manager) RevokeSubject(ctx context.Context, subject string, reason Revo
 	return m.receipt(ctx, false), nil
 }
 
-// raiseEpoch raises the epoch of a subject, to least if that is set and higher, else to a
-// new value. It returns the one that it wrote, or may have written.
+// raiseEpoch raises the epoch of a subject: to least if that is set and higher, else to a
+// new value. It returns the epoch that it wrote, or may have written.
 func (m *Manager) raiseEpoch(ctx context.Context, kind SubjectKind, subject string, reason RevokeReason, least uint64) (epoch uint64, err error) {
 	return m.marks.RaiseEpoch(ctx, subjectRecord(kind, subject), owner(kind, subject), string(reason), least)
 }
 
-// Disable refuses a credential until Enable. When it has returned nil, the same
-// holds as for Revoke. A revoked credential is ErrRevoked; one that is disabled
+// Disable refuses a credential until [Manager.Enable]. When it has returned nil, the same
+// holds as for [Manager.Revoke]. A revoked credential is ErrRevoked; one that is disabled
 // already is no error.
 func (m *Manager) Disable(ctx context.Context, id ID) error {
 	return m.setStatus(backend.Urgent(ctx), id, StatusDisabled, EventDisabled)
 }
 
-// Enable accepts a disabled credential again. A revoked one is ErrRevoked: that
+// Enable accepts a disabled credential again. A revoked one is ErrRevoked, because that
 // is for good. One that is enabled already is no error.
 func (m *Manager) Enable(ctx context.Context, id ID) error {
 	return m.setStatus(ctx, id, StatusActive, EventEnabled)
@@ -226,7 +225,7 @@ func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventTy
 			return false, err
 		}
 		differs := Status(k.Status) != to
-		changed = differs || unsure // after an unknown outcome it is this call's own
+		changed = differs || unsure // after an unknown outcome the change that is found is this call's own
 		k.Status = keystate.Status(to)
 		return differs, nil
 	})

@@ -18,45 +18,44 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Revocation is one line of an export: that one credential (ID), or a whole subject
-// (Subject, SubjectKind, Epoch), was revoked, or that one key was disabled. It
-// grants nothing and holds no secret.
+// Revocation is one line of an export. It says that one credential (ID) was revoked, or a
+// whole subject (Subject, SubjectKind, Epoch), or that one key was disabled. It grants
+// nothing and holds no secret.
 type Revocation struct {
 	ID          ID          `json:"id,omitzero"`
 	Subject     string      `json:"subject,omitempty"`
 	SubjectKind SubjectKind `json:"subject_kind,omitempty"`
-	Epoch       uint64      `json:"epoch,omitempty"` // credentials stamped lower are revoked
-	// Disabled: until Enable; otherwise it is for good.
+	Epoch       uint64      `json:"epoch,omitempty"` // credentials with a lower epoch are revoked
+	// Disabled: refused until Enable; otherwise refused for good.
 	Disabled bool         `json:"disabled,omitempty"`
 	At       time.Time    `json:"at"`
 	Reason   RevokeReason `json:"reason,omitempty"`
 }
 
-// reasonRotated is why a key is exported whose rotation is over.
+// reasonRotated is the reason in the export of a key whose rotation is over.
 const reasonRotated RevokeReason = "rotated out"
 
-// maxEpoch is the largest epoch that is applied. An epoch is an instant, at least.
+// maxEpoch is the largest epoch that is applied. An epoch is at least the Unix time of
+// its revocation, in milliseconds.
 const maxEpoch = clock.MaxMillis
 
 // maxExportErrors bounds how many unreadable records an export names.
 const maxExportErrors = 16
 
-// ExportRevocations writes every revocation made at since or later, one JSON
-// object (Revocation) on each line, and returns how many. The zero time exports
-// all that the store still knows. A rotated key whose overlap ended at since or
-// later is exported as revoked; a key that is disabled now always is, because
-// nothing tells since when.
+// ExportRevocations writes every revocation made at since or later, one JSON object
+// (Revocation) on each line, and returns how many. The zero time exports all that the
+// store still knows. A rotated key whose overlap ended at since or later is exported as
+// revoked; a key that is disabled now always is, because nothing tells since when.
 //
-// It is one half of coming back from a backup, which brings revoked credentials
-// back to life: what was exported after the backup was taken is applied to the
-// restored store with ApplyRevocations, before that is put to use. Export often,
-// to another place than the store's, or write the same lines as they happen
-// with an Observer (EventRevoked, EventSubjectRevoked, EventDisabled; the end of a
-// rotation is no event). The threat model lists what a backup brings back that no
-// export ends.
+// A restored backup makes credentials valid again that were revoked after it was taken.
+// So apply what was exported since to the restored store with [Manager.ApplyRevocations],
+// before the store is used. Export often, to another place than the store's, or write the
+// same lines as they happen with an [Observer] (EventRevoked, EventSubjectRevoked,
+// EventDisabled; the end of a rotation is no event). The threat model lists what a backup
+// makes valid again that no export ends.
 //
-// A record that cannot be read does not keep the others from being exported: it is
-// named in the error (ErrCorrupt), and the lines are good.
+// A record that cannot be read does not keep the others from being exported: it is named
+// in the error (ErrCorrupt), and the lines that were written are good.
 func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time.Time) (int, error) {
 	if m.life.Closed() {
 		return 0, ErrClosed
@@ -89,7 +88,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 					}
 					continue
 				}
-				// What the store keeps are whole milliseconds.
+				// The times in the store are whole milliseconds.
 				if !ok || r.At.UnixMilli() < since.UnixMilli() {
 					continue
 				}
@@ -109,7 +108,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	return n, errors.Join(problems...)
 }
 
-// revocationOf is the revocation that a record says at an instant, if it says one.
+// revocationOf is the revocation that a record contains at an instant, if there is one.
 func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 	if rec.Kind == record.Subject {
 		found, err := marks.DecodeEpoch(rec)
@@ -120,7 +119,7 @@ func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
 			Subject:     rec.Owner[1:],
 			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
 			Epoch:       found.Epoch,
-			At:          clock.Instant(int64(min(found.Epoch, maxEpoch))), // that instant, or a little later
+			At:          clock.Instant(int64(min(found.Epoch, maxEpoch))), // its instant, or a little later
 			Reason:      RevokeReason(found.Reason),
 		}, true, nil
 	}
@@ -148,10 +147,9 @@ type Applied struct {
 // maxRevocation bounds one line of an export, in bytes.
 const maxRevocation = 64 << 10
 
-// ApplyRevocations reads what ExportRevocations wrote and revokes it all here.
-// It can be repeated, and cut off and repeated: what is revoked stays so. Text
-// that is no export is ErrInvalid, with the number of the line; the lines before
-// it are applied.
+// ApplyRevocations reads what [Manager.ExportRevocations] wrote and revokes it all here.
+// It can be repeated, also after it was cut off: what is revoked stays so. Text that is
+// no export is ErrInvalid, with the number of the line; the lines before it are applied.
 func (m *Manager) ApplyRevocations(ctx context.Context, r io.Reader) (Applied, error) {
 	var done Applied
 	lines := bufio.NewScanner(r)
@@ -222,7 +220,7 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 	return nil
 }
 
-// applyEpoch revokes a subject up to the epoch of rev, unless that is done.
+// applyEpoch revokes a subject up to the epoch of rev, unless it already is.
 func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool, err error) {
 	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
 	epoch, err := m.marks.ReadEpoch(ctx, ref)
@@ -230,7 +228,7 @@ func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool,
 		return false, errs.OfStore("read", err)
 	}
 	if epoch >= rev.Epoch {
-		m.forget(ref) // the feed may not have told of it yet
+		m.forget(ref) // the feed may not have reported it yet
 		return true, nil
 	}
 	epoch, err = m.raiseEpoch(ctx, rev.SubjectKind, rev.Subject, reason, rev.Epoch)
@@ -250,7 +248,7 @@ func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error
 	err = m.Disable(ctx, id)
 	switch {
 	case errors.Is(err, ErrRevoked):
-		done.Already++ // and for good
+		done.Already++ // revoked, which is more than disabled
 		return nil
 	case err != nil:
 		return err

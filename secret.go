@@ -13,22 +13,22 @@ import (
 // redacted is what every printed form of a Secret or a Digest shows.
 const redacted = "[redacted]"
 
-// errNoBinary is the answer to encoding/gob, and to whatever else asks for a binary
-// form: those ask no text, and would write every exported field.
+// errNoBinary is the error of MarshalBinary of every type that holds a secret. Without
+// that method encoding/gob would write every exported field, because it does not call
+// MarshalText.
 var errNoBinary = fmt.Errorf("%w: what holds a secret has no binary form", ErrInvalid)
 
-// Secret is a credential's secret text: what the caller hands to its user once,
-// when the credential is issued. It redacts itself in every printed form
-// (String, all fmt verbs, JSON, XML, YAML, text and slog), also inside other
-// structs, and has no binary form (gob is an error). Printers that read memory by
-// reflection, as the diffs of test libraries do, find an address. Reveal is the one
-// way to read it. The zero Secret is empty. A Secret is immutable and safe for
-// concurrent use. == and reflect.DeepEqual hold for copies of one Secret only:
-// compare two by what they reveal.
+// Secret is a credential's secret text: what the caller hands to its user once, when the
+// credential is issued. Reveal is the one way to read it. A Secret redacts itself in
+// every printed form (String, all fmt verbs, JSON, XML, YAML, text and slog), also inside
+// other structs, and has no binary form (gob is an error). Printers that read memory by
+// reflection, as the diffs of test libraries do, find an address. The zero Secret is
+// empty. A Secret is immutable and safe for concurrent use. == and reflect.DeepEqual are
+// true only for copies of one Secret: to compare two, compare what they reveal.
 type Secret struct {
-	// fmt prints the unexported fields of structs without calling their methods, and
-	// shows an address for a pointer below the top level. Others follow pointers, and
-	// nobody looks into a function. The pointer keeps a Secret comparable.
+	// fmt prints the unexported fields of structs without calling their methods, and shows
+	// an address for a pointer below the top level. Other printers follow pointers, but
+	// none can look into a function. The pointer keeps a Secret comparable.
 	text *sealedText
 }
 
@@ -39,8 +39,8 @@ func newSecret(text string) Secret {
 	return Secret{text: &sealedText{func() string { return text }}}
 }
 
-// Reveal returns the secret itself. Every place where a program lets a secret
-// out can be found by searching for this name.
+// Reveal returns the secret itself. To find every place where a program lets a secret
+// out, search for this name.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -63,16 +63,15 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalBinary fails: a redaction that another program decodes would be a wrong
-// secret.
+// MarshalBinary fails: a redaction that another program decodes would be a wrong secret.
 func (s Secret) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // LogValue returns a redaction.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// Digest is what a store keeps of a secret: SHA-256, or HMAC-SHA-256 under a
-// pepper. It is a type of its own so that it cannot be mistaken for a Secret:
-// nothing in this package accepts a Digest, or its text, as a credential.
+// Digest is what a store keeps of a secret: SHA-256, or HMAC-SHA-256 under a pepper. It
+// is a type of its own so that it cannot be mistaken for a Secret: nothing in this
+// package accepts a Digest, or its text, as a credential.
 type Digest struct{ sum digest.Digest }
 
 // Equal reports in constant time whether both digests are the same.
@@ -84,7 +83,7 @@ func (d Digest) String() string { return redacted }
 // Format writes a redaction for every verb.
 func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-// newPeppers moves the peppers out of Config to where they are kept.
+// newPeppers moves the peppers out of m.cfg into the keeper that makes digests.
 func (m *Manager) newPeppers() *pepper.Keeper {
 	cfg := pepper.KeeperConfig{Store: m.records, Clock: &m.clock, Problem: m.problem}
 	if m.cfg.Foreign != nil {
@@ -98,7 +97,7 @@ func (m *Manager) newPeppers() *pepper.Keeper {
 	return keeper
 }
 
-// digest makes the digest to store of a secret, under the active pepper.
+// digest sets the digest that k stores: that of secret under the active pepper.
 func (m *Manager) digest(k *keystate.State, secret []byte) {
 	k.SetDigest(m.peppers.Digest(secret))
 }

@@ -26,9 +26,9 @@ import (
 //
 //	{"kid":"<PASERK ID of its key>"}
 //
-// and no other, byte for byte: one with a space, another member, an escape or another
-// order is ErrTokenKey, although it says the same in JSON. Whoever else issues tokens
-// for this package has to write it so.
+// byte for byte. A footer with a space, another member, an escape or another order is
+// ErrTokenKey, even if it is the same JSON. Other programs that issue tokens for this
+// package have to write exactly this footer.
 type Token struct {
 	id          ID
 	subjectKind SubjectKind
@@ -66,8 +66,8 @@ func (t *Token) Subject() string { return t.subject }
 // SubjectKind implements Credential.
 func (t *Token) SubjectKind() SubjectKind { return t.subjectKind }
 
-// Scopes implements Credential. From Manager.Verify it is what the token allows now: see
-// Manager.ExchangeKey. So are Allows, Grants and AllowsOn.
+// Scopes implements Credential. For a Token from [Manager.Verify], Scopes, Allows, Grants
+// and AllowsOn tell what the token allows now: see [Manager.ExchangeKey].
 func (t *Token) Scopes() Scopes { return slices.Clone(t.scopes) }
 
 // Allows implements Credential. It allocates nothing.
@@ -104,8 +104,9 @@ func (t *Token) Audience() string { return t.audience }
 // Parent is the ID of the key that the token was exchanged for; zero if none.
 func (t *Token) Parent() ID { return t.parent }
 
-// Family is the ID of what Refresh continues; zero for a token that cannot be
-// refreshed. Revoke takes it, and ends the token and all that follow it.
+// Family is the ID that the token shares with all tokens refreshed from it, or it from
+// them; zero for a token that cannot be refreshed. [Manager.Revoke] takes it, and ends
+// all of them.
 func (t *Token) Family() ID { return t.family }
 
 // KeyID is the PASERK ID of the key that sealed the token.
@@ -118,16 +119,16 @@ func (t *Token) Claim(name string) (value any, ok bool) {
 	return value, ok
 }
 
-// again is the same token, found out about anew. Whoever holds the first is told no more
-// than was known of that one: this one may turn out to be revoked.
+// again returns a copy of t with an AsOf of its own, to be checked anew. The AsOf of t
+// must not move on by that check: the copy may turn out to be revoked.
 func (t *Token) again() *Token {
 	next := *t
 	next.asOf = newAsOf(t.asOf.Load())
 	return &next
 }
 
-// StatusAt implements Credential. Verify refuses a token that was revoked, so a
-// Token knows of its times only.
+// StatusAt implements Credential. Verify refuses a token that was revoked, so the status
+// of a Token depends on its times only.
 func (t *Token) StatusAt(at time.Time) Status {
 	switch ms := clock.Clamp(at); {
 	case ms < t.notBefore:
@@ -145,9 +146,8 @@ func (t Token) String() string { return "token " + t.id.String() }
 // Format writes what String returns, for every verb.
 func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) }
 
-// TokenSpec says what token to issue. Subject is required (for ExchangeKey and
-// Refresh it is that of what is exchanged); every other field has a documented
-// zero value.
+// TokenSpec says what token to issue. Subject is required (for ExchangeKey and Refresh it
+// is that of what is exchanged); every other field has a documented zero value.
 type TokenSpec struct {
 	// Subject is who the token is for, as in KeySpec.
 	Subject string
@@ -162,8 +162,8 @@ type TokenSpec struct {
 	// TTL is how long it is accepted, in whole seconds (rounded down, at least
 	// one). Zero means TokenConfig.TTL; more than TokenConfig.MaxTTL is ErrInvalid.
 	TTL time.Duration
-	// NotBefore is the first instant at which it is accepted, rounded up to whole
-	// seconds; zero: at once. No token that it is refreshed to begins before that.
+	// NotBefore is the first instant at which it is accepted, rounded up to whole seconds;
+	// zero: at once. No token that is refreshed from it begins earlier.
 	NotBefore time.Time
 	// Refreshable asks for a refresh secret as well, for Manager.Refresh.
 	Refreshable bool
@@ -172,13 +172,14 @@ type TokenSpec struct {
 	Custom map[string]any
 }
 
-// Issued is what a token was issued as.
+// Issued is a token that was issued, with its secrets.
 type Issued struct {
 	Access  Secret // the token, for the header "Authorization: Bearer"
 	Refresh Secret // for Manager.Refresh, once; empty unless TokenSpec.Refreshable
 	Token   *Token
-	// RefreshExpiresAt is when Refresh will no longer be accepted unless it is
-	// used before, as the key of the family is now; zero without one.
+	// RefreshExpiresAt is when Refresh will no longer be accepted if it is not used
+	// before. It depends on the expiry that the family's key has now. Zero without
+	// Refresh.
 	RefreshExpiresAt time.Time
 }
 
@@ -267,8 +268,8 @@ func (t *Token) payload() ([]byte, error) {
 	return b, nil
 }
 
-// decodeToken reads the claims of a token that was opened with the key keyID.
-// What makes no sense is ErrClaims: a key that we trust has sealed it.
+// decodeToken reads the claims of a token that was opened with the key keyID. Claims that
+// make no sense are ErrClaims: a key that we trust has sealed them.
 func decodeToken(payload []byte, keyID string) (*Token, error) {
 	c, err := claims.Decode(payload)
 	if err != nil {
@@ -309,8 +310,8 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 	return t, nil
 }
 
-// grantsAs reports whether t, which was read from claims, is what want was written
-// as: the last look at a token before it goes out.
+// grantsAs reports whether t, which was decoded from the claims of want, equals want in
+// what it grants. It is the last check of a token before it is handed out.
 func (t *Token) grantsAs(want *Token) bool {
 	return t.id == want.id && t.subject == want.subject && t.subjectKind == want.subjectKind && t.epoch == want.epoch && t.issuerEpoch == want.issuerEpoch &&
 		t.parent == want.parent && t.family == want.family && t.expiresAt == want.expiresAt && t.notBefore == want.notBefore &&
@@ -320,7 +321,7 @@ func (t *Token) grantsAs(want *Token) bool {
 // markOf is the record that ends a token or a family by its ID.
 func markOf(what string, id ID) record.ID { return record.Named(record.Mark, what, string(id[:])) }
 
-// refs are the records that a token hangs from.
+// refs are the records on which it depends whether t is accepted.
 func (t *Token) refs(issuer record.ID) []backend.ID {
 	refs := []backend.ID{markOf("token", t.id), t.subjectRef, issuer}
 	if !t.family.IsZero() {
@@ -350,7 +351,7 @@ func (t *Token) size() int {
 	return n + customSize(t.custom)
 }
 
-// customSize is about what a decoded claim takes.
+// customSize is about the memory that a decoded claim takes, in bytes.
 func customSize(v any) int {
 	n := 16
 	switch v := v.(type) {

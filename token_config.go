@@ -24,10 +24,10 @@ const (
 	// V4Public signs: others verify with a public key, and anybody can read what is
 	// in a token. Checking a signature that is not in the cache takes some 60 µs.
 	V4Public Protocol = Protocol(paseto.V4Public)
-	// V2Local and V2Public are for fleets that have them already: the specification
-	// has deprecated version 2, and v2.local does not commit to its key. A process in
-	// FIPS 140-only mode can do nothing with V2Local: New refuses it, and tokens of
-	// others cannot be checked there (which is no rejection).
+	// V2Local and V2Public are for fleets that have them already: the specification has
+	// deprecated version 2, and v2.local does not commit to its key. A process in FIPS
+	// 140-only mode cannot use V2Local: New refuses it, and the check of such a token from
+	// elsewhere fails with an error that is no rejection.
 	V2Local  Protocol = Protocol(paseto.V2Local)
 	V2Public Protocol = Protocol(paseto.V2Public)
 )
@@ -35,35 +35,34 @@ const (
 // String is the protocol as it stands in a token: "v4.local".
 func (p Protocol) String() string { return paseto.Protocol(p).String() }
 
-// TokenConfig is the settings of tokens. Each zero field means its documented
-// default.
+// TokenConfig is the settings of tokens. Each zero field means its documented default.
 type TokenConfig struct {
-	// Issuer is the claim iss of the tokens issued and the only one accepted, up to
-	// 256 bytes. Managers on one store that share token keys have the same one.
+	// Issuer is the claim iss of the tokens issued and the only one accepted, up to 256
+	// bytes. Managers on one store that share token keys must have the same Issuer.
 	// Default Config.Prefix.
 	Issuer string
-	// Audiences are the values of the claim aud that Verify accepts; the first is
-	// that of a token whose spec names none. Default: Issuer.
+	// Audiences are the values of the claim aud that Verify accepts. A token whose spec
+	// names no audience gets the first. Default: Issuer.
 	Audiences []string
-	// Protocol is that of new token keys. Default V4Local. Keys of other protocols
+	// Protocol is the protocol of new token keys. Default V4Local. Keys of other protocols
 	// that are in the ring already go on verifying.
 	Protocol Protocol
-	// SealKey is 32 bytes from a cryptographic source, held outside the store,
-	// under which token keys are kept in the store, so that every process with the
-	// same SealKey and Issuer shares them. Without one, token keys live in this
-	// Manager only: tokens end with it, and nobody else can check local ones.
+	// SealKey is 32 bytes from a cryptographic source, held outside the store. Token keys
+	// are encrypted under it in the store, so that every process with the same SealKey and
+	// Issuer shares them. Without one, token keys are in the memory of this Manager only:
+	// tokens end with it, and no other process can check local ones.
 	SealKey []byte
 
-	// TTL is how long a token is accepted whose spec does not say. Default 15 min.
+	// TTL is how long a token is accepted if its spec does not say. Default 15 min.
 	TTL time.Duration
-	// MaxTTL is the most that a spec may ask for; tokens that claim more are
+	// MaxTTL is the longest TTL that a spec may ask for; tokens that claim more are
 	// refused. Default 1 hour, or TTL if that is more.
 	MaxTTL time.Duration
 	// Leeway is by how much the clocks of issuer and verifier may differ: a token is
-	// accepted for so much longer before its beginning and after its end. Up to 5 min.
-	// Default: 5 s before the beginning, so that a verifier whose clock is a little
-	// behind accepts what was just issued, and none after the end, so that no token
-	// lives longer than it says. Negative is none.
+	// accepted from this much before its beginning until this much after its end. Up to 5
+	// min. Default: 5 s before the beginning, so that a verifier whose clock is a little
+	// behind accepts what was just issued, and none after the end, so that no token lives
+	// longer than it says. Negative means none at either end.
 	Leeway time.Duration
 
 	// KeyLead is how long a new token key is known before it is used, so that every
@@ -72,14 +71,15 @@ type TokenConfig struct {
 	KeyLead time.Duration
 
 	// RefreshTTL bounds how long tokens can be refreshed in all, counted from when the
-	// first begins; RefreshIdle how long a refresh secret may lie unused. Default 30 days,
-	// and 7 days.
+	// first begins. RefreshIdle bounds how long a refresh secret may lie unused. Defaults:
+	// 30 days and 7 days.
 	RefreshTTL, RefreshIdle time.Duration
-	// RefreshGrace is how long after its use a refresh secret, presented again, gets
-	// the newest pair, for a client that lost its answer or has several tabs. That
-	// holds for the last 32 that were used. After that it is taken for stolen, and the
-	// family is revoked. Whoever has copied a secret can use it for so long after its
-	// holder did without being found out at once. Default 10 s; negative is none.
+	// RefreshGrace is how long after its use a refresh secret can be presented again: it
+	// gets the newest pair of its family, for a client that lost its answer or has several
+	// tabs. That holds for the last 32 secrets that were used. Later the secret is taken
+	// for stolen, and the family is revoked. So whoever has copied a secret can use it for
+	// this long after its holder did without being found out at once. Default 10 s;
+	// negative means none.
 	RefreshGrace time.Duration
 }
 
@@ -96,8 +96,7 @@ const (
 	maxLeeway           = 5 * time.Minute
 )
 
-// early and late are by how much a token is accepted before its beginning and after its
-// end.
+// early and late are how long before its beginning and after its end a token is accepted.
 func (c *TokenConfig) early() time.Duration {
 	if c.Leeway == 0 {
 		return defaultLeeway
@@ -126,8 +125,8 @@ func (c TokenConfig) MarshalText() ([]byte, error) { return []byte(c.shown()), n
 // LogValue shows no key.
 func (c TokenConfig) LogValue() slog.Value { return slog.StringValue(c.shown()) }
 
-// resolved returns c with its defaults filled in and its own memory, and every
-// problem.
+// resolved returns a copy of c that shares no memory with it and has the defaults filled
+// in, and every problem.
 func (c TokenConfig) resolved(prefix string) (*TokenConfig, []error) {
 	var problems []error
 	problem := func(format string, args ...any) {

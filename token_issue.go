@@ -15,7 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/tokenring"
 )
 
-// tokensReady is the start of every call about tokens.
+// tokensReady is the first check of every call about tokens.
 func (m *Manager) tokensReady() error {
 	switch {
 	case m.life.Closed():
@@ -26,8 +26,8 @@ func (m *Manager) tokensReady() error {
 	return nil
 }
 
-// IssueToken makes an access token. It writes nothing to the store, unless the
-// token is refreshable. A wrong spec is ErrInvalid.
+// IssueToken makes an access token. It writes nothing to the store, unless the token is
+// refreshable. A wrong spec is ErrInvalid.
 func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -43,13 +43,15 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, spec.Refreshable, now)
 }
 
-// ExchangeKey verifies an API key and issues a token that allows no more than the
-// key does, and for no longer: scopes and grants that the key lacks are ErrScope,
-// and a TTL that outlasts the key is cut. What the token may do from then on follows
-// the key as it is at each verification: revoking or disabling the key ends it at once,
-// what the key loses by UpdateKey it loses, and what the key gets back it has again, as
-// far as its claims go. So do Scopes, Grants and the times of the Token that Verify
-// returns. spec.Subject is "" or that of the key.
+// ExchangeKey verifies an API key and issues a token that allows no more than the key
+// does, and for no longer: scopes and grants that the key lacks are ErrScope, and a TTL
+// that outlasts the key is cut. spec.Subject is "" or that of the key.
+//
+// Later, each verification of the token goes by the key as it is then. If the key is
+// revoked or disabled, the token ends at once. The token loses the rights that the key
+// loses by [Manager.UpdateKey], and has them again when the key gets them back, as far as
+// its claims go. Scopes, Grants and the times of the Token that Verify returns show the
+// result.
 func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenSpec) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -60,7 +62,7 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	}
 	k, ok := cred.(*Key)
 	if !ok {
-		return Issued{}, ErrMalformed // a token is no key to be exchanged
+		return Issued{}, ErrMalformed // a token cannot be exchanged
 	}
 	if spec.Subject != "" && spec.Subject != k.state.Subject() || spec.SubjectKind != 0 && spec.SubjectKind != SubjectKind(k.state.SubjectKind()) {
 		return Issued{}, fmt.Errorf("%w: the subject of the token is that of the key", ErrInvalid)
@@ -75,7 +77,7 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 		return Issued{}, fmt.Errorf("%w: the key does not grant all of that", ErrScope)
 	}
 	t.parent, t.epoch = ID(k.state.ID), k.state.Epoch
-	ttl := t.expiresAt - t.issuedAt // what is asked for, whatever the key has left of it now
+	ttl := t.expiresAt - t.issuedAt // what was asked for, even if the key ends sooner
 	if end := k.state.EndsAt(); end != 0 {
 		t.expiresAt = min(t.expiresAt, end/1000*1000)
 	}
@@ -85,8 +87,7 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	return m.issueToken(ctx, t, ttl, k, spec.Refreshable, now)
 }
 
-// issueToken seals a token that is complete but for its ID. ttl and k are as for
-// beginFamily.
+// issueToken seals a token that has no ID yet. ttl and k are as for beginFamily.
 func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, refreshable bool, now time.Time) (Issued, error) {
 	if refreshable {
 		return m.beginFamily(ctx, t, ttl, k, now)
@@ -94,8 +95,8 @@ func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, r
 	return m.sealToken(ctx, t, now)
 }
 
-// sealToken gives a token its ID and seals it with the active key. What it
-// returns was read from the sealed claims, so that nobody else holds a part of it.
+// sealToken gives a token its ID and seals it with the active key. The Token that it
+// returns was read from the sealed claims, so that it shares no memory with the spec.
 func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issued, error) {
 	issuer, err := m.readMark(ctx, m.issuerMark())
 	if err != nil {
@@ -110,7 +111,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 		return Issued{}, err
 	}
 	key := r.Active(clock.Millis(now))
-	if key == nil { // nothing that the caller has presented is bad
+	if key == nil { // no rejection: the caller has presented nothing bad
 		return Issued{}, fmt.Errorf("fob: issue token: %w", errs.Unclassified(ErrTokenKey))
 	}
 	t.id = ID(keytext.NewID(now))
@@ -129,7 +130,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	return Issued{Access: newSecret(text), Token: sealed}, nil
 }
 
-// reopen reads a token of our own.
+// reopen reads an access token that was stored for a repeated refresh.
 func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	parsed, err := paseto.Parse(text)
 	if err != nil {
@@ -141,7 +142,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, err
 	}
 	if key == nil {
-		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey)) // the secret is good
+		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey)) // no rejection: the secret is good
 	}
 	payload, err := key.Opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {
@@ -153,13 +154,13 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	return decodeToken(payload, id)
 }
 
-// RevokeTokens ends every token that this issuer issued before an instant, in one
-// write: all so far, if it is zero or in the future. All so far is decided by no clock:
-// tokens are stamped with a number that this raises. Issued before an instant is decided
-// by the claim iat, which carries whole seconds of the issuer's clock: what was issued in
-// the second of the instant is ended too. What was begun before cannot be refreshed
-// any more. Keys go on, and can be exchanged for new tokens at once. When it has returned
-// nil, the same holds as for Revoke.
+// RevokeTokens revokes every token that this issuer issued before an instant, in one
+// write. If the instant is zero or in the future, that is every token so far, and no
+// clock decides it: tokens carry a number, the issuer's epoch, which this call raises.
+// Otherwise the claim iat decides, which carries whole seconds of the issuer's clock, so
+// tokens that were issued in the second of the instant are revoked too. Families that
+// began before cannot be refreshed any more. Keys go on, and can be exchanged for new
+// tokens at once. When it has returned nil, the same holds as for [Manager.Revoke].
 func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reason RevokeReason) (Receipt, error) {
 	if err := m.tokensReady(); err != nil {
 		return Receipt{}, err
@@ -180,8 +181,8 @@ func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reas
 	return m.receipt(ctx, false), nil
 }
 
-// revokeToken is Revoke for an ID that is no key's: of a family, or of a token. A
-// token leaves no record, so an ID young enough to be a token's is taken for one.
+// revokeToken is Revoke for the ID of a family or of a token. A token has no record, so
+// any ID that is recent enough to be a token's is taken for one.
 func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
 	now := m.now()
 	family, err := m.endFamily(ctx, id, reason)
@@ -195,8 +196,8 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 	return m.marks.End(ctx, markOf("token", id), m.markEnd(longest, now), string(reason))
 }
 
-// markEnd is when everything that a mark of now ends has expired by every clock, if no
-// token lives longer than longest.
+// markEnd is when everything that a mark made now revokes has expired by every clock, if
+// no token lives longer than longest.
 func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
 	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + clock.PurgeMargin))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// tokenFamily is what Refresh continues.
+// tokenFamily is the chain of tokens that one Refresh after the other continues.
 type tokenFamily struct {
 	*family.Family
 	spec  *Token // what each access token is to be; its times are those of the first
@@ -36,15 +36,16 @@ func decodeFamily(rec *backend.Record) (*tokenFamily, error) {
 	return &tokenFamily{Family: f, spec: spec}, nil
 }
 
-// beginFamily issues a token with a refresh secret. ttl is what was asked for, in
-// milliseconds, whatever is left of the key k, which is nil for a token of none.
+// beginFamily issues a token with a refresh secret. ttl is the lifetime that was asked
+// for, in milliseconds, even if the key k ends sooner. k is nil for a token that came
+// from no key.
 func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, now time.Time) (Issued, error) {
 	t.family = ID(keytext.NewID(now))
 	issued, err := m.sealToken(ctx, t, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	// What begins later is used later, too.
+	// A token that begins later is used later, too.
 	starts := max(clock.Millis(now), t.notBefore)
 	claims, err := issued.Token.payload()
 	if err != nil {
@@ -61,7 +62,7 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 	return f.issued(issued, secret, k), nil
 }
 
-// issued completes what is handed out while the family's key is as k is.
+// issued adds a refresh secret to a new token, and limits the token by the key k.
 func (f *tokenFamily) issued(i Issued, secret string, k *Key) Issued {
 	i.Refresh, i.RefreshExpiresAt = newSecret(secret), clock.Instant(min(f.endsWith(k), f.IdleUntil))
 	if k != nil {
@@ -70,7 +71,7 @@ func (f *tokenFamily) issued(i Issued, secret string, k *Key) Issued {
 	return i
 }
 
-// endsWith is when the family ends while its key is as k is.
+// endsWith is when the family ends, which may be by the end of its key k.
 func (f *tokenFamily) endsWith(k *Key) int64 {
 	if k == nil || k.state.EndsAt() == 0 {
 		return f.Ends
@@ -78,18 +79,18 @@ func (f *tokenFamily) endsWith(k *Key) int64 {
 	return min(f.Ends, k.state.EndsAt())
 }
 
-// Refresh exchanges a refresh secret for a new access token and the next refresh
-// secret (RFC 6749 §6, with rotation as RFC 9700 §4.14.2 asks for it). A secret is
-// good for one use. Presented again within TokenConfig.RefreshGrace of its use it gets
-// the newest pair of its family, for a client that lost its answer or has several tabs
-// with one session; presented later, however much later and whatever came after it, it
-// is taken for stolen: the family is revoked, with every access token of it, and the
-// answer is ErrReplayed. That goes on although the caller leaves.
+// Refresh exchanges a refresh secret for a new access token and the next refresh secret
+// (RFC 6749 §6, with rotation as RFC 9700 §4.14.2 asks for it). A secret can be used
+// once. If it is presented again within TokenConfig.RefreshGrace of its use, it gets the
+// newest pair of its family, for a client that lost its answer or has several tabs with
+// one session. If it is presented later, however much later and however many secrets came
+// after it, it is taken for stolen: the family is revoked, with all its access tokens,
+// even if ctx ends meanwhile, and the error is ErrReplayed.
 //
-// Errors are in the two classes of Verify. A family that is over is ErrExpired,
-// one that was revoked ErrRevoked; so is one whose key or subject was. What its key lost
-// the refreshed token cannot have (see Manager.ExchangeKey), and it does not begin
-// before the first was to begin. A refresh counts as a use of the key.
+// Errors are in the two classes of [Manager.Verify]. A family that is over is ErrExpired.
+// One that was revoked is ErrRevoked, also if its key or subject was. The new token has
+// no right that its key has lost (see [Manager.ExchangeKey]), and does not begin before
+// the first token of the family. A refresh counts as a use of the key.
 func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -106,7 +107,7 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 	}
 	block := keytext.Block(presented)
 	id := ID(block[1 : 1+keytext.IDLen])
-	began := m.now() // when it was presented counts, however late the store answers
+	began := m.now() // the time of the call counts, however late the store answers
 	var issued Issued
 	err := retry.Do(ctx, func(bool) (err error) {
 		issued, err = m.refresh(ctx, id, presented, began)
@@ -139,7 +140,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	if at := f.LinkOf(presented, clock.Millis(began)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
 	}
-	// Whoever presents this is not the one who has the next secret, or lost it.
+	// The caller does not hold the next secret, or has lost it.
 	const replayed RevokeReason = "refresh secret replayed"
 	err = m.life.Protect(ctx, func(ctx context.Context) error {
 		_, err := m.endFamily(ctx, id, replayed)
@@ -152,8 +153,8 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	return Issued{}, ErrReplayed
 }
 
-// familyKey returns the key of a family as it is now, nil if it came from none, or the
-// reason why the family cannot be refreshed.
+// familyKey returns the key of a family as it is now, nil if the family came from no key,
+// or the reason why the family cannot be refreshed.
 func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) (*Key, error) {
 	ms := clock.Millis(now)
 	switch {
@@ -162,7 +163,7 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	case ms >= f.Ends || ms >= f.IdleUntil:
 		return nil, ErrExpired
 	}
-	// From the store, whatever the marks say: a refresh is rare and reaches far.
+	// Ask the store, not the marks in memory: a refresh is rare and has a long effect.
 	for _, ref := range []record.ID{markOf("family", ID(f.ID)), m.issuerMark()} {
 		found, err := m.readMark(ctx, ref)
 		if err != nil {
@@ -181,7 +182,7 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 		return nil, ErrRevoked
 	}
 	if f.spec.parent.IsZero() {
-		return nil, nil // it has none
+		return nil, nil // the family came from no key
 	}
 	found, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
 	if errors.Is(err, ErrNotFound) {
@@ -199,8 +200,9 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	return keyOf(found, ms), found.Refusal(ms)
 }
 
-// familyEnded says that a family was revoked, perhaps elsewhere: the mark that ends its
-// access tokens is read, so that after this none of them is good here either.
+// familyEnded is the error for a family that was revoked, perhaps by another process. It
+// reads the mark that revokes the family's access tokens, so that none of them is
+// accepted here any more after this either.
 func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
 		return errs.OfCheck(err)
@@ -208,7 +210,7 @@ func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 	return ErrRevoked
 }
 
-// advance uses the current secret of a family.
+// advance exchanges the current secret of a family for the next pair.
 func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string, now time.Time) (Issued, error) {
 	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
@@ -226,7 +228,7 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 		return Issued{}, err
 	}
 	if issued.Token.issuerEpoch != f.stamp {
-		// RevokeTokens came between: what was looked at is no longer so.
+		// RevokeTokens was called meanwhile, so the checks of familyKey no longer hold.
 		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
 	f.IdleUntil = max(clock.Millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
@@ -243,8 +245,9 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 }
 
 // sealRefreshed seals the next token of a family. Its claims are those of the first,
-// which every Manager measures by the key as it is then. Where others can check the
-// token who cannot look at the key, it holds no more than the key allows now.
+// because every Manager limits them by the key at each verification. But a token of a
+// public protocol is also checked by processes that cannot read the key, so it holds no
+// more than the key allows now.
 func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.Time) (Issued, error) {
 	if k != nil {
 		r, err := m.currentRing(ctx)
@@ -265,8 +268,8 @@ func (m *Manager) refreshed(k *Key, now time.Time) {
 	}
 }
 
-// answerAgain answers a secret that was used lately, and whose link is at a place, with
-// the newest pair.
+// answerAgain answers a secret that was used lately with the newest pair. at is the place
+// of the secret's link in the family.
 func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented string, at int, now time.Time) (Issued, error) {
 	k, err := m.familyKey(ctx, f, now)
 	if err != nil {
@@ -288,8 +291,8 @@ func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented str
 // chain itself. After a crash between the two the family is dead all the same,
 // because Refresh looks at the mark as well.
 //
-// It had been revoked already only if both were there before: else the call that
-// wrote the first did not come through, and has reported nothing.
+// It had been revoked already only if both were there before. Otherwise the call that
+// wrote the mark did not finish, and has reported nothing.
 func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
 	already = true
 	err = retry.Do(ctx, func(bool) error {
@@ -302,7 +305,7 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return err
 		}
 		now := m.now()
-		// The mark lasts as long as the chain could: it alone may stand after a crash.
+		// The mark lasts as long as the chain could: after a crash it may stand alone.
 		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.Ends+clock.PurgeMargin.Milliseconds())
 		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
 		if err != nil {

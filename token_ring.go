@@ -10,14 +10,14 @@ import (
 	"github.com/fobkit/fob/internal/tokenring"
 )
 
-// TokenKey describes a key that seals tokens; it does not hold it.
+// TokenKey describes a key that seals tokens, without the secret part of the key.
 type TokenKey struct {
 	// ID is the key's PASERK ID, which the footer of each of its tokens names.
 	ID       string
 	Protocol Protocol
-	// ActiveAt is from when it seals new tokens, until a later key does. RetireAt is
-	// when the last of its tokens has expired and it verifies no more; zero as long
-	// as no later key is there.
+	// ActiveAt is when it begins to seal new tokens, until a later key does. RetireAt is
+	// when the last of its tokens has expired, and it verifies no more; zero while there
+	// is no later key.
 	ActiveAt, RetireAt time.Time
 	// Public is the key that verifies, as PASERK ("k4.public.…"); "" for a local
 	// protocol, whose key is a secret.
@@ -25,9 +25,9 @@ type TokenKey struct {
 }
 
 // ringSkew is by how much the clocks of two processes may differ before tokens are
-// refused because their key was retired: it is used for longer by a process that is
-// behind, and retires sooner for one that is ahead. It is less than clock.MaxSkew, because what
-// is refused is issued anew, and a ring holds few keys.
+// refused because their key was retired: a process whose clock is behind seals with a key
+// for longer, and one whose clock is ahead retires it sooner. It is less than
+// clock.MaxSkew, because a refused token can be issued anew, and a ring holds few keys.
 const ringSkew = 5 * time.Minute
 
 func ringRecord(issuer string) record.ID { return record.Named(record.Ring, issuer) }
@@ -50,12 +50,12 @@ func (m *Manager) newTokens() (*tokenring.Keeper, error) {
 	}), nil
 }
 
-// currentRing returns a ring by which a token can be sealed, or the keys be published.
+// currentRing returns a ring that is current enough to seal tokens and to publish keys.
 func (m *Manager) currentRing(ctx context.Context) (*tokenring.Ring, error) {
 	return m.tokens.Current(ctx, m.engine.Now())
 }
 
-// ringChanged is told that the ring has changed, or may have while nobody told of it.
+// ringChanged makes the keeper read the ring again, which has changed or may have.
 func (m *Manager) ringChanged(ctx context.Context) {
 	if m.tokens == nil {
 		return
@@ -65,11 +65,10 @@ func (m *Manager) ringChanged(ctx context.Context) {
 	m.tokens.Changed(ctx)
 }
 
-// RotateTokenKey adds a new token key to the ring. It is known at once and used
-// after TokenConfig.KeyLead; the key before it goes on verifying until its last
-// token has expired, so no token is refused. If a key is waiting to be used
-// already, that one is returned and nothing changes: a rotation can be called
-// again.
+// RotateTokenKey adds a new token key to the ring. It is known at once and used after
+// TokenConfig.KeyLead; the key before it goes on verifying until its last token has
+// expired, so no token is refused. If a key is already waiting to be used, that one is
+// returned and nothing changes, so that a rotation can be called again.
 func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 	if err := m.tokensReady(); err != nil {
 		return TokenKey{}, err

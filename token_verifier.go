@@ -16,9 +16,8 @@ import (
 	"github.com/fobkit/fob/internal/tokenring"
 )
 
-// TokenKeySource gives the token keys that there are now; those with a Public
-// half count. *Manager is one; httpauth has one that asks the Manager of another
-// process.
+// TokenKeySource returns the token keys that there are now; only those with a Public part
+// are used. [*Manager] is one; httpauth has one that asks the Manager of another process.
 type TokenKeySource interface {
 	TokenKeys(ctx context.Context) ([]TokenKey, error)
 }
@@ -74,10 +73,10 @@ type TokenVerifierConfig struct {
 // TokenVerifier checks signed tokens by public keys alone, in a process that has
 // neither the store nor a secret. It implements Verifier.
 //
-// It knows nothing of revocations, nor of what became of the key that a token was
-// exchanged for: a token that was revoked is accepted here until it expires, one whose
-// key was narrowed allows what it was sealed with, and its use does not count for the
-// key. Where that is too long, let tokens be short, or ask a Manager. A token that was
+// It does not learn of revocations, nor of changes of the key that a token was exchanged
+// for: a token that was revoked is accepted here until it expires, one whose key has lost
+// rights allows what it was sealed with, and its use does not count for the key. If that
+// is too much, issue tokens with a short TTL, or ask a [Manager]. A token that was
 // refreshed since holds what the key allowed at that time.
 type TokenVerifier struct {
 	cfg   TokenConfig
@@ -92,16 +91,15 @@ var (
 	_ TokenKeySource = PublicTokenKeys(nil)
 )
 
-// NewTokenVerifier makes a verifier over source. It asks source when it first
-// needs a key, again when that is 15 s old or a token names a key that it does not
-// know (once a second at most, also while source fails), and goes on with the keys that
-// it has, for up to an hour, while source fails. It starts no goroutine: one caller at
-// a time fetches keys that are 15 s old, and waits for them for 250 ms at most (up to
-// 8 s where source failed several times, which is asked once a minute then); all others
-// go on with the keys that are known. A source that returns no public key counts as one that
-// fails. A token that names an unknown key while source fails could not be checked, which
-// is no rejection. A config that cannot work is
-// ErrInvalid.
+// NewTokenVerifier makes a verifier that gets its keys from source. It asks source when
+// it first needs a key, and again when the keys are 15 s old or a token names an unknown
+// key (once a second at most, also while source fails). While source fails, it goes on
+// with the keys that it has, for up to an hour. It starts no goroutine: one caller at a
+// time fetches keys that are 15 s old, and waits for them for 250 ms at most (up to 8 s
+// after source has failed several times, and is asked once a minute only); all others go
+// on with the known keys. A source that returns no public key counts as failing. A token
+// that names an unknown key while source fails cannot be checked, which is no rejection.
+// A config that cannot work is ErrInvalid.
 func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVerifier, error) {
 	if guard.Missing(source) || cfg.Issuer == "" || len(cfg.Audiences) == 0 {
 		return nil, fmt.Errorf("%w: a token verifier needs a source of keys, an issuer and an audience", ErrInvalid)

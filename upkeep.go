@@ -22,7 +22,7 @@ const upkeepTimeout = 10 * time.Second
 
 // upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
-	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of more
+	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of a longer interval
 	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
@@ -38,14 +38,14 @@ func (m *Manager) upkeep(ctx context.Context) {
 	if m.cfg.SweepInterval > 0 {
 		sweep = time.Tick(m.cfg.SweepInterval)
 	}
-	var left sweepParts       // of a sweep that has not come to its end
-	var more <-chan time.Time // when it goes on
+	var left sweepParts       // of a sweep that is not finished
+	var more <-chan time.Time // fires when that sweep goes on
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-flush.C:
-			// Cut off by Close, it might be lost: Close waits for it.
+			// A write that Close cuts off might be lost, so Close waits for it.
 			_ = m.runTask(context.WithoutCancel(ctx), func(ctx context.Context) error {
 				next, err := m.writeUsage(ctx)
 				if next != every {
@@ -77,23 +77,23 @@ func (m *Manager) runTask(ctx context.Context, task func(context.Context) error)
 	return err
 }
 
-// sweepPause is the shortest time between two sweeps of which the first left something.
+// sweepPause is the shortest pause before an unfinished sweep goes on.
 const sweepPause = 10 * time.Millisecond
 
 // Swept is what one sweep did.
 type Swept struct {
 	Purged  int // records removed, at most 1,000
 	Retired int // rotated keys retired early
-	// More reports that the sweep has not come to its end: what is old, or a rotation that
-	// was not looked at, is left for the next one.
+	// More reports that the sweep is not finished: old records, or rotations that were not
+	// looked at, are left for the next one.
 	More bool
 }
 
-// Sweep does the Manager's upkeep once: it removes records whose retention is
-// over, and retires rotated keys that have gone quiet. It runs by itself every
-// Config.SweepInterval, and goes on then, with pauses, until nothing is left; call it
-// to have it done now. One call is bounded (see Swept.More); it
-// never removes the record of a credential that could still be accepted.
+// Sweep does the Manager's upkeep once: it removes records whose retention is over, and
+// retires rotated keys that have gone quiet. The Manager itself does that every
+// Config.SweepInterval, and goes on, with pauses, until nothing is left; call Sweep to
+// have it done now. One call is bounded (see Swept.More). It never removes the record of
+// a credential that could still be accepted.
 func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
 	if m.life.Closed() {
 		return Swept{}, ErrClosed
@@ -102,21 +102,21 @@ func (m *Manager) Sweep(ctx context.Context) (Swept, error) {
 	return done, err
 }
 
-// sweepParts are the parts of a sweep that are to be done, or to be gone on with.
+// sweepParts are the parts of a sweep that are still to be done.
 type sweepParts struct{ retire, purge bool }
 
 var allSweeps = sweepParts{retire: true, purge: true}
 
-// sweep does parts of a sweep, and returns those that have not come to their end. It
-// purges as many records, and looks at as many rotations, as a store need do at a time
-// (backend.MaxLimit): there is nothing to set, and what is left is for the next one.
+// sweep does parts of a sweep, and returns those that are not finished. It purges as many
+// records, and looks at as many rotations, as a store must be able to do at a time
+// (backend.MaxLimit), so that there is nothing to configure.
 func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left sweepParts, err error) {
 	var err1, err2 error
 	if parts.retire {
 		done.Retired, left.retire, err1 = m.rotations.Sweep(ctx)
 	}
 	if purger, ok := backend.As[backend.Purger](m.store); ok && parts.purge {
-		// Whoever purges by a clock that is wrong may bring back what others have ended.
+		// A purge by a wrong clock could bring back what other processes have revoked.
 		if err := m.checkSkew(ctx); err != nil {
 			return done, left, errors.Join(err1, err)
 		}
@@ -131,7 +131,7 @@ func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left
 }
 
 // sweepOn does parts of a sweep as a task of upkeep. It returns those that are left, and
-// when they are gone on with; never where there are none, or where it failed.
+// a channel that fires when they go on: nil if none are left, or if the sweep failed.
 func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepParts, more <-chan time.Time) {
 	began := m.clock.Now().Mono
 	err := m.runTask(ctx, func(ctx context.Context) (err error) {
@@ -139,40 +139,40 @@ func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepPart
 		return err
 	})
 	if err == nil && left != (sweepParts{}) {
-		// The others who use the store, and the writing of usage, have at least as much
-		// of the time.
+		// Pause for as long as the sweep took, so that other users of the store, and the
+		// writing of usage, get at least half of the time.
 		more = time.After(max(sweepPause, time.Duration(m.clock.Now().Mono-began)))
 	}
 	return left, more
 }
 
-// Usage is how often a credential was accepted, and when last. It is written
-// behind: what the store holds trails by up to Config.UsageInterval, and a
-// crash loses at most that much. It is never counted twice.
+// Usage is how often a credential was accepted, and when last. It is written later: the
+// store lags by up to Config.UsageInterval, and a crash loses at most that much. No use
+// is counted twice.
 //
-// What a key is exchanged for is used in its name: an exchange, each acceptance of such
-// a token by a Manager, and each refresh is a use of the key. A token of no key has no
-// usage; what a TokenVerifier accepts is seen by nobody.
+// The use of a token counts for the key that it was exchanged for: the exchange, each
+// acceptance of the token by a Manager, and each refresh is a use of the key. A token
+// that came from no key has no usage, and what a TokenVerifier accepts is not counted.
 type Usage struct {
 	Count      uint64
 	LastUsedAt time.Time // UTC, milliseconds; zero: never used
 }
 
-// flushUsage writes what was used since the last time.
+// flushUsage writes the uses since the last time.
 func (m *Manager) flushUsage(ctx context.Context) error {
 	recorder, _ := backend.As[backend.UsageRecorder](m.store)
 	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(Event{Type: EventUsageLost, Err: err}) })
 }
 
-// writeUsage writes usage, and returns when that is due again.
+// writeUsage writes usage, and returns after how long it is due again.
 func (m *Manager) writeUsage(ctx context.Context) (next time.Duration, err error) {
 	next, err = m.fleet.JoinUsage(ctx)
 	return next, errors.Join(err, m.flushUsage(ctx))
 }
 
-// Usage returns how a credential was used: what the store holds and what this
-// Manager has not written yet. A store that keeps no usage fails with
-// errors.ErrUnsupported. An ID that was never used, or never was, gives zeros.
+// Usage returns how a credential was used: what the store holds, and what this Manager
+// has not written yet. A store that keeps no usage fails with errors.ErrUnsupported. The
+// usage of an ID that was never used, or that does not exist, is zero.
 func (m *Manager) Usage(ctx context.Context, id ID) (Usage, error) {
 	found, err := m.usageOf(ctx, id)
 	if err != nil {

@@ -15,31 +15,31 @@ import (
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// Verify checks what a client presented and returns the credential it is. It
-// is the hot path: for a key in the cache it costs one SHA-256 block and one
-// lookup, allocates nothing and takes no lock.
+// Verify checks what a client presented and returns the credential. It is the hot path:
+// for a key in the cache it costs one SHA-256 block and one lookup, allocates nothing and
+// takes no lock.
 //
-// An error that is ErrRejected (ErrMalformed, ErrUnknown, ErrExpired,
-// ErrRevoked, ErrDisabled …) means that the credential is bad: answer 401. Any
-// other error (the store failed, a record is corrupt, ctx ended) means that it
-// could not be checked: answer 503. A Verify that begins after Revoke, Disable
-// or another change through this Manager has returned never uses the old
-// state; a change made elsewhere is seen within Config.MaxStaleness. And once any call of
-// this Manager has told of a state, none that begins later tells of an older one.
+// An error that is ErrRejected (ErrMalformed, ErrUnknown, ErrExpired, ErrRevoked,
+// ErrDisabled …) means that the credential is bad: answer 401. Any other error (the store
+// failed, a record is corrupt, ctx ended) means that it could not be checked: answer 503.
+// A Verify that begins after Revoke, Disable or another change through this Manager has
+// returned never uses the old state; a change made elsewhere is seen within
+// Config.MaxStaleness. Once any call of this Manager has returned a state, no call that
+// begins later returns an older one.
 //
-// Nothing of presented is kept.
+// The Manager keeps no part of presented.
 func (m *Manager) Verify(ctx context.Context, presented string) (Credential, error) {
 	return m.verify(ctx, presented, false)
 }
 
-// Fresh returns a Verifier that trusts no memory: what it accepts was read from the
-// store during the call. A change that another process has made, and that returned
-// there, is seen; a store that does not answer is an error, whatever Config says.
-// What it costs is reads of the store, for the routes that move money: two for a key,
-// three to five for an imported one (two more for each other key that has its locator),
-// and three to six for a token (of what ends it, its
-// family, its subject and its issuer, and of the key that it was exchanged for and the
-// subject of that), besides those of token keys that are not known yet.
+// Fresh returns a Verifier that trusts no cached answer: what it accepts was read from
+// the store during the call. It sees each change that had returned in another process
+// before. If the store does not answer, that is an error, whatever Config says. It is
+// meant for the routes that move money, because it costs reads of the store: two for a
+// key, three to five for an imported one (two more for each other key that has its
+// locator), and three to six for a token (of what revokes it, its family, its subject and
+// its issuer, and of the key that it was exchanged for and the subject of that). Reads of
+// token keys that are not known yet come on top.
 func (m *Manager) Fresh() Verifier {
 	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {
 		return m.verify(ctx, presented, true)
@@ -48,22 +48,22 @@ func (m *Manager) Fresh() Verifier {
 
 // textForm is one form that the text of a credential has. There are three, a file each:
 // native keys (verify_key.go), imported keys (verify_imported.go) and tokens
-// (verify_token.go). A form says what becomes of a text of which memory has no answer.
+// (verify_token.go). A form loads the answer to a text that is not in the cache.
 type textForm interface {
 	engine.Loader[body]
-	// check is the rest of the check of a text. A hit does not need it, for what is in memory
-	// was checked when it came in.
+	// check does the checks of a text that recognise leaves out. A cache hit does not need
+	// them, because they were made before the answer was cached.
 	check(presented string) error
 }
 
-// The number of a form: of native keys the index of the prefix in Manager.prefixes, and
-// these of the others.
+// The number of a form. Native keys have the index of their prefix in Manager.prefixes,
+// the others have these.
 const (
 	formImported = -1
 	formToken    = -2
 )
 
-// recognised is what can be said of a text by itself.
+// recognised is what the text of a credential tells by itself.
 type recognised struct {
 	form   textForm
 	number int16
@@ -71,13 +71,13 @@ type recognised struct {
 	// hashed is the part of the text that tells it from all others. It is the caller's
 	// memory, and only read.
 	hashed []byte
-	// placed says that at is the place of the answer, which the text itself names. Else it
+	// placed says that at, the cache key of the answer, is part of the text. Otherwise it
 	// is a part of the digest of hashed.
 	placed bool
 	at     cache.Key
 }
 
-// verify is the way of every verification, from the text to the answer.
+// verify is the path of every verification, from the text to the answer.
 func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Credential, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
@@ -89,8 +89,8 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 		return nil, err
 	}
 
-	// Look up what memory has in its place. A place that is known is looked at before the
-	// text is hashed: the processor fetches the answer from memory while it hashes.
+	// Look up the cache entry. If its key is known, look it up before the text is hashed,
+	// so that the processor fetches the entry from memory while it hashes.
 	now := m.engine.Now()
 	var found *answer
 	var ok, believed bool
@@ -108,13 +108,13 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 	}
 	same := ok && found.Form == text.number && found.Seen.Equal(&seen)
 
-	// Believe it,
+	// Use the entry if it is current,
 	if same && believed && !fresh {
 		found.Confirm(now)
 		return m.decide(&found.Body, now.MS, true)
 	}
 
-	// or load it from the store.
+	// or load the answer from the store.
 	if err := text.form.check(presented); err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 	if err != nil {
 		return nil, err
 	}
-	// It may have expired meanwhile. What has no time needs no other look at the clock.
+	// The answer may have expired meanwhile, unless it has no time bounds.
 	if loaded.Body.from != 0 || loaded.Body.to != clock.Forever {
 		now = m.clock.Now()
 	}
@@ -153,8 +153,8 @@ func (m *Manager) recognise(presented string, text *recognised) error {
 	return m.unrecognised(presented)
 }
 
-// decide ends a verification: it says what an answer is at an instant, and counts the use.
-// held says that the answer is in memory.
+// decide ends a verification: it returns what an answer says at an instant, and counts
+// the use. held says that the answer is in the cache.
 func (m *Manager) decide(b *body, ms int64, held bool) (Credential, error) {
 	if ms < b.from || ms >= b.to {
 		return nil, b.refusal(ms)
@@ -169,28 +169,28 @@ func (m *Manager) decide(b *body, ms int64, held bool) (Credential, error) {
 	return b.credential(), nil
 }
 
-// answer is what memory holds of one credential that was found.
+// answer is the cache entry of one credential that was found.
 type answer = engine.Answer[body]
 
-// lookup is one verification that memory could not answer at once.
+// lookup is one verification that the cache alone could not answer.
 type lookup = engine.Lookup[body]
 
-// body is what an answer says of a credential, and at which time.
+// body is what an answer says of a credential, and for which time.
 type body struct {
 	// from and to bound the time in which it is accepted: from <= now < to, in Unix
-	// milliseconds. Where they are equal it never is.
+	// milliseconds. If they are equal, it never is.
 	from, to int64
 	use      usagelog.Cell // of a key
 	refused  error         // why it is not accepted whatever the time
 
 	key *Key // nil for a token
 
-	token  *Token       // what is answered: the claims, as far as the key allows them
+	token  *Token       // what Verify returns: the claims, as far as the key allows them
 	claims *Token       // what was sealed; token itself, unless the key allows less
 	parent *parentState // the key that it came from; nil if from none
 }
 
-// at is what b says at an instant, where nobody counts its use.
+// at is what b says at an instant. It does not count the use.
 func (b *body) at(ms int64) (Credential, error) {
 	if ms < b.from || ms >= b.to {
 		return nil, b.refusal(ms)
@@ -205,7 +205,7 @@ func (b *body) credential() Credential {
 	return b.token
 }
 
-// cell is where uses are counted: those of a token are its key's.
+// cell is where uses are counted: those of a token count for its key.
 func (b *body) cell() *usagelog.Cell {
 	switch {
 	case b.key != nil:
@@ -216,8 +216,8 @@ func (b *body) cell() *usagelog.Cell {
 	return nil
 }
 
-// refusal is why b is not accepted at an instant that lies outside of its bounds. Of a token
-// its key is asked first, which knows why it ended.
+// refusal is why b is not accepted at an instant outside of its bounds. The key of a
+// token is asked first, because it knows why it ended.
 func (b *body) refusal(ms int64) error {
 	switch {
 	case b.refused != nil:
@@ -235,8 +235,8 @@ func (b *body) refusal(ms int64) error {
 	return ErrExpired
 }
 
-// sizeOfAnswer is the memory that an answer takes beside itself, in bytes. The key of a
-// token is shared, as a rule, which is nothing to rely on.
+// sizeOfAnswer is the memory that an answer points to, in bytes. The key of a token is
+// counted in full, although other answers usually share it, because they need not.
 func sizeOfAnswer(a *answer) int {
 	b := &a.Body
 	if b.key != nil {
@@ -252,8 +252,8 @@ func sizeOfAnswer(a *answer) int {
 	return n
 }
 
-// Verifier checks what was presented and returns whose it is. It can neither
-// issue nor revoke: hand it to middleware. *Manager implements it.
+// Verifier checks what was presented and returns the credential. It can neither issue nor
+// revoke, so it is what middleware should get. [*Manager] implements it.
 //
 // An error that is ErrRejected means that the credential is bad; any other
 // means that it could not be checked. A Verifier is safe for concurrent use
@@ -262,13 +262,13 @@ type Verifier interface {
 	Verify(ctx context.Context, presented string) (Credential, error)
 }
 
-// errNoVerifier is what a nil verifier says: it is no rejection.
+// errNoVerifier is the error of a nil verifier. It is no rejection.
 var errNoVerifier = fmt.Errorf("%w: no verifier", ErrInvalid)
 
 // VerifierFunc is a function as a Verifier.
 type VerifierFunc func(ctx context.Context, presented string) (Credential, error)
 
-// Verify calls f. If that is nil, nothing can be checked.
+// Verify calls f. If f is nil, it fails with an error that is no rejection.
 func (f VerifierFunc) Verify(ctx context.Context, presented string) (Credential, error) {
 	if f == nil {
 		return nil, errNoVerifier
@@ -276,11 +276,11 @@ func (f VerifierFunc) Verify(ctx context.Context, presented string) (Credential,
 	return f(ctx, presented)
 }
 
-// Chain tries verifiers in order. The first acceptance wins. A verifier that
-// could not check ends the chain with its error, as does a rejection for a
-// reason other than ErrMalformed or ErrUnknown: a revoked credential is not
-// offered to the next system. Chain of nothing rejects everything; one of which a
-// verifier is nil checks nothing.
+// Chain tries verifiers in order. The first acceptance wins. A verifier that could not
+// check ends the chain with its error, as does a rejection for a reason other than
+// ErrMalformed or ErrUnknown: a revoked credential is not offered to the next system. A
+// chain of no verifiers rejects everything. If a verifier is nil, the chain always fails
+// with an error that is no rejection.
 func Chain(verifiers ...Verifier) Verifier {
 	verifiers = append([]Verifier(nil), verifiers...)
 	if slices.ContainsFunc(verifiers, func(v Verifier) bool { return guard.Missing(v) }) {

@@ -7,11 +7,12 @@ import (
 	"github.com/fobkit/fob/internal/engine"
 )
 
-// importedKeys is the form of keys that were made by another system. Their text is found by
-// its digest in memory, and in the store by everything that it may have been imported under.
+// importedKeys is the form of keys that were made by another system. The cache finds
+// their text by its digest, the store by everything under which it may have been
+// imported.
 type importedKeys struct{ m *Manager }
 
-// recogniseImported is for a text of no other form.
+// recogniseImported is for a text that has no other form.
 func (m *Manager) recogniseImported(presented string, text *recognised) error {
 	if !m.importedText(presented) {
 		return ErrMalformed
@@ -43,8 +44,8 @@ func (importedKeys) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)
 }
 
-// Load implements engine.Loader: it looks for the key of the text in the store, and remembers
-// the answer.
+// Load implements engine.Loader: it finds the key of the text in the store, and caches
+// it.
 func (f importedKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	m := f.m
 	k, places, err := m.imported.Find(ctx, q.Presented, q.Seen, q.Reads)

@@ -19,13 +19,13 @@ import (
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// nativeKeys is the form of the keys that are issued here. Their text has the ID of the
-// key, by which record and answer are found.
+// nativeKeys is the form of the keys that are issued here. Their text contains the ID, by
+// which the record and the cached answer are found.
 type nativeKeys struct{ m *Manager }
 
 // recogniseKey reports whether a text is a native key with a prefix of this environment.
-// An error says that it is broken. The rest of the check of the text is left for when
-// memory has no answer to it.
+// An error says that it is broken. The other checks of the text are made by check, if the
+// cache has no answer.
 func (m *Manager) recogniseKey(presented string, text *recognised) (ours bool, err error) {
 	prefix, problem := keytext.Split(presented)
 	number := m.accepts(prefix)
@@ -92,8 +92,8 @@ func (nativeKeys) check(presented string) error {
 	return nil
 }
 
-// Absent implements engine.Loader. Of an ID that is somebody's this text may have the right
-// secret, where the one that was refused had a wrong one.
+// Absent implements engine.Loader. If a key has the ID, this text may have its secret,
+// although the text that was refused had a wrong one.
 func (f nativeKeys) Absent(q *lookup, found *engine.Absence[body]) error {
 	if found.Form < 0 {
 		return nil
@@ -138,7 +138,7 @@ func (f nativeKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	return m.rememberKey(ctx, q, k)
 }
 
-// digestUnder is the digest of what was presented as the store holds it.
+// digestUnder is the digest of what was presented, under the pepper of the stored one.
 func (m *Manager) digestUnder(pepper string, q *lookup) (digest.Digest, error) {
 	if pepper == "" {
 		return q.Seen, nil
@@ -150,7 +150,7 @@ func (m *Manager) digestUnder(pepper string, q *lookup) (digest.Digest, error) {
 	return made, nil
 }
 
-// rememberKey makes the answer of a key whose secret was found right.
+// rememberKey caches the answer about a key whose secret was found right.
 func (m *Manager) rememberKey(ctx context.Context, q *lookup, k *Key) (*answer, error) {
 	state, asOf, err := m.subjectState(ctx, &q.Reading, k.state.SubjectRef)
 	if err != nil {
@@ -174,8 +174,8 @@ func (m *Manager) rememberKey(ctx context.Context, q *lookup, k *Key) (*answer, 
 // subjectState is what has to be known of a subject: its epoch.
 type subjectState struct{ epoch uint64 }
 
-// subjectState returns the state of a subject, and as of when (monotonic) it is that. A
-// subject that never was revoked has no record, and epoch zero.
+// subjectState returns the state of a subject, and the monotonic instant as of which it
+// holds. A subject that was never revoked has no record, and epoch zero.
 func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref record.ID) (state subjectState, asOf int64, err error) {
 	if !r.Fresh && m.engine.Live(r.Now) {
 		found := m.marks.Get(ref)
@@ -193,28 +193,28 @@ func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref recor
 	return *m.subjects.Put(r, cache.Key(ref), subjectState{epoch}, r.Now.Mono, ticket, cache.Ref(ref)), r.Now.Mono, nil
 }
 
-// nativeSecret is what the digest of a native key is made over.
+// nativeSecret is the part of a native key that its digest covers.
 func nativeSecret(presented string) []byte {
 	block := keytext.Block(presented)
 	return block[:]
 }
 
-// wantsRehash reports whether the digest is not as one made now would be.
+// wantsRehash reports whether the stored digest is not of the kind that is made now.
 func (m *Manager) wantsRehash(k *keystate.State) bool {
 	return k.ImportedHash != "" || k.Pepper != m.peppers.Active()
 }
 
-// How long a rehash may hold up the verification that it belongs to, and how long
-// it is left alone after a try: two processes with their peppers in another order
-// would else write one key in turns.
+// rehashWait bounds how long a rehash may delay its verification. rehashEvery is the
+// pause between two tries for one key: without it, two processes whose peppers are in
+// different order would rewrite one key in turns.
 const (
 	rehashWait  = 250 * time.Millisecond
 	rehashEvery = 10 * time.Minute
 )
 
-// rehash stores the digest of a secret just verified under the active pepper.
-// It is a courtesy of the verification: a failure is reported as an event, and
-// a later verification tries again. What was found out stays true meanwhile.
+// rehash stores the digest of a secret just verified under the active pepper. The
+// verification does not depend on it: a failure is reported as an event, and a later
+// verification tries again.
 func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.State, presented string) {
 	at := cache.Key(k.ID)
 	if _, tried := m.rehashed.Get(at, now.Mono); tried {
@@ -225,7 +225,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 	ctx, cancel := context.WithTimeout(ctx, rehashWait)
 	defer cancel()
 	if err := m.peppers.Vouch(ctx); err != nil {
-		if errs.IsOutage(err) { // else it is a problem, and was reported
+		if errs.IsOutage(err) { // any other error is a problem, and was reported
 			m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: fmt.Errorf("fob: rehash: %w", err)})
 		}
 		return

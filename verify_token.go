@@ -19,8 +19,9 @@ import (
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
-// accessTokens is the form of tokens. An answer is found by the digest of the whole text,
-// so that a hit needs no look at the token: it is byte for byte a text that was accepted.
+// accessTokens is the form of tokens. The cache finds an answer by the digest of the
+// whole text, so a hit need not parse the token: its text was accepted before, byte for
+// byte.
 type accessTokens struct{ m *Manager }
 
 // isToken reports whether text begins like a PASETO.
@@ -38,7 +39,7 @@ func (m *Manager) recogniseToken(presented string, text *recognised) error {
 	return nil
 }
 
-// bytesOf is the memory of a text, only to be read.
+// bytesOf returns the memory of a text, which must only be read.
 func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
 func (accessTokens) check(string) error { return nil }
@@ -48,7 +49,8 @@ func (accessTokens) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)
 }
 
-// ofSameText is why a text was refused that is found by half of its digest.
+// ofSameText returns why a text was refused, or nil if found is of another text: the
+// cache key is only half of the digest.
 func ofSameText(q *lookup, found *engine.Absence[body]) error {
 	if found.Form == q.Form && found.Seen.Equal(&q.Seen) {
 		return found.Err
@@ -56,8 +58,8 @@ func ofSameText(q *lookup, found *engine.Absence[body]) error {
 	return nil
 }
 
-// Load implements engine.Loader: it opens the token, or takes the one that memory has, and
-// finds out whether it was ended.
+// Load implements engine.Loader: it opens the token, or takes the cached one, and checks
+// whether it was revoked.
 func (f accessTokens) Load(ctx context.Context, q *lookup) (*answer, error) {
 	m := f.m
 	if q.Old != nil {
@@ -80,8 +82,8 @@ func (f accessTokens) Load(ctx context.Context, q *lookup) (*answer, error) {
 	}
 	t, err := openWith(key, text, m.cfg.Tokens)
 	if errors.Is(err, ErrRejected) {
-		// It will never be a token of this key: worth remembering, since to find that out
-		// may have cost a signature.
+		// The text will never be a token of this key. That is worth a cache entry, because
+		// the check may have cost a signature verification.
 		return nil, m.engine.Refuse(q, engine.Absence[body]{Err: err})
 	}
 	if err != nil {
@@ -114,7 +116,7 @@ func tokenBody(t *Token, cfg *TokenConfig) body {
 	}
 }
 
-// accepts looks at what does not change with time.
+// accepts checks the claims against c, as far as that does not change with time.
 func (c *TokenConfig) accepts(t *Token) error {
 	switch {
 	case t.issuer != c.Issuer:
@@ -127,11 +129,11 @@ func (c *TokenConfig) accepts(t *Token) error {
 	return nil
 }
 
-// rememberToken looks at what may have ended a token that is sound, and makes its answer.
+// rememberToken checks whether a sound token was revoked, and caches its answer.
 func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answer, error) {
 	b := tokenBody(t, m.cfg.Tokens)
 	if q.Now.MS >= b.to {
-		return nil, ErrExpired // for good: not worth a place
+		return nil, ErrExpired // for good: not worth a cache entry
 	}
 	var err error
 	var asOf int64
@@ -149,14 +151,14 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 		b.hangFrom(parent)
 	}
 	if b.refused != nil {
-		b.from, b.to = 0, 0 // at no time
+		b.from, b.to = 0, 0 // accepted at no time
 	}
 	return m.engine.Remember(q, answer{Told: b.token.asOf, Body: b}, asOf, cacheRefs(refs)...), nil
 }
 
-// hangFrom makes the answer what the key allows that its token came from. What the key
-// refuses at any time is a verdict, which a change of the key ends; what a time will change
-// is a bound.
+// hangFrom limits the answer by the key that its token came from. If the key is refused
+// at all times, so is the token, until the key changes; a time limit of the key is a
+// bound.
 func (b *body) hangFrom(p *parentState) {
 	b.parent = p
 	k := p.key
@@ -172,14 +174,14 @@ func (b *body) hangFrom(p *parentState) {
 	}
 }
 
-// What a token may do that a key was exchanged for is worked out from the key as it is
-// now, at every verification. Nothing of that is kept in the token, nor beside it for
-// longer than the key stays as it is: the claims of a token are what was asked for, and
-// a key that loses a right and gets it back takes its tokens along both ways.
+// The rights of a token that a key was exchanged for are worked out from the key as it is
+// at each verification. They are not kept in the token, and are cached only until the key
+// changes. The claims of a token stay what was asked for, so if the key loses a right and
+// gets it back, its tokens do too.
 
-// under returns what t is while its key is as k is: no right that k has not, and no
-// instant at which k is not good. It is t itself where k allows all of it. What k
-// refuses at any time is not looked at.
+// under returns t without the rights that k does not have, and without the time in which
+// k is not valid. It is t itself if k allows all of it. A refusal of k at all times is
+// not looked at.
 func (t *Token) under(k *Key) *Token {
 	limited := t.limitedTo(k.scopes)
 	from, to := max(t.notBefore, k.state.NotBefore), t.expiresAt
@@ -196,8 +198,8 @@ func (t *Token) under(k *Key) *Token {
 	return limited
 }
 
-// limitedTo returns t with those of its rights that scopes allow too, or t itself if
-// that is all of them.
+// limitedTo returns t with only the rights that scopes allow too: t itself if that is
+// all.
 func (t *Token) limitedTo(scopes Scopes) *Token {
 	if t.scopes.within(scopes) && t.grants.within(scopes, nil) {
 		return t
@@ -217,8 +219,8 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 	return refs
 }
 
-// ended reports why a token was ended, or nil, and as of when: by the marks that
-// follow the feed, or by the store where those are not complete.
+// ended returns why a token was revoked, or nil, and as of when. It looks at the marks
+// that follow the feed, or at the store if those are not current.
 func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error, asOf int64, err error) {
 	look := func(id record.ID) (marks.Mark, error) {
 		q.Reads(id)
@@ -248,8 +250,7 @@ func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error
 	return nil, asOf, nil
 }
 
-// issuerMark is the record that ends what the issuer has issued so far, or before an
-// instant.
+// issuerMark is the record that revokes the issuer's tokens so far, or before an instant.
 func (m *Manager) issuerMark() record.ID {
 	return record.Named(record.Mark, "issuer", m.cfg.Tokens.Issuer)
 }
@@ -261,8 +262,8 @@ type parentState struct {
 	revoked bool // by its subject
 }
 
-// parentState returns the state of a key that tokens came from, and as of when (monotonic):
-// from memory as long as the feed would have told of a change.
+// parentState returns the state of a key that tokens came from, and the monotonic instant
+// as of which it holds: from the cache as long as the feed would have reported a change.
 func (m *Manager) parentState(ctx context.Context, r *engine.Reading, id ID) (p *parentState, asOf int64, err error) {
 	if p, asOf, ok := m.parents.Get(r, cache.Key(id)); ok {
 		return p, asOf, nil
