@@ -6,8 +6,8 @@ import "time"
 // milliseconds.
 const MaxMillis = 253402300799999
 
-// Clamp is an instant in Unix milliseconds, within the years 1970 to 9999: what
-// lies outside counts as the first or the last one there.
+// Clamp returns an instant in Unix milliseconds, within the years 1970 to 9999: an instant
+// that lies outside becomes the first or the last one of these years.
 func Clamp(t time.Time) int64 {
 	switch year := t.Year(); {
 	case year < 1970:
@@ -18,8 +18,8 @@ func Clamp(t time.Time) int64 {
 	return max(1, t.UnixMilli())
 }
 
-// Instant is the time of an instant in Unix milliseconds; the zero time for zero, which
-// is none.
+// Instant returns the time of an instant in Unix milliseconds. Zero is "not set" and
+// becomes the zero time.
 func Instant(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
@@ -27,8 +27,8 @@ func Instant(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// Millis is the other way, as Clamp: a time that is set can never read as "not
-// set", and none beyond the year 9999 wraps around into the past.
+// Millis is the reverse of Instant, with the bounds of Clamp: a time that is set never
+// becomes "not set", and a time beyond the year 9999 does not wrap around into the past.
 func Millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -36,7 +36,8 @@ func Millis(t time.Time) int64 {
 	return Clamp(t)
 }
 
-// MillisOf is a duration in milliseconds, which ends at the longest that there is.
+// MillisOf returns the duration of a number of milliseconds, at most the longest duration
+// that there is.
 func MillisOf(ms int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(max(-most, min(ms, most))) * time.Millisecond

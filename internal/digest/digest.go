@@ -1,4 +1,5 @@
-// Package digest makes digests of secrets and compares them.
+// Package digest makes digests of secrets and compares them. It does not know what a secret
+// is the secret of, nor where the keys of digests come from.
 package digest
 
 import (
@@ -7,9 +8,9 @@ import (
 	"encoding/binary"
 )
 
-// Digest is SHA-256 of something, or HMAC-SHA-256 of it under a key. The zero Digest is
-// that of nothing which anybody knows. Comparing two by == is not done in constant time:
-// Equal is for that.
+// Digest is SHA-256 of something, or HMAC-SHA-256 of it under a key. Nobody knows anything
+// whose digest is the zero Digest. To compare two secrets in constant time use Equal, not
+// ==.
 type Digest [sha256.Size]byte
 
 // Of returns the SHA-256 of material.
@@ -26,8 +27,8 @@ func Keyed(key, material []byte) Digest {
 
 // Equal reports in constant time whether both digests are the same.
 func (d *Digest) Equal(o *Digest) bool {
-	// Four words instead of crypto/subtle's byte loop: as free of branches, and 20 ns less
-	// on every verification.
+	// This compares four words, where crypto/subtle compares 32 bytes. It is as free of
+	// branches, and takes 20 ns less in every verification.
 	var diff uint64
 	for i := 0; i < len(d); i += 8 {
 		diff |= binary.LittleEndian.Uint64(d[i:]) ^ binary.LittleEndian.Uint64(o[i:])

@@ -1,11 +1,12 @@
-// Package engine answers verifications: from memory for as long as that may be believed,
-// and else by asking whoever knows how the answer is loaded from the store. It knows
-// nothing of what is verified: neither keys nor tokens, nor how they are written.
+// Package engine answers verifications. It takes an answer from its memory, which is a
+// cache, for as long as the answer may be believed; otherwise it asks a Loader, which knows
+// how the answer is loaded from the store. It knows nothing of what is verified: neither
+// keys nor tokens, nor how their records are written.
 //
-// Each idea has a file: how old an answer may be (trust.go), what is remembered and what
-// ends it (memory.go), which records an answer depends on (newest.go), where an answer
-// comes from, also while the store fails (find.go), and how many that want the same answer
-// share one load (flights.go).
+// Each idea has a file: how old an answer may be (trust.go), what memory holds and what
+// ends an entry (memory.go), which records an answer depends on (newest.go), where an
+// answer comes from, also while the store fails (find.go), and how several lookups of the
+// same answer share one load (flights.go).
 package engine
 
 import (
@@ -19,38 +20,42 @@ import (
 	"github.com/fobkit/fob/internal/digest"
 )
 
-// Digest is SHA-256 over what was presented, or over the part of it that tells it from
-// everything else that is remembered in its place.
+// Digest is SHA-256 over the text that was presented, or over the part of the text by which
+// it differs from every other text that has the same place in memory.
 type Digest = digest.Digest
 
-// Answer is what memory holds of something that was found: enough to answer with one hash
-// and a few comparisons. It is immutable but for its age and what Body itself lets change.
+// Answer is the cache entry of something that was found: enough to answer a verification
+// with one hash and a few comparisons. It is immutable, except for its age and for what
+// Body itself allows to change.
 type Answer[B any] struct {
-	// Seen is made of what was presented when it was first accepted. It is never the digest
-	// that is stored, so that a hit costs one block whatever the record is under.
+	// Seen is the digest of the text that was presented when the answer was first accepted.
+	// It is never the digest in the store, so that a cache hit costs one block of SHA-256,
+	// whatever pepper or hash the record is under.
 	Seen Digest
 
-	// The numbers that package atomic touches come before everything that is smaller than
-	// they are: on 32-bit platforms nothing else would align them.
+	// The numbers that package atomic touches come before all smaller fields: on 32-bit
+	// platforms nothing else would align them.
 	asOf int64 // monotonic; only through package atomic once it is shared
-	// Version is that of the record by whose ID the answer is found; zero if it is found
-	// otherwise.
+	// Version is the version of the record, if the answer is found by the ID of one record;
+	// zero if it is found in another way.
 	Version uint64
 	// Body is what was found.
 	Body B
-	// Told is where the Unix milliseconds are kept as of which Body is known to be good;
-	// nil if nobody asks.
+	// Told is where the engine stores the time, in Unix milliseconds, as of which Body is
+	// known to be good; nil if nobody reads that time.
 	Told *atomic.Int64
 	// Form is the form of what was presented, as in Lookup.
 	Form int16
 }
 
-// AsOf is the instant (monotonic) as of which the answer is known to be good, by what was
-// read. The feed may have proved more.
+// AsOf is the instant (monotonic) as of which the answer is known to be good, from what was
+// read for it and from Confirm. The feed may have proved a later instant.
 func (a *Answer[B]) AsOf() int64 { return atomic.LoadInt64(&a.asOf) }
 
-// Confirm notes what the feed has proved of an answer that was found good after it (see
-// [Engine.Now]). It writes no more often than the feed proves something.
+// Confirm notes that an answer was still good at the instant up to which the feed has
+// proved that it told of every change. The answer must have been found in memory after the
+// feed proved that; [Engine.Now] sees to it. Confirm writes no more often than the feed
+// proves something.
 func (a *Answer[B]) Confirm(now clock.Moment) {
 	if now.Synced > atomic.LoadInt64(&a.asOf) {
 		atomic.StoreInt64(&a.asOf, now.Synced)
@@ -64,29 +69,31 @@ func (a *Answer[B]) tell(ms int64) {
 	}
 }
 
-// Absence is what is remembered of something that was not accepted, and of which memory
-// has no Answer.
+// Absence is the cache entry of a lookup that was refused and has no Answer.
 type Absence[B any] struct {
 	asOf int64
-	// Seen is what was presented, where it is found by half of that.
+	// Seen is the digest of the text that was presented, because a place in memory is only
+	// half of that digest.
 	Seen Digest
 	// Err is why it was refused.
 	Err error
-	// Body is what was found all the same: under its ID, say.
+	// Body is what was found although the lookup was refused: the record under the same ID,
+	// say.
 	Body B
 	// Form is as in Lookup.
 	Form int16
 }
 
-// Loader knows how the answer to one form of what is presented is made. It is safe for
+// Loader knows how to load the answer to one form of presented text. It is safe for
 // concurrent use.
 type Loader[B any] interface {
-	// Load finds the answer out from the store, in two ways that end it: with
-	// [Engine.Remember], or with an error, be it that of [Engine.Refuse]. It says of each
-	// record that it reads that it is about to ([Reading.Reads]). An error that is
-	// errs.ErrRejected is a finding; any other says that it could not be found out.
+	// Load loads the answer from the store. It ends with [Engine.Remember], or with an
+	// error, which may be that of [Engine.Refuse]. It calls [Reading.Reads] before it reads
+	// a record. An error that is errs.ErrRejected is a result; any other error means that
+	// there is none.
 	Load(ctx context.Context, q *Lookup[B]) (*Answer[B], error)
-	// Absent returns why q is refused, if what is remembered of its place says so, else nil.
+	// Absent returns why q is refused, if the entry that was found in the place of q is
+	// about the text of q; otherwise nil.
 	Absent(q *Lookup[B], found *Absence[B]) error
 }
 
@@ -94,9 +101,9 @@ type Loader[B any] interface {
 type Lookup[B any] struct {
 	Reading
 	Loader    Loader[B]
-	Memory    *cache.Cache[Answer[B]] // where the answer is kept, one of AddMemory
-	At        cache.Key               // and the place in it
-	Form      int16                   // answers of another form are none to this lookup
+	Memory    *cache.Cache[Answer[B]] // in which the answer is cached; AddMemory made it
+	At        cache.Key               // the place of the answer in Memory
+	Form      int16                   // an answer of another form is no answer to this lookup
 	Seen      Digest
 	Presented string
 	Old       *Answer[B] // the answer in memory, if it is too old to be believed
@@ -104,20 +111,21 @@ type Lookup[B any] struct {
 	ticket, absentTicket cache.Ticket
 }
 
-// Config is what an Engine is made with. Nothing in it may be missing.
+// Config is what an Engine is made with. Every field must be set.
 type Config struct {
 	MaxStaleness time.Duration // how old an answer may be
-	StaleIfError time.Duration // by how much older while the store fails; zero: not at all
-	Expected     time.Duration // how old every process takes the answers of any other one to be
+	StaleIfError time.Duration // how much older an answer may be while the store fails; zero: not older
+	Expected     time.Duration // how old an answer may be in any process, as all processes expect
 
-	Entries int   // the most answers in each memory
-	Bytes   int64 // and their memory
+	Entries int   // the maximum of answers in each memory
+	Bytes   int64 // the maximum of bytes that the answers of each memory take
 
 	Clock *clock.Clock
-	// Running ends with the loads that go on although their callers have left.
+	// Running is the context of loads that go on although their callers have left. When it
+	// ends, they end.
 	Running context.Context
-	// Hold makes whoever ends Running wait for such a load, until release is called. ok is
-	// false when there may be no more of them.
+	// Hold makes whoever ends Running wait for such a load until release is called. ok is
+	// false if no more of these loads may run.
 	Hold func() (release func(), ok bool)
 	// Failed is told of such a load that panicked.
 	Failed func(error)
@@ -130,14 +138,14 @@ type Engine[B any] struct {
 	cfg Config
 	memory[B]
 	newest  newest
-	flights *cache.Flights[flightKey, error] // what is handed over is errs.Unchecked
+	flights *cache.Flights[flightKey, error] // a flight ends with the errs.Unchecked of its load
 
 	storeFailed atomic.Int64 // monotonic: when the store last failed to answer
 
 	rechecked, stale, refused cache.Counter
 }
 
-// New makes an Engine without a memory. What cannot work in cfg is an error.
+// New makes an Engine without a memory. It fails if the values of cfg cannot work.
 func New[B any](cfg Config) (*Engine[B], error) {
 	e := &Engine[B]{
 		cfg:       cfg,
@@ -162,9 +170,10 @@ func cacheError(err error) error {
 	return fmt.Errorf("fob: verification cache: %w", err)
 }
 
-// AddMemory makes a memory of answers. size is what an answer takes beside itself, in
-// bytes; nil is nothing. byID says that the answers of which Version is set are found by the
-// ID of their record; one memory of an Engine can be so.
+// AddMemory makes a memory of answers. size returns how many bytes an answer takes in
+// addition to the Answer itself; a nil size means none. byID says that an answer whose
+// Version is set is found by the ID of its record; at most one memory of an Engine may be
+// made so.
 func (e *Engine[B]) AddMemory(size func(*Answer[B]) int, byID bool) (*cache.Cache[Answer[B]], error) {
 	made, err := cache.New(cache.Config[Answer[B]]{Entries: e.cfg.Entries, Bytes: e.cfg.Bytes, Size: size})
 	if err != nil {
@@ -177,8 +186,9 @@ func (e *Engine[B]) AddMemory(size func(*Answer[B]) int, byID bool) (*cache.Cach
 	return made, nil
 }
 
-// Now reads the clock. What the feed has proved is read with it, and before anything is
-// looked up: an answer that is found good after that had not been changed by then.
+// Now reads the clock. It reads what the feed has proved before it reads the clock, and so
+// before anything is looked up: an answer that is found in memory afterwards had not
+// changed by the instant that the feed has proved.
 func (e *Engine[B]) Now() clock.Moment {
 	synced := e.synced.Load()
 	now := e.cfg.Clock.Now()
@@ -186,24 +196,24 @@ func (e *Engine[B]) Now() clock.Moment {
 	return now
 }
 
-// Forget makes every answer that depends on these records be found anew. Once it has
-// returned, nothing that begins later uses one from before.
+// Forget makes the engine drop every answer that depends on these records. Once Forget has
+// returned, no lookup that begins later uses such an answer.
 func (e *Engine[B]) Forget(ids ...ID) { e.newest.forget(ids...) }
 
-// Clear makes every answer be found anew.
+// Clear makes the engine drop every answer.
 func (e *Engine[B]) Clear() { e.newest.clear() }
 
-// Saw notes that a record was read from the store, by anybody, and at which version; zero
-// says that there is none. When it has returned, no answer in memory is made from another
-// version of it, nor will one be.
+// Saw notes that somebody read a record from the store, and at which version; version zero
+// means that there is no such record. Once Saw has returned, no answer in memory is made
+// from another version of the record, and none will be.
 func (e *Engine[B]) Saw(id ID, version uint64) { e.newest.saw(id, version) }
 
 // Stats counts what an Engine did since New.
 type Stats struct {
-	Absent    cache.Stats   // the memory of what was refused
-	Refused   uint64        // lookups that it answered
-	Rechecked uint64        // lookups of which memory had an answer that was too old
-	Collapsed uint64        // lookups that waited for another one's load
+	Absent    cache.Stats   // of the memory of refused lookups
+	Refused   uint64        // lookups that the memory of refused lookups answered
+	Rechecked uint64        // lookups whose answer in memory was too old
+	Collapsed uint64        // lookups that waited for the load of another lookup
 	Stale     uint64        // old answers that were given because the store failed
 	FeedAge   time.Duration // as [clock.Moment.FeedAge]
 }

@@ -48,7 +48,7 @@ func (l *MemoryLoad) Own(id ID) { l.own = id }
 func (l *MemoryLoad) Keep() bool {
 	all := true
 	for _, id := range l.read {
-		_, ok := l.memory.kept.cache.Put(cache.Key(id), dated[int]{}, l.ticket[0], clock.Forever, cache.Ref(id))
+		_, ok := l.memory.kept.cache.Put(cache.Key(id), datedValue[int]{}, l.ticket[0], clock.Forever, cache.Ref(id))
 		l.kept = l.kept || ok
 		all = all && ok
 	}

@@ -8,17 +8,18 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 )
 
-// Where an old answer may stand in for a store that fails.
+// These times apply to a lookup whose old answer in memory may be given while the store
+// fails.
 const (
-	// staleWait bounds how long a lookup waits for the store of which memory has an old
-	// answer that may be given.
+	// staleWait bounds how long such a lookup waits for the store.
 	staleWait = 250 * time.Millisecond
-	// leftAlone is how long the store is not asked for such lookups after it failed.
-	leftAlone = time.Second
+	// storePause is how long the store is not asked for such lookups after it has failed.
+	storePause = time.Second
 )
 
-// Find returns the answer to a lookup that memory could not answer at once. An error that is
-// errs.ErrRejected is a finding, any other says that it could not be found out.
+// Find returns the answer to a lookup that memory could not answer at once. An error that
+// is errs.ErrRejected is a result; any other error means that the answer could not be found
+// out.
 func (e *Engine[B]) Find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	if q.Fresh {
 		return e.load(ctx, q)
@@ -37,10 +38,10 @@ func (e *Engine[B]) Find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) 
 	return e.findOrStandIn(ctx, q)
 }
 
-// findOrStandIn is collapse for a lookup of which memory has an old answer, which stands in
-// if the store fails.
+// findOrStandIn is collapse for a lookup that has an old answer in memory. If the store
+// fails, it returns the old answer, as long as that may be given.
 func (e *Engine[B]) findOrStandIn(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
-	if q.Now.Age(e.storeFailed.Load()) < int64(leftAlone) {
+	if q.Now.Age(e.storeFailed.Load()) < int64(storePause) {
 		if old := e.standIn(q); old != nil {
 			return old, nil
 		}
@@ -55,14 +56,15 @@ func (e *Engine[B]) findOrStandIn(ctx context.Context, q *Lookup[B]) (*Answer[B]
 	if old := e.standIn(q); old != nil {
 		return old, nil
 	}
-	if short.Err() != nil { // the store may answer whoever waits for longer
+	if short.Err() != nil { // the store may still answer a caller that waits longer
 		return e.collapse(ctx, q)
 	}
 	return nil, err
 }
 
-// standIn is the old answer of q, if it may be given although the store cannot be asked. It
-// is looked up anew: a change that was made here or told by the feed has ended it.
+// standIn returns the old answer of q if it may be given although the store cannot be
+// asked, or nil. It looks the answer up again, because a change that this process made, or
+// that the feed told of, has dropped it from memory.
 func (e *Engine[B]) standIn(q *Lookup[B]) *Answer[B] {
 	now := e.Now()
 	a, ok := q.Memory.Get(q.At, now.Mono)
@@ -77,8 +79,8 @@ func (e *Engine[B]) standIn(q *Lookup[B]) *Answer[B] {
 	return a
 }
 
-// load finds the answer out from the store. If a record of it is found to have changed
-// meanwhile, it is loaded once more, for such an answer is not remembered.
+// load loads the answer from the store. If one of its records is found to have changed
+// meanwhile, the answer is not remembered, so load loads it once more.
 func (e *Engine[B]) load(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	found, changed, err := e.loadOnce(ctx, q)
 	if changed && !q.Fresh && errs.Unchecked(err) == nil {
@@ -89,8 +91,9 @@ func (e *Engine[B]) load(ctx context.Context, q *Lookup[B]) (*Answer[B], error) 
 	return found, err
 }
 
-// loadOnce is one call of the loader. An entry that it puts into memory depends on what is
-// read after its tickets are taken.
+// loadOnce calls the Loader once. It takes the tickets of the caches before the Loader
+// reads anything, so that an entry the Loader puts into memory depends on all that it
+// reads. changed says that one of the records was found at another version than before.
 func (e *Engine[B]) loadOnce(ctx context.Context, q *Lookup[B]) (found *Answer[B], changed bool, err error) {
 	q.ticket, q.absentTicket = q.Memory.Begin(), e.absent.Begin()
 	q.newest = &e.newest
@@ -99,7 +102,7 @@ func (e *Engine[B]) loadOnce(ctx context.Context, q *Lookup[B]) (found *Answer[B
 	return found, false, err
 }
 
-// Reading begins to read records for something else than a lookup.
+// Reading begins a reading of records that serves no lookup.
 func (e *Engine[B]) Reading(fresh bool, now clock.Moment) Reading {
 	return Reading{Now: now, Fresh: fresh, newest: &e.newest}
 }

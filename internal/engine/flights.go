@@ -13,58 +13,60 @@ import (
 	"github.com/fobkit/fob/internal/guard"
 )
 
-// Of many who want one answer that is not in memory, one loads it and the others wait:
-// they are on one flight. But a load may hang that would be answered at once if it were
-// begun now, so nobody waits for another one's load for long, and nobody is told of its
-// failure who came after it began.
+// If many callers want the same answer and it is not in memory, one of them loads it and
+// the others wait: they share one flight. But a load may hang, while a load that began now
+// would be answered at once. So nobody waits long for the load of another caller. And a
+// caller that came after a load had begun is not told that this load failed.
 const (
-	// joinWait bounds how long a load is waited for before one of those who wait begins
-	// another. A load takes a few milliseconds as a rule, and up to a second over a store
-	// that is in trouble, when to ask it twice would only add to that.
+	// joinWait bounds how long callers wait for a load before one of them begins another
+	// one. A load takes a few milliseconds as a rule. Over a store in trouble it takes up
+	// to a second, and to ask such a store twice would only add to the trouble.
 	joinWait = 2 * time.Second
-	// leftWait bounds the same for who comes to a load when its caller has given up on it,
-	// and is how long after that anybody can: it was left for a reason.
+	// leftWait is that bound for a load whose caller has given up on it, because there was
+	// a reason to give up. It is also how long after that other callers may still join the
+	// load.
 	leftWait = 250 * time.Millisecond
-	// joinTries bounds how often a caller waits for answers that turn out to be of no
-	// use to it before it loads its own.
+	// joinTries bounds how often a caller waits for answers that turn out to be of no use
+	// to it, before it loads the answer itself.
 	joinTries = 3
-	// loadTimeout bounds such a load.
+	// loadTimeout bounds a load that goes on although its caller has left.
 	loadTimeout = 10 * time.Second
 )
 
-// collapse loads, or waits for the same load of another caller.
+// collapse loads the answer, or waits for another caller that loads the same answer.
 func (e *Engine[B]) collapse(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	flights := e.flights
-	// The first flight began before this call did; every later one began after it.
+	// The first flight may have begun before this call did; every later one began after it.
 	flight, leads := flights.Join(flightKey{q.Seen, q.Form}, binary.LittleEndian.Uint64(q.Seen[:]))
 	for first, useless := true, 0; ; first = false {
 		if leads {
 			return e.lead(ctx, q, flight)
 		}
-		failed, err := wait(ctx, flight)
+		failed, err := waitFor(ctx, flight)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, fmt.Errorf("fob: verify: %w", ctx.Err())
 		case err != nil:
-			// It took too long. Of all who wait one asks for itself now.
+			// The load took too long. One of all callers that wait begins a new one.
 		case failed != nil && !first:
 			return nil, failed
 		case failed == nil:
-			// What the other one found is taken from memory only, and not from its hands:
-			// there it is no longer good if something changed before this call began.
+			// The answer is taken from memory, and not from the caller that loaded it: if
+			// something changed before this call began, the answer is no longer in memory.
 			if found, err := e.recall(q); found != nil || err != nil {
 				return found, err
 			}
 			if useless++; useless == joinTries {
-				return e.load(ctx, q) // and not as the leader of a flight, for it waits for nobody
+				return e.load(ctx, q) // outside of any flight, so that this caller waits for nobody
 			}
 		}
 		flight, leads = flights.Succeed(flight)
 	}
 }
 
-// wait waits for a flight, and not for long.
-func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, err error) {
+// waitFor waits until a flight ends, but not for long. failed is the error that the load
+// ended with. err says that the flight has not ended.
+func waitFor(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, err error) {
 	limit := joinWait
 	if flight.Left() {
 		limit = leftWait
@@ -74,8 +76,8 @@ func wait(ctx context.Context, flight *cache.Flight[flightKey, error]) (failed, 
 	return flight.Wait(ctx)
 }
 
-// recall looks for an answer that came into memory while q waited. How old it may
-// be is counted from when q began.
+// recall looks in memory for an answer that came there while q waited. Its age is measured
+// from when q began.
 func (e *Engine[B]) recall(q *Lookup[B]) (*Answer[B], error) {
 	a, ok := q.Memory.Get(q.At, q.Now.Mono)
 	if ok && a.Form == q.Form && a.Seen.Equal(&q.Seen) && e.Believes(a.AsOf(), q.Now) {
@@ -84,19 +86,19 @@ func (e *Engine[B]) recall(q *Lookup[B]) (*Answer[B], error) {
 	return nil, e.knownAbsent(q)
 }
 
-// flightKey is what those want alike who share a load.
+// flightKey identifies a load: callers with the same flightKey share one.
 type flightKey struct {
 	seen Digest
 	form int16
 }
 
-// errAbandoned is what those are told who wait for a load that panicked.
+// errAbandoned is the error for callers that wait for a load that panicked.
 var errAbandoned = errors.New("fob: verify: the load was abandoned")
 
-// lead loads for everybody who waits. The load runs in the first caller's
-// goroutine, which costs nothing; when that caller leaves before its end, it is begun
-// anew in one of its own, so that nobody suffers from somebody else's deadline, and
-// a store that is slower than all deadlines still fills the cache.
+// lead loads the answer for all callers that wait. The load runs in the goroutine of the
+// first caller, which costs nothing. If that caller leaves before the load ends, the load
+// begins again in a goroutine of its own. So no caller suffers from the deadline of another
+// one, and the answer gets into memory even if the store is slower than all deadlines.
 func (e *Engine[B]) lead(ctx context.Context, q *Lookup[B], flight *cache.Flight[flightKey, error]) (*Answer[B], error) {
 	failed, handedOver := errAbandoned, false
 	defer func() {
@@ -107,14 +109,14 @@ func (e *Engine[B]) lead(ctx context.Context, q *Lookup[B], flight *cache.Flight
 	found, err := e.load(ctx, q)
 	failed = errs.Unchecked(err)
 	if failed != nil && ctx.Err() != nil {
-		failed = nil // that is this caller's own; the others look for themselves
+		failed = nil // this caller's context has ended; the others look in memory, or load
 		handedOver = e.detach(ctx, q, flight)
 	}
 	return found, err
 }
 
-// detach begins a load anew that its caller did not wait for, unless too many such run,
-// or the others have given up on it too. Close ends it and waits.
+// detach begins a load again whose caller has left, unless too many such loads run, or the
+// other callers have given up on it too. The load ends when Config.Running does.
 func (e *Engine[B]) detach(ctx context.Context, q *Lookup[B], flight *cache.Flight[flightKey, error]) bool {
 	release, ok := e.cfg.Hold()
 	if !ok {
@@ -125,7 +127,7 @@ func (e *Engine[B]) detach(ctx context.Context, q *Lookup[B], flight *cache.Flig
 		return false
 	}
 	rest := *q
-	rest.Presented = strings.Clone(q.Presented) // the caller's memory is its own again
+	rest.Presented = strings.Clone(q.Presented) // the caller may use the memory of its text again
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	stop := context.AfterFunc(e.cfg.Running, cancel)
 	left := time.AfterFunc(leftWait, func() { e.flights.Retire(flight) })

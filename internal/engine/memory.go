@@ -13,38 +13,39 @@ import (
 type ID = backend.ID
 
 const (
-	// absentEntries bounds what is remembered of what was refused.
+	// absentEntries is the maximum of entries for lookups that were refused.
 	absentEntries = 1024
 	glimpsedBits  = 13
 )
 
-// memory is everything that is remembered.
+// memory is all caches of an Engine.
 type memory[B any] struct {
 	memories []*cache.Cache[Answer[B]]
-	byID     *cache.Cache[Answer[B]] // the one of them whose answers tell the version of their record
-	parts    []forgetter             // what several answers are made from
-	// absent is apart from the others and small, so that garbage evicts nothing good.
+	byID     *cache.Cache[Answer[B]] // the one of memories whose answers have the version of their record
+	parts    []forgetter             // caches of what several answers are made from
+	// absent is the cache of lookups that were refused. It is separate and small, so that
+	// presented garbage evicts no good entry.
 	absent *cache.Cache[Absence[B]]
-	// glimpsed has a part of the digest of what was lately refused: only what comes again
-	// is worth an entry, so that a flood of garbage leaves nothing behind that has to be
-	// collected.
+	// glimpsed has a part of the digest of each text that was refused lately. Only a text
+	// that is refused again gets an entry in absent, so a flood of different garbage
+	// allocates nothing that would have to be collected.
 	glimpsed [1 << glimpsedBits]atomic.Uint64
 }
 
-// forgetter is a cache as it is cleared.
+// forgetter is the part of a cache that drops entries.
 type forgetter interface {
 	Invalidate(refs ...cache.Ref)
 	Clear()
 }
 
-// forget ends what depends on these records.
+// forget drops all entries that depend on these records.
 func (m *memory[B]) forget(ids ...ID) {
 	refs := make([]cache.Ref, len(ids))
 	for i, id := range ids {
 		refs[i] = cache.Ref(id)
 	}
-	// What answers are made from goes first: an answer must not be made anew from a part
-	// that is about to be forgotten.
+	// The parts are dropped before the answers: an answer must not be made again from a
+	// part that is about to be dropped.
 	for _, part := range m.parts {
 		part.Invalidate(refs...)
 	}
@@ -54,10 +55,10 @@ func (m *memory[B]) forget(ids ...ID) {
 	}
 }
 
-// forgetAbsent ends what is remembered of refusals that depend on one record.
+// forgetAbsent drops the entries of refused lookups that depend on one record.
 func (m *memory[B]) forgetAbsent(id ID) { m.absent.Invalidate(cache.Ref(id)) }
 
-// clear ends everything, in the order of forget.
+// clear drops all entries, in the order of forget.
 func (m *memory[B]) clear() {
 	for _, part := range m.parts {
 		part.Clear()
@@ -68,8 +69,8 @@ func (m *memory[B]) clear() {
 	}
 }
 
-// version is that of the record of which an answer is made that is found by its ID; zero
-// if there is none.
+// version returns the version of a record of which an answer in memory is made, if answers
+// are found by the ID of that record; zero if there is no such answer.
 func (m *memory[B]) version(id ID) uint64 {
 	if m.byID == nil {
 		return 0
@@ -80,9 +81,9 @@ func (m *memory[B]) version(id ID) uint64 {
 	return 0
 }
 
-// Remember puts an answer that was loaded for q into memory, under the records that end it
-// besides those named by Reads, and returns it. asOf is the instant (monotonic) as of which
-// it is known to be good.
+// Remember puts an answer that was loaded for q into memory, and returns it. It depends on
+// the records that the Loader has named with Reads, and on refs. asOf is the instant
+// (monotonic) as of which the answer is known to be good.
 func (e *Engine[B]) Remember(q *Lookup[B], a Answer[B], asOf int64, refs ...cache.Ref) *Answer[B] {
 	a.Seen, a.Form, a.asOf = q.Seen, q.Form, asOf
 	a.tell(q.Now.Wall(asOf))
@@ -91,18 +92,20 @@ func (e *Engine[B]) Remember(q *Lookup[B], a Answer[B], asOf int64, refs ...cach
 	return stored
 }
 
-// Refuse remembers that q is refused, if something like it was before, under the records
-// that end this. It returns why it is.
+// Refuse puts the refusal of q into memory if the same text was refused before, and returns
+// the reason, a.Err. The entry depends on the records that the Loader has named with Reads,
+// and on refs.
 func (e *Engine[B]) Refuse(q *Lookup[B], a Absence[B], refs ...cache.Ref) error {
 	a.Seen, a.Form, a.asOf = q.Seen, q.Form, q.Now.Mono
-	part := binary.LittleEndian.Uint64(q.At[8:]) * 0x9e3779b97f4a7c15 // there may be text in its low bits
+	part := binary.LittleEndian.Uint64(q.At[8:]) * 0x9e3779b97f4a7c15 // mixed, because the place may be text, of which many bits are alike
 	if e.glimpsed[part>>(64-glimpsedBits)].Swap(part) == part {
 		_, q.absent = e.absent.Put(q.At, a, q.absentTicket, clock.Forever, refs...)
 	}
 	return a.Err
 }
 
-// knownAbsent returns why q is refused, if that is remembered and may be believed.
+// knownAbsent returns why q is refused, if memory has an entry for that which may be
+// believed.
 func (e *Engine[B]) knownAbsent(q *Lookup[B]) error {
 	a, ok := e.absent.Get(q.At, q.Now.Mono)
 	if !ok || !e.Believes(a.asOf, q.Now) {
@@ -111,24 +114,25 @@ func (e *Engine[B]) knownAbsent(q *Lookup[B]) error {
 	return q.Loader.Absent(q, a)
 }
 
-// Part remembers one sort of what several answers are made from: the state of a subject,
-// say. It is safe for concurrent use.
+// Part is a cache of one sort of state that several answers are made from: the state of
+// subjects, say. It is safe for concurrent use.
 type Part[V any] struct {
 	trust *Trust
-	cache *cache.Cache[dated[V]]
+	cache *cache.Cache[datedValue[V]]
 }
 
-type dated[V any] struct {
+// datedValue is a value, and the instant as of which it is known to be good.
+type datedValue[V any] struct {
 	asOf  int64 // monotonic
 	value V
 }
 
-// AddPart makes a Part of an Engine. size is what a value takes beside itself, in bytes;
-// nil is nothing.
+// AddPart makes a Part of an Engine. size returns how many bytes a value takes in addition
+// to the value itself; a nil size means none.
 func AddPart[V, B any](e *Engine[B], size func(*V) int) (*Part[V], error) {
-	cfg := cache.Config[dated[V]]{Entries: e.cfg.Entries, Bytes: e.cfg.Bytes}
+	cfg := cache.Config[datedValue[V]]{Entries: e.cfg.Entries, Bytes: e.cfg.Bytes}
 	if size != nil {
-		cfg.Size = func(d *dated[V]) int { return size(&d.value) }
+		cfg.Size = func(d *datedValue[V]) int { return size(&d.value) }
 	}
 	made, err := cache.New(cfg)
 	if err != nil {
@@ -138,8 +142,8 @@ func AddPart[V, B any](e *Engine[B], size func(*V) int) (*Part[V], error) {
 	return &Part[V]{&e.Trust, made}, nil
 }
 
-// Get returns what is remembered in a place, and as of when (monotonic), if r may believe
-// it.
+// Get returns the value in a place of the cache, and the instant (monotonic) as of which it
+// is known to be good. ok is false if there is no value that r may believe.
 func (p *Part[V]) Get(r *Reading, at cache.Key) (value *V, asOf int64, ok bool) {
 	if r.Fresh {
 		return nil, 0, false
@@ -151,13 +155,14 @@ func (p *Part[V]) Get(r *Reading, at cache.Key) (value *V, asOf int64, ok bool) 
 	return &d.value, d.asOf, true
 }
 
-// Begin is called before a value is read that is then Put.
+// Begin returns the ticket for Put. It must be called before the value is read from the
+// store.
 func (p *Part[V]) Begin() cache.Ticket { return p.cache.Begin() }
 
-// Put remembers a value that r has read, as of an instant (monotonic), under the records
-// that end it, and returns it.
+// Put puts a value that r has read into the cache, and returns it. asOf is the instant
+// (monotonic) as of which it is known to be good. The entry depends on the records refs.
 func (p *Part[V]) Put(r *Reading, at cache.Key, value V, asOf int64, ticket cache.Ticket, refs ...cache.Ref) *V {
-	stored, ok := p.cache.Put(at, dated[V]{asOf, value}, ticket, clock.Forever, refs...)
+	stored, ok := p.cache.Put(at, datedValue[V]{asOf, value}, ticket, clock.Forever, refs...)
 	r.kept = r.kept || ok
 	return &stored.value
 }

@@ -7,23 +7,25 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 )
 
-// newest keeps those who are told an older state of a record from coming after those
-// who were told a newer one. A change can be read before it is acknowledged, so the
-// writer's own forgetting comes too late for that: whoever reads a record compares its
-// version with that of which answers in memory are made, or are about to be. Where the
-// two differ, all of these are forgotten before the reader tells anybody what it read.
+// newest sees to it that no caller gets an older state of a record after another caller got
+// a newer one. The writer of a change drops the old answers when the change is
+// acknowledged. That is too late, because the change can be read before it is acknowledged.
+// So whoever reads a record compares its version with the version from which answers in
+// memory are made, or are about to be made. If the versions differ, all of these answers
+// are dropped before the reader tells anybody what it read.
 //
-// For that a record is noted here as long as an answer may depend on it: while a load
-// that reads it is under way (pin, before it reads), and while an answer made from it
-// may be in memory (release). Nothing depends on a record that is not noted, so to
-// read a million of them forgets nothing. See docs/decisions/0015-old-after-new.md.
+// To make that possible, a record is noted here for as long as an answer may depend on it:
+// while a load that reads the record is under way (pin notes it, before the read), and
+// while an answer made from it may be in memory (release notes it). No answer depends on a
+// record that is not noted, so to read a million such records drops nothing. See
+// docs/decisions/0015-old-after-new.md.
 type newest struct {
-	memory remembered
+	memory dependents
 	shards [64]newestShard
 }
 
-// remembered is what depends on records.
-type remembered interface {
+// dependents are the entries in memory that depend on records.
+type dependents interface {
 	forget(ids ...ID)
 	forgetAbsent(id ID)
 	version(id ID) uint64
@@ -31,33 +33,35 @@ type remembered interface {
 }
 
 type newestShard struct {
-	mu     sync.Mutex // guards what is below; held while what depends on one of its records is forgotten
+	mu     sync.Mutex // guards the fields below; held while entries that depend on one of the records are dropped
 	loads  map[ID]sighting
-	kept   generations // of what was accepted, or refused for good
-	absent generations // of what there is not: a flood of it must push out nothing else
+	kept   generations // versions from which answers and parts in memory are made
+	absent generations // versions from which refusals in memory are made; apart, so that a flood of them evicts none of kept
 	_      [40]byte
 }
 
-// sighting is a record that loads under way read.
+// sighting is what is known of a record that loads under way read.
 type sighting struct {
-	loads   int
-	read    bool   // by anybody, since it was noted; before that the version means nothing
-	differs bool   // it was found to be another one than before
-	version uint64 // zero: there is no such record
+	loads   int    // how many of them there are
+	read    bool   // somebody has read the record since it was noted; only then version counts
+	differs bool   // the record was found at another version than before
+	version uint64 // as it was read last; zero: there is no such record
 }
 
-// generations is a bounded map of versions that forgets the older half at a time.
+// generations is a bounded map from records to versions. When it is full, it drops the
+// older half of its entries at once.
 type generations struct {
 	limit      int
 	young, old map[ID]uint64
 }
 
-func (n *newest) start(of remembered, entries int) {
+func (n *newest) start(of dependents, entries int) {
 	n.memory = of
 	for i := range n.shards {
 		s := &n.shards[i]
 		s.loads = make(map[ID]sighting)
-		// A key has a subject; a token has marks, a parent and its subject besides.
+		// The factor 4 is for the records that an answer depends on: that of a key on its
+		// subject too, that of a token on its marks, its parent and its subject.
 		s.kept.limit = max(16, 4*entries/len(n.shards))
 		s.absent.limit = max(16, 4*min(entries, absentEntries)/len(n.shards))
 	}
@@ -67,7 +71,7 @@ func (n *newest) shard(id ID) *newestShard {
 	return &n.shards[binary.LittleEndian.Uint64(id[8:])*0x9e3779b97f4a7c15>>58]
 }
 
-// put notes a version, and returns what had to make room for it.
+// put notes a version. It returns the entries that were dropped to make room.
 func (g *generations) put(id ID, version uint64) (gone map[ID]uint64) {
 	if g.young == nil {
 		g.young = make(map[ID]uint64)
@@ -95,39 +99,42 @@ func (g *generations) drop(id ID) {
 	delete(g.old, id)
 }
 
-// maxReads is how many records a load can read of which something is remembered.
+// maxReads is how many records a load may read for its answer to be remembered.
 const maxReads = 24
 
-// Reading is what a load reads: records are named before they are read, so that what comes
-// into memory depends on them. It is for one goroutine.
+// Reading is the set of records that a load reads. A record must be named before it is
+// read, so that what the load puts into memory depends on it. A Reading is for one
+// goroutine.
 type Reading struct {
 	Now   clock.Moment // when the verification began
-	Fresh bool         // nothing in memory is believed
+	Fresh bool         // everything is read from the store, whatever is in memory
 
 	newest *newest
 	ids    [maxReads]ID
 	n      int
-	many   bool // more than have a place: then nothing is kept
+	many   bool // more than maxReads were named: then all entries are dropped at the end
 	own    ID
-	// kept, and absent, say that an answer came into memory that was made from them.
+	// kept says that an answer or a part, absent that a refusal made from the records was
+	// put into memory.
 	kept, absent bool
 }
 
-// Reads says that a record is about to be read.
+// Reads names a record that is about to be read.
 func (r *Reading) Reads(id ID) { r.newest.pin(r, id) }
 
-// ReadsOwn is Reads for the record by whose ID the answer is found, and whose version the
-// answer itself tells.
+// ReadsOwn is Reads for the record by whose ID the answer is found. The version of that
+// record is in the answer itself.
 func (r *Reading) ReadsOwn(id ID) {
 	r.own = id
 	r.newest.pin(r, id)
 }
 
-// End ends the reading. It reports whether one of the records was found to be another one
-// than before, so that an answer made of it was not remembered.
+// End ends the reading. changed reports whether one of the records was found at another
+// version than before: an answer made from it was not remembered.
 func (r *Reading) End() (changed bool) { return r.newest.release(r) }
 
-// pin notes a record that a load is about to read. The load has taken its tickets.
+// pin notes a record that a load is about to read. The load must have taken its tickets
+// before.
 func (n *newest) pin(p *Reading, id ID) {
 	for i := range p.n {
 		if p.ids[i] == id {
@@ -148,14 +155,14 @@ func (n *newest) pin(p *Reading, id ID) {
 	s.loads[id] = noted
 }
 
-// release ends a load. It reports whether one of the records was found to be another
-// one than before, so that an answer made of it was not remembered.
+// release ends a load. It reports whether one of the records was found at another version
+// than before: an answer made from it was not remembered.
 func (n *newest) release(p *Reading) (differs bool) {
 	for _, id := range p.ids[:p.n] {
 		differs = n.unpin(p, id) || differs
 	}
 	if p.many {
-		n.clear() // nobody knows what depends on those that have no place
+		n.clear() // answers may depend on records that were not noted
 	}
 	p.ids, p.n, p.many, p.own, p.kept, p.absent = [maxReads]ID{}, 0, false, ID{}, false, false
 	return differs
@@ -171,17 +178,17 @@ func (n *newest) unpin(p *Reading, id ID) (differs bool) {
 	} else {
 		s.loads[id] = noted
 	}
-	var gone map[ID]uint64
+	var gone map[ID]uint64 // no longer noted, so that no entry may depend on it
 	switch {
 	case !noted.read:
 	case p.kept && id != p.own:
 		gone = s.kept.put(id, noted.version)
 	case p.absent:
 		for id := range s.absent.put(id, noted.version) {
-			n.memory.forgetAbsent(id) // nothing else depends on it, and a stripe is shared by many
+			n.memory.forgetAbsent(id) // only refusals depend on it, and forget also drops entries of other records on its stripe
 		}
 	}
-	if len(gone) > 0 { // what is no longer noted must have nothing that depends on it
+	if len(gone) > 0 {
 		ids := make([]ID, 0, len(gone))
 		for id := range gone {
 			ids = append(ids, id)
@@ -191,8 +198,9 @@ func (n *newest) unpin(p *Reading, id ID) (differs bool) {
 	return noted.differs
 }
 
-// saw notes that a record was read, and at which version; zero: there is none. When it
-// has returned, no answer in memory is made from another one, nor will one be.
+// saw notes that a record was read, and at which version; zero means that there is no such
+// record. Once saw has returned, no answer in memory is made from another version of the
+// record, and none will be.
 func (n *newest) saw(id ID, version uint64) {
 	s := n.shard(id)
 	s.mu.Lock()
@@ -204,8 +212,9 @@ func (n *newest) saw(id ID, version uint64) {
 		noted.differs = true
 		s.kept.drop(id)
 		s.absent.drop(id)
-		// Under the lock: whoever reads the same meanwhile finds no difference any more,
-		// and must not tell of it before this is done.
+		// The entries are dropped under the lock. Another reader of the same version finds
+		// no difference from now on, and must not tell anybody of that version before the
+		// old answers are gone.
 		n.memory.forget(id)
 	}
 	if pinned {
@@ -214,7 +223,7 @@ func (n *newest) saw(id ID, version uint64) {
 	}
 }
 
-// forget ends every answer that depends on these records.
+// forget drops every entry that depends on these records.
 func (n *newest) forget(ids ...ID) {
 	for _, id := range ids {
 		s := n.shard(id)
@@ -226,7 +235,7 @@ func (n *newest) forget(ids ...ID) {
 	}
 }
 
-// clear ends every answer.
+// clear drops every entry.
 func (n *newest) clear() {
 	for i := range n.shards {
 		n.shards[i].mu.Lock()

@@ -15,22 +15,26 @@ import (
 //	of the store      in a call of a Manager  in a verification        what it says
 //	ErrNotFound       ErrNotFound             ErrUnknown, a rejection  there is no such record
 //	ErrConflict       ErrConflict             -                        the record has changed, surely nothing was written
-//	ErrIndeterminate  ErrIndeterminate        -                        it may have been written
+//	ErrIndeterminate  ErrIndeterminate        -                        the record may have been written
 //	ErrCorrupt        ErrCorrupt              ErrCorrupt               the record cannot be used, until somebody mends it
 //	any other         as it is                as it is                 the store could not be asked
 //	decided by        OfStore                 OfCheck
 //
-// All but a rejection (ErrRejected) mean that a credential could not be checked
-// (Unchecked). Of these, an outage (IsOutage) is what may be over at the next try: an old
-// answer may stand in for it, a feed begins again. After a try of which nobody knows whether
-// it was applied every later error is ErrIndeterminate (Settle), and the counts of a usage
-// that may have been added are dropped (MayBeAdded). What fails for a reason of another
-// party's own, a source of token keys say, is no rejection whatever it says (Unclassified).
+// An error that is a rejection (ErrRejected) is the result of a verification. Every other
+// error means that the credential could not be checked (Unchecked). Some of those errors
+// are outages (IsOutage): the next try may succeed, so meanwhile the cache may give an old
+// answer, and a feed that was lost is followed again.
 //
-// What is wrong with a text is decided by OfText and OfToken.
+// If nobody knows whether an earlier try of a change was applied, every later error of that
+// change becomes ErrIndeterminate (Settle). If usage counts may have been added, they are
+// dropped (MayBeAdded). If a party other than the store fails, such as a source of token
+// keys, its error is never a rejection, even if it wraps one (Unclassified).
+//
+// What is wrong with the text of a credential is decided by OfText and OfToken.
 
-// IsOutage reports whether err means that the store could not be asked, rather
-// than that it gave an answer which cannot be used.
+// IsOutage reports whether err means that the store could not be asked. It is false for an
+// answer of the store that is a rejection or cannot be used, and for a failure of this
+// process itself. err is not nil.
 func IsOutage(err error) bool {
 	for _, known := range []error{ErrRejected, ErrCorrupt, ErrPepper, ErrBusy, ErrClosed, ErrSealKey, ErrPanicked, backend.ErrClosed} {
 		if errors.Is(err, known) {
@@ -43,15 +47,17 @@ func IsOutage(err error) bool {
 // ErrPanicked is wrapped by the error that a panic was turned into.
 var ErrPanicked = errors.New("panicked")
 
-// ErrReadBack is why something that was just written is read: it counts as it stands
-// in the store.
+// ErrReadBack is why retry.Do makes another try right after a write: the next try reads
+// what was just written, because what counts is the record as it stands in the store.
 var ErrReadBack = errors.New("fob: read back what was written")
 
-// ErrTakenOver is why a call waits: another one is at the same work.
+// ErrTakenOver is why a call makes another try: another call does the same work at the same
+// time.
 var ErrTakenOver = fmt.Errorf("%w: another call has taken it over", ErrConflict)
 
-// OfStore says what was being done and gives the store's sentinels their
-// meaning here; the store's own error stays reachable.
+// OfStore wraps an error of the store. doing says what was being done. A sentinel error of
+// package backend becomes the one of this package that has its meaning, and the store's own
+// error can still be found with errors.Is. err is not nil.
 func OfStore(doing string, err error) error {
 	var ours error
 	switch {
@@ -69,8 +75,9 @@ func OfStore(doing string, err error) error {
 	return fmt.Errorf("%s: %w (%w)", doing, ours, err)
 }
 
-// Settle turns the error that ended a change into "outcome unknown" if an
-// earlier try may have been applied.
+// Settle returns the error of a change that has ended with err. unsure says that an earlier
+// try of the change may have been applied: then any error becomes ErrIndeterminate, because
+// the outcome of the change is unknown. nil stays nil.
 func Settle(unsure bool, err error) error {
 	if !unsure || err == nil || errors.Is(err, ErrIndeterminate) {
 		return err
@@ -78,8 +85,8 @@ func Settle(unsure bool, err error) error {
 	return fmt.Errorf("%w: %w", ErrIndeterminate, err)
 }
 
-// Unclassified hides a rejection inside an error that is none: a source that
-// fails must not make a credential look bad.
+// Unclassified returns err, or its text alone if err wraps a rejection. It is for errors of
+// a source of keys: a source that fails must not make a credential look bad.
 func Unclassified(err error) error {
 	if errors.Is(err, ErrRejected) {
 		return errors.New(err.Error())
@@ -87,7 +94,8 @@ func Unclassified(err error) error {
 	return err
 }
 
-// OfCheck is an error of the store during a verification.
+// OfCheck is OfStore for an error of the store during a verification: a credential that has
+// no record is unknown, and that is a rejection.
 func OfCheck(err error) error {
 	if errors.Is(err, backend.ErrNotFound) {
 		return ErrUnknown
@@ -95,8 +103,8 @@ func OfCheck(err error) error {
 	return OfStore("fob: verify", err)
 }
 
-// Unchecked is the error of a verification that could not be made; nil if it was made,
-// whatever it has found.
+// Unchecked returns err if it means that the credential could not be checked. It returns
+// nil if the verification has a result: for no error, and for a rejection.
 func Unchecked(err error) error {
 	if errors.Is(err, ErrRejected) {
 		return nil
@@ -104,15 +112,16 @@ func Unchecked(err error) error {
 	return err
 }
 
-// MayBeAdded reports whether an error of AddUsage leaves it open whether it was added. The
-// error of a context alone should mean that nothing was (rule R4 of package backend), but
-// it is also what a store says that never thought of this.
+// MayBeAdded reports whether the usage may have been added although AddUsage returned err.
+// By rule R4 of package backend the error of a context alone means that nothing was added.
+// But a store whose author did not think of that rule returns the same error after it has
+// sent the usage, so the error of a context counts as unsure here.
 func MayBeAdded(err error) bool {
 	return errors.Is(err, backend.ErrIndeterminate) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// OfText is what is wrong with the text of a key or of a refresh secret.
+// OfText returns the rejection for a problem with the text of a key or of a refresh secret.
 func OfText(p keytext.Problem) error {
 	switch p {
 	case keytext.Length:
@@ -130,8 +139,9 @@ func OfText(p keytext.Problem) error {
 	}
 }
 
-// OfToken is why a token could not be parsed or opened. A key that cannot be used is no
-// rejection of the token.
+// OfToken returns the error of a token that package paseto could not parse or open. If the
+// token's key cannot be used, or this process cannot compute the cryptography, the error is
+// no rejection of the token.
 func OfToken(err error) error {
 	switch {
 	case errors.Is(err, paseto.ErrSize):

@@ -1,5 +1,8 @@
-// Package errs holds the errors of package fob, which the packages below it return too.
-// What each means is said where users find it: in errors.go of the root.
+// Package errs holds the errors of package fob, which the packages under internal return
+// too, and decides what an error of a store, of a context or of a text means for a caller
+// (classify.go). It does not know which call failed, nor what the records hold.
+//
+// The meaning of each error is documented where users find it: in errors.go of the root.
 package errs
 
 import (
@@ -7,9 +10,9 @@ import (
 	"fmt"
 )
 
-// A rejection is a reason to refuse a credential; it wraps a wider reason, up
-// to ErrRejected. Rejections are constants in all but name, so refusing costs
-// no allocation.
+// A rejection is a reason to refuse a credential. It wraps a wider reason, and the widest
+// one is ErrRejected. Each rejection is made once, as a package variable, so that refusing
+// a credential allocates nothing.
 type rejection struct {
 	text  string
 	wider error

@@ -1,5 +1,6 @@
-// Package feed follows the feed of a store: it begins, goes on from where it was, and comes
-// back after it was lost. What the changes mean is for whoever it tells of them.
+// Package feed follows the feed of a store: it begins, continues where it stopped, and
+// begins again after the feed was lost. It does not know what a change means: the functions
+// of a Follower do.
 package feed
 
 import (
@@ -13,32 +14,34 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Follower is a feed, and who is told of it. All of its functions are called by the
-// goroutine of Run, or by the one in which the store tells of a batch, and never two at a
-// time.
+// Follower is a feed, and the functions that are told of it. The functions are called in
+// the goroutine of Run, or in the goroutine in which the store delivers a batch, and never
+// two of them at the same time.
 type Follower struct {
 	Watcher backend.Watcher
-	// Begin reads everything anew: from now on the feed misses nothing, of what was
-	// before it may have. If it fails, the feed is lost, and Begin is called again.
+	// Begin reads everything anew, because the feed misses no change from now on, but may
+	// have missed some before. If Begin fails, the feed counts as lost, and Begin is called
+	// again.
 	Begin func(context.Context) error
-	// Apply takes in changes; there may be none. If it fails, the feed is lost, and tells of
-	// these changes again.
+	// Apply takes in the changes of a batch, of which there may be none. If Apply fails,
+	// the feed counts as lost, and the same changes are delivered again.
 	Apply func(context.Context, []backend.Change) error
-	// Proved is told the instant, by the machine's clock, of which the feed has proved that
-	// it has told of every change before.
+	// Proved is told an instant, by the machine's clock: the feed has proved that it told
+	// of every change before it.
 	Proved func(asOf time.Time)
 	// Lost is told why the feed was lost, or why a try to follow it again has failed.
 	Lost func(error)
 }
 
-// Run follows the feed until ctx ends or the store is closed. Panics of the store and of
-// Begin, Apply and Proved are reasons for which the feed is lost.
+// Run follows the feed until ctx ends or the store is closed. If the store, Begin, Apply or
+// Proved panics, the feed counts as lost.
 func (f *Follower) Run(ctx context.Context) {
 	var backoff retry.Backoff
-	var token backend.Token // where to go on; nil: from the beginning, with everything read anew
+	var token backend.Token // where the feed continues; nil: it begins anew, and everything is read anew
 	batch := func(b backend.Batch) error {
 		if token == nil || b.Reset {
-			// Told once is enough: should this fail, it is done again.
+			// The store reports a reset only once. So the token is cleared first: if Begin
+			// fails, the next round begins anew too.
 			token = nil
 			if err := f.Begin(ctx); err != nil {
 				return err
@@ -59,7 +62,8 @@ func (f *Follower) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := guard.Run("", func() error {
 			return f.Watcher.Watch(ctx, token, func(b backend.Batch) error {
-				// Not through the store, which may hold a lock while it calls.
+				// The panic is caught here, before it goes through the store, which may
+				// hold a lock while it calls this function.
 				return guard.Run("", func() error { return batch(b) })
 			})
 		})
@@ -70,7 +74,7 @@ func (f *Follower) Run(ctx context.Context) {
 		case err == nil:
 			err = errors.New("the feed ended")
 		case errors.Is(err, backend.ErrInvalid):
-			token = nil // not one that this store can go on from
+			token = nil // the store cannot continue from this token
 		}
 		f.Lost(errs.OfStore("fob: follow the feed", err))
 		backoff.Pause(ctx)

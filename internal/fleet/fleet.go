@@ -1,12 +1,14 @@
-// Package fleet keeps, in the store, what the processes on one store have to know of each
-// other: how old an answer may be in the most patient of them, how long any token lives,
-// and how seldom usage is written.
+// Package fleet keeps in the store what the processes on one store have to know of each
+// other: how old an answer may be in the most patient process, how long any token lives
+// (fleet.go), and how rarely usage is written (usage.go). It knows neither answers nor
+// tokens, and it decides nothing from the bounds: its callers do.
 //
-// A process whose settings stay within the defaults need not say so. One whose settings
-// allow more writes that into the store first, and until that is done it keeps to the
-// default. So whoever reads a bound after a write of its own knows the bound of everybody
-// who could hold an older answer: who raised it later began to read later, and found that
-// write.
+// A process whose settings stay within the defaults need not announce them. A process whose
+// settings exceed a default writes them into the store first, and keeps to the default
+// until the write has succeeded. So if a process writes a change and then reads a bound, it
+// knows the bound of every process that could hold an older answer. A process that raises
+// the bound later keeps for longer only those answers that it reads later still, and these
+// contain the change.
 package fleet
 
 import (
@@ -24,22 +26,24 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// What everybody expects of a process that has said nothing, and the most that one can say.
+// What every process expects of a process that has announced nothing, and the maximum that
+// a process can announce.
 const (
-	// DefaultStaleness is how old an answer may be in a process that has said nothing.
+	// DefaultStaleness is how old an answer may be in a process that has announced nothing.
 	DefaultStaleness = 2 * time.Second
-	// MaxStaleness is the most that the settings of any process allow, and so the bound
-	// while nobody can be asked.
+	// MaxStaleness is the maximum that the settings of a process allow, and so the bound
+	// that holds while nobody can be asked.
 	MaxStaleness = 48 * time.Hour
-	// DefaultTTL is how long a token of a process lives that has said nothing.
+	// DefaultTTL is how long a token of a process that has announced nothing lives.
 	DefaultTTL = time.Hour
 	// MaxTTL is the longest life that any process can give a token.
 	MaxTTL = 10 * 365 * 24 * time.Hour
-	// DefaultUsageInterval is how often a process writes its usage that has said nothing.
+	// DefaultUsageInterval is how often a process that has announced nothing writes its
+	// usage.
 	DefaultUsageInterval = time.Minute
 )
 
-// Config is what a process tells the others of its settings, and where.
+// Config is the settings that a process announces, and the store in which it does so.
 type Config struct {
 	Records records.Store
 	Clock   *clock.Clock
@@ -49,8 +53,8 @@ type Config struct {
 	MaxTTL time.Duration
 	// UsageInterval is how often this process writes its usage.
 	UsageInterval time.Duration
-	// Joined is told the instant (monotonic) from which on the fleet knows how patient
-	// this process is, and clock.Forever when that is no longer sure. It is called by one
+	// Joined is told the instant (monotonic) since which the fleet knows how patient this
+	// process is, and clock.Forever when that is no longer certain. It is called by one
 	// goroutine at a time, and must not call the Fleet.
 	Joined func(at int64)
 }
@@ -60,19 +64,21 @@ type Fleet struct {
 	cfg Config
 
 	mu     sync.Mutex // guards left, joined, and changes of ttl
-	left   int        // how often it was left
+	left   int        // how often Leave was called
 	joined bool
-	ttl    atomic.Int64 // the life of tokens, in nanoseconds, that the fleet is known to know of
+	ttl    atomic.Int64 // the longest life of tokens, in nanoseconds, that this process knows to be announced
 }
 
-// New makes a process that the fleet knows nothing of yet. It asks nothing of the store.
+// New makes a Fleet for a process that has announced nothing yet. It does not ask the
+// store.
 func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
 
-// Bounds is what holds for every process on the store.
+// Bounds are the bounds that hold for every process on the store.
 type Bounds struct {
 	Staleness time.Duration // how old an answer may be in any process
-	// TTL is how long any token lives: a revocation of one must be known for as long as any
-	// process accepts it. Nobody takes it back, for tokens may outlive their issuer.
+	// TTL is how long any token lives: a revocation must be known for as long as some
+	// process accepts the revoked token. Nobody lowers this bound, because tokens may
+	// outlive the process that issued them.
 	TTL time.Duration
 }
 
@@ -86,8 +92,9 @@ func (f *Fleet) Joined() bool {
 	return f.joined
 }
 
-// Leave makes nothing be believed for longer than everybody expects, until the fleet is
-// joined anew: by whoever begins to after this, for what was read before counts no more.
+// Leave makes this process believe no answer for longer than every process expects, until
+// it joins the fleet again. A Join that began before this Leave does not count, because
+// what it has read may be out of date.
 func (f *Fleet) Leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,7 +104,7 @@ func (f *Fleet) Leave() {
 	f.cfg.Joined(clock.Forever)
 }
 
-// Join raises the fleet's bound to the patience of this process, if that is higher.
+// Join raises the fleet's bound to the patience of this process, if the bound is lower.
 func (f *Fleet) Join(ctx context.Context) error {
 	return f.raise(ctx, Bounds{Staleness: f.cfg.Patience}, func() {
 		if !f.joined {
@@ -108,8 +115,8 @@ func (f *Fleet) Join(ctx context.Context) error {
 }
 
 // LeaveIfLowered leaves the fleet if its bound is no longer known to be as high as this
-// process needs: it was lowered by somebody who did not know of this process. It reports
-// whether the fleet is to be joined anew.
+// process needs: somebody who did not know of this process may have lowered it. It reports
+// whether this process has to join the fleet again.
 func (f *Fleet) LeaveIfLowered(ctx context.Context) bool {
 	if f.cfg.Patience <= DefaultStaleness {
 		return false
@@ -121,20 +128,20 @@ func (f *Fleet) LeaveIfLowered(ctx context.Context) bool {
 	return true
 }
 
-// AnnounceTTL makes sure that the fleet knows of tokens that live so long. It is called
-// before one is issued.
+// AnnounceTTL makes sure that the fleet knows of tokens that live for ttl. It must be
+// called before such a token is issued.
 func (f *Fleet) AnnounceTTL(ctx context.Context, ttl time.Duration) error {
 	if ttl <= DefaultTTL || int64(ttl) <= f.ttl.Load() {
 		return nil
 	}
-	ttl = max(ttl, f.cfg.MaxTTL) // once for all of them
+	ttl = max(ttl, f.cfg.MaxTTL) // announces the longest at once, so that no further write is needed
 	return f.raise(ctx, Bounds{TTL: ttl}, func() {
 		f.ttl.Store(max(f.ttl.Load(), int64(ttl)))
 	})
 }
 
-// raise raises the fleet's bounds to want where they are lower, and calls known then under
-// the lock, unless the fleet was left since this began.
+// raise raises the fleet's bounds to want where they are lower. Then it calls known under
+// the lock, unless Leave was called since raise began.
 func (f *Fleet) raise(ctx context.Context, want Bounds, known func()) error {
 	f.mu.Lock()
 	left := f.left
@@ -157,9 +164,9 @@ func (f *Fleet) raise(ctx context.Context, want Bounds, known func()) error {
 	return nil
 }
 
-// LongestTTL is how long any token lives that a process on this store accepts. Where that
-// cannot be read it is MaxTTL: a mark that is kept for too long costs memory, one that is
-// gone too early brings a token back.
+// LongestTTL returns how long any token lives that a process on this store accepts. If that
+// cannot be read, it is MaxTTL: a mark that is kept for too long costs memory, but a mark
+// that is purged too early makes a revoked token valid again.
 func (f *Fleet) LongestTTL(ctx context.Context) time.Duration {
 	have, err := f.Bounds(ctx)
 	if err != nil {
@@ -168,13 +175,13 @@ func (f *Fleet) LongestTTL(ctx context.Context) time.Duration {
 	return max(have.TTL, f.cfg.MaxTTL)
 }
 
-// Lower takes the fleet's staleness back to bound, which is DefaultStaleness at least. A
-// record that is corrupt is replaced.
+// Lower lowers the fleet's staleness to bound, which must be at least DefaultStaleness. It
+// replaces a record that is corrupt.
 func (f *Fleet) Lower(ctx context.Context, bound time.Duration) error {
 	return retry.Do(ctx, func(bool) error {
 		have, rec, err := f.read(ctx)
 		if errors.Is(err, errs.ErrCorrupt) && rec.Kind == record.Fleet {
-			// Nobody knows how long tokens live, either.
+			// How long tokens live cannot be read either.
 			have, err = Bounds{MaxStaleness + 1, MaxTTL}, nil
 		}
 		if err == nil && bound < have.Staleness {
@@ -184,7 +191,8 @@ func (f *Fleet) Lower(ctx context.Context, bound time.Duration) error {
 	})
 }
 
-// Bounds reads the fleet's bounds. A record that cannot be understood is errs.ErrCorrupt.
+// Bounds reads the fleet's bounds. It fails with errs.ErrCorrupt if their record cannot be
+// read.
 func (f *Fleet) Bounds(ctx context.Context) (Bounds, error) {
 	have, _, err := f.read(ctx)
 	return have, err
@@ -197,7 +205,8 @@ func IsBounds(id record.ID) bool {
 
 func boundsRecord() record.ID { return record.Named(record.Fleet, "staleness") }
 
-// read is Bounds, with their record, which is empty where nobody has raised one.
+// read returns the bounds and their record. The record is empty if nobody has raised a
+// bound.
 func (f *Fleet) read(ctx context.Context) (Bounds, backend.Record, error) {
 	found := Bounds{DefaultStaleness, DefaultTTL}
 	rec, err := f.find(ctx, boundsRecord(), "read the fleet's bounds")
@@ -224,16 +233,16 @@ func (f *Fleet) read(ctx context.Context) (Bounds, backend.Record, error) {
 	return found, rec, nil
 }
 
-// write writes the bounds over rec, which is what read found.
+// write writes the bounds over rec, which is the record that read returned.
 func (f *Fleet) write(ctx context.Context, rec backend.Record, to Bounds) error {
 	w := record.NewBody()
-	w.Number(record.FieldStaleness, roundedUp(to.Staleness))
-	w.Number(record.FieldMaxTTL, roundedUp(to.TTL))
+	w.Number(record.FieldStaleness, millisRoundedUp(to.Staleness))
+	w.Number(record.FieldMaxTTL, millisRoundedUp(to.TTL))
 	rec.ID = boundsRecord()
 	return f.replace(ctx, rec, w)
 }
 
-// find reads a record of the fleet; one without a version where there is none.
+// find reads a record of the fleet. It returns a record without a version if there is none.
 func (f *Fleet) find(ctx context.Context, id record.ID, doing string) (backend.Record, error) {
 	rec, err := f.cfg.Records.Get(ctx, id)
 	switch {
@@ -245,7 +254,7 @@ func (f *Fleet) find(ctx context.Context, id record.ID, doing string) (backend.R
 	return rec, nil
 }
 
-// replace writes a body over rec, which is what find found, with its ID.
+// replace writes a body over rec, which is the record that find returned, with its ID set.
 func (f *Fleet) replace(ctx context.Context, rec backend.Record, body *record.Writer) error {
 	cond := backend.IfVersion(rec.Version)
 	if rec.Version == 0 {
@@ -257,5 +266,7 @@ func (f *Fleet) replace(ctx context.Context, rec backend.Record, body *record.Wr
 	return err
 }
 
-// roundedUp is d in milliseconds.
-func roundedUp(d time.Duration) uint64 { return uint64((d + time.Millisecond - 1).Milliseconds()) }
+// millisRoundedUp returns d in milliseconds, rounded up.
+func millisRoundedUp(d time.Duration) uint64 {
+	return uint64((d + time.Millisecond - 1).Milliseconds())
+}

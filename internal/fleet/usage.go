@@ -11,26 +11,27 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Usage is written behind, so what the store holds of a key trails by the interval of
-// whichever process it was used in. A key may be retired for being quiet only when it was
-// for longer than that. A process that takes longer than DefaultUsageInterval writes its
-// interval into the store, and until it has, writes as often as the default says.
+// Usage is written some time after it was counted. So what the store says of the use of a
+// key is behind by up to the interval of the process in which the key was used. A key may
+// be retired as unused only if it was unused for longer than that. A process whose interval
+// is longer than DefaultUsageInterval announces it in the store, and writes its usage at
+// the default interval until it has done so.
 //
-// The record is renewed by who needs it and is purged when nobody does any more, so that
-// nobody has to take it back.
+// The processes that need the record renew it. When none does any more, the record is
+// purged, so nobody has to lower the interval.
 
 func usageRecord() record.ID { return record.Named(record.Fleet, "usage interval") }
 
 // UsageInterval reads the longest interval at which any process on the store writes its
-// usage, and DefaultUsageInterval at least. A record that cannot be understood is
-// errs.ErrCorrupt.
+// usage; it is at least DefaultUsageInterval. It fails with errs.ErrCorrupt if the record
+// cannot be read.
 func (f *Fleet) UsageInterval(ctx context.Context) (time.Duration, error) {
 	interval, _, err := f.readUsage(ctx)
 	return interval, err
 }
 
-// readUsage is UsageInterval, with its record, which is empty where none is above the
-// default.
+// readUsage returns the interval and its record. The record is empty if no interval exceeds
+// the default.
 func (f *Fleet) readUsage(ctx context.Context) (time.Duration, backend.Record, error) {
 	rec, err := f.find(ctx, usageRecord(), "read the fleet's usage interval")
 	if err != nil || rec.Version == 0 {
@@ -47,10 +48,11 @@ func (f *Fleet) readUsage(ctx context.Context) (time.Duration, backend.Record, e
 	return 0, rec, record.Corrupt(&rec, "usage interval")
 }
 
-// JoinUsage sees to it that the fleet knows at which interval this process writes its
-// usage, and returns the interval that it may keep to: the default where that fails. The
-// largest of all processes stands in the record until its process has not renewed it for
-// so long that the record is due; then a process with a smaller one writes its own.
+// JoinUsage announces the interval at which this process writes its usage, and returns the
+// interval that this process may use: the default, with an error, if the announcement
+// fails. The record holds the longest interval of all processes. If the process with that
+// interval has not renewed the record for so long that it is due, a process with a shorter
+// interval replaces it by its own.
 func (f *Fleet) JoinUsage(ctx context.Context) (interval time.Duration, err error) {
 	want := f.cfg.UsageInterval
 	if want <= DefaultUsageInterval {
@@ -65,10 +67,11 @@ func (f *Fleet) JoinUsage(ctx context.Context) (interval time.Duration, err erro
 		if have >= want && rec.PurgeAt-now > (want+clock.PurgeMargin-clock.MaxSkew).Milliseconds() {
 			return nil
 		}
-		// Two intervals, and as far as the clock of whoever purges may be ahead.
+		// The record lasts for two intervals, and for as long as the clock of the process
+		// that purges may be ahead.
 		rec.PurgeAt = now + (2*want + clock.PurgeMargin).Milliseconds()
 		w := record.NewBody()
-		w.Number(record.FieldUsageInterval, roundedUp(want))
+		w.Number(record.FieldUsageInterval, millisRoundedUp(want))
 		rec.ID = usageRecord()
 		return retry.Raced(f.replace(ctx, rec, w))
 	})

@@ -1,6 +1,8 @@
-// Package guard turns panics of what an application brings along into errors. In the
-// goroutine of a caller such a panic goes up to the caller, as the panic of anything else.
-// In a goroutine of the library's own it would end the process.
+// Package guard turns panics of code that an application brings along, such as its store,
+// into errors. In the goroutine of a caller such a panic may go up to the caller, like any
+// other panic. In a goroutine of the library it would end the process. The package also
+// finds arguments that are nil behind an interface (missing.go). It does not know what the
+// code does.
 package guard
 
 import (
@@ -11,8 +13,9 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 )
 
-// Run calls run, and turns its panic into an error. secret is what the panic's value
-// must not be quoted with; "" for nothing.
+// Run calls run, and turns a panic of it into an error that wraps errs.ErrPanicked. The
+// error quotes the value of the panic, unless the value contains a part of secret; "" is no
+// secret.
 func Run(secret string, run func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -22,15 +25,15 @@ func Run(secret string, run func() error) (err error) {
 	return run()
 }
 
-// The most that is quoted of a panic's value, and the shortest part of a secret that
-// nothing is quoted with, in bytes.
+// maxPanicText is how many bytes of a panic's value are quoted at most. minLeak is how many
+// bytes of a secret must be in a value for the value not to be quoted.
 const (
 	maxPanicText = 256
 	minLeak      = 6
 )
 
-// panicText is what a panic said, where that is text without any part of a secret; else
-// of what type it was.
+// panicText returns the text of a panic's value if it has one without any part of the
+// secret, and otherwise the type of the value.
 func panicText(v any, secret string) (text string) {
 	kind := fmt.Sprintf("a value of type %T", v)
 	defer func() {

@@ -6,8 +6,8 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// Missing reports whether something that a caller must give is nil, or is a nil pointer
-// or function behind an interface.
+// Missing reports whether an argument that a caller must give is nil, or is an interface
+// with a nil pointer or a nil function in it.
 func Missing(v any) bool {
 	if v == nil {
 		return true
@@ -16,7 +16,7 @@ func Missing(v any) bool {
 	return (r.Kind() == reflect.Pointer || r.Kind() == reflect.Func) && r.IsNil()
 }
 
-// MissingStore is Missing for a store, or for one that it wraps.
+// MissingStore is Missing for a store, and for every store that it wraps.
 func MissingStore(s backend.Store) bool {
 	for !Missing(s) {
 		w, wraps := s.(backend.Wrapper)

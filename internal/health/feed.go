@@ -1,5 +1,6 @@
-// Package health keeps what a process tells of how it stands: with the feed of its store,
-// and with what stays wrong until somebody mends it.
+// Package health keeps the state that a process reports of itself: whether it follows the
+// feed of its store (feed.go), and what stays wrong until somebody mends it (problems.go).
+// It does not find anything wrong itself: others tell it.
 package health
 
 import (
@@ -11,34 +12,36 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 )
 
-// Feed is how a store's feed is followed, as whoever follows it learns it. The zero value
-// is a feed that has not begun and has not been lost. It is safe for concurrent use.
+// Feed is the state of a feed, as the goroutine that follows the feed reports it. The zero
+// value is a feed that has neither begun nor been lost. It is safe for concurrent use.
 type Feed struct {
 	mu     sync.Mutex // guards all
 	state  FeedState
 	begun  bool
-	proved int64 // monotonic: when it last proved something, or the process began
+	proved int64 // monotonic: when the feed last proved something; zero is when the process began
 }
 
-// FeedState is how a feed is followed at one instant.
+// FeedState is the state of a feed at one instant.
 type FeedState struct {
-	// Following reports that the feed has proved something since it was last lost.
+	// Following says that the feed has proved something since it was last lost.
 	Following bool
-	// Err is why it was lost, and LostAt when (UTC); nil and zero while it is followed.
+	// Err is why the feed was lost, and LostAt when (UTC). They are nil and zero while the
+	// feed is followed.
 	Err    error
 	LostAt time.Time
-	// Failures is how many tries to follow it again have failed since.
+	// Failures is how many tries to follow the feed again have failed since then.
 	Failures int
 }
 
-// State returns how the feed is followed now.
+// State returns the state of the feed now.
 func (f *Feed) State() FeedState {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.state
 }
 
-// Begun notes that everything is read anew, and reports whether it was before.
+// Begun notes that everything is read anew because the feed begins. again says that the
+// feed had begun before.
 func (f *Feed) Begun() (again bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -46,8 +49,8 @@ func (f *Feed) Begun() (again bool) {
 	return again
 }
 
-// Proved notes that the feed has proved something, and reports whether that is the first
-// time since it was lost.
+// Proved notes that the feed has proved something. resumed says that the feed was lost
+// until now.
 func (f *Feed) Proved(now clock.Moment) (resumed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,20 +71,21 @@ func (f *Feed) Lost(err error, now time.Time) {
 	f.state.Following, f.state.Err = false, err
 }
 
-// errSilent is why a feed counts as lost that has not ended.
+// errSilent is why a feed counts as lost although it has not ended.
 var errSilent = errors.New("fob: follow the feed: it has proved nothing for too long")
 
-// silence is how long a feed says nothing at least before it counts as lost. A
-// staleness of less can be over between two proofs of a feed that is well.
-const silence = 10 * backend.HeartbeatEvery
+// minSilence is how long a feed must have proved nothing, at least, to count as lost. A
+// staleness may be shorter than the time between two proofs of a feed that works.
+const minSilence = 10 * backend.HeartbeatEvery
 
-// Silent counts a feed as lost that has not ended and has proved nothing for as long as an
-// answer is believed (staleness), and for silence: its connection may be half open, or
-// its store be looking for a server. It returns why it was lost, once, and nil else.
+// Silent makes the feed count as lost if it has proved nothing for staleness, which is how
+// long an answer is believed, and for minSilence. Such a feed has not ended, but its
+// connection may be half open, or its store may be looking for a server. Silent returns the
+// reason once, and nil otherwise.
 func (f *Feed) Silent(now clock.Moment, staleness time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.state.Err != nil || now.Mono-f.proved < int64(max(silence, staleness)) {
+	if f.state.Err != nil || now.Mono-f.proved < int64(max(minSilence, staleness)) {
 		return nil
 	}
 	f.state = FeedState{Err: errSilent, LostAt: time.UnixMilli(now.MS).UTC()}

@@ -9,27 +9,27 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// MaxProblems bounds how many problems there are at a time before one more record that
-// cannot be read is not told: there may be many of those. Whatever else is wrong is told
-// beside them.
+// MaxProblems is how many problems there may be before a further record that cannot be read
+// is no longer added, because there may be very many such records. Any other problem is
+// always added.
 const MaxProblems = 32
 
-// Problems are what is wrong until somebody mends it, by name. The zero value has none. It
-// is safe for concurrent use.
+// Problems is the list of what is wrong until somebody mends it. Each problem has a name.
+// The zero value has none. It is safe for concurrent use.
 type Problems struct {
 	mu  sync.Mutex // guards all
 	all map[string]error
 }
 
-// Set notes what is wrong with something, or with nil that it is right. It reports whether
-// that is wrong which was not before.
+// Set notes what is wrong with the thing that has a name; a nil err says that nothing is
+// wrong with it. news reports whether it is wrong now and was not before.
 func (p *Problems) Set(name string, err error) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.set(name, err)
 }
 
-// SetRecord is Set for a record that cannot be read, or can again.
+// SetRecord is Set for a record that cannot be read, or can be read again.
 func (p *Problems) SetRecord(id record.ID, err error) (news bool) {
 	name := fmt.Sprintf("record %x", id)
 	p.mu.Lock()

@@ -12,10 +12,10 @@ import (
 	"github.com/fobkit/fob/internal/sealed"
 )
 
-// Request is what a caller asked for, as it was asked. It holds no secret.
+// Request is what a caller asked for, before defaults were filled in. It holds no secret.
 type Request struct {
 	Subject, Name string
-	SubjectKind   uint8  // the default one where none was asked for
+	SubjectKind   uint8  // the default kind if none was asked for
 	Scopes        string // separated by one space
 	Tags          []string
 	// NotBefore and ExpiresAt are in Unix milliseconds; zero is "not set".
@@ -24,8 +24,8 @@ type Request struct {
 	DefaultPrefix        bool // no prefix was asked for
 }
 
-// digest tells one request from another under the same idempotency key. prefix is that of
-// the key's text, which a request may leave to the configuration.
+// digest returns a digest by which two requests under the same idempotency key are told
+// apart. prefix is that of the key's text, which a request may leave to the configuration.
 func (r *Request) digest(prefix string) [sha256.Size]byte {
 	h := sha256.New()
 	part := func(texts ...string) {
@@ -48,9 +48,9 @@ func (r *Request) digest(prefix string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// seal encrypts the text of a key so that it takes the idempotency key, and the active
-// pepper where there is one, to open it: neither is in the store. AES-256-GCM under a key
-// of its own for each record (HKDF, RFC 5869).
+// seal encrypts the text of a key. To decrypt it takes the idempotency key and, if there is
+// one, the pepper that was active: neither is in the store. The cipher is AES-256-GCM,
+// under a separate key for each record (HKDF, RFC 5869).
 func (i *Issuer) seal(key string, ref record.ID, text string) (string, error) {
 	pepper := i.Peppers.Active()
 	aead, err := i.cipher(key, pepper, ref)
@@ -61,7 +61,8 @@ func (i *Issuer) seal(key string, ref record.ID, text string) (string, error) {
 	return string(aead.Seal(out, nil, []byte(text), ref[:])), nil
 }
 
-// open is the reverse of seal. What it cannot open is errs.ErrCorrupt.
+// open decrypts what seal encrypted. It fails with errs.ErrCorrupt if the answer cannot be
+// decrypted.
 func (i *Issuer) open(key string, ref record.ID, answer string) (string, error) {
 	n := 1 + int(answer[0])
 	if len(answer) < n {

@@ -1,8 +1,10 @@
 // Package idempotency issues a key once, however often it is asked for under the same
-// idempotency key: a repeat gets the same secret.
+// idempotency key: a repeated call gets the same secret. It does not know how the text of a
+// key is drawn or digested, nor how the key is cached: the functions of an Issuer do.
 //
-// idempotency.go has the steps of the two records, that of the answer and that of the key;
-// answer.go has how a secret is sealed in an answer, and how a request is told from another.
+// idempotency.go has the steps of writing the two records, that of the answer and that of
+// the key. answer.go has how the secret is sealed in the answer, and how two requests are
+// told apart.
 package idempotency
 
 import (
@@ -23,11 +25,12 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// keptBeyond is how much longer the record of a key is kept than the answer that
-// leads to it. A repeat takes an answer without a key for a call that was cut off,
-// and makes the key: so as long as anybody trusts the answer, what became of the key
-// must still be there to be found. That a clock may be late is in the answer's own time
-// (clock.PurgeMargin); this is for a call that is slow.
+// keptBeyond is how much longer the record of a key is kept than the answer that leads to
+// it. If a repeated call finds an answer without a key, it takes the first call for one
+// that was cut off, and writes the key. So as long as a call may trust the answer, the
+// record of the key must be there, even if the key was revoked. The time of the answer
+// itself already allows for a clock that is late (clock.PurgeMargin); keptBeyond allows for
+// a call that is slow.
 const keptBeyond = time.Hour
 
 // Issuer issues keys under idempotency keys. It is safe for concurrent use if its functions
@@ -36,28 +39,29 @@ type Issuer struct {
 	Keys    keystate.Store
 	Peppers *pepper.Keeper
 	Window  time.Duration // how long a call can be repeated
-	// RetiredPrefixes are the prefixes of which no key is issued any more. One of them may
-	// have been the default when a key was issued.
+	// RetiredPrefixes are prefixes with which no key is issued any more. One of them may
+	// have been the default prefix when a key was issued.
 	RetiredPrefixes []string
 	// Draw gives a key an ID, draws its secret, stores the digest in the key and returns
 	// the key's text.
 	Draw func(k *keystate.State) string
 	// Digest stores the digest of a key's own text in the key.
 	Digest func(k *keystate.State, text string)
-	// Find reads a key from the store, and keeps what it finds. It is errs.ErrNotFound if
-	// there is none.
+	// Find reads a key from the store, and keeps it for the caller of Issue. It fails with
+	// errs.ErrNotFound if there is none.
 	Find func(ctx context.Context, id record.ID) error
 }
 
-// Issue issues the key k, which has no ID and no digest yet, at an instant in Unix
-// milliseconds, or answers as an earlier call with the same key and request did. It returns
-// the text of the key, and k has its ID. created says that this call wrote the key, as k is
-// then; otherwise the key was there, and Find has found it.
+// Issue issues the key k, which has no ID and no digest yet, at now (Unix milliseconds). If
+// an earlier call had the same idempotency key and request, Issue gives the answer of that
+// call. It returns the text of the key, and sets the ID of k. created says that this call
+// wrote the key, which is k; otherwise the key was written before, and Find was called for
+// it.
 //
-// The answer is sealed and stored first, the key second: whichever step a crash comes
-// after, a repeat finishes the same work with the same secret. An idempotency key of
-// another length than 16 to 256 bytes is errs.ErrInvalid, one of another request
-// errs.ErrIdempotency.
+// The sealed answer is stored first, and the key second. After a crash between the two, a
+// repeated call finishes the work with the same secret. The error is errs.ErrInvalid for an
+// idempotency key that is not 16 to 256 bytes long, and errs.ErrIdempotency for one that
+// was used for another request.
 func (i *Issuer) Issue(ctx context.Context, key string, req Request, k *keystate.State, now int64) (text string, created bool, err error) {
 	if n := len(key); n < 16 || n > 256 {
 		return "", false, fmt.Errorf("%w: idempotency key of %d bytes, want 16 to 256", errs.ErrInvalid, n)
@@ -75,7 +79,7 @@ func (i *Issuer) Issue(ctx context.Context, key string, req Request, k *keystate
 			text, created, err = i.repeat(ctx, key, req, k, &old)
 			return err
 		default:
-			cond = backend.IfVersion(old.Version) // its window is over
+			cond = backend.IfVersion(old.Version) // the window of that answer is over
 		}
 		text = i.Draw(k)
 		rec := backend.Record{
@@ -87,7 +91,7 @@ func (i *Issuer) Issue(ctx context.Context, key string, req Request, k *keystate
 		}
 		k.KeptUntil = rec.PurgeAt + keptBeyond.Milliseconds()
 		if v, replaces := cond.Version(); replaces && v == old.Version {
-			rec.Created = old.Created // immutable
+			rec.Created = old.Created // must not change
 		}
 		answer, err := i.seal(key, ref, text)
 		if err != nil {
@@ -99,7 +103,8 @@ func (i *Issuer) Issue(ctx context.Context, key string, req Request, k *keystate
 		w.Text(record.FieldRequest, string(request[:]))
 		w.Finish(&rec)
 		if _, err = i.Keys.Replace(ctx, rec, cond); err != nil {
-			// Of a call with the same key that came first, the answer is ours.
+			// If a call with the same idempotency key came first, its answer is the answer
+			// of this call too.
 			return retry.Raced(fmt.Errorf("fob: issue key: %w", err))
 		}
 		created, err = i.finish(ctx, k)
@@ -111,8 +116,8 @@ func (i *Issuer) Issue(ctx context.Context, key string, req Request, k *keystate
 	return text, created, nil
 }
 
-// finish writes the key of an answer that is stored, unless another call with
-// the same answer has done so meanwhile.
+// finish writes the key that belongs to a stored answer, unless another call with the same
+// answer has written it meanwhile.
 func (i *Issuer) finish(ctx context.Context, k *keystate.State) (created bool, err error) {
 	err = i.Keys.Add(ctx, k)
 	if errors.Is(err, errs.ErrConflict) {
@@ -124,7 +129,7 @@ func (i *Issuer) finish(ctx context.Context, k *keystate.State) (created bool, e
 	return true, nil
 }
 
-// repeat answers a repeat from the record of the sealed answer.
+// repeat answers a repeated call from rec, the record of the sealed answer.
 func (i *Issuer) repeat(ctx context.Context, key string, req Request, k *keystate.State, rec *backend.Record) (text string, created bool, err error) {
 	r, err := record.Open(rec, record.Idempotency)
 	if err != nil {
@@ -158,7 +163,7 @@ func (i *Issuer) repeat(ctx context.Context, key string, req Request, k *keystat
 		return "", false, record.Corrupt(rec, "answer")
 	}
 	if req.DefaultPrefix && slices.Contains(i.RetiredPrefixes, prefix) {
-		k.Prefix = prefix // it was the default then
+		k.Prefix = prefix // that prefix was the default then
 	}
 	if request := req.digest(k.Prefix); asked != string(request[:]) {
 		return "", false, errs.ErrIdempotency

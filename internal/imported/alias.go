@@ -10,13 +10,14 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// alias leads from the text of an imported key to its record.
+// alias is a record that leads from a property of the text of an imported key to the record
+// of the key.
 type alias struct {
 	target  record.ID
 	pending bool   // the import has not finished
-	print   string // of what was imported; see printUnder
+	print   string // by which the imported key is recognised; see printUnder
 	rec     backend.Record
-	cond    backend.Cond // that it is still as it was read
+	cond    backend.Cond // the condition that the alias is still as it was read
 }
 
 func (a *alias) record() backend.Record {
@@ -61,20 +62,23 @@ func (s *Store) readAlias(ctx context.Context, ref record.ID) (*alias, error) {
 	return a, nil
 }
 
-// What a print is of. The numbers are stored.
+// What a print can be made of. The numbers are stored.
 const (
 	printSum  = 1 + iota // SHA-256 of the key
-	printHash            // a salted or slow hash of it, as text
-	printOwn             // Store.Digest of it
+	printHash            // the text of a salted or slow hash of the key
+	printOwn             // Store.Digest of the key
 )
 
-// printLen is how much of the digest is kept, in bytes: enough that no two keys meet.
+// printLen is how many bytes of the digest a print keeps: enough for two keys never to have
+// the same print.
 const printLen = 16
 
-// printUnder is the print of an import: what it is of, the pepper and a digest under
-// it. It is kept as long as the alias, so that a key which is imported once more is
-// recognised although its record was rehashed or purged, and another one with the same
-// locator is told from it. Without the pepper it serves to check no guess.
+// printUnder returns the print of an import: what the print is made of, the ID of a pepper,
+// and a digest of the material under that pepper. The print is kept as long as the alias.
+// So a key that is imported once more is recognised, even if its record was rehashed or
+// purged, and another key with the same locator is told from it. Whoever has the print but
+// not the pepper cannot check a guess of the key with it. ok is false if the pepper is not
+// configured here.
 func (s *Store) printUnder(pepper string, ref record.ID, what byte, material []byte) (string, bool) {
 	text := append(append([]byte("fob import "), what), ref[:]...)
 	text = append(text, material...)
@@ -85,7 +89,8 @@ func (s *Store) printUnder(pepper string, ref record.ID, what byte, material []b
 	return string([]byte{what, byte(len(pepper))}) + pepper + string(made[:printLen]), true
 }
 
-// printable is what of a key a print can be made of, by what it is then of.
+// printable returns the material for a print of a key, by what the print is made of; nil if
+// the material is not known.
 func (s *Store) printable(f Key, what byte) []byte {
 	switch {
 	case f.Secret != "" && what == printSum:

@@ -17,14 +17,16 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Find looks for the key of a presented text by everything that it may be found by, and
-// compares it. sum is the SHA-256 of the text. reads is told of each record before it is read.
-// k is nil, without an error, if there is no such key; then places are the aliases that it could
-// have: an import of it writes one of them.
+// Find looks for the key of a presented text by every property that the key may be found
+// by, and compares the text with it. sum is the SHA-256 of the text. reads is called for
+// each record before it is read. If there is no such key, k is nil without an error, and
+// places are the aliases that the key could have: an import of the key would write one of
+// them.
 //
-// What cannot be checked does not keep Find from looking on: the key may be another one of
-// those that have the locator. If none is found then, the text may be of what could not be
-// checked, and that is the error. errs.ErrBusy says that too many slow hashes wait.
+// If a key cannot be compared with the text, Find goes on, because another key with the
+// same locator may be the right one. If none is, the key that could not be compared may
+// have been the right one, and the error says so. errs.ErrBusy means that too many slow
+// hashes wait.
 func (s *Store) Find(ctx context.Context, presented string, sum digest.Digest, reads func(record.ID)) (k *keystate.State, places []cache.Ref, err error) {
 	forms, own := s.formsOfText(presented, sum[:])
 	places = make([]cache.Ref, 0, cache.MaxRefs)
@@ -51,7 +53,7 @@ func (s *Store) Find(ctx context.Context, presented string, sum digest.Digest, r
 		}
 	}
 	if unsure != nil {
-		return nil, nil, unsure // it may be that one
+		return nil, nil, unsure // the text may be of a key that could not be compared
 	}
 	if len(own) > 0 {
 		if err := s.Peppers.DoubtImported(ctx); err != nil {
@@ -61,8 +63,8 @@ func (s *Store) Find(ctx context.Context, presented string, sum digest.Digest, r
 	return nil, places, nil
 }
 
-// keyOfAlias returns the key to which an alias leads, nil if it leads to none now, and
-// errs.ErrNotFound if there is no such alias.
+// keyOfAlias returns the key to which an alias leads, nil if it leads to none at present,
+// and errs.ErrNotFound if there is no such alias.
 func (s *Store) keyOfAlias(ctx context.Context, ref record.ID, reads func(record.ID)) (*keystate.State, error) {
 	reads(ref)
 	led, err := s.readAlias(ctx, ref)
@@ -84,8 +86,8 @@ func (s *Store) keyOfAlias(ctx context.Context, ref record.ID, reads func(record
 	return k, nil
 }
 
-// matches compares a presented text, and its digest of the other system, with what the record
-// of a key holds. A slow hash waits for its turn, or fails with errs.ErrBusy.
+// matches compares a presented text, and the other system's own digest of it, with the
+// record of a key. A slow hash waits for its turn, or fails with errs.ErrBusy.
 func (s *Store) matches(ctx context.Context, k *keystate.State, presented string, own []byte) (bool, error) {
 	if k.ImportedHash == "" {
 		made, err := s.Peppers.Under(k.Pepper, Material(k.ID, presented))

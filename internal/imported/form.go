@@ -9,13 +9,14 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// maxSharing is how many keys can have one locator. A text with that locator is
-// compared with each of them until one fits: so many reads, and so many slow hashes
-// at most, does a wrong one cost.
+// maxSharing is how many keys can have one locator. A text with that locator is compared
+// with each of them until one matches. So maxSharing bounds how many reads and slow hashes
+// a wrong text costs.
 const maxSharing = 8
 
-// aliasOfLocator is the place of the key that was imported as number n+1 with a
-// locator. Aliases are never purged, so the first place that is empty is the last.
+// aliasOfLocator returns the ID of the alias of the key that was imported as number n+1
+// with a locator. Aliases are never purged, so after the first ID without an alias there
+// are no more.
 func aliasOfLocator(locator string, n int) record.ID {
 	if n == 0 {
 		return record.Named(record.Alias, "locator", locator)
@@ -28,14 +29,15 @@ func aliasOfDigest(d []byte) record.ID {
 	return record.Named(record.Alias, "digest", string(d))
 }
 
-// form is one way in which a key may be found: by its locator, at one of several
-// places, or by a digest that is its own.
+// form is one way in which a key may be found: by its locator, under one of several IDs, or
+// by a digest that no other key has.
 type form struct {
 	locator string
-	ref     record.ID // without a locator
-	wanted  bool      // in which the key is to be imported now
+	ref     record.ID // the ID of the alias, if there is no locator
+	wanted  bool      // the key is to be imported in this form now
 }
 
+// room is how many IDs an alias of this form may have.
 func (f *form) room() int {
 	if f.locator != "" {
 		return maxSharing
@@ -43,6 +45,7 @@ func (f *form) room() int {
 	return 1
 }
 
+// at is the ID of the alias number n of this form.
 func (f *form) at(n int) record.ID {
 	if f.locator != "" {
 		return aliasOfLocator(f.locator, n)
@@ -50,8 +53,8 @@ func (f *form) at(n int) record.ID {
 	return f.ref
 }
 
-// formsOfText returns every form in which a presented text may be found, and its
-// digest of the other system, if there is one. sum is its SHA-256.
+// formsOfText returns every form in which the key of a presented text may be found, and the
+// other system's own digest of the text, if there is one. sum is the SHA-256 of the text.
 func (s *Store) formsOfText(presented string, sum []byte) (forms []form, own []byte) {
 	if s.Locate != nil {
 		if locator, ok := s.Locate(strings.Clone(presented)); ok && locator != "" {
@@ -65,8 +68,8 @@ func (s *Store) formsOfText(presented string, sum []byte) (forms []form, own []b
 	return forms, own
 }
 
-// formsOf returns the forms in which a key may have been imported,
-// as far as they can be told from what is known of it, in the order of formsOfText.
+// formsOf returns the forms in which a key may have been imported, as far as they follow
+// from what is known of the key, in the order of formsOfText.
 func (s *Store) formsOf(f Key) []form {
 	var all []form
 	if f.Locator != "" {
@@ -76,7 +79,7 @@ func (s *Store) formsOf(f Key) []form {
 	switch {
 	case f.Secret != "":
 		sum := sha256.Sum256([]byte(f.Secret))
-		all, _ = s.formsOfText(f.Secret, sum[:]) // its locator is f's, if f has one
+		all, _ = s.formsOfText(f.Secret, sum[:]) // if f has a locator, Locate returns the same one
 		ref = aliasOfSum(sum[:])
 	case f.Hash != "":
 		h, err := importedhash.Parse(f.Hash)

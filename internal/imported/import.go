@@ -16,15 +16,15 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Import makes a key of another system valid here. k is the key that it becomes, without an ID
-// and without what it is recognised by; after nil it is as it was written. known was checked
-// by the caller. now is the time of the import.
+// Import makes a key of another system valid here. k is the key to write, without an ID and
+// without a digest; if Import returns nil, k is as it was written. The caller has checked
+// known. now is the time of the import.
 //
-// A key that was imported already, in whatever form as far as that can be told, is
-// errs.ErrAlready. What an unfinished import left for another subject, or what somebody has
-// revoked or disabled of it, is errs.ErrConflict, as is a key of which it cannot be told
-// whether it is another one than that which has its locator. An import that failed or was
-// cut off can be called again; until one has finished, the key is not found.
+// The error is errs.ErrAlready if the key was imported already, in any form, as far as that
+// can be found out. It is errs.ErrConflict if an unfinished import left the key for another
+// subject, if somebody has revoked or disabled what it left, or if it cannot be found out
+// whether the key differs from one with the same locator. An import that failed or was cut
+// off can be called again. The key is not found until an import has finished.
 func (s *Store) Import(ctx context.Context, k *keystate.State, known Key, now time.Time) error {
 	if err := s.Peppers.Vouch(ctx); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (s *Store) Import(ctx context.Context, k *keystate.State, known Key, now ti
 	case known.Digest != nil:
 		err = s.Peppers.VouchImported(ctx)
 	case known.Secret != "":
-		err = s.Peppers.DoubtImported(ctx) // it is looked for by that digest too
+		err = s.Peppers.DoubtImported(ctx) // an earlier import is looked for by that digest too
 	}
 	if err != nil {
 		return err
@@ -43,31 +43,35 @@ func (s *Store) Import(ctx context.Context, k *keystate.State, known Key, now ti
 	return retry.Do(ctx, func(unsure bool) error { return one.try(ctx, unsure) })
 }
 
-// importRun is one call of Import. Its sequence, each prefix of which is safe to
-// stop after:
+// importRun is one call of Import. It has three steps, and it is safe to stop after each:
 //
-//  1. the alias names the key-to-be. It is pending: Find does not follow it. Every
-//     call writes it, over a pending one too, and so has a version of it that nobody
-//     else has: it claims the place.
-//  2. the key is written, over the version that was read before the claim.
-//  3. the alias is no longer pending, if its version is still the one of the claim.
-//     From now on the key was accepted, perhaps; so if it is ever gone, it was purged,
-//     and is not made anew.
+// 1. The alias is written with the ID of the key-to-be. It is pending: Find does not follow
+// it.
 //
-// A call that gets through step 3 knows that the key is as it wrote it: who could
-// write over it has claimed later, and then step 3 fails. Of several at once the one
-// that claims last comes through, for the others do not claim again but wait: if they
-// did, they could go on pushing each other out for ever. Only one that waits for a
-// process which seems to be dead claims anew.
+//	Every call writes the alias, also over a pending one, and so gets a version of the alias
+//	that no other call has. This is its claim.
+//
+// 2. The key is written, over the version that was read before the claim. 3. The alias is
+// written as no longer pending, if its version is still that of the claim. From
+//
+//	now on the key may have been accepted. So if its record is ever missing, it was purged, and
+//	must not be made again.
+//
+// A call that gets through step 3 knows that the key is as it wrote it: a call that could
+// overwrite the key has claimed later, and then step 3 fails. Of several calls at once the
+// one that claims last succeeds. The others do not claim again but wait, because otherwise
+// they could go on taking the claim from each other for ever. A call claims again only
+// after it has waited so long that the other process seems to have crashed.
 type importRun struct {
 	store *Store
 	key   *keystate.State
-	// known returns what is known of the key. fmt prints the fields of a struct without calling
-	// their methods, and nobody looks into a function.
+	// known returns what is known of the key. It is a function because fmt prints the
+	// fields of a struct without calling their methods, but prints nothing from inside a
+	// function.
 	known func() Key
 	now   time.Time
 
-	claimed  record.ID // the place that was claimed last, and as which version
+	claimed  record.ID // the alias that was claimed last; version is that of the claim
 	version  uint64
 	waits    keystate.Waits
 	left     int  // how often a key of another subject was found in its place
@@ -98,8 +102,9 @@ func (i *importRun) try(ctx context.Context, unsure bool) error {
 		return retry.Raced(err)
 	}
 	i.claimed, i.version = place.rec.ID, version
-	// Once more, for one that imports the same key in another form may have come since:
-	// of two that both do this at least one sees the other.
+	// The aliases are looked up once more, because another call may have begun to import
+	// the same key in another form. If two calls both do this, at least one of them sees
+	// the other.
 	if found, err = i.find(ctx); err != nil {
 		return err
 	}
@@ -120,8 +125,8 @@ func (i *importRun) try(ctx context.Context, unsure bool) error {
 	return retry.Raced(i.finish(ctx, place.record(), version))
 }
 
-// finish is step 3. It is not Replace: what stands there after an unknown outcome may be
-// what another call has finished with, and looks the same.
+// finish is step 3. It does not use Replace, because after an unknown outcome the record in
+// the store may be that with which another call has finished, and the two look the same.
 func (i *importRun) finish(ctx context.Context, rec backend.Record, claim uint64) error {
 	s, cond := i.store, backend.IfVersion(claim)
 	return retry.Do(ctx, func(unsure bool) error {
@@ -130,7 +135,7 @@ func (i *importRun) finish(ctx context.Context, rec backend.Record, claim uint64
 			switch {
 			case err != nil:
 				return err
-			case led.rec.Version == claim: // surely not applied
+			case led.rec.Version == claim: // the write was surely not applied
 			case led.pending:
 				return errs.ErrTakenOver
 			case !i.mine(ctx):
@@ -153,7 +158,7 @@ func (i *importRun) finish(ctx context.Context, rec backend.Record, claim uint64
 	})
 }
 
-// putDigest stores in the key what it is recognised by.
+// putDigest sets the digest or the hash by which the key is recognised.
 func (i *importRun) putDigest() {
 	switch f := i.known(); {
 	case f.Secret != "":
@@ -165,7 +170,7 @@ func (i *importRun) putDigest() {
 	}
 }
 
-// mine reports whether the key that was imported is as this call wrote it.
+// mine reports whether the key in the store is as this call wrote it.
 func (i *importRun) mine(ctx context.Context) bool {
 	k, err := i.store.Read(ctx, i.key.ID)
 	if err != nil || !k.Same(i.key) {
@@ -175,8 +180,8 @@ func (i *importRun) mine(ctx context.Context) bool {
 	return true
 }
 
-// placeOfKey gives the key its ID, and returns the condition under which it is
-// written: the place of what an unfinished import left, if there is such a thing.
+// placeOfKey sets the ID of the key, and returns the condition under which the key is
+// written. If an unfinished import has left a key, the new one takes its place.
 func (i *importRun) placeOfKey(ctx context.Context, place *alias) (backend.Cond, error) {
 	k := i.key
 	k.ID, k.Alias = place.target, place.rec.ID
@@ -191,27 +196,28 @@ func (i *importRun) placeOfKey(ctx context.Context, place *alias) (backend.Cond,
 	case err != nil:
 		return backend.Cond{}, err
 	case old.Status == keystate.Active && old.SubjectRef != k.SubjectRef && i.left < 3*keystate.MaxWaits:
-		// For another subject it cannot be taken over. Its own call may still live: it has
-		// the time to find that nobody else goes on, and to finish.
+		// The key was left by an import for another subject, so this call cannot take it
+		// over. The other call may still run, so it gets the time to find that no other
+		// call goes on, and to finish.
 		i.left++
 		return backend.Cond{}, retry.Again(errs.ErrTakenOver)
 	case old.Status != keystate.Active || old.SubjectRef != k.SubjectRef:
 		return backend.Cond{}, fmt.Errorf("%w: an import that did not finish left key %s", errs.ErrConflict, k.ID)
 	}
-	k.IssuedAt = old.IssuedAt // immutable
+	k.IssuedAt = old.IssuedAt // must not change
 	return backend.IfVersion(old.Version), nil
 }
 
-// places is where a key may be imported: the place to write, and others that an
-// unfinished import of the same key in another form has begun with.
+// places are the aliases of a key: the one to write, and those with which an unfinished
+// import of the same key in another form has begun.
 type places struct {
 	place *alias
 	later []*alias
 }
 
-// find looks where the key is to be imported. There is one order of all forms of a
-// key, and of several unfinished imports the one that comes first in it goes on, so
-// that two which know of each other do not both give way.
+// find looks for the alias under which the key is to be imported. All calls use the same
+// order of the forms of a key, and of several unfinished imports the one whose form comes
+// first goes on. So two imports that know of each other do not both give way.
 func (i *importRun) find(ctx context.Context) (*places, error) {
 	found := &places{}
 	for _, form := range i.store.formsOf(i.known()) {
@@ -220,7 +226,7 @@ func (i *importRun) find(ctx context.Context) (*places, error) {
 			led, err := i.store.readAlias(ctx, ref)
 			if errors.Is(err, errs.ErrNotFound) {
 				if form.wanted && found.place == nil {
-					found.place = i.fresh(ref)
+					found.place = i.newAlias(ref)
 				}
 				break
 			}
@@ -257,17 +263,17 @@ func (i *importRun) find(ctx context.Context) (*places, error) {
 	return found, nil
 }
 
-// fresh is the alias of a key that nobody has begun to import.
-func (i *importRun) fresh(ref record.ID) *alias {
+// newAlias returns the alias of a key that nobody has begun to import.
+func (i *importRun) newAlias(ref record.ID) *alias {
 	return &alias{
 		target: keytext.NewID(i.now), pending: true, print: i.printFor(ref), cond: backend.IfAbsent(),
 		rec: backend.Record{ID: ref, Kind: record.Alias, Owner: i.key.Owner, Created: clock.Millis(i.now)},
 	}
 }
 
-// unfinished returns the alias of the import to finish to which one that was found
-// belongs, or errs.ErrAlready. An import in another form may have finished this alias for
-// its own (places.later), and then have been cut off.
+// unfinished returns the alias of the unfinished import to which an alias belongs, or
+// errs.ErrAlready if that import has finished. An import in another form may have written
+// this alias as finished, as one of its places.later, and then have been cut off.
 func (i *importRun) unfinished(ctx context.Context, led *alias) (*alias, error) {
 	if led.pending {
 		return led, nil
@@ -290,7 +296,8 @@ func (i *importRun) unfinished(ctx context.Context, led *alias) (*alias, error) 
 	return nil, already
 }
 
-// printFor returns the print of what is imported now, for an alias.
+// printFor returns the print of the key that is imported, for an alias; "" if there is
+// nothing to make one of.
 func (i *importRun) printFor(ref record.ID) string {
 	for _, what := range []byte{printSum, printHash, printOwn} {
 		if material := i.store.printable(i.known(), what); material != nil {
@@ -301,9 +308,9 @@ func (i *importRun) printFor(ref record.ID) string {
 	return ""
 }
 
-// isOf reports whether the alias of a locator is of the key that is imported. Where
-// that cannot be told it fails with errs.ErrConflict, unless the caller says that it is
-// not.
+// isOf reports whether the alias of a locator belongs to the key that is imported. If that
+// cannot be found out, isOf fails with errs.ErrConflict, unless the caller of Import said
+// that it does not (Key.Another).
 func (i *importRun) isOf(ctx context.Context, led *alias) (bool, error) {
 	s, known := i.store, i.known()
 	if led.print != "" {
@@ -320,11 +327,11 @@ func (i *importRun) isOf(ctx context.Context, led *alias) (bool, error) {
 	k, err := s.Read(ctx, led.target)
 	switch {
 	case errors.Is(err, errs.ErrNotFound) && led.pending:
-		return true, nil // nothing is there but the place
+		return true, nil // the import has written its alias only
 	case err != nil && !errors.Is(err, errs.ErrNotFound):
 		return false, err
 	case led.pending && led.print == "":
-		return true, nil // made before there were prints
+		return true, nil // the alias is older than prints
 	case err == nil && known.Secret != "":
 		return s.matches(ctx, k, known.Secret, s.ownDigest(known.Secret))
 	case known.Another:

@@ -1,10 +1,11 @@
-// Package imported makes keys of other systems valid, and finds them by the texts that are
-// presented. The text of such a key does not tell its ID, so there are aliases: records that
-// lead from what the text is found by to the record of the key.
+// Package imported makes keys of other systems valid here, and finds them by the texts that
+// are presented. The ID of such a key cannot be read from its text. So there are aliases:
+// records that lead from a property of the text to the record of the key. The package does
+// not know the form of such a text: the functions of a Store do.
 //
-// There is a file for each idea: what a key may be found by (form.go), the aliases and how two
-// keys with one locator are told apart (alias.go), how a key is imported (import.go), and how
-// it is found (find.go).
+// There is a file for each idea: by which properties a key may be found (form.go), the
+// aliases and how two keys with one locator are told apart (alias.go), how a key is
+// imported (import.go), and how it is found (find.go).
 package imported
 
 import (
@@ -18,15 +19,16 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Key is what is known of a key made by another system. One of Secret, Hash and Digest is set.
-// Of a Key that stands in an unexported field fmt prints the secret all the same.
+// Key is what is known of a key that another system made. Exactly one of Secret, Hash and
+// Digest is set. Format hides the secret, but not if the Key is in an unexported field of
+// another struct: there fmt prints the fields without calling Format.
 type Key struct {
 	Secret  string // the key itself
 	Hash    string // the other system's hash of it, as importedhash reads it
 	Digest  []byte // what Store.Digest returns for it
 	Locator string // what Store.Locate returns for it; "" where it is found by a digest
-	// Another says that this is another key than those that have its Locator, where that
-	// cannot be told.
+	// Another says that this key differs from the keys that have its Locator already. It
+	// counts only where that cannot be found out.
 	Another bool
 }
 
@@ -41,8 +43,8 @@ func (Key) MarshalText() ([]byte, error) { return []byte("imported.Key"), nil }
 type Store struct {
 	keystate.Store
 	Peppers *pepper.Keeper
-	// Locate returns the public part of a presented text, by which its key is found; ok is
-	// false for a text that has none. Nil says that no text has one.
+	// Locate returns the public part of a presented text, by which its key is found. ok is
+	// false for a text that has none. Locate may be nil: then no text has one.
 	Locate func(presented string) (locator string, ok bool)
 	// Digest is the other system's own digest of a presented text; nil, or nothing, where
 	// there is none.
@@ -50,10 +52,10 @@ type Store struct {
 	Limiter *importedhash.Limiter
 }
 
-// ownMark marks an imported hash that Store.Digest can compute.
+// ownMark is the prefix of an imported hash that Store.Digest can compute.
 const ownMark = "own:"
 
-// ownDigest is the other system's own digest of a text, if there is one.
+// ownDigest returns the other system's own digest of a text, or nil.
 func (s *Store) ownDigest(text string) []byte {
 	if s.Digest == nil {
 		return nil
@@ -61,8 +63,8 @@ func (s *Store) ownDigest(text string) []byte {
 	return s.Digest(strings.Clone(text))
 }
 
-// CheckLanes reports, as errs.ErrInvalid, a hash that would run on more cores than the Limiter
-// allows.
+// CheckLanes fails with errs.ErrInvalid for a hash that would run on more cores than the
+// Limiter allows.
 func (s *Store) CheckLanes(h importedhash.Hash) error {
 	if h.Lanes() > s.Limiter.Cores() {
 		return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", errs.ErrInvalid, h.Lanes(), s.Limiter.Cores())
@@ -70,8 +72,9 @@ func (s *Store) CheckLanes(h importedhash.Hash) error {
 	return nil
 }
 
-// Material is what the digest of an imported key is made over. The first byte is no version of
-// the native text, so the two can never be equal.
+// Material returns what the digest of an imported key is made over. Its first byte is not
+// the version of any text of fob, so the material of an imported key never equals that of
+// another key.
 func Material(id record.ID, presented string) []byte {
 	return append(append([]byte{0}, id[:]...), presented...)
 }

@@ -1,5 +1,6 @@
-// Package importedhash checks a secret against a hash that another system made,
-// so that its keys can be imported without anybody changing them.
+// Package importedhash checks a secret against a hash that another system made, so that the
+// keys of that system can be imported without a change for their holders. It does not know
+// what the secret is for, nor where the hash is stored.
 //
 // It reads these texts:
 //
@@ -11,11 +12,10 @@
 //	pbkdf2_sha256$<n>$<salt>$<digest>             PBKDF2 as Django writes it
 //	$argon2id$v=19$m=<KiB>,t=<n>,p=<n>$<salt>$<digest>   argon2id (RFC 9106)
 //
-// Salt and digest are base64 without padding in the forms of the PHC string
-// format; in Django's, the salt is the text itself and the digest padded
-// base64. A text whose check would cost more than the limits here is refused
-// when it is read: the cost of a check is then bounded by whoever wrote this
-// package, not by whoever wrote the hash.
+// Salt and digest are base64 without padding, as in the PHC string format; in Django's form
+// the salt is the text itself and the digest is padded base64. A text whose check would
+// cost more than the limits of this package is refused when it is read. So this package
+// bounds the cost of a check, and not whoever wrote the hash.
 package importedhash
 
 import (
@@ -35,13 +35,13 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The errors of Parse, and that of a check. They never contain the text of a hash. Users see
-// what they say, which still has an older name of this package.
+// The errors of Parse, and the error of a check. They never contain the text of a hash.
+// Users see their texts, which still have an older name of this package.
 var (
 	ErrFormat = errors.New("legacyhash: unknown or malformed hash")
 	ErrCost   = errors.New("legacyhash: hash costs too much or too little to check")
-	// ErrUnavailable says that the cryptography of this process refuses to compute the
-	// hash, as in FIPS 140-only mode: whether a secret matches is not known.
+	// ErrUnavailable says that this process may not compute the hash, as in FIPS 140-only
+	// mode. It is then not known whether a secret matches.
 	ErrUnavailable = errors.New("legacyhash: this process cannot compute the hash")
 )
 
@@ -75,7 +75,7 @@ type Hash struct {
 	text         string
 	salt, digest []byte
 	suffix       bool // the salt comes after the secret
-	sha512       bool // of PBKDF2
+	sha512       bool // PBKDF2 uses SHA-512
 	cost, memory uint32
 	threads      uint8
 }
@@ -91,11 +91,11 @@ func (h Hash) Slow() bool {
 	return h.kind == bcryptHash || h.kind == pbkdf2Hash || h.kind == argon2idHash
 }
 
-// Lanes is on how many cores a check runs at once: those of argon2id (RFC 9106 calls
-// them the degree of parallelism), else 1.
+// Lanes returns on how many cores a check runs at once: for argon2id its lanes (RFC 9106
+// calls their number the degree of parallelism), otherwise 1.
 func (h Hash) Lanes() int { return max(int(h.threads), 1) }
 
-// SHA256 returns the digest of an unsalted SHA-256, which can be looked up by.
+// SHA256 returns the digest of a SHA-256 without salt, by which a key can be looked up.
 func (h Hash) SHA256() (digest [sha256.Size]byte, ok bool) {
 	if h.kind != plainSHA256 {
 		return digest, false
@@ -150,7 +150,7 @@ func (h *Hash) parseBcrypt(text string) error {
 	if err != nil || len(text) != 60 {
 		return ErrFormat
 	}
-	for i := range len(text) - 7 { // the library looks at them only when it checks
+	for i := range len(text) - 7 { // the library looks at these characters only when it checks
 		if c := text[7+i]; !strings.ContainsRune("./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", rune(c)) {
 			return ErrFormat
 		}
@@ -245,8 +245,8 @@ func number(text string) (uint64, error) {
 	return n, nil
 }
 
-// saltAndDigest reads unpadded base64. size is the length of the digest, zero
-// for any sound one.
+// saltAndDigest reads salt and digest, which are unpadded base64. size is the length that
+// the digest must have; zero means any length within the bounds.
 func (h *Hash) saltAndDigest(salt, digest string, size int) (err error) {
 	enc := base64.RawStdEncoding.Strict()
 	if h.salt, err = enc.DecodeString(salt); err != nil {
@@ -269,16 +269,16 @@ func (h Hash) Usable() error {
 	if h.kind != pbkdf2Hash {
 		return nil
 	}
-	h.cost = 1 // what is refused does not depend on the iterations
+	h.cost = 1 // whether it may be computed does not depend on the iterations
 	_, err := h.pbkdf2("")
 	return err
 }
 
-// Check reports whether secret is what was hashed. bcrypt looks at 72 bytes
-// only: a longer secret never matches there, rather than matching by its start.
-// It fails with ErrUnavailable where it cannot know.
+// Check reports whether secret is the text that was hashed. bcrypt looks at 72 bytes only,
+// so a longer secret never matches there; otherwise its first 72 bytes would be enough.
+// Check fails with ErrUnavailable if this process cannot compute the hash.
 func (h Hash) Check(secret string) (matches bool, err error) {
-	// Some primitives report with a panic what the process's mode forbids.
+	// Some primitives panic if the mode of the process forbids them.
 	defer func() {
 		if r := recover(); r != nil {
 			matches, err = false, fmt.Errorf("%w: panic", ErrUnavailable)

@@ -9,44 +9,45 @@ import (
 )
 
 var (
-	// ErrBusy says that too many slow checks are waiting, or one of the same record:
-	// this one was not made.
+	// ErrBusy says that too many slow checks wait, or that a check of the same record does.
+	// The check was not made.
 	ErrBusy = errors.New("legacyhash: too many checks under way")
-	// ErrLanes says that a hash has more lanes than the Limiter has turns: its check
-	// would take more cores than it may.
+	// ErrLanes says that a hash has more lanes than the Limiter has turns: its check would
+	// run on more cores than checks may take.
 	ErrLanes = errors.New("legacyhash: more lanes than checks at once")
 )
 
-// queueFactor is how many checks may wait for each one that runs: enough for a
-// burst of real clients after a migration, too few to hold a flood.
+// queueFactor is how many checks may wait for each check that runs: enough for a burst of
+// real clients after a migration, too few to hold a flood.
 const queueFactor = 16
 
-// Limiter bounds how many cores slow checks take at once, so that a flood of wrong
-// secrets costs that many and no more. Of one record it makes one check at a time
-// and lets none wait: who knows what leads to one record, which is public, cannot
-// keep the queue full for all others. It is safe for concurrent use.
+// Limiter bounds how many cores slow checks take at once, so that a flood of wrong secrets
+// costs no more than these cores. Of one record it makes one check at a time, and no other
+// check of that record waits. The text that leads to one record is public, so otherwise
+// anybody who knows one could keep the queue full for all other records. It is safe for
+// concurrent use.
 type Limiter struct {
 	turns *semaphore.Weighted
 	n     int64
 
 	mu      sync.Mutex // guards waiting and records
 	waiting int64
-	records map[[16]byte]struct{} // those with a check that waits or runs
+	records map[[16]byte]struct{} // records with a check that waits or runs
 }
 
-// NewLimiter lets slow checks take n cores at once, at least 1.
+// NewLimiter makes a Limiter that lets slow checks run on n cores at once, at least 1.
 func NewLimiter(n int) *Limiter {
 	n = max(n, 1)
 	return &Limiter{turns: semaphore.NewWeighted(int64(n)), n: int64(n), records: make(map[[16]byte]struct{})}
 }
 
-// Cores is how many cores slow checks take at once.
+// Cores returns on how many cores slow checks may run at once.
 func (l *Limiter) Cores() int { return int(l.n) }
 
-// Verify is h.Check of what is in a record, after waiting for a turn if h is slow,
-// or for as many as it has lanes. It fails with ErrBusy if too many wait already,
-// with ErrLanes, and with the context's error if that ends first: the check was then
-// not made. ErrUnavailable is that of Hash.Check.
+// Verify calls h.Check for the hash of a record. If h is slow, it first waits for as many
+// turns as h has lanes. It fails with ErrBusy if too many checks wait already, with
+// ErrLanes, and with the error of the context if that ends first: then the check was not
+// made. It fails with ErrUnavailable if Hash.Check does.
 func (l *Limiter) Verify(ctx context.Context, record [16]byte, h Hash, secret string) (bool, error) {
 	if !h.Slow() {
 		return h.Check(secret)
@@ -82,7 +83,7 @@ func (l *Limiter) leave(record [16]byte) {
 	delete(l.records, record)
 }
 
-// wait takes turns, in the queue if they are not free and it is not full.
+// wait takes turns. If they are not free, it waits for them, unless the queue is full.
 func (l *Limiter) wait(ctx context.Context, turns int64) error {
 	if l.turns.TryAcquire(turns) {
 		return nil
@@ -94,7 +95,8 @@ func (l *Limiter) wait(ctx context.Context, turns int64) error {
 	return l.turns.Acquire(ctx, turns)
 }
 
-// queue lets one more wait if there is room, or one less.
+// queue changes the number of checks that wait, by 1 or -1. It reports whether there was
+// room.
 func (l *Limiter) queue(more int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,7 +7,8 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Record is the record of the key. purgeAt is when it may be forgotten; zero is never.
+// Record returns the record of the key. purgeAt is when the store may purge the record;
+// zero means never.
 func (s *State) Record(purgeAt int64) backend.Record {
 	rec := backend.Record{
 		ID:      s.ID,
@@ -52,14 +53,13 @@ func (s *State) Record(purgeAt int64) backend.Record {
 	return rec
 }
 
-// Same reports whether two states are written alike, but for the fields of a record that
-// are no part of its body.
+// Same reports whether the records of two states have the same body.
 func (s *State) Same(o *State) bool {
 	return string(s.Record(0).Body) == string(o.Record(0).Body)
 }
 
-// Decode reads the record of a key into s, or fails with errs.ErrCorrupt. Texts are parts
-// of the record.
+// Decode reads the record of a key into s, or fails with errs.ErrCorrupt. The texts in s
+// are parts of the record.
 func Decode(rec *backend.Record, s *State) error {
 	r, err := record.Open(rec, record.Key)
 	if err != nil {

@@ -1,5 +1,7 @@
-// Package keystate is an API key as the store has it: its state, the record that it is
-// written as, the rule by which it is accepted or refused, and how it is changed.
+// Package keystate holds the state of an API key as the store has it: the record that it is
+// written as (codec.go), the rule by which the key is accepted or refused at an instant,
+// and how a key is changed by compare-and-set (store.go). It knows neither the text nor the
+// secret of a key, and nothing of the cache beyond the function that drops its entries.
 package keystate
 
 import (
@@ -8,11 +10,10 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Status is what a key is. The zero Status is invalid.
+// Status says whether a key is accepted, and why not. The zero Status is invalid.
 type Status uint8
 
-// The statuses. Of these Active, Disabled and Revoked are stored; the others follow from
-// the time.
+// The statuses. Active, Disabled and Revoked are stored; the others follow from the time.
 const (
 	Active   Status = 1 + iota // accepted
 	Pending                    // NotBefore has not come
@@ -22,16 +23,17 @@ const (
 )
 
 // State is a key as the store has it. It holds no secret. Times are Unix milliseconds, and
-// zero is "not set"; a zero ID names nothing.
+// zero means "not set". A zero ID means that there is no such record.
 type State struct {
 	ID      record.ID
 	Version uint64 // of the record; zero before it is written
-	// Owner is the subject with its kind, as stores list by it: a digit, and the name.
+	// Owner is the subject with its kind, by which stores list records: a digit, then the
+	// name.
 	Owner      string
-	SubjectRef record.ID // the record of the subject, whose epoch ends keys of an older one
+	SubjectRef record.ID // the record of the subject; its epoch revokes keys that have a lower Epoch
 	Epoch      uint64
 
-	Prefix string // of its text; "" for an imported key
+	Prefix string // of the text of the key; "" for an imported key
 	Name   string
 	Scopes string // separated by one space
 	Tags   []string
@@ -39,28 +41,28 @@ type State struct {
 	IssuedAt, NotBefore, ExpiresAt, RetireAt, RevokedAt int64
 
 	Status   Status
-	Imported bool // its text was made by another system, and its digest is over all of it
-	Retired  bool // rotated out, for good: no clock that is late or steps back revives it
+	Imported bool // another system made the text of the key, and Digest is over the whole text
+	Retired  bool // rotated out for good: even a clock that is late or steps back does not make the key valid again
 	Reason   string
 
 	Successor, Predecessor record.ID
 	Rotating               uint64 // the running or crashed attempt to rotate; zero for none
-	Quiet                  int64  // milliseconds of quiet after which it retires early
+	Quiet                  int64  // milliseconds without use after which a rotated key retires early; zero for never
 
 	Digest       digest.Digest
 	Pepper       string    // ID of the pepper that Digest is under; "" for none
 	ImportedHash string    // the hash of the other system, in place of Digest, until the key is first used
-	Alias        record.ID // of an imported key, by which it is found
-	Lifetime     int64     // milliseconds asked for at issue, which a rotation repeats
-	// KeptUntil is when the record may be forgotten at the earliest, because another record
-	// still leads to it; zero is at any time.
+	Alias        record.ID // the record by which an imported key is found
+	Lifetime     int64     // milliseconds that were asked for at issue; a successor gets as many
+	// KeptUntil is until when the record must be kept, because another record still leads
+	// to it; zero means that no other record does.
 	KeptUntil int64
 }
 
-// Owner is a subject with its kind, as State.Owner has it.
+// Owner returns a subject with its kind, in the form of State.Owner.
 func Owner(kind uint8, subject string) string { return string([]byte{'0' + kind}) + subject }
 
-// SubjectRecord is the ID of the record of a subject.
+// SubjectRecord returns the ID of the record of a subject.
 func SubjectRecord(owner string) record.ID { return record.Named(record.Subject, owner) }
 
 // Subject is the name of the subject.
@@ -74,15 +76,16 @@ func (s *State) SubjectKind() uint8 {
 	return s.Owner[0] - '0'
 }
 
-// SetDigest makes a digest, and the ID of the pepper that it is under, what the key is
-// recognised by from now on.
+// SetDigest sets the digest by which the key is recognised from now on, and the ID of the
+// pepper that the digest is under.
 func (s *State) SetDigest(made digest.Digest, pepperID string) {
 	s.ImportedHash = ""
 	s.Digest, s.Pepper = made, pepperID
 }
 
-// EndsAt is the first instant at which the key is no longer accepted, whatever its status:
-// its expiry or, of a rotated key, the end of its overlap; zero for never.
+// EndsAt returns the first instant at which the key is no longer accepted, whatever its
+// status: its expiry or, for a rotated key, the end of its overlap, whichever comes first;
+// zero for never.
 func (s *State) EndsAt() int64 {
 	if s.RetireAt != 0 && (s.ExpiresAt == 0 || s.RetireAt < s.ExpiresAt) {
 		return s.RetireAt
@@ -90,8 +93,8 @@ func (s *State) EndsAt() int64 {
 	return s.ExpiresAt
 }
 
-// At is what the key is at an instant. That its subject was revoked does not stand in its
-// record.
+// At returns the status of the key at an instant. It does not tell that the subject of the
+// key was revoked, because that is not in the record of the key.
 func (s *State) At(ms int64) Status {
 	end := s.EndsAt()
 	switch {
@@ -107,8 +110,8 @@ func (s *State) At(ms int64) Status {
 	return Active
 }
 
-// Refusal is the reason why the key is not accepted at an instant, or nil. Which error a
-// state gives is decided here alone.
+// Refusal returns the reason why the key is not accepted at an instant, or nil. It is the
+// only place that decides which error a status gives.
 func (s *State) Refusal(ms int64) error {
 	switch s.At(ms) {
 	case Active:
@@ -122,14 +125,14 @@ func (s *State) Refusal(ms int64) error {
 			return errs.ErrRetired
 		}
 		return errs.ErrExpired
-	default: // Revoked, and what nobody knows
+	default: // Revoked, and any status that is unknown here
 		return errs.ErrRevoked
 	}
 }
 
-// Span is when the key is accepted, if nothing else changes: from <= now < to, in Unix
-// milliseconds, where to may be forever. refused is why it is not at any time; then both
-// are equal.
+// Span returns when the key is accepted, if nothing else changes: from <= now < to, in Unix
+// milliseconds, where to may be forever. If the key is never accepted, refused is the
+// reason, and from and to are zero.
 func (s *State) Span(forever int64) (from, to int64, refused error) {
 	if s.Status != Active || s.Retired {
 		return 0, 0, s.Refusal(0)

@@ -15,14 +15,14 @@ import (
 type Store struct {
 	records.Store
 	// Retention is how long the record of a revoked or expired key is kept, in
-	// milliseconds, and Margin how long that of an expired one is at least, because the
+	// milliseconds. Margin is how long that of an expired key is kept at least, because the
 	// clock of another process may be behind.
 	Retention, Margin int64
-	Closed            func() bool // nothing is changed any more
+	Closed            func() bool // reports whether keys must not be changed any more
 }
 
-// Read reads a key from the store, whatever memory has. It is errs.ErrNotFound if there is
-// none.
+// Read reads a key from the store, without the cache. It fails with errs.ErrNotFound if
+// there is none.
 func (s *Store) Read(ctx context.Context, id record.ID) (*State, error) {
 	rec, err := s.Get(ctx, id)
 	if err != nil {
@@ -32,8 +32,8 @@ func (s *Store) Read(ctx context.Context, id record.ID) (*State, error) {
 	return k, Decode(&rec, k)
 }
 
-// Add writes a new key, and gives k its version. One that is there already is
-// errs.ErrConflict.
+// Add writes a new key, and sets the version of k. It fails with errs.ErrConflict if a key
+// with that ID exists already.
 func (s *Store) Add(ctx context.Context, k *State) error {
 	version, err := s.Create(ctx, s.RecordOf(k))
 	if err != nil {
@@ -43,10 +43,11 @@ func (s *Store) Add(ctx context.Context, k *State) error {
 	return nil
 }
 
-// Edit changes a key by compare-and-set: it reads, calls edit, writes, and begins again if
-// another change came between. edit reports false when there is nothing to change; unsure
-// tells it that an earlier try may have been applied. When Edit has returned nil, no
-// verification that begins later sees the old state.
+// Edit changes a key by compare-and-set: it reads the key, calls edit, and writes the key.
+// It begins again if another change came between the read and the write. edit reports false
+// if there is nothing to change. unsure tells edit that an earlier try may have been
+// applied. When Edit has returned nil, no verification that begins later sees the old
+// state.
 func (s *Store) Edit(ctx context.Context, id record.ID, edit func(k *State, unsure bool) (bool, error)) (edited *State, err error) {
 	if s.Closed() {
 		return nil, errs.ErrClosed
@@ -58,14 +59,16 @@ func (s *Store) Edit(ctx context.Context, id record.ID, edit func(k *State, unsu
 		}
 		changed, err := edit(k, unsure)
 		if err != nil {
-			// What this refusal tells of the key must not be news to a verification after it.
+			// The caller learns the state of the key from this error. A verification that
+			// begins after that must not answer from an older state.
 			s.Forget(id)
 			return err
 		}
-		// After an unknown outcome the change is written again even if it can be
-		// read: what can be read need not be durable.
+		// After an unknown outcome the change is written again even if it can be read,
+		// because what can be read need not be durable.
 		if !changed && !unsure {
-			// Somebody else may have made it so, and the feed not have told yet.
+			// Another process may have made the change, and the feed may not have told of
+			// it yet.
 			s.Forget(id)
 			edited = k
 			return nil
@@ -77,7 +80,7 @@ func (s *Store) Edit(ctx context.Context, id record.ID, edit func(k *State, unsu
 			k.Version, edited = version, k
 			return nil
 		case errors.Is(err, backend.ErrIndeterminate):
-			s.Forget(id) // it may have been applied
+			s.Forget(id) // the write may have been applied
 			return retry.Again(errs.OfStore("write", err))
 		}
 		return retry.Raced(errs.OfStore("write", err))
@@ -85,12 +88,12 @@ func (s *Store) Edit(ctx context.Context, id record.ID, edit func(k *State, unsu
 	return edited, err
 }
 
-// RecordOf is the record that a key is written as.
+// RecordOf returns the record of a key, with the time at which the store may purge it.
 func (s *Store) RecordOf(k *State) backend.Record { return k.Record(s.PurgeAt(k)) }
 
-// PurgeAt is when the record of a key may be forgotten; zero is never. A revoked key is
-// accepted by nobody, whatever the clocks; one that expires may still be, by a clock that
-// is behind.
+// PurgeAt returns when the record of a key may be purged; zero means never. A revoked key
+// is accepted by nobody, whatever the clocks say. A key that expires may still be accepted
+// by a process whose clock is behind.
 func (s *Store) PurgeAt(k *State) int64 {
 	end := k.EndsAt()
 	switch {
@@ -102,5 +105,6 @@ func (s *Store) PurgeAt(k *State) int64 {
 	return max(s.Retained(end), k.KeptUntil)
 }
 
-// Retained is until when the record of something is kept that ends by the clock.
+// Retained returns until when the record is kept of something that ends at an instant (Unix
+// milliseconds) by the clock.
 func (s *Store) Retained(end int64) int64 { return end + max(s.Retention, s.Margin) }

@@ -1,5 +1,6 @@
-// Package lifecycle is the life of something that has goroutines of its own and is closed
-// once: what it still runs is waited for, and nothing begins after that.
+// Package lifecycle is for an object that has goroutines of its own and is closed once:
+// Close waits for everything that still runs, and nothing begins after that. It does not
+// know what runs.
 package lifecycle
 
 import (
@@ -14,27 +15,27 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Life is such a life. It begins with Start, which is called before anything else. It is
-// safe for concurrent use, and must not be copied after Start.
+// Life is the time from Start to Close. Start must be called before anything else. A Life
+// is safe for concurrent use, and must not be copied after Start.
 type Life struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	closed atomic.Bool // set under mu
-	mu     sync.Mutex  // guards that nothing is added to held after closed
+	mu     sync.Mutex  // held while closed is set, and while something is added to held, so that nothing is added after closed
 	held   sync.WaitGroup
 }
 
 // Start begins the life.
 func (l *Life) Start() { l.ctx, l.cancel = context.WithCancel(context.Background()) }
 
-// Context ends with Close, before that waits.
+// Context returns a context that ends when Close is called, before Close waits.
 func (l *Life) Context() context.Context { return l.ctx }
 
 // Closed reports whether Close was called. It costs one atomic read.
 func (l *Life) Closed() bool { return l.closed.Load() }
 
-// Close ends Context, waits until all that was begun has ended, and reports whether it is
-// the first Close. Each later one waits too.
+// Close ends the Context and waits until everything that was held or started has ended.
+// first reports whether this is the first call of Close. Later calls wait too.
 func (l *Life) Close() (first bool) {
 	l.mu.Lock()
 	first = l.closed.CompareAndSwap(false, true)
@@ -44,8 +45,8 @@ func (l *Life) Close() (first bool) {
 	return first
 }
 
-// Hold makes Close wait until release is called, which has to be called once. After Close
-// ok is false, and there is no release.
+// Hold makes Close wait until release is called. release must be called once. After Close
+// ok is false, and release is nil.
 func (l *Life) Hold() (release func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,16 +57,16 @@ func (l *Life) Hold() (release func(), ok bool) {
 	return l.held.Done, true
 }
 
-// Limited is a part of a Life of which only so many may be held at a time.
+// Limited is a part of a Life with a limit for how many holds there may be at a time.
 type Limited struct {
 	life  *Life
 	slots *semaphore.Weighted
 }
 
-// Limit makes a part of the life of which n may be held at a time.
+// Limit makes a part of the life with at most n holds at a time.
 func (l *Life) Limit(n int64) *Limited { return &Limited{l, semaphore.NewWeighted(n)} }
 
-// Hold is Hold of the Life; ok is false also if as many are held as may be.
+// Hold is Life.Hold; ok is false also if the limit is reached.
 func (l *Limited) Hold() (release func(), ok bool) {
 	if !l.slots.TryAcquire(1) {
 		return nil, false
@@ -78,7 +79,7 @@ func (l *Limited) Hold() (release func(), ok bool) {
 	return func() { l.slots.Release(1); done() }, true
 }
 
-// Go runs fn in a goroutine, for which Close waits. After Close it runs nothing, and
+// Go runs fn in a goroutine, and Close waits for it. After Close it does not run fn, and
 // returns false.
 func (l *Life) Go(fn func()) bool {
 	release, ok := l.Hold()
@@ -91,10 +92,10 @@ func (l *Life) Go(fn func()) bool {
 	return ok
 }
 
-// Loop runs loop in a goroutine, with a context that ends with Close, which waits for it.
-// A loop that panics begins again after a pause: what the application brings along may
-// panic, and in a goroutine that nobody else has started that would end the process. failed
-// is told of the panic.
+// Loop runs loop in a goroutine, with a context that ends when Close is called; Close waits
+// for loop. If loop panics, it is started again after a pause: code of the application may
+// panic, and in a goroutine of the library a panic would end the process. failed is told of
+// the panic.
 func (l *Life) Loop(loop func(context.Context), failed func(error)) {
 	l.Go(func() {
 		var backoff retry.Backoff
@@ -112,15 +113,16 @@ func (l *Life) Loop(loop func(context.Context), failed func(error)) {
 	})
 }
 
-// Protect makes a write that protects somebody else than whoever happens to call: the
-// holder of a session whose secret somebody has copied, say. Once it is decided on it
-// goes on, although the caller has hung up, and Close waits for it: whoever could end it
-// by hanging up would decide whether it is made. It runs in the caller's goroutine, so
-// that there is no queue from which it could be dropped, and takes retry.Within at most.
-// After Close it is errs.ErrClosed.
+// Protect runs a write that protects somebody other than the caller: the holder of a
+// session whose secret was copied, say. Once Protect has begun, the write goes on even if
+// the caller hangs up, and Close waits for it. Otherwise an attacker could prevent the
+// write by hanging up. The write runs in the goroutine of the caller, so that there is no
+// queue from which it could be dropped, and takes retry.Within at most. After Close Protect
+// fails with errs.ErrClosed.
 //
-// Writes on behalf of the caller end with the caller's context, and say what is then
-// known of them. Those of upkeep are made again by the next.
+// A write on behalf of the caller does not need Protect: it ends with the caller's context,
+// and its error says what is then known of it. Nor does a write of maintenance, because the
+// next round makes it again.
 func (l *Life) Protect(ctx context.Context, write func(context.Context) error) error {
 	release, ok := l.Hold()
 	if !ok {
@@ -133,7 +135,7 @@ func (l *Life) Protect(ctx context.Context, write func(context.Context) error) e
 }
 
 // Sleep waits for d. If ctx or the life ends before that, it returns the error of ctx or
-// errs.ErrClosed. It does not look at either where d is not positive.
+// errs.ErrClosed. If d is not positive, it returns nil at once, without looking at either.
 func (l *Life) Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil

@@ -1,6 +1,6 @@
-// Package limits checks what callers hand in: texts, labels and times. Its errors are
-// errs.ErrInvalid and never quote what they refuse: a secret put into the wrong field must
-// not come back in an error.
+// Package limits checks what callers hand in: texts, labels and times. It does not know
+// what they are for. Its errors are errs.ErrInvalid and never quote the value that they
+// refuse: a secret that was put into the wrong field must not come back in an error.
 package limits
 
 import (
@@ -20,8 +20,8 @@ const (
 	maxTag  = 64 // bytes
 )
 
-// CheckText refuses a text of fewer than least or more than most bytes, and one with
-// control characters or broken UTF-8. The error calls it what.
+// CheckText refuses a text of fewer than least or more than most bytes, and a text with
+// control characters or broken UTF-8. what is the name of the text in the error.
 func CheckText(what, text string, least, most int) error {
 	if len(text) < least || len(text) > most {
 		return fmt.Errorf("%w: %s of %d bytes, want %d to %d", errs.ErrInvalid, what, len(text), least, most)
@@ -43,8 +43,9 @@ func isPlain(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
-// CheckTime refuses a time that is set and lies outside the years 1970 to 9999, which
-// are all that a record, RFC 3339 and package time agree about. The error calls it what.
+// CheckTime refuses a time that is set and lies outside the years 1970 to 9999. Only in
+// these years a record, RFC 3339 and package time agree. what is the name of the time in
+// the error.
 func CheckTime(what string, t time.Time) error {
 	if year := t.UTC().Year(); !t.IsZero() && (year < 1970 || year > 9999) {
 		return fmt.Errorf("%w: %s in the year %d, want 1970 to 9999", errs.ErrInvalid, what, year)

@@ -1,5 +1,5 @@
-// Package recent remembers for a while what was done lately, for whoever has to do it once
-// more.
+// Package recent keeps a list of what was done recently, for whoever has to do it once
+// more. It does not know what was done, nor who asks.
 package recent
 
 import (
@@ -11,21 +11,23 @@ import (
 )
 
 const (
-	// For is how long something is remembered.
+	// For is how long an entry of a List is kept.
 	For = 10 * time.Minute
-	// Max is how many things a List remembers; of more it remembers the latest.
+	// Max is how many entries a List has at most. It keeps the latest.
 	Max = 1024
 )
 
-// List is what was lately done, the oldest first, and each by what it was done to (K). What
-// is done over and over to one thing is remembered once: Join returns what says all that
-// either does. The zero value is empty. It is safe for concurrent use.
+// List is what was done recently, the oldest entry first. An entry has a key (K): the thing
+// to which something was done. What is done several times to one thing is one entry, whose
+// value says all that the joined values say (Join). The zero value is empty. It is safe for
+// concurrent use.
 type List[K comparable, V interface{ Join(older V) V }] struct {
 	mu   sync.Mutex // guards both
 	done []entry[K, V]
-	// whole is from when on (monotonic) all of it is here: those that had to make room
-	// would have been forgotten by then. An instant at which something was is no sign of
-	// whether it was, for the first one is zero.
+	// whole is the instant (monotonic) from which on the list is complete: the entries that
+	// had to make room for others would have expired by then. It is zero if no entry had to
+	// make room. The instants of entries cannot say that, because the first entry may have
+	// instant zero too.
 	whole int64
 }
 
@@ -35,7 +37,7 @@ type entry[K comparable, V any] struct {
 	value V
 }
 
-// Note remembers what was done just now.
+// Note adds what was done just now.
 func (l *List[K, V]) Note(now clock.Moment, key K, value V) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,7 +53,8 @@ func (l *List[K, V]) Note(now clock.Moment, key K, value V) {
 	l.done = append(l.done, entry[K, V]{now.Mono, key, value})
 }
 
-// All returns what was lately done, and whether that is all of it.
+// All returns the values in the list. whole says that the list is complete: whatever had to
+// make room would have expired by now.
 func (l *List[K, V]) All(now clock.Moment) (done []V, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +65,7 @@ func (l *List[K, V]) All(now clock.Moment) (done []V, whole bool) {
 	return done, now.Mono >= l.whole
 }
 
-// forget drops what is too old.
+// forget drops the entries that are older than For.
 func (l *List[K, V]) forget(now clock.Moment) {
 	old := 0
 	for old < len(l.done) && now.Mono-l.done[old].at >= int64(For) {

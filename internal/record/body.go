@@ -1,8 +1,11 @@
-// Package record is how what fob keeps is written into the records of a store: the kinds
-// of record, what they are found by, and the fields of a body. A body is the format byte,
-// fields of (number, uvarint length, bytes) in rising order, and a CRC-32C over the
-// record's identity and the body: a record that was damaged, cut or moved under another ID
-// is told from a sound one.
+// Package record is the form in which fob writes records into a store: the kinds of record,
+// the IDs of records that are not credentials, and the fields of a body. It does not know
+// what a field of a key, a family or a mark means: the package of that kind does. It reads
+// and writes no store.
+//
+// A body is the format byte, then fields of (number, uvarint length, bytes) in rising order
+// of their numbers, then a CRC-32C over the record's identity and the body. By the checksum
+// a record that was damaged, cut short or moved under another ID is told from a sound one.
 package record
 
 import (
@@ -15,9 +18,9 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 )
 
-// The fields of a record's body. A number is never given a second meaning. An
-// unknown field makes the record unreadable: to skip one could be to skip the
-// reason why a key is refused.
+// The fields of a record's body. A number never gets a second meaning. A field that the
+// reader does not know makes the record unreadable: a reader that skipped such a field
+// might skip the reason why a key is refused.
 const (
 	FieldStatus = 1 + iota
 	FieldPrefix
@@ -41,15 +44,15 @@ const (
 	FieldAlias
 	FieldSubjectRef
 	FieldLifetime
-	FieldTarget // the credential an alias or a rotation is about
+	FieldTarget // ID of the credential that an alias, a rotation, an answer or a family belongs to
 	FieldSealed
 	FieldRequest // digest of an idempotent request
 	FieldBefore
 	FieldRing
 	FieldRingSum
 	FieldIdleUntil
-	FieldAnswerUntil // of families from before there were tags: until when a refresh is answered again
-	FieldUsed        // of the same: the digests of used secrets
+	FieldAnswerUntil // of a family that is older than tags: until when a refresh is answered again
+	FieldUsed        // of such a family: the digests of used secrets
 	FieldClaims
 	FieldEnded
 	FieldKeptUntil
@@ -58,19 +61,19 @@ const (
 	FieldStaleness
 	FieldEnds   // of an issuer's mark
 	FieldMaxTTL // of the fleet: the longest life that a token is given
-	FieldTagKey // of a family: by which it knows its own secrets
-	FieldLinks  // of a family: from the secrets used lately to the current one
+	FieldTagKey // of a family: the key of the tags in its secrets
+	FieldLinks  // of a family: they lead from secrets used lately to the current one
 	FieldUsageInterval
-	FieldPrint // of what was imported
-	FieldCheck // of a secret of Config
+	FieldPrint // of an alias: by which the imported key is recognised
+	FieldCheck // the check value of a secret of Config
 )
 
 const bodyFormat = 1
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// crcEight takes in eight bytes at once: table j says what a byte does to the sum when
-// j more bytes follow it.
+// crcEight lets BodySum process eight bytes in one step: table j holds what a byte does to
+// the checksum when j more bytes follow it.
 var crcEight = func() (t [8]crc32.Table) {
 	t[0] = *crcTable
 	for j := 1; j < len(t); j++ {
@@ -88,7 +91,7 @@ type Writer struct{ b []byte }
 // once.
 func NewBody() *Writer { return &Writer{b: append(make([]byte, 0, 256), bodyFormat)} }
 
-// Text writes a field that is text or bytes. An empty one is left out.
+// Text writes a field that holds text or bytes. It leaves an empty one out.
 func (w *Writer) Text(field byte, s string) {
 	if s != "" {
 		w.b = append(w.b, field)
@@ -97,7 +100,7 @@ func (w *Writer) Text(field byte, s string) {
 	}
 }
 
-// Number writes a field that is a number. Zero is left out.
+// Number writes a field that holds a number. It leaves zero out.
 func (w *Writer) Number(field byte, n uint64) {
 	if n != 0 {
 		var buf [8]byte
@@ -106,24 +109,27 @@ func (w *Writer) Number(field byte, n uint64) {
 	}
 }
 
-// ID writes a field that is an ID. The zero ID is left out.
+// ID writes a field that holds an ID. It leaves the zero ID out.
 func (w *Writer) ID(field byte, id [16]byte) {
 	if id != ([16]byte{}) {
 		w.Text(field, string(id[:]))
 	}
 }
 
-// Finish ends the body and puts it into rec, with a checksum over all of rec that does not
-// change as long as the record lives.
+// Finish ends the body and puts it into rec, followed by the checksum. The checksum is over
+// the parts of rec that never change while the record lives, and the body; so rec must have
+// its ID, kind and owner by now.
 func (w *Writer) Finish(rec *backend.Record) {
 	rec.Body = w.b
 	rec.Body = binary.BigEndian.AppendUint32(rec.Body, BodySum(rec, w.b))
 }
 
-// BodySum is the checksum of a record with a body: a CRC-32 over its ID, kind, owner and
-// body. It finds damage, and what was put under another ID; it proves nothing to anybody.
+// BodySum is the checksum of a record with a body: a CRC-32C over the record's ID, kind and
+// owner, and the body. It finds damage, and a record that was put under another ID. It is
+// no proof against an attacker, since anybody can compute it.
 func BodySum(rec *backend.Record, body []byte) uint32 {
-	// By our own hand: what crc32.Update is given moves to the heap.
+	// The ID is summed by this loop, and not by crc32.Update, because a slice that is
+	// passed to crc32.Update escapes to the heap.
 	sum := ^uint32(0)
 	for i := 0; i < len(rec.ID); i += 8 {
 		w := binary.LittleEndian.Uint64(rec.ID[i:]) ^ uint64(sum)
@@ -137,14 +143,15 @@ func BodySum(rec *backend.Record, body []byte) uint32 {
 	return crc32.Update(sum, crcTable, body)
 }
 
-// Reader yields the fields of a body. Texts are parts of it.
+// Reader reads the fields of a body. The texts that it returns are parts of the body.
 type Reader struct {
-	Rest string // what was not read yet
+	Rest string // what is not read yet
 	last byte
-	Bad  bool // something was not as a Writer writes it
+	Bad  bool // something was not in the form that a Writer writes
 }
 
-// Open checks the sum and the format of a record of the kind wanted.
+// Open checks the kind, the checksum and the format of a record, and returns a Reader of
+// its fields. A record that fails a check is errs.ErrCorrupt.
 func Open(rec *backend.Record, kind backend.Kind) (Reader, error) {
 	n := len(rec.Body) - 4
 	switch {
@@ -157,18 +164,19 @@ func Open(rec *backend.Record, kind backend.Kind) (Reader, error) {
 	case rec.Body[0] != bodyFormat:
 		return Reader{}, Corrupt(rec, "format")
 	}
-	// The texts of what is read are parts of the body, which nobody else has: a
-	// store shares no memory with its caller (rule R6 of package backend).
+	// The texts that the Reader returns are parts of the body. Nobody else can change the
+	// body, because a store shares no memory with its caller (rule R6 of package backend).
 	return Reader{Rest: unsafe.String(&rec.Body[1], n-1)}, nil
 }
 
-// Corrupt is the error of a record that cannot be read: errs.ErrCorrupt, with its kind and
-// what is wrong with it.
+// Corrupt returns the error of a record that cannot be read: errs.ErrCorrupt, with the kind
+// of the record and what is wrong with it.
 func Corrupt(rec *backend.Record, what string) error {
 	return fmt.Errorf("%w: kind %d: %s", errs.ErrCorrupt, rec.Kind, what)
 }
 
-// Fields yields the fields in their order, until the end or bad input.
+// Fields yields the fields in their order. It stops at the end of the body, or at the first
+// field that is malformed, which sets Bad.
 func (r *Reader) Fields(yield func(field byte, value string) bool) {
 	for {
 		field, value, ok := r.Next()
@@ -178,7 +186,8 @@ func (r *Reader) Fields(yield func(field byte, value string) bool) {
 	}
 }
 
-// Next returns the next field; ok is false at the end and on bad input.
+// Next returns the next field. ok is false at the end of the body and on malformed input,
+// which sets Bad.
 func (r *Reader) Next() (field byte, value string, ok bool) {
 	if r.Rest == "" || r.Bad {
 		return 0, "", false
@@ -194,7 +203,8 @@ func (r *Reader) Next() (field byte, value string, ok bool) {
 	return field, value, true
 }
 
-// Number reads a value that was written by Number. What is none sets Bad, as zero does.
+// Number reads a value that Writer.Number wrote. A value that Writer.Number cannot have
+// written sets Bad; zero is such a value.
 func (r *Reader) Number(value string) uint64 {
 	if len(value) != 8 {
 		r.Bad = true
@@ -208,22 +218,23 @@ func (r *Reader) Number(value string) uint64 {
 	return n
 }
 
-// Millis reads a value that was written by Number and is a time or a duration, in
-// milliseconds.
+// Millis reads a value that Writer.Number wrote for a time or a duration, in milliseconds.
+// A value that is not positive sets Bad.
 func (r *Reader) Millis(value string) int64 {
 	n := int64(r.Number(value))
 	r.Bad = r.Bad || n <= 0
 	return n
 }
 
-// ID reads a value that was written by ID. What is none sets Bad.
+// ID reads a value that Writer.ID wrote. A value that Writer.ID cannot have written sets
+// Bad.
 func (r *Reader) ID(value string) (id [16]byte) {
 	r.Bad = r.Bad || copy(id[:], value) != len(value) || len(value) != len(id) || id == ([16]byte{})
 	return id
 }
 
-// uvarint is binary.Uvarint over a string of at most three bytes of length,
-// in its shortest form only.
+// uvarint is binary.Uvarint over a string, for a length of at most three bytes. It accepts
+// only the shortest form of a number; used is negative for anything else.
 func uvarint(s string) (n uint64, used int) {
 	for i := 0; i < len(s) && i < 3; i++ {
 		n |= uint64(s[i]&0x7f) << (7 * i)

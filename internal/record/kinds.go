@@ -9,30 +9,31 @@ import (
 
 // The kinds of record in a store.
 const (
-	Key         backend.Kind = 1 + iota // one key; its ID is the key's
+	Key         backend.Kind = 1 + iota // one key; the ID of the record is the ID of the key
 	Subject                             // the epoch of one subject
-	Alias                               // from the text of an imported key to its record
+	Alias                               // leads from the text of an imported key to its record
 	Idempotency                         // the sealed answer of one IssueKey
 	Rotation                            // a rotated key that may retire early
-	Mark                                // what ended a token, a family, or all before an instant
+	Mark                                // revokes a token, a family, or all that was issued before an instant
 	Ring                                // the token keys, sealed
-	Family                              // what Refresh continues
-	Fleet                               // how old an answer may be in any process
-	Check                               // by which a secret of Config is recognised
+	Family                              // one chain of refresh secrets
+	Fleet                               // a bound that holds for every process on the store
+	Check                               // a check value, by which a secret of Config is recognised
 )
 
-// KnownSubject reports whether an owner, by which stores list, is a subject: the digit of
-// its kind, and its name.
+// KnownSubject reports whether an owner, as a record has it, is a subject: the digit of a
+// kind of subject that is known, and a name that is not empty.
 func KnownSubject(owner string) bool {
 	return len(owner) > 1 && (owner[0] == '1' || owner[0] == '2')
 }
 
-// ID is the ID of a record that is not a credential: its kind, then 15
-// bytes of SHA-256 over what it is named by. No credential's ID begins with
-// such a byte, so the two never meet.
+// ID is the ID of a record. The ID of a record that is not a credential is the record's
+// kind and 15 bytes of SHA-256 over its name (see Named). The ID of a credential never
+// begins with the byte of a kind, so an ID of the one sort never equals one of the other.
 type ID = backend.ID
 
-// Named is the ID of the record of a kind that has a name, which may have parts.
+// Named returns the ID of the record that has a kind and a name. The name may have several
+// parts.
 func Named(kind backend.Kind, name ...string) ID {
 	h := sha256.New()
 	h.Write([]byte{'f', 'o', 'b', 1, byte(kind)})

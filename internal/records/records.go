@@ -1,5 +1,6 @@
-// Package records writes the records of a store as a Manager does: it is sure of what it
-// has written, or says that it is not.
+// Package records writes records into a store, and tells whoever has to know of each
+// change. A write has either succeeded when it returns nil, or its error says that the
+// outcome is unknown. The package does not know what the records hold.
 package records
 
 import (
@@ -12,36 +13,37 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Store is a store and what has to be told of each change of it. It is safe for
+// Store is a store, and the function that has to know of each change. It is safe for
 // concurrent use if Forget is.
 type Store struct {
 	backend.Store
-	// Forget ends the answers in memory that were made from these records. It is called
-	// after each write that was made, or may have been.
+	// Forget drops the answers in memory that were made from these records. It is called
+	// after each write that succeeded, or may have succeeded.
 	Forget func(ids ...backend.ID)
 }
 
-// Create writes a new record and is sure of it when it returns nil. One that is there
-// already is errs.ErrConflict.
+// Create writes a new record. If it returns nil, the record was surely written. It fails
+// with errs.ErrConflict if there is a record with that ID already.
 func (s *Store) Create(ctx context.Context, rec backend.Record) (version uint64, err error) {
 	return s.Replace(ctx, rec, backend.IfAbsent())
 }
 
-// Replace writes rec under cond. If the store cannot say whether it did, it looks, and
-// writes again what it finds to be its own.
+// Replace writes rec under cond. If the outcome of a write is unknown, Replace reads the
+// record. If it finds what it wrote, it writes it again, because what can be read need not
+// be durable.
 func (s *Store) Replace(ctx context.Context, rec backend.Record, cond backend.Cond) (version uint64, err error) {
 	err = retry.Do(ctx, func(unsure bool) error {
 		if unsure {
 			found, err := s.Get(ctx, rec.ID)
 			switch {
-			case errors.Is(err, backend.ErrNotFound): // surely not applied: the same condition again
+			case errors.Is(err, backend.ErrNotFound): // surely not applied: write again under the same condition
 			case err != nil:
 				return errs.OfStore("write", err)
 			case string(found.Body) == string(rec.Body) && found.Created == rec.Created:
 				cond = backend.IfVersion(found.Version)
 			default:
 				if v, ok := cond.Version(); !ok || v != found.Version {
-					return fmt.Errorf("fob: write: %w", errs.ErrConflict) // ours may have come before it
+					return fmt.Errorf("fob: write: %w", errs.ErrConflict) // what was written here may have come before it
 				}
 			}
 		}

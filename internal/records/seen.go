@@ -7,15 +7,15 @@ import (
 	"github.com/fobkit/fob/backend"
 )
 
-// Seen is a store of which somebody is told what is read, before the reader is. Its
-// capabilities are the store's own; what they read nobody is told of here.
+// Seen is a store whose reads are observed: Saw or Missing is called before the reader gets
+// the record. Only Get is observed, and not what other capabilities of the store read.
 type Seen struct {
 	backend.Store
-	Saw     func(rec *backend.Record) // a record that was read
-	Missing func(id backend.ID)       // there is none
+	Saw     func(rec *backend.Record) // called for a record that was read
+	Missing func(id backend.ID)       // called for a record that does not exist
 }
 
-// Unwrap returns the store itself.
+// Unwrap returns the wrapped store.
 func (s *Seen) Unwrap() backend.Store { return s.Store }
 
 // Get implements backend.Store.

@@ -11,9 +11,9 @@ const (
 	BackoffMax = 2 * time.Second
 )
 
-// Backoff are the pauses between tries of something that is tried until it works. Each is
-// twice as long as the one before, up to BackoffMax. The zero value begins with the
-// shortest. It is for one goroutine.
+// Backoff gives the pauses between tries of something that is tried until it succeeds. Each
+// pause is twice as long as the one before, up to BackoffMax. The zero value begins with
+// the shortest pause. It is for one goroutine.
 type Backoff struct{ last time.Duration }
 
 // Next returns the next pause.
@@ -22,12 +22,12 @@ func (b *Backoff) Next() time.Duration {
 	return b.last
 }
 
-// Pause waits for the next pause, or until ctx ends. It is up to half as long again, so
-// that many processes do not come back at the same instant.
+// Pause waits for the next pause and up to half of it more, or until ctx ends. The random
+// part keeps many processes from coming back at the same instant.
 func (b *Backoff) Pause(ctx context.Context) {
 	pause := b.Next()
 	Pause(ctx, pause+Jitter(pause/2))
 }
 
-// Reset begins with the shortest pause again.
+// Reset makes the next pause the shortest one again.
 func (b *Backoff) Reset() { b.last = 0 }

@@ -1,17 +1,18 @@
-// Package retry repeats changes of records. Every change is a compare-and-set: it reads,
-// decides, and writes under the condition that nothing came between. What follows from
-// each way in which such a write can end is decided here, once for all of them:
+// Package retry repeats changes of records. Every change is a compare-and-set: it reads a
+// record, decides, and writes under the condition that the record has not changed since.
+// The package does not know what is changed; it decides what follows from each way in which
+// such a write can end, once for all changes:
 //
-//   - It lost a race, to another write or to a purge of the record. It has surely
-//     changed nothing, so it is decided anew from what is there now. That goes on for as
-//     long as the caller lasts, with a random pause that grows, so that of many who change
-//     one record each gets its turn. Only when the time is up the caller is told that
-//     others were in its way (ErrContended).
-//   - Its outcome is unknown. It may have been applied, so it is written again until
-//     the store confirms it; a try after that is told so, for what it finds may be its
-//     own. However the change ends from then on, its outcome counts as unknown unless
-//     it was confirmed.
-//   - Anything else ends the change.
+//   - The write lost a race against another write, or against a purge of the record. It has
+//     surely changed nothing, so the change is decided again from what is in the store now.
+//     This repeats until the caller's time is up, with a random pause that grows, so that of
+//     many callers that change one record each gets its turn. When the time is up, the caller
+//     is told that others were in its way (ErrContended).
+//   - The outcome of the write is unknown. It may have been applied, so it is written again
+//     until the store confirms it. Every later try is told so, because the record that it
+//     finds may be the one that it wrote itself. If the change then ends without a
+//     confirmation, its outcome counts as unknown.
+//   - Any other error ends the change.
 package retry
 
 import (
@@ -26,13 +27,12 @@ import (
 )
 
 const (
-	// Within bounds a change whose caller has set no end.
+	// Within bounds the time of a change whose caller has set no deadline.
 	Within = 10 * time.Second
-	// unknownMax bounds how often a change is written again because the store could
-	// not say what became of it.
+	// unknownMax bounds how often a change is written again because its outcome is unknown.
 	unknownMax = 32
-	// The pause before another try: none for the first few, for a race between two is
-	// over by then, and up to pauseMax later.
+	// There is no pause after the first atOnce tries, because a race between two callers
+	// is over by then. Later pauses begin with pauseFirst and grow up to pauseMax.
 	atOnce     = 2
 	pauseFirst = time.Millisecond
 	pauseMax   = 64 * time.Millisecond
@@ -45,13 +45,13 @@ func (e *tryAgain) Error() string { return e.err.Error() }
 
 func (e *tryAgain) Unwrap() error { return e.err }
 
-// Again makes Do try once more. err says why: that a race was lost, or that the
-// outcome is unknown.
+// Again wraps the error of a try after which Do makes another try. err says why: a race was
+// lost, or the outcome is unknown.
 func Again(err error) error { return &tryAgain{err} }
 
-// Raced is Again for the error of a write that lost a race (the record has changed, or
-// has gone), and err for any other. A try that reads the record first finds what is so now,
-// and says so where nothing is there.
+// Raced is Again for the error of a write that lost a race: the record has changed, or is
+// gone. Any other error it returns as it is. The next try has to read the record first, and
+// to end with an error of its own if the record is gone.
 func Raced(err error) error {
 	if errors.Is(err, errs.ErrConflict) || errors.Is(err, errs.ErrNotFound) {
 		return Again(err)
@@ -59,8 +59,8 @@ func Raced(err error) error {
 	return err
 }
 
-// Do calls try until it returns nil or an error that is not Again's. unsure tells
-// try that an earlier one may have been applied.
+// Do calls try until try returns nil, or an error that Again did not make. unsure tells try
+// that an earlier try may have been applied.
 func Do(ctx context.Context, try func(unsure bool) error) error {
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if _, ends := ctx.Deadline(); !ends {
@@ -104,7 +104,8 @@ func Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Jitter is a random part of d.
+// Jitter returns a random duration from zero up to, but not including, d; zero if d is not
+// positive.
 func Jitter(d time.Duration) time.Duration {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never returns an error

@@ -1,5 +1,7 @@
-// Package rotation replaces keys by successors, each step of which is safe to stop after,
-// and retires replaced keys before the end of their overlap once nobody uses them.
+// Package rotation replaces keys by successors (rotator.go), and retires replaced keys
+// before the end of their overlap once nobody uses them (sweeper.go). A rotation has
+// several steps, and it is safe to stop after each of them. The package does not know how
+// texts are verified, nor when it is time for a sweep.
 package rotation
 
 import (
@@ -14,8 +16,8 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// putRecord lets the sweep find a key that may retire early. An attempt that did
-// not finish may have left the record, with the deadline of its own.
+// putRecord writes the record by which the Sweeper finds a key that may retire early. An
+// attempt that did not finish may have left such a record, with a deadline of its own.
 func putRecord(ctx context.Context, keys *keystate.Store, old *keystate.State) error {
 	rec := backend.Record{
 		ID:      record.Named(record.Rotation, string(old.ID[:])),
@@ -41,8 +43,8 @@ func putRecord(ctx context.Context, keys *keystate.Store, old *keystate.State) e
 	})
 }
 
-// target is the key that the record of a rotation is about.
-func target(rec *backend.Record) (record.ID, error) {
+// targetOf returns the ID of the key that the record of a rotation is about.
+func targetOf(rec *backend.Record) (record.ID, error) {
 	r, err := record.Open(rec, record.Rotation)
 	if err != nil {
 		return record.ID{}, err

@@ -18,10 +18,10 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Terms says how a key gives way to its successor.
+// Terms are the terms on which a successor replaces a key.
 type Terms struct {
 	Overlap   time.Duration // how long the old key is still accepted; zero: not at all, whatever any clock says
-	QuietTime time.Duration // after which of no use the old key ends before that; zero: it does not
+	QuietTime time.Duration // without use, after which the old key ends before its overlap does; zero: it does not
 	TTL       time.Duration // the lifetime of the successor; zero: that of the old key
 }
 
@@ -30,62 +30,70 @@ type Terms struct {
 type Rotator struct {
 	Keys  *keystate.Store
 	Clock *clock.Clock
-	Life  *lifecycle.Life // in which a successor that replaces nothing is revoked
-	// ReadEpoch reads the epoch of a subject, whose record has the ID. Errors of the store
-	// come as they are.
+	Life  *lifecycle.Life // protects the write that revokes a successor which replaces nothing
+	// ReadEpoch reads the epoch of the subject whose record has the ID. It returns errors
+	// of the store as they are.
 	ReadEpoch func(ctx context.Context, subject record.ID) (uint64, error)
-	// Prefix is the prefix of the successor of a key, or the reason why it has none.
+	// Prefix returns the prefix of the successor of a key, or the reason why a key can have
+	// no successor.
 	Prefix func(old *keystate.State) (string, error)
-	// StoreDigest stores the digest of a key's own text in the key.
+	// StoreDigest stores the digest of a key's text in the key.
 	StoreDigest func(k *keystate.State, text string)
 }
 
-// Rotate issues a successor of a key and ends the key when the overlap is over. It returns
-// the successor's text, which nobody else has, the key as it was before, and the successor.
-// The key keeps its state until the last step, so that a rotation which has failed can be
-// called again. errs.ErrAlready is that it was rotated by somebody, errs.ErrConflict that
-// it was changed meanwhile; with errs.ErrIndeterminate it may have been rotated. A key that
-// is refused for another reason than errs.ErrNotYetValid is not rotated, for that reason.
+// Rotate issues a successor of a key, and gives the key an end when the overlap is over. It
+// returns the text of the successor, which nobody else has, the key as it was before, and
+// the successor. The state of the key changes in the last step only, so a rotation that has
+// failed can be called again.
+//
+// The error is errs.ErrAlready if somebody else has rotated the key, and errs.ErrConflict
+// if the key was changed meanwhile. With errs.ErrIndeterminate the key may have been
+// rotated. A key that is refused is not rotated, and the error is that of the refusal; but
+// a key that is not yet valid (errs.ErrNotYetValid) is rotated.
 func (r *Rotator) Rotate(ctx context.Context, id record.ID, terms Terms) (text string, old, next *keystate.State, err error) {
-	call := &rotating{Rotator: r, id: id, terms: terms, now: r.Clock.Read(), attempt: newAttempt()}
+	call := &rotationRun{Rotator: r, id: id, terms: terms, now: r.Clock.Read(), attempt: newAttempt()}
 	if err := retry.Do(ctx, func(bool) error { return call.try(ctx) }); err != nil {
 		return "", nil, nil, err
 	}
 	return call.text, call.old, call.next, nil
 }
 
-// rotating is one call of Rotate. Its sequence, each prefix of which is safe to stop
-// after:
+// rotationRun is one call of Rotate. It has three steps, and it is safe to stop after each:
 //
-//  1. the old key names its successor-to-be and this attempt; it stays valid.
-//  2. the successor is written. Nobody has its secret yet.
-//  3. the old key gets its end, if this attempt is still the one it names.
+// 1. The old key is written with the ID of its successor-to-be and the number of this
+// attempt.
 //
-// What step 2 may overwrite was read before step 1, so of two attempts at once at most
-// one gets through both 2 and 3: the other meets a version it has not read. A later
-// attempt finds the name and takes the successor over; its old secret was never handed
-// out, because step 3 never came. Of several at once the one that is named last comes
-// through, because the others wait for it and do not name themselves again, unless it
-// seems to be dead.
-type rotating struct {
+//	The old key stays valid.
+//
+// 2. The successor is written. Nobody has its secret yet. 3. The old key is written with
+// its end, if the attempt that it names is still this one.
+//
+// The record that step 2 may overwrite was read before step 1. So of two attempts at once
+// at most one gets through both step 2 and step 3: in one of these steps the other one
+// meets a version that it has not read. A later attempt finds the ID in the old key and
+// takes the successor over. The old secret of that successor was never handed out, because
+// step 3 never came. Of several attempts at once the one that the old key names last
+// succeeds: the others wait for it and do not write their number again, unless it seems to
+// have crashed.
+type rotationRun struct {
 	*Rotator
 	id      record.ID
 	terms   Terms
 	now     time.Time
 	attempt uint64
-	named   bool // by the old key, at some time
+	named   bool // step 1 of this attempt was made at some time
 	waits   keystate.Waits
 
 	old, next *keystate.State
 	text      string
 }
 
-func (r *rotating) try(ctx context.Context) error {
+func (r *rotationRun) try(ctx context.Context) error {
 	old, err := r.Keys.Read(ctx, r.id)
 	if err != nil {
 		return err
 	}
-	epoch, err := r.rotatable(ctx, old, r.now)
+	epoch, err := r.checkRotatable(ctx, old, r.now)
 	if err != nil {
 		return err
 	}
@@ -129,8 +137,9 @@ func (r *rotating) try(ctx context.Context) error {
 	return nil
 }
 
-// lostTo is err, with which a step failed from the state was, unless all that came
-// between is another rotation: then it is tried again.
+// lostTo returns the error of a step that failed with err. If another rotation is the only
+// change of the key since the state was, the rotation is tried again; otherwise the error
+// is err.
 func (r *Rotator) lostTo(ctx context.Context, was *keystate.State, err error) error {
 	if !errors.Is(err, errs.ErrConflict) {
 		return err
@@ -142,16 +151,16 @@ func (r *Rotator) lostTo(ctx context.Context, was *keystate.State, err error) er
 	return err
 }
 
-// sameButRotation reports whether two states of a key differ at most in what a
-// rotation changes, and in the digest.
+// sameButRotation reports whether two states of a key are equal except for the fields that
+// a rotation changes, and the digest.
 func sameButRotation(a, b *keystate.State) bool {
 	x := *a
 	takeRotation(&x, b)
 	return sameButDigest(&x, b)
 }
 
-// placeOf gives next its ID, and returns the condition under which it is written:
-// the place of what an unfinished attempt left, if there is such a thing.
+// placeOf sets the ID of next, and returns the condition under which next is written. If an
+// unfinished attempt has left a successor, next takes its place.
 func (r *Rotator) placeOf(ctx context.Context, old, next *keystate.State, now time.Time) (backend.Cond, error) {
 	next.ID = keytext.NewID(now)
 	if old.Rotating == 0 {
@@ -164,20 +173,21 @@ func (r *Rotator) placeOf(ctx context.Context, old, next *keystate.State, now ti
 	case err != nil:
 		return backend.Cond{}, err
 	case left.Status == keystate.Active:
-		next.ID, next.IssuedAt = left.ID, left.IssuedAt // both immutable
+		next.ID, next.IssuedAt = left.ID, left.IssuedAt // both must not change
 		return backend.IfVersion(left.Version), nil
 	}
-	// Somebody has revoked it, or disabled it, which this rotation may not undo:
-	// that ID is not used again.
+	// Somebody has revoked or disabled the successor that was left. This rotation must not
+	// undo that, so next gets another ID.
 	return backend.IfAbsent(), nil
 }
 
-// stepOn makes of the old key's state was the state is. Any change meanwhile is
-// errs.ErrConflict, for the successor does not have it; but a new digest is none, since
-// every Verify may write one.
+// stepOn changes the old key from the state was to the state is. If the key was changed
+// meanwhile, stepOn fails with errs.ErrConflict, because the successor does not have that
+// change. But a new digest is no such change, because every Verify may write one.
 func (r *Rotator) stepOn(ctx context.Context, was, is *keystate.State) error {
 	_, err := r.Keys.Edit(ctx, was.ID, func(k *keystate.State, _ bool) (bool, error) {
-		// What has this attempt's number was written by it, and the answer lost.
+		// A state with the number of this attempt was written by this attempt, and the
+		// answer of the store was lost.
 		mine := is.Rotating != 0 && sameButDigest(k, is)
 		if !mine && !sameButDigest(k, was) {
 			return false, errs.ErrConflict
@@ -188,23 +198,22 @@ func (r *Rotator) stepOn(ctx context.Context, was, is *keystate.State) error {
 	return err
 }
 
-// takeRotation takes over from another state of the key what a rotation changes.
+// takeRotation copies the fields that a rotation changes from another state of the key.
 func takeRotation(k, from *keystate.State) {
 	k.Successor, k.Rotating, k.Quiet = from.Successor, from.Rotating, from.Quiet
 	k.RetireAt, k.Retired = from.RetireAt, from.Retired
 }
 
-// sameButDigest reports whether two states of a key differ at most in the digest.
+// sameButDigest reports whether two states of a key are equal except for the digest.
 func sameButDigest(a, b *keystate.State) bool {
 	x, y := *a, *b
 	x.Digest, x.Pepper, x.ImportedHash = y.Digest, y.Pepper, y.ImportedHash
 	return x.Same(&y)
 }
 
-// finish is step 3. Whether it was made matters more than how: once the old
-// key has its end, the successor is all that its application has. So what is not
-// known is looked up, and the successor is dropped only when it surely replaces
-// nothing.
+// finish is step 3. If it fails, finish finds out whether the step was made after all: once
+// the old key has its end, the application has only the successor. So an unknown outcome is
+// looked up in the store, and the successor is dropped only if it surely replaces nothing.
 func (r *Rotator) finish(ctx context.Context, named, ended, next *keystate.State) error {
 	err := r.stepOn(ctx, named, ended)
 	if err == nil {
@@ -213,16 +222,17 @@ func (r *Rotator) finish(ctx context.Context, named, ended, next *keystate.State
 	old, lookErr := r.Keys.Read(ctx, named.ID)
 	switch {
 	case lookErr != nil || sameButDigest(old, named):
-		return err // if it is not known whether it was made, it still may be
+		return err // the step may still be applied, if it is unknown whether it was
 	case old.RetireAt == 0 && sameButRotation(old, named):
 		return retry.Again(errs.ErrTakenOver)
 	case old.RetireAt == 0:
-		r.dropSuccessor(ctx, next) // not made, and never will be: the key has changed
+		r.dropSuccessor(ctx, next) // the step was not made and never will be, because the key has changed
 		return errs.ErrConflict
 	case old.Successor != next.ID:
 		return errRotated
 	}
-	// Made: by this attempt, or by another one that has taken the successor over.
+	// The step was made, by this attempt or by another one that has taken the successor
+	// over.
 	successor, lookErr := r.Keys.Read(ctx, next.ID)
 	switch {
 	case lookErr != nil:
@@ -230,14 +240,14 @@ func (r *Rotator) finish(ctx context.Context, named, ended, next *keystate.State
 	case !successor.Digest.Equal(&next.Digest):
 		return errRotated
 	}
-	// Once more, because what can be read need not be durable.
+	// The key is written once more, because what can be read need not be durable.
 	_, err = r.Keys.Edit(ctx, old.ID, func(*keystate.State, bool) (bool, error) { return true, nil })
 	return errs.Settle(err != nil, err)
 }
 
-// dropSuccessor revokes the successor of a rotation that did not come through,
-// unless another attempt has taken it over. It is only tidy: nobody has the
-// secret.
+// dropSuccessor revokes the successor of a rotation that did not succeed, unless another
+// attempt has taken it over. It is not needed for safety, because nobody has the secret of
+// the successor, and so its error does not matter.
 func (r *Rotator) dropSuccessor(ctx context.Context, next *keystate.State) {
 	dropped := *next
 	dropped.Status, dropped.Reason, dropped.RevokedAt = keystate.Revoked, "rotation not finished", clock.Millis(r.Clock.Read())
@@ -251,11 +261,12 @@ func (r *Rotator) dropSuccessor(ctx context.Context, next *keystate.State) {
 	})
 }
 
-// errRotated is that somebody else has rotated the key.
+// errRotated says that somebody else has rotated the key.
 var errRotated = fmt.Errorf("%w: rotated already", errs.ErrAlready)
 
-// rotatable says why a key cannot be rotated, or returns its subject's epoch.
-func (r *Rotator) rotatable(ctx context.Context, k *keystate.State, now time.Time) (uint64, error) {
+// checkRotatable returns the epoch of the key's subject, or the reason why the key cannot
+// be rotated.
+func (r *Rotator) checkRotatable(ctx context.Context, k *keystate.State, now time.Time) (uint64, error) {
 	if k.RetireAt != 0 {
 		return 0, errRotated
 	}
@@ -272,6 +283,7 @@ func (r *Rotator) rotatable(ctx context.Context, k *keystate.State, now time.Tim
 	return epoch, nil
 }
 
+// successorOf returns the state of the successor of a key, without an ID and a digest.
 func (r *Rotator) successorOf(old *keystate.State, terms Terms, epoch uint64, now time.Time) (*keystate.State, error) {
 	prefix, err := r.Prefix(old)
 	if err != nil {
@@ -303,6 +315,7 @@ func (r *Rotator) successorOf(old *keystate.State, terms Terms, epoch uint64, no
 	return next, nil
 }
 
+// newAttempt draws the number of an attempt, which is never zero.
 func newAttempt() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)

@@ -16,41 +16,42 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// pageSize is how many rotations are read at a time, for a store that is so slow
-// that it cannot look at all of them in one sweep.
+// pageSize is how many rotations are read at a time. It is small because a store may be so
+// slow that one sweep cannot look at all rotations.
 const pageSize = 100
 
-// Config is what a Sweeper needs: its pointers and functions may not be nil, and are safe for
-// concurrent use.
+// Config is what a Sweeper needs. Its pointers and functions must not be nil, and must be
+// safe for concurrent use.
 type Config struct {
 	Keys  *keystate.Store
 	Clock *clock.Clock
 	Fleet *fleet.Fleet
 	// Interval is how often this process writes its usage.
 	Interval time.Duration
-	// Usage is how credentials were used, in the order of their IDs. It fails with
-	// errors.ErrUnsupported over a store that keeps no usage; no key is quiet then.
+	// Usage returns how credentials were used, in the order of ids. It fails with
+	// errors.ErrUnsupported if the store keeps no usage; then no key counts as quiet.
 	Usage func(ctx context.Context, ids ...record.ID) ([]usagelog.Tally, error)
-	// Retired is told of each key that was retired.
+	// Retired is called for each key that was retired.
 	Retired func(old *keystate.State)
 }
 
-// Sweeper retires rotated keys that have gone quiet. It goes through all rotations, a part
-// of them at each sweep. It is safe for concurrent use.
+// Sweeper retires rotated keys that are no longer used. It goes through all rotations, a
+// part of them in each sweep. It is safe for concurrent use.
 type Sweeper struct {
 	cfg   Config
-	turn  *semaphore.Weighted // taken by whoever goes on
-	after backend.Cursor
+	turn  *semaphore.Weighted // held by the call that sweeps
+	after backend.Cursor      // where the next sweep begins
 }
 
 // NewSweeper makes a Sweeper that begins with the first rotation.
 func NewSweeper(c Config) *Sweeper { return &Sweeper{cfg: c, turn: semaphore.NewWeighted(1)} }
 
-// Sweep ends the overlap of rotated keys whose successor is in use and
-// which have not been used for their quiet time. It goes on where the last one ended,
-// and reports whether rotations are left that it has not looked at. It looks at as many
-// as a store need do at a time (backend.MaxLimit), and at none of a store that does not
-// list. Its errors are those of all keys that it could not look at; the others are done.
+// Sweep ends the overlap of rotated keys whose successor is in use and which have not been
+// used for their quiet time. It begins where the last sweep stopped, and more reports
+// whether there are rotations that it has not looked at. It looks at no more rotations than
+// a store must be able to list at a time (backend.MaxLimit), and at none if the store
+// cannot list. A key that it could not look at does not keep it from the others; err joins
+// the errors of all such keys.
 func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error) {
 	lister, ok := backend.As[backend.Lister](s.cfg.Keys.Store.Store)
 	if !ok {
@@ -64,7 +65,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error)
 	for looked := 0; looked < backend.MaxLimit; {
 		page, err := lister.List(ctx, backend.Query{Kind: record.Rotation, Limit: pageSize, After: s.after})
 		if err != nil {
-			s.after = "" // the cursor may be what was wrong
+			s.after = "" // the error may be about the cursor
 			return retired, true, errors.Join(append(problems, errs.OfStore("fob: list rotations", err))...)
 		}
 		for i := range page.Records {
@@ -77,7 +78,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error)
 			}
 		}
 		if ctx.Err() != nil {
-			return retired, true, errors.Join(problems...) // this page is looked at again
+			return retired, true, errors.Join(problems...) // the next sweep looks at this page again
 		}
 		looked += len(page.Records)
 		if s.after = page.Next; page.Next == "" {
@@ -88,7 +89,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error)
 }
 
 func (s *Sweeper) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool, error) {
-	id, err := target(rec)
+	id, err := targetOf(rec)
 	if err != nil {
 		return false, err
 	}
@@ -96,19 +97,19 @@ func (s *Sweeper) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 	old, err := s.cfg.Keys.Read(ctx, id)
 	switch {
 	case errors.Is(err, errs.ErrNotFound):
-		return false, nil // its record is purged with its deadline
+		return false, nil // the record of this rotation is purged at its deadline
 	case err != nil:
 		return false, err
 	case old.RetireAt == 0 || old.Quiet == 0 || old.EndsAt() <= clock.Millis(now) || old.Status != keystate.Active:
-		return false, nil // not finished, over, or ended otherwise
+		return false, nil // the rotation has not finished, or the key has ended already
 	}
-	quiet, err := s.quiet(ctx, old, now)
+	quiet, err := s.isQuiet(ctx, old, now)
 	if err != nil || !quiet {
 		return false, err
 	}
 	retired := false
 	old, err = s.cfg.Keys.Edit(backend.Urgent(ctx), id, func(k *keystate.State, _ bool) (bool, error) {
-		// Still the rotation that was looked at?
+		// The key may have been changed or rotated differently meanwhile.
 		retired = k.RetireAt == old.RetireAt && k.Status == keystate.Active
 		if retired {
 			k.RetireAt, k.Retired = clock.Millis(now), true
@@ -126,11 +127,12 @@ func (s *Sweeper) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 	return true, nil
 }
 
-// quiet reports whether the successor has been used, and the old key neither
-// since its successor was issued nor within its quiet time. That is longer than usage
-// may be on its way from any process of the fleet: by as much again, because a use has
-// the time of a clock that may be behind this one.
-func (s *Sweeper) quiet(ctx context.Context, old *keystate.State, now time.Time) (bool, error) {
+// isQuiet reports whether the successor has been used, and the old key has been used
+// neither since the successor was issued nor within its quiet time. The quiet time counts
+// as at least twice the longest interval at which any process of the fleet writes its
+// usage: once because a use may not be written yet, and once more because the time of a use
+// comes from a clock that may be behind this one.
+func (s *Sweeper) isQuiet(ctx context.Context, old *keystate.State, now time.Time) (bool, error) {
 	usage, err := s.cfg.Usage(ctx, old.ID, old.Successor)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil

@@ -1,4 +1,5 @@
-// Package sealed encrypts what a store keeps so that only whoever has a secret can read it.
+// Package sealed encrypts parts of records so that only the holder of a secret can read
+// them. It does not know what is encrypted, nor where it is stored.
 package sealed
 
 import (
@@ -9,9 +10,10 @@ import (
 	"fmt"
 )
 
-// Cipher is AES-256-GCM under a key made from a secret, for one purpose and one record,
-// by whose ID it is salted (HKDF, RFC 5869). It puts a random nonce before what it seals,
-// and takes none itself. It fails where this process may not use one of these algorithms.
+// Cipher returns AES-256-GCM under a key that is derived from a secret (HKDF, RFC 5869),
+// for one purpose and one record, whose ID is the salt. The cipher draws a random nonce
+// itself and puts it before the ciphertext; its methods take a nil nonce. Cipher fails if
+// this process may not use one of these algorithms.
 func Cipher(secret, salt []byte, purpose string) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, secret, salt, purpose, 32)
 	if err != nil {

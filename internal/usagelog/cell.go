@@ -8,23 +8,24 @@ import (
 	"github.com/fobkit/fob/cache"
 )
 
-// Cell counts the uses of one cached key since they were last written. It
-// lies inside an entry in the cache, the key's own or that of what its tokens have to
-// know of it, which is copied once, before it is shared: hence plain numbers, which only
-// package atomic touches from then on.
+// Cell counts the uses of one cached key since they were last written. A Cell lies inside a
+// cache entry: that of the key, or that of the state that the key's tokens depend on. The
+// entry is copied once, before it is shared. That is why the fields are plain numbers and
+// not types of package atomic, which must not be copied; once the entry is shared, only
+// functions of package atomic touch them.
 type Cell struct {
 	n       uint64
 	last    int64          // Unix milliseconds
-	crowded unsafe.Pointer // *cache.Counter, for uses that got into each other's way
-	queued  uint32         // 1: in Log.dirty
+	crowded unsafe.Pointer // *cache.Counter, once uses on several cores have clashed too often
+	queued  uint32         // 1 while the cell is in the log
 	clashes uint32
-	ID      backend.ID // whose uses they are; never changes
+	ID      backend.ID // of the credential whose uses are counted; it never changes
 }
 
-// crowd is how often, between two writes of usage, two cores may want one cell at
-// the same instant before it is spread over several lines of memory. That takes some
-// KiB: only for the few keys that carry much of the traffic.
-const crowd = 32
+// maxClashes is how often, between two writes of usage, two cores may want the same cell at
+// the same instant before its count is spread over several cache lines. Spreading a count
+// takes some KiB, so only the few keys that carry much of the traffic get it.
+const maxClashes = 32
 
 func (c *Cell) spread() *cache.Counter {
 	return (*cache.Counter)(atomic.LoadPointer(&c.crowded))
@@ -40,13 +41,13 @@ func (c *Cell) add() {
 		return
 	}
 	atomic.AddUint64(&c.n, 1)
-	if atomic.AddUint32(&c.clashes, 1) == crowd {
+	if atomic.AddUint32(&c.clashes, 1) == maxClashes {
 		spread := cache.NewCounter()
 		atomic.StorePointer(&c.crowded, unsafe.Pointer(&spread))
 	}
 }
 
-// take returns the uses and sets them to zero.
+// take returns the count and sets it to zero.
 func (c *Cell) take() uint64 {
 	n := atomic.SwapUint64(&c.n, 0)
 	if spread := c.spread(); spread != nil {
@@ -56,7 +57,7 @@ func (c *Cell) take() uint64 {
 	return n
 }
 
-// count returns the uses.
+// count returns the count.
 func (c *Cell) count() uint64 {
 	n := atomic.LoadUint64(&c.n)
 	if spread := c.spread(); spread != nil {

@@ -1,5 +1,6 @@
-// Package usagelog counts how often credentials are used, behind their verification, and
-// writes the counts to a store now and then.
+// Package usagelog counts how often credentials are used, and writes the counts to a store
+// from time to time, so that no verification waits for a write. It does not know what a
+// credential is beyond its ID, nor when it is time to write: its caller does.
 package usagelog
 
 import (
@@ -13,20 +14,21 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Log collects the cells that were used since the last write. A cell
-// outlives its entry in the cache until it is counted, so an eviction loses
-// nothing. An evicted entry must not be held for long, though: a scan through
-// many keys would hold them all. So the log holds two generations of up to limit
-// cells, and each cell that is added moves the count of an older one to sums.
+// Log collects the cells that were used since the last write. The log holds such a cell
+// even if its cache entry is evicted, so an eviction loses no count. But the log must not
+// hold many evicted entries for long: a scan through many keys would keep all of them in
+// memory. So the log holds two generations of at most limit cells each, and whenever a cell
+// is added, the count of one cell of the older generation moves to sums. A Log is safe for
+// concurrent use.
 type Log struct {
 	limit int
 
 	mu    sync.Mutex
 	dirty []*Cell
-	older []*Cell // empty again by the time that dirty is full
+	older []*Cell // it is empty again when dirty is full
 	sums  map[backend.ID]*Tally
 
-	flush *semaphore.Weighted // one write at a time, and none while usage is read; taken before mu
+	flush *semaphore.Weighted // held by a write and by a read of usage, so that they never overlap; taken before mu
 }
 
 // Tally is a number of uses and the last of them.
@@ -40,15 +42,15 @@ func New(limit int) *Log {
 	return &Log{limit: limit, sums: make(map[backend.ID]*Tally), flush: semaphore.NewWeighted(1)}
 }
 
-// Count counts one use of a credential that was not in the cache: its cell may
-// never be used again, and is not held for it.
+// Count counts one use, at ms (Unix milliseconds), of a credential that was not in the
+// cache. The log does not hold its cell, because the cell may never be used again.
 func (l *Log) Count(id backend.ID, ms int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	merge(l.sums, id, 1, ms)
+	addTally(l.sums, id, 1, ms)
 }
 
-// Used counts one use of the key that an entry of the cache has a cell of.
+// Used counts one use, at ms (Unix milliseconds), of the key whose cell c is.
 func (l *Log) Used(c *Cell, ms int64) {
 	c.add()
 	for {
@@ -70,18 +72,20 @@ func (l *Log) add(c *Cell) {
 	}
 	l.dirty = append(l.dirty, c)
 	if n := len(l.older); n > 0 {
-		sum(l.sums, l.older[n-1])
+		moveCount(l.sums, l.older[n-1])
 		l.older[n-1] = nil
 		l.older = l.older[:n-1]
 	}
 }
 
-// sum moves the count of a cell out of the log.
-func sum(into map[backend.ID]*Tally, c *Cell) {
-	// Before the counter is read: a use that comes after puts it back in the log.
+// moveCount moves the count of a cell into a map of tallies, and takes the cell out of the
+// log.
+func moveCount(into map[backend.ID]*Tally, c *Cell) {
+	// The mark is cleared before the counter is read, so that a use after the read puts the
+	// cell into the log again.
 	atomic.StoreUint32(&c.queued, 0)
 	if n := c.take(); n > 0 {
-		merge(into, c.ID, n, atomic.LoadInt64(&c.last))
+		addTally(into, c.ID, n, atomic.LoadInt64(&c.last))
 	}
 }
 
@@ -93,13 +97,14 @@ func (l *Log) take() map[backend.ID]*Tally {
 	l.mu.Unlock()
 	for _, cells := range cells {
 		for _, c := range cells {
-			sum(taken, c)
+			moveCount(taken, c)
 		}
 	}
 	return taken
 }
 
-func merge(into map[backend.ID]*Tally, id backend.ID, n uint64, last int64) {
+// addTally adds n uses, the last of them at last (Unix milliseconds), to a map of tallies.
+func addTally(into map[backend.ID]*Tally, id backend.ID, n uint64, last int64) {
 	t := into[id]
 	if t == nil {
 		t = new(Tally)
@@ -108,39 +113,41 @@ func merge(into map[backend.ID]*Tally, id backend.ID, n uint64, last int64) {
 	t.N, t.Last = t.N+n, max(t.Last, last)
 }
 
-// giveBack returns what could not be written.
+// giveBack puts counts that could not be written back into the log.
 func (l *Log) giveBack(batch []backend.Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, u := range batch {
-		merge(l.sums, backend.ID(u.ID), u.N, u.Last)
+		addTally(l.sums, backend.ID(u.ID), u.N, u.Last)
 	}
 }
 
-// pending is what is not yet written of some credentials.
+// pending returns the counts of some credentials that are not written yet. The counts stay
+// in the log.
 func (l *Log) pending(ids map[backend.ID]bool) map[backend.ID]*Tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	found := make(map[backend.ID]*Tally)
 	for id := range ids {
 		if t := l.sums[id]; t != nil {
-			merge(found, id, t.N, t.Last)
+			addTally(found, id, t.N, t.Last)
 		}
 	}
 	for _, cells := range [][]*Cell{l.dirty, l.older} {
 		for _, c := range cells {
 			if n := c.count(); n > 0 && ids[c.ID] {
-				merge(found, c.ID, n, atomic.LoadInt64(&c.last))
+				addTally(found, c.ID, n, atomic.LoadInt64(&c.last))
 			}
 		}
 	}
 	return found
 }
 
-// Flush writes what was used since the last time: one entry per credential, however many
-// requests came. What surely was not written is kept for the next time; what may have
-// been is dropped, and lost is told of it, because counting too little is promised and
-// counting twice is not. Where there is no recorder everything is dropped.
+// Flush writes the counts since the last Flush: one entry per credential, however many uses
+// there were. If a write fails, counts that were surely not written stay in the log for the
+// next Flush. Counts that may have been written are dropped, and lost is told of them: the
+// log promises that it may count too little, and that it never counts a use twice. If there
+// is no recorder, all counts are dropped.
 func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost func(error)) error {
 	if err := l.flush.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("fob: add usage: %w", err)
@@ -156,7 +163,7 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 	}
 	for len(all) > 0 {
 		n := min(len(all), backend.MaxLimit)
-		err := ctx.Err() // before the call: nothing was written
+		err := ctx.Err() // looked at before the call, so that nothing was written
 		if err == nil {
 			if err = recorder.AddUsage(ctx, all[:n]); errs.MayBeAdded(err) {
 				lost(errs.OfStore("fob: add usage", err))
@@ -172,10 +179,10 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 	return nil
 }
 
-// Read returns how credentials were used: what the store holds and what is not written
-// yet.
+// Read returns the tallies of credentials, in the order of ids: the counts in the store,
+// plus those that are not written yet.
 func (l *Log) Read(ctx context.Context, recorder backend.UsageRecorder, ids []backend.ID) ([]Tally, error) {
-	// No write may move counts from here to there while both are read.
+	// No Flush may move counts from the log to the store between the reads of the two.
 	if err := l.flush.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: read usage: %w", err)
 	}
