@@ -74,7 +74,7 @@
 // # Compatibility
 //
 // Before version 1.0 the API may change between minor versions; CHANGELOG.md says how.
-// Every later version can read the text of today's keys, and the records that today's
-// version has stored. [Credential] cannot be implemented outside this package and may
-// gain methods; [Verifier] and backend.Store will not.
+// Every later version accepts the keys and reads the stored records of all earlier ones.
+// [Credential] cannot be implemented outside this package and may gain methods;
+// [Verifier] and backend.Store will not.
 package fob

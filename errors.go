@@ -67,7 +67,8 @@ var (
 	ErrClaims = errs.ErrClaims
 	// ErrTokenLifetime: the token claims a longer life than TokenConfig.MaxTTL.
 	ErrTokenLifetime = errs.ErrTokenLifetime
-	// ErrWrongIssuer and ErrWrongAudience: the token is by or for somebody else.
+	// ErrWrongIssuer and ErrWrongAudience: the token is from another issuer, or for
+	// another audience.
 	ErrWrongIssuer   = errs.ErrWrongIssuer
 	ErrWrongAudience = errs.ErrWrongAudience
 	// ErrReplayed: a refresh secret was used a second time; its family is revoked
@@ -103,7 +104,8 @@ var (
 	// ErrBusy: too many slow hashes of imported keys are being computed, or one for the
 	// same key.
 	ErrBusy = errs.ErrBusy
-	// ErrCorrupt: a record of the store cannot be read. It is never taken for ErrUnknown.
+	// ErrCorrupt: a record of the store cannot be read. It is never reported as
+	// ErrUnknown.
 	ErrCorrupt = errs.ErrCorrupt
 	// ErrPepper: a record was made under a pepper that Config does not hold.
 	ErrPepper = errs.ErrPepper

@@ -25,7 +25,8 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 }
 
 // followFeed brings the changes that the store's feed reports into memory until ctx ends.
-// While it cannot, the cached answers grow old, and are read again when they are needed.
+// While the feed is lost, cached answers grow old, and are read again when they are
+// needed.
 func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
 	m.joinFleet(ctx)
 	f := feed.Follower{
@@ -50,8 +51,8 @@ func (m *Manager) proved(at time.Time) {
 	}
 }
 
-// startFeed reads all marks anew, and clears the caches: from now on the feed misses no
-// change, but it may have missed changes made before.
+// startFeed reads all marks anew, and clears the caches, because the feed may have missed
+// changes until now. From now on it misses none.
 func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 	m.engine.FeedBegins()
 	if again := m.health.Begun(); again {
@@ -110,8 +111,8 @@ func (m *Manager) applyMark(ctx context.Context, id record.ID) error {
 }
 
 // recentRevocations are the revocations that this Manager has lately made. They are kept
-// for a while, and are made once more when the feed reports that its history was lost: a
-// server that took over from another one may lack writes which that one had acknowledged.
+// for a while, and are repeated when the feed reports that its history was lost: a server
+// that took over from another one may lack writes which that one had acknowledged.
 // Revocations of tokens and families have a list of their own, so that token holders, who
 // may revoke these themselves, cannot push out other revocations.
 type recentRevocations struct {
@@ -180,9 +181,9 @@ func (m *Manager) noteRevoked(made recentRevocation, err error) {
 	}
 }
 
-// reapply makes the revocations once more that were lately made here. If the store cannot
-// be reached, that is its error, and the feed begins again. Any other error is reported,
-// and does not keep the feed from being followed.
+// reapply repeats the revocations that were lately made here. If the store cannot be
+// reached, that is its error, and the feed begins again. Any other error is reported, and
+// does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
 	now := m.clock.Now()
 	others, allOthers := m.recent.others.All(now)

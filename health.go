@@ -41,7 +41,7 @@ type Health struct {
 	Skew time.Duration
 	// Problems are the faults that last until somebody mends them: a secret in Config that
 	// is not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
-	// hours (ErrSkew), records that cannot be read and that hold what is not in memory
+	// hours (ErrSkew), unreadable records whose contents are needed and not in memory
 	// (ErrCorrupt). A verification that needs one of these fails with an error that is no
 	// rejection; everything else goes on. See [Manager.Check].
 	Problems []error

@@ -311,7 +311,7 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *k
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
 		differs := !k.Same(&before)
-		changed = differs || unsure // after an unknown outcome the change that is found is this call's own
+		changed = differs || unsure // a change found after an unknown outcome is ours
 		// After an unknown outcome this very call may have raised the version: then nothing
 		// is left to change, and there is no conflict.
 		if u.IfVersion != 0 && k.Version != u.IfVersion && (differs || !unsure) {

@@ -90,7 +90,7 @@ func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // nil, and the others get ErrAlready once that import is done. An import that failed or
 // was cut off can be called again; the key is not accepted until one import has finished.
 // The error is ErrConflict if an unfinished import was for another subject, or if
-// somebody has revoked or disabled what it left.
+// somebody has revoked or disabled the key that it left.
 //
 // Up to eight keys can have one Locator. A further key is imported beside them; if it
 // cannot be told whether it is one of them, that is ErrConflict (see ForeignKey.Another).

@@ -22,8 +22,8 @@ type Rotation struct {
 	// QuietTime, if set, retires the old key before the end of the overlap: once the
 	// successor has been used, and neither the old key nor a token that it was exchanged
 	// for has been used for this long. It must be at least twice the largest
-	// Config.UsageInterval of the processes on the store, because usage is written later;
-	// less than 2 minutes counts as 2 minutes.
+	// Config.UsageInterval of the processes on the store, because usage is written with
+	// that delay; less than 2 minutes counts as 2 minutes.
 	QuietTime time.Duration
 	// TTL is the lifetime of the successor. Zero means the lifetime that the old key was
 	// issued with, or that UpdateKey has given it since, if any. The successor must
@@ -129,9 +129,8 @@ type RotationStatus struct {
 	OldStillUsed bool
 }
 
-// RotationStatus reports on the rotation of a key: whether the old one is still
-// used, by its subject, and when it ends. id is the old key's. A key that was
-// not rotated is ErrNotFound.
+// RotationStatus reports on the rotation of a key: whether the old key is still used, and
+// when it ends. id is that of the old key. A key that was not rotated is ErrNotFound.
 func (m *Manager) RotationStatus(ctx context.Context, id ID) (RotationStatus, error) {
 	if m.life.Closed() {
 		return RotationStatus{}, ErrClosed

@@ -223,7 +223,7 @@ func (m *Manager) observeOutcome(e Event, err error) {
 	}
 }
 
-// forget lets every cached answer that depends on these records be loaded anew.
+// forget makes the Manager load every cached answer anew that depends on these records.
 func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
 
 // saw notes the version of a record that was read from the store, 0 if there is none: see

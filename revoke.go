@@ -41,8 +41,8 @@ type Receipt struct {
 	At time.Time
 	// EverywhereBy is when the same holds for every other process on the store, whatever
 	// happens to its connection: [Manager.FleetStaleness] after At. If that could not be
-	// read, it is the most that any Config allows, two days. It is by this machine's
-	// clock; the clocks of machines are not compared.
+	// read, it is the most that any Config allows, two days. It is an instant of this
+	// machine's clock; the clocks of machines are not compared.
 	EverywhereBy time.Time
 	// Already reports that it had been revoked before; the first revocation's
 	// time and reason stay.
@@ -87,7 +87,7 @@ func (m *Manager) revokeID(ctx context.Context, id ID, reason RevokeReason) (alr
 	_, err = m.keystore.Edit(backend.Urgent(ctx), record.ID(id), func(k *keystate.State, unsure bool) (bool, error) {
 		subject = k.Subject()
 		if k.Status == keystate.Revoked {
-			already = !unsure // after an unknown outcome the change that is found is this call's own
+			already = !unsure // a revocation found after an unknown outcome is ours
 			return false, nil
 		}
 		k.Status, k.Reason, k.RevokedAt = keystate.Revoked, string(reason), clock.Millis(m.now())
@@ -225,7 +225,7 @@ func (m *Manager) setStatus(ctx context.Context, id ID, to Status, event EventTy
 			return false, err
 		}
 		differs := Status(k.Status) != to
-		changed = differs || unsure // after an unknown outcome the change that is found is this call's own
+		changed = differs || unsure // a change found after an unknown outcome is ours
 		k.Status = keystate.Status(to)
 		return differs, nil
 	})

@@ -26,9 +26,9 @@ import (
 //
 //	{"kid":"<PASERK ID of its key>"}
 //
-// byte for byte. A footer with a space, another member, an escape or another order is
-// ErrTokenKey, even if it is the same JSON. Other programs that issue tokens for this
-// package have to write exactly this footer.
+// and no other one, byte for byte. A footer with a space, another member, an escape or
+// another order is ErrTokenKey, even if it is the same JSON. Other programs that issue
+// tokens for this package have to write exactly this footer.
 type Token struct {
 	id          ID
 	subjectKind SubjectKind
@@ -104,9 +104,9 @@ func (t *Token) Audience() string { return t.audience }
 // Parent is the ID of the key that the token was exchanged for; zero if none.
 func (t *Token) Parent() ID { return t.parent }
 
-// Family is the ID that the token shares with all tokens refreshed from it, or it from
-// them; zero for a token that cannot be refreshed. [Manager.Revoke] takes it, and ends
-// all of them.
+// Family is the ID of the token's family: the tokens that were refreshed from each other.
+// It is zero for a token that cannot be refreshed. [Manager.Revoke] takes it, and ends
+// all tokens of the family.
 func (t *Token) Family() ID { return t.family }
 
 // KeyID is the PASERK ID of the key that sealed the token.
@@ -119,8 +119,8 @@ func (t *Token) Claim(name string) (value any, ok bool) {
 	return value, ok
 }
 
-// again returns a copy of t with an AsOf of its own, to be checked anew. The AsOf of t
-// must not move on by that check: the copy may turn out to be revoked.
+// again returns a copy of t with an AsOf of its own, to be checked anew. That check must
+// not move the AsOf of t, because the copy may turn out to be revoked.
 func (t *Token) again() *Token {
 	next := *t
 	next.asOf = newAsOf(t.asOf.Load())
@@ -178,8 +178,8 @@ type Issued struct {
 	Refresh Secret // for Manager.Refresh, once; empty unless TokenSpec.Refreshable
 	Token   *Token
 	// RefreshExpiresAt is when Refresh will no longer be accepted if it is not used
-	// before. It depends on the expiry that the family's key has now. Zero without
-	// Refresh.
+	// before. It depends on the expiry that the family's key has now. It is zero if
+	// Refresh is empty.
 	RefreshExpiresAt time.Time
 }
 

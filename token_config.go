@@ -50,7 +50,8 @@ type TokenConfig struct {
 	// SealKey is 32 bytes from a cryptographic source, held outside the store. Token keys
 	// are encrypted under it in the store, so that every process with the same SealKey and
 	// Issuer shares them. Without one, token keys are in the memory of this Manager only:
-	// tokens end with it, and no other process can check local ones.
+	// its tokens become invalid when it ends, and no other process can check tokens of a
+	// local protocol.
 	SealKey []byte
 
 	// TTL is how long a token is accepted if its spec does not say. Default 15 min.
@@ -116,7 +117,7 @@ func (c TokenConfig) shown() string { return fmt.Sprintf("token config of issuer
 // String shows no key.
 func (c TokenConfig) String() string { return c.shown() }
 
-// MarshalBinary fails, for the key.
+// MarshalBinary fails, because it would write the key.
 func (c TokenConfig) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // MarshalText shows no key; JSON, XML and YAML use it too.

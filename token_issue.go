@@ -142,7 +142,8 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 		return nil, err
 	}
 	if key == nil {
-		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey)) // no rejection: the secret is good
+		// No rejection, because the refresh secret is good.
+		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey))
 	}
 	payload, err := key.Opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {

@@ -15,7 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// tokenFamily is the chain of tokens that one Refresh after the other continues.
+// tokenFamily is a family of tokens, which each Refresh continues.
 type tokenFamily struct {
 	*family.Family
 	spec  *Token // what each access token is to be; its times are those of the first
@@ -201,8 +201,8 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 }
 
 // familyEnded is the error for a family that was revoked, perhaps by another process. It
-// reads the mark that revokes the family's access tokens, so that none of them is
-// accepted here any more after this either.
+// reads the mark that revokes the family's access tokens, so that from now on none of
+// them is accepted here either.
 func (m *Manager) familyEnded(ctx context.Context, id ID) error {
 	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
 		return errs.OfCheck(err)

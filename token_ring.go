@@ -55,7 +55,7 @@ func (m *Manager) currentRing(ctx context.Context) (*tokenring.Ring, error) {
 	return m.tokens.Current(ctx, m.engine.Now())
 }
 
-// ringChanged makes the keeper read the ring again, which has changed or may have.
+// ringChanged makes the keeper read the ring again, because it has changed or may have.
 func (m *Manager) ringChanged(ctx context.Context) {
 	if m.tokens == nil {
 		return

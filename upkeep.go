@@ -22,7 +22,7 @@ const upkeepTimeout = 10 * time.Second
 
 // upkeep flushes usage and sweeps until ctx ends.
 func (m *Manager) upkeep(ctx context.Context) {
-	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows of a longer interval
+	every := min(m.cfg.UsageInterval, fleet.DefaultUsageInterval) // until the fleet knows a longer one
 	flush := time.NewTicker(every)
 	defer flush.Stop()
 	var silence, join, sweep <-chan time.Time
@@ -146,9 +146,9 @@ func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepPart
 	return left, more
 }
 
-// Usage is how often a credential was accepted, and when last. It is written later: the
-// store lags by up to Config.UsageInterval, and a crash loses at most that much. No use
-// is counted twice.
+// Usage is how often a credential was accepted, and when last. It is written with a
+// delay: the store lags by up to Config.UsageInterval, and a crash loses at most that
+// much. No use is counted twice.
 //
 // The use of a token counts for the key that it was exchanged for: the exchange, each
 // acceptance of the token by a Manager, and each refresh is a use of the key. A token

@@ -33,13 +33,13 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 }
 
 // Fresh returns a Verifier that trusts no cached answer: what it accepts was read from
-// the store during the call. It sees each change that had returned in another process
-// before. If the store does not answer, that is an error, whatever Config says. It is
-// meant for the routes that move money, because it costs reads of the store: two for a
-// key, three to five for an imported one (two more for each other key that has its
-// locator), and three to six for a token (of what revokes it, its family, its subject and
-// its issuer, and of the key that it was exchanged for and the subject of that). Reads of
-// token keys that are not known yet come on top.
+// the store during the call. It sees every change whose call had returned before, in this
+// or another process. If the store does not answer, that is an error, whatever Config
+// says. It is meant for the routes that move money, because it costs reads of the store:
+// two for a key, three to five for an imported one (two more for each other key that has
+// its locator), and three to six for a token: what may have revoked the token, its
+// family, its subject and its issuer's tokens, the key that it was exchanged for, and the
+// subject of that key. Reads of token keys that are not known yet come on top.
 func (m *Manager) Fresh() Verifier {
 	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {
 		return m.verify(ctx, presented, true)
@@ -236,7 +236,7 @@ func (b *body) refusal(ms int64) error {
 }
 
 // sizeOfAnswer is the memory that an answer points to, in bytes. The key of a token is
-// counted in full, although other answers usually share it, because they need not.
+// counted in full: other answers usually share it, but need not.
 func sizeOfAnswer(a *answer) int {
 	b := &a.Body
 	if b.key != nil {

@@ -8,11 +8,11 @@ import (
 )
 
 // importedKeys is the form of keys that were made by another system. The cache finds
-// their text by its digest, the store by everything under which it may have been
-// imported.
+// their text by its digest, the store by every ID under which it may have been imported.
 type importedKeys struct{ m *Manager }
 
-// recogniseImported is for a text that has no other form.
+// recogniseImported recognises a text of no other form as one that may be an imported
+// key.
 func (m *Manager) recogniseImported(presented string, text *recognised) error {
 	if !m.importedText(presented) {
 		return ErrMalformed

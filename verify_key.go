@@ -138,7 +138,7 @@ func (f nativeKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	return m.rememberKey(ctx, q, k)
 }
 
-// digestUnder is the digest of what was presented, under the pepper of the stored one.
+// digestUnder is the digest of what was presented, under a pepper or under none.
 func (m *Manager) digestUnder(pepper string, q *lookup) (digest.Digest, error) {
 	if pepper == "" {
 		return q.Seen, nil
@@ -212,8 +212,8 @@ const (
 	rehashEvery = 10 * time.Minute
 )
 
-// rehash stores the digest of a secret just verified under the active pepper. The
-// verification does not depend on it: a failure is reported as an event, and a later
+// rehash stores the digest, under the active pepper, of a secret that was just verified.
+// The verification does not depend on it: a failure is reported as an event, and a later
 // verification tries again.
 func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.State, presented string) {
 	at := cache.Key(k.ID)

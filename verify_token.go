@@ -29,7 +29,7 @@ func isToken(text string) bool {
 	return len(text) > 3 && text[0] == 'v' && text[1] >= '1' && text[1] <= '9' && text[2] == '.'
 }
 
-// recogniseToken is for a text that begins like a PASETO.
+// recogniseToken recognises a text that begins like a PASETO.
 func (m *Manager) recogniseToken(presented string, text *recognised) error {
 	if len(presented) > paseto.MaxToken {
 		return ErrTokenLength
@@ -157,8 +157,8 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 }
 
 // hangFrom limits the answer by the key that its token came from. If the key is refused
-// at all times, so is the token, until the key changes; a time limit of the key is a
-// bound.
+// at all times, so is the token, until the key changes. A time limit of the key narrows
+// the bounds of the answer.
 func (b *body) hangFrom(p *parentState) {
 	b.parent = p
 	k := p.key
@@ -177,11 +177,11 @@ func (b *body) hangFrom(p *parentState) {
 // The rights of a token that a key was exchanged for are worked out from the key as it is
 // at each verification. They are not kept in the token, and are cached only until the key
 // changes. The claims of a token stay what was asked for, so if the key loses a right and
-// gets it back, its tokens do too.
+// gets it back, its tokens lose it and get it back too.
 
 // under returns t without the rights that k does not have, and without the time in which
-// k is not valid. It is t itself if k allows all of it. A refusal of k at all times is
-// not looked at.
+// k is not valid. It is t itself if k allows all of it. Whether k is refused at all times
+// is left to the caller.
 func (t *Token) under(k *Key) *Token {
 	limited := t.limitedTo(k.scopes)
 	from, to := max(t.notBefore, k.state.NotBefore), t.expiresAt
@@ -198,8 +198,8 @@ func (t *Token) under(k *Key) *Token {
 	return limited
 }
 
-// limitedTo returns t with only the rights that scopes allow too: t itself if that is
-// all.
+// limitedTo returns t with only the rights that scopes allow too, or t itself if they
+// allow all.
 func (t *Token) limitedTo(scopes Scopes) *Token {
 	if t.scopes.within(scopes) && t.grants.within(scopes, nil) {
 		return t
