@@ -20,7 +20,7 @@ import (
 	"github.com/fobkit/fob/internal/lifecycle"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/pepper"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/rotation"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/fobkit/fob/internal/usagelog"
@@ -33,7 +33,7 @@ import (
 type Manager struct {
 	cfg      Config
 	store    backend.Store
-	records  records.Store
+	records  recordstore.Store
 	keystore keystate.Store
 	clock    clock.Clock
 
@@ -108,8 +108,8 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
-	m.store = &records.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(&backend.Record{ID: id}) }}
-	m.records = records.Store{Store: m.store, Forget: m.forget}
+	m.store = &recordstore.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(&backend.Record{ID: id}) }}
+	m.records = recordstore.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
 	m.peppers = m.newPeppers()
 	m.fleet = m.newFleet()

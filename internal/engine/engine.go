@@ -6,7 +6,7 @@
 // Each idea has a file: how old an answer may be (trust.go), what memory holds and what
 // ends an entry (memory.go), which records an answer depends on (newest.go), where an
 // answer comes from, also while the store fails (find.go), and how several lookups of the
-// same answer share one load (flights.go).
+// same answer share one load (collapse.go).
 package engine
 
 import (

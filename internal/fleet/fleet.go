@@ -22,7 +22,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -45,7 +45,7 @@ const (
 
 // Config is the settings that a process announces, and the store in which it does so.
 type Config struct {
-	Records records.Store
+	Records recordstore.Store
 	Clock   *clock.Clock
 	// Patience is how old an answer of this process may be while its store fails.
 	Patience time.Duration

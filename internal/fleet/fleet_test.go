@@ -12,7 +12,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,7 +25,7 @@ type process struct {
 
 func newProcess(store backend.Store, cfg fleet.Config) *process {
 	p := &process{now: time.UnixMilli(1_700_000_000_000), joined: clock.Forever}
-	cfg.Records = records.Store{Store: store, Forget: func(...backend.ID) {}}
+	cfg.Records = recordstore.Store{Store: store, Forget: func(...backend.ID) {}}
 	cfg.Clock = new(clock.Clock)
 	cfg.Clock.Start(func() time.Time { return p.now }, 2*fleet.MaxStaleness)
 	cfg.Joined = func(at int64) { p.joined = at }

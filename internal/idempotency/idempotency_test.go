@@ -16,7 +16,7 @@ import (
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -66,7 +66,7 @@ func (s *lossyStore) Put(ctx context.Context, rec backend.Record, cond backend.C
 func newIssuer(store backend.Store) *idempotency.Issuer {
 	c := new(clock.Clock)
 	c.Start(func() time.Time { return time.UnixMilli(start) }, time.Hour)
-	kept := records.Store{Store: store, Forget: func(...backend.ID) {}}
+	kept := recordstore.Store{Store: store, Forget: func(...backend.ID) {}}
 	i := &idempotency.Issuer{
 		Keys:    keystate.Store{Store: kept, Closed: func() bool { return false }},
 		Peppers: pepper.NewKeeper(pepper.KeeperConfig{Store: kept, Clock: c, Problem: func(string, error) {}}),

@@ -22,7 +22,7 @@ import (
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -56,7 +56,7 @@ func ownDigest(presented string) []byte {
 }
 
 func newStore(store backend.Store) *imported.Store {
-	all := records.Store{Store: store, Forget: func(...backend.ID) {}}
+	all := recordstore.Store{Store: store, Forget: func(...backend.ID) {}}
 	c := new(clock.Clock)
 	c.Start(func() time.Time { return begun }, time.Hour)
 	return &imported.Store{

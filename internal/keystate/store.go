@@ -7,13 +7,13 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/retry"
 )
 
 // Store reads and changes the keys of a store. It is safe for concurrent use.
 type Store struct {
-	records.Store
+	recordstore.Store
 	// Retention is how long the record of a revoked or expired key is kept, in
 	// milliseconds. Margin is how long that of an expired key is kept at least, because the
 	// clock of another process may be behind.

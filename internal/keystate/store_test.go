@@ -10,7 +10,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,7 +25,7 @@ type process struct {
 func newProcess(store backend.Store) *process {
 	p := &process{fault: backendtest.NewFault(store)}
 	p.Store = keystate.Store{
-		Store:     records.Store{Store: p.fault, Forget: func(ids ...backend.ID) { p.forgotten = append(p.forgotten, ids...) }},
+		Store:     recordstore.Store{Store: p.fault, Forget: func(ids ...backend.ID) { p.forgotten = append(p.forgotten, ids...) }},
 		Retention: 100, Margin: 40, Closed: func() bool { return p.closed },
 	}
 	return p

@@ -9,7 +9,7 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/retry"
 )
 
@@ -18,7 +18,7 @@ import (
 // once it has returned nil.
 type Ledger struct {
 	*Set
-	Store records.Store
+	Store recordstore.Store
 	Clock *clock.Clock
 	// Problem is told of a mark that cannot be read, and with nil of one that can again.
 	Problem func(id record.ID, err error)

@@ -11,7 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,7 +32,7 @@ func newProcess(store backend.Store, now time.Time) *process {
 	p := &process{now: now}
 	forget := func(ids ...backend.ID) { p.forgotten = append(p.forgotten, ids...) }
 	p.Ledger = &marks.Ledger{
-		Set: marks.New(true, forget), Store: records.Store{Store: store, Forget: forget}, Clock: new(clock.Clock),
+		Set: marks.New(true, forget), Store: recordstore.Store{Store: store, Forget: forget}, Clock: new(clock.Clock),
 	}
 	p.Clock.Start(func() time.Time { return p.now }, time.Hour)
 	return p

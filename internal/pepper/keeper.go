@@ -14,12 +14,12 @@ import (
 	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 )
 
 // KeeperConfig is what a Keeper works with. It holds no pepper.
 type KeeperConfig struct {
-	Store records.Store
+	Store recordstore.Store
 	Clock *clock.Clock
 	// Imported is the digest of another system, from which keys were imported; nil where
 	// there is none. It has a check value as a pepper has, because with another one no

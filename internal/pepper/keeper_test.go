@@ -18,7 +18,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/pepper"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -59,7 +59,7 @@ func newProcess(store backend.Store, foreign func(string) []byte, peppers ...str
 	c := new(clock.Clock)
 	c.Start(func() time.Time { return p.now }, time.Hour)
 	p.Keeper = pepper.NewKeeper(pepper.KeeperConfig{
-		Store: records.Store{Store: p.store, Forget: func(...backend.ID) {}}, Clock: c, Imported: foreign,
+		Store: recordstore.Store{Store: p.store, Forget: func(...backend.ID) {}}, Clock: c, Imported: foreign,
 		Problem: func(name string, err error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/lifecycle"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/rotation"
 	"github.com/stretchr/testify/require"
 )
@@ -52,7 +52,7 @@ type process struct {
 func newProcess(t *testing.T, store backend.Store) *process {
 	p := &process{t: t, store: &before{Store: store}, now: time.UnixMilli(1_700_000_000_000)}
 	keys := &keystate.Store{
-		Store:  records.Store{Store: p.store, Forget: func(...backend.ID) {}},
+		Store:  recordstore.Store{Store: p.store, Forget: func(...backend.ID) {}},
 		Closed: func() bool { return false },
 	}
 	p.Rotator = &rotation.Rotator{

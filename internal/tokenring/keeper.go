@@ -12,14 +12,14 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/retry"
 	"golang.org/x/sync/semaphore"
 )
 
 // KeeperConfig is what a Keeper works with.
 type KeeperConfig struct {
-	Store  records.Store
+	Store  recordstore.Store
 	Clock  *clock.Clock
 	Record record.ID // of the ring in the store
 	// Seal is what the ring in the store is sealed with; nil: the ring is in memory only,

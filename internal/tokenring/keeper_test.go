@@ -12,7 +12,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/fobkit/fob/internal/tokenring"
 	"github.com/stretchr/testify/require"
 )
@@ -46,7 +46,7 @@ func newProcess(t *testing.T, store backend.Store, seal byte, now *time.Time) *p
 		require.NoError(t, err)
 	}
 	p.Keeper = tokenring.NewKeeper(tokenring.KeeperConfig{
-		Store: records.Store{Store: store, Forget: func(...backend.ID) {}}, Clock: p.clock,
+		Store: recordstore.Store{Store: store, Forget: func(...backend.ID) {}}, Clock: p.clock,
 		Record: record.Named(record.Ring, "issuer"), Seal: keys, Protocol: paseto.V4Local,
 		Lead: time.Minute, MaxAge: 5 * time.Second,
 		Live:    func(clock.Moment) bool { return p.live },

@@ -1,4 +1,4 @@
-package records_test
+package recordstore_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/records"
+	"github.com/fobkit/fob/internal/recordstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,14 +25,14 @@ func recordOf(text string) backend.Record {
 
 // process is one of several that share a store.
 type process struct {
-	records.Store
+	recordstore.Store
 	fault     *backendtest.Fault
 	forgotten int
 }
 
 func newProcess(t *testing.T, store backend.Store) *process {
 	p := &process{fault: backendtest.NewFault(store)}
-	p.Store = records.Store{Store: p.fault, Forget: func(ids ...backend.ID) {
+	p.Store = recordstore.Store{Store: p.fault, Forget: func(ids ...backend.ID) {
 		require.Equal(t, []backend.ID{id}, ids)
 		p.forgotten++
 	}}
@@ -128,7 +128,7 @@ func TestAWriteThatWasSurelyNotMade(t *testing.T) {
 func TestWhatIsReadIsSeen(t *testing.T) {
 	p := newProcess(t, memory.New())
 	var saw, missing int
-	seen := &records.Seen{
+	seen := &recordstore.Seen{
 		Store: p.fault,
 		Saw: func(rec *backend.Record) {
 			saw++

@@ -1,7 +1,7 @@
-// Package records writes records into a store, and tells whoever has to know of each
+// Package recordstore writes records into a store, and tells whoever has to know of each
 // change. A write has either succeeded when it returns nil, or its error says that the
 // outcome is unknown. The package does not know what the records hold.
-package records
+package recordstore
 
 import (
 	"context"
