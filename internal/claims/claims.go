@@ -1,10 +1,11 @@
-// Package claims writes and reads the payload of a PASETO: one JSON object of
-// registered claims (paseto-spec, "Registered Claims") and
-// those of OAuth (RFC 9068, RFC 9396).
+// Package claims writes and reads the payload of a PASETO: one JSON object with registered
+// claims (paseto-spec, "Registered Claims") and claims of OAuth (RFC 9068, RFC 9396). It
+// does not know whether a token with these claims is valid: it compares no time and no
+// issuer.
 //
-// Reading is strict where encoding/json is not: a name occurs once and in its
-// exact case, times have the one form of RFC 3339, types are those that the
-// claim has. Two readers of a payload must not be able to read two things.
+// Reading is strict where encoding/json is not: a name occurs once and in its exact case,
+// times have the one form of RFC 3339, and a claim has the type that it must have. So two
+// readers of one payload cannot read different things.
 package claims
 
 import (
@@ -19,8 +20,8 @@ import (
 	"unicode/utf8"
 )
 
-// Claims is the payload of a token. Times are Unix milliseconds; "", nil and 0 are
-// claims that are not there.
+// Claims is the payload of a token. Times are Unix milliseconds. A claim that is not in the
+// payload is "", nil or 0.
 type Claims struct {
 	Issuer, Subject, Audience, ID  string // iss, sub, aud, jti
 	IssuedAt, NotBefore, ExpiresAt int64  // iat, nbf, exp
@@ -29,8 +30,8 @@ type Claims struct {
 	ClientID    string  // client_id
 	SubjectType string  // sub_type
 	Family      string  // family
-	Epoch       uint64  // epoch: of the subject
-	IssuerEpoch uint64  // iss_epoch
+	Epoch       uint64  // epoch: the epoch of the subject
+	IssuerEpoch uint64  // iss_epoch: the epoch of the issuer
 	Use         string  // use
 	Grants      []Grant // authorization_details (RFC 9396 §2)
 
@@ -54,28 +55,28 @@ const (
 	maxMillis  = 253402300799_999 // 9999-12-31T23:59:59.999Z, the last that RFC 3339 can say
 )
 
-// ErrClaims is every refusal. Its texts name claims that are known, and never a
-// value.
+// ErrClaims is wrapped by every error of this package. The texts name known claims, and
+// never a value.
 var ErrClaims = errors.New("claims: payload refused")
 
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrClaims}, args...)...)
 }
 
-// known are the claims with a meaning here.
-var known = []string{
+// knownClaims are the claims that have a field in Claims.
+var knownClaims = []string{
 	"iss", "sub", "aud", "jti", "iat", "nbf", "exp",
 	"scope", "client_id", "sub_type", "family", "epoch", "iss_epoch", "use", "authorization_details",
 }
 
-// reserved reports whether name is one of a known claim, or differs from one in
-// case only: a reader that folds case would take it for that claim.
-func reserved(name string) bool {
-	return slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
+// isReserved reports whether name is that of a known claim, or differs from one in case
+// only: a reader that ignores case would take it for that claim.
+func isReserved(name string) bool {
+	return slices.ContainsFunc(knownClaims, func(k string) bool { return strings.EqualFold(k, name) })
 }
 
-// Append writes the payload of c after dst: known claims in a fixed order, then
-// the others by name. It refuses what Decode would refuse.
+// Append appends the payload of c to dst: the known claims in a fixed order, then the
+// custom claims in the order of their names. It fails if Decode would refuse the payload.
 func Append(dst []byte, c *Claims) ([]byte, error) {
 	w := writer{b: append(dst, '{'), limit: len(dst) + MaxSize}
 	for _, claim := range []struct{ name, value string }{
@@ -114,8 +115,9 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 	w.text("use", c.Use)
 	w.grants(c.Grants)
 	for _, name := range slices.Sorted(maps.Keys(c.Custom)) {
-		// Decode cannot tell: where the known claim is absent, this would be it.
-		if reserved(name) {
+		// Decode cannot find this out: if the known claim is absent, Decode takes this one
+		// for it.
+		if isReserved(name) {
 			return nil, refuse("a custom claim has the name of a known one")
 		}
 		w.name(name)
@@ -133,7 +135,7 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 
 type writer struct {
 	b     []byte
-	limit int // of len(b): what is greater is refused in the end
+	limit int // of len(b): a longer payload is refused in the end
 	comma bool
 	err   error
 }
@@ -185,10 +187,11 @@ func (w *writer) grants(grants []Grant) {
 	w.comma = true
 }
 
-// value writes a custom claim of one of the types that Decode returns, or of
-// int, which is what programs write.
+// value writes a custom claim. It has one of the types that Decode returns, or int, which
+// is what programs write.
 func (w *writer) value(v any, depth int) {
-	// The first failure ends it: a map that contains itself has no end of its own.
+	// The recursion ends at the first failure, because a map that contains itself never
+	// ends.
 	switch {
 	case w.err != nil:
 		return
@@ -235,15 +238,15 @@ func (w *writer) value(v any, depth int) {
 	}
 }
 
-// float writes the shortest text that is read as the same float64. Nobody writes
-// it shorter, so that what Decode accepted never outgrows MaxSize here.
+// float writes the shortest text that is read as the same float64. Since no text is
+// shorter, a payload that Decode accepted never outgrows MaxSize when it is written again.
 func (w *writer) float(v float64) {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		w.err = refuse("custom claim is no number")
 		return
 	case v == 0 && math.Signbit(v):
-		w.b = append(w.b, '-', '0') // Decode reads no int64 here, which has no such zero
+		w.b = append(w.b, '-', '0') // Decode reads this as a float64, because int64 has no negative zero
 		return
 	}
 	var room [64]byte
@@ -263,8 +266,8 @@ func (w *writer) float(v float64) {
 	w.b = append(w.b, short...)
 }
 
-// maxPlain bounds the exponents of floats that may be shorter without one: a
-// float64 has 17 digits at most.
+// maxPlain bounds the exponents of floats that may be shorter when they are written without
+// one: a float64 has at most 17 digits.
 const maxPlain = 20
 
 // string writes s with the escapes that JSON demands (RFC 8259 §7), in their

@@ -14,7 +14,8 @@ func Decode(payload []byte) (Claims, error) {
 	if !utf8.Valid(payload) {
 		return Claims{}, refuse("invalid UTF-8")
 	}
-	// One copy, of which the strings are parts: fewer allocations than one each.
+	// The payload is copied once, and the strings are parts of the copy: one allocation
+	// instead of one for each string.
 	r := reader{s: string(payload)}
 	var c Claims
 	r.space()
@@ -63,7 +64,7 @@ func (c *Claims) read(r *reader, name string) {
 	case "authorization_details":
 		c.Grants = r.grants()
 	default:
-		if reserved(name) {
+		if isReserved(name) {
 			r.fail("a claim differs from a known one in case only")
 			return
 		}
@@ -74,7 +75,7 @@ func (c *Claims) read(r *reader, name string) {
 	}
 }
 
-// text reads a known claim that is a string, and not an empty one.
+// text reads a known claim that is a string and must not be empty.
 func (r *reader) text() string {
 	if r.peek() != '"' {
 		r.fail("not a string")

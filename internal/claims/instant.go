@@ -1,7 +1,7 @@
 package claims
 
-// instant reads a known claim that is a time, to whole milliseconds: up, or down.
-// What is finer is lost on the safe side: a token begins later, and ends earlier.
+// instant reads a known claim that is a time, and rounds it to whole milliseconds: up if up
+// is set, otherwise down. Its callers round so that a token begins later and ends earlier.
 func (r *reader) instant(up bool) int64 {
 	ms, more, ok := parseInstant(r.text())
 	if !ok || ms <= 0 {
@@ -11,7 +11,8 @@ func (r *reader) instant(up bool) int64 {
 	if up && more {
 		ms++
 	}
-	// Only an offset or rounding leads here: the year itself has four digits.
+	// Only an offset or the rounding can lead beyond maxMillis, because a year has four
+	// digits.
 	if ms > maxMillis {
 		r.fail("out of range")
 		return 0
@@ -19,11 +20,11 @@ func (r *reader) instant(up bool) int64 {
 	return ms
 }
 
-// parseInstant reads the date-time of RFC 3339 §5.6 as PASETO has it: capital T
-// and Z, a point before the fraction. package time accepts more than that. There
-// are no leap seconds, because Unix time has none.
+// parseInstant reads the date-time of RFC 3339 §5.6 in the form of PASETO: capital T and Z,
+// and a point before the fraction. Package time accepts more than that. There are no leap
+// seconds, because Unix time has none.
 //
-// more reports that the text says a fraction of the millisecond besides.
+// more reports that the text also has a fraction of a millisecond.
 func parseInstant(s string) (ms int64, more, ok bool) {
 	if len(s) < len("2006-01-02T15:04:05Z") || len(s) > len("2006-01-02T15:04:05.999999999+00:00") ||
 		s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' {
@@ -80,11 +81,11 @@ func parseInstant(s string) (ms int64, more, ok bool) {
 	return seconds*1000 + ms, more, !bad
 }
 
-func leap(year int64) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }
+func isLeapYear(year int64) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }
 
 func daysIn(year, month int64) int64 {
 	switch {
-	case month == 2 && leap(year):
+	case month == 2 && isLeapYear(year):
 		return 29
 	case month == 2:
 		return 28
@@ -94,10 +95,11 @@ func daysIn(year, month int64) int64 {
 	return 31
 }
 
-// daysSince1970 counts days in the Gregorian calendar.
+// daysSince1970 returns the number of days from 1970-01-01 to a date, in the Gregorian
+// calendar.
 func daysSince1970(year, month, day int64) int64 {
 	y := year - 1
-	days := y*365 + y/4 - y/100 + y/400 - 719162 // the last is 1970-01-01
+	days := y*365 + y/4 - y/100 + y/400 - 719162 // 719162 is the number of days before 1970-01-01
 	for m := range month - 1 {
 		days += daysIn(year, m+1)
 	}

@@ -13,15 +13,15 @@ import (
 type reader struct {
 	s     string
 	i     int
-	claim string // that is being read
+	claim string // the name of the claim that is being read
 	err   error
 }
 
-// fail keeps the first failure. It says which claim is wrong if that one is
-// known: the name of another is text of the payload, which no message repeats.
+// fail sets the error, if there is none yet. The error names the claim only if it is a
+// known claim: any other name is text of the payload, which no message repeats.
 func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
-		if slices.Contains(known, r.claim) {
+		if slices.Contains(knownClaims, r.claim) {
 			format, args = "%s: "+format, append([]any{r.claim}, args...)
 		}
 		r.err = refuse(format, args...)
@@ -52,7 +52,7 @@ func (r *reader) take(c byte) bool {
 	return true
 }
 
-// members reads what stands between open and end, separated by commas.
+// members reads the members between open and end, which are separated by commas.
 func (r *reader) members(depth int, open, end byte, member func()) {
 	if depth > maxDepth {
 		r.fail("nested too deep")
@@ -110,7 +110,7 @@ func (r *reader) object(depth int, member func(name string)) {
 	})
 }
 
-// string reads a string. Only one with escapes is copied.
+// string reads a string. It copies the string only if there are escapes in it.
 func (r *reader) string() string {
 	if !r.take('"') {
 		r.fail("want a string")
@@ -180,7 +180,7 @@ func (r *reader) escaped(start int) string {
 	return ""
 }
 
-// unicode reads what follows \u, a surrogate pair as one (RFC 8259 §7).
+// unicode reads what follows \u. It reads a surrogate pair as one character (RFC 8259 §7).
 func (r *reader) unicode() rune {
 	c := r.hex4()
 	if !utf16.IsSurrogate(c) {

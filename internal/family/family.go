@@ -1,5 +1,7 @@
-// Package family keeps what a refresh secret continues: one chain of single-use secrets,
-// by which one access token after the other is given out.
+// Package family keeps families: a family is one session, a chain of single-use refresh
+// secrets, by which one access token after the other is given out. It does not know what is
+// in an access token, nor when a family is refreshed or revoked; it reads and writes no
+// store.
 package family
 
 import (
@@ -11,38 +13,39 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Family is one chain. All of it is one record, replaced by compare-and-swap, so that of
-// any number of concurrent refreshes one makes the successor, and a crash leaves the chain
-// as it was before or as it is after, never two of it. Times are in Unix milliseconds. A
-// Family is for one goroutine at a time.
+// Family is one such chain. All of it is in one record, which is replaced by
+// compare-and-set. So of any number of concurrent refreshes one makes the successor, and a
+// crash leaves the chain as it was before the refresh or as it is after it. Times are in
+// Unix milliseconds. A Family is for one goroutine at a time.
 type Family struct {
-	ID     backend.ID // of the family, which is not that of its record
-	Owner  string     // the subject, by which stores list
-	Parent backend.ID // the key that it came from; zero for none
-	Claims string     // of what each access token is to be, as they are written in a token
+	ID     backend.ID // of the family; its record has another ID, see RecordID
+	Owner  string     // the subject, by which stores list records
+	Parent backend.ID // the key with which the session began; zero for none
+	Claims string     // the claims of each access token, as they are written in a token
 
 	Version uint64 // of the record; zero for a family that was never written
-	// Begun is when the first token was issued. Ends is when the family does, whatever is
-	// done with it, and IdleUntil when it does unless a secret is used before. Where its
-	// key ends is not among them: that is looked at each time.
+	// Begun is when the first token was issued. Ends is when the family ends, whatever is
+	// done with it. IdleUntil is when it ends unless a secret is used before. That its key
+	// may end earlier is not in here: it is looked up each time.
 	Begun, Ends, IdleUntil int64
-	TTL                    int64 // that was asked for an access token, in milliseconds
-	// Ended says that the family was revoked, and Reason why. A family from before secrets
-	// had tags counts as revoked: nobody could tell which of its secrets was used.
+	TTL                    int64 // the lifetime that was asked for each access token, in milliseconds
+	// Ended says that the family was revoked, and Reason why. A family that is older than
+	// the tags in secrets counts as revoked, because nobody could tell which of its secrets
+	// were used.
 	Ended  bool
 	Reason string
 
-	tagKey  string            // see IssuedOnce
-	current [sha256.Size]byte // the digest of the one secret that was not used yet
-	links   []link            // of the secrets that were used lately, the last one last
-	answer  string            // the access token given last, sealed under the current secret
+	tagKey  string            // the key of the tags in the secrets; see IssuedOnce
+	current [sha256.Size]byte // the digest of the current secret, which was not used yet
+	links   []link            // the links of the secrets that were used lately, the latest last
+	answer  string            // the access token that was given out last, sealed under the current secret
 }
 
-// RecordID is the ID of the record of a family.
+// RecordID returns the ID of the record of a family.
 func RecordID(id backend.ID) record.ID { return record.Named(record.Family, string(id[:])) }
 
-// Begin makes the first secret of a family that has everything but its secrets, and
-// returns it.
+// Begin makes the first secret of a new family, whose exported fields are set, and returns
+// it.
 func (f *Family) Begin() (secret string) {
 	var key [tagKeyLen]byte
 	_, _ = rand.Read(key[:]) // never returns an error (crypto/rand)
@@ -52,18 +55,19 @@ func (f *Family) Begin() (secret string) {
 	return secret
 }
 
-// IsCurrent reports whether a text is the secret of the family that was not used yet.
+// IsCurrent reports whether a text is the current secret of the family, which was not used
+// yet.
 func (f *Family) IsCurrent(presented string) bool {
 	d := digest(presented)
 	return subtle.ConstantTimeCompare(d[:], f.current[:]) == 1
 }
 
-// End revokes the family; nothing is left in it with which anybody could go on.
+// End revokes the family, and removes everything with which somebody could continue it.
 func (f *Family) End(reason string) {
 	f.Ended, f.Reason, f.answer, f.links = true, reason, "", nil
 }
 
-// Record is the record of the family, which may be forgotten from an instant on.
+// Record returns the record of the family, which may be purged from purgeAt on.
 func (f *Family) Record(purgeAt int64) backend.Record {
 	rec := backend.Record{
 		ID: RecordID(f.ID), Kind: record.Family, Owner: f.Owner,
@@ -86,8 +90,8 @@ func (f *Family) Record(purgeAt int64) backend.Record {
 	return rec
 }
 
-// Decode reads the record of a family; what is wrong with it is errs.ErrCorrupt. Whether
-// the claims are sound is for whoever can read them.
+// Decode reads the record of a family, or fails with errs.ErrCorrupt. It does not check
+// Claims: the caller does, who knows how to read them.
 func Decode(rec *backend.Record) (*Family, error) {
 	r, err := record.Open(rec, record.Family)
 	if err != nil {
@@ -124,7 +128,7 @@ func Decode(rec *backend.Record) (*Family, error) {
 		}
 	}
 	if f.tagKey == "" {
-		f.Ended = true // from before secrets had tags
+		f.Ended = true // the family is older than tags
 	} else {
 		r.Bad = r.Bad || len(f.tagKey) != tagKeyLen
 	}

@@ -12,18 +12,20 @@ import (
 	"github.com/fobkit/fob/internal/sealed"
 )
 
-// SecretPrefix starts a refresh secret: no key can have it.
+// SecretPrefix is the prefix of every refresh secret. No key can have it.
 const SecretPrefix = "fobrefresh"
 
-// A refresh secret has the text form of a key. Of its 32 characters the first 22 are
-// random (130 bits); the others are a tag over them, under a key that the record of its
-// family holds. By the tag every secret that the family ever had is known for one, for
-// as long as the record lasts and without a list of them: what has it and is not the
-// current one was used. What has it not was made up, by somebody who knows the ID of the
-// family, which each of its tokens tells; it must not end a session.
+// A refresh secret has the text form of a key. Of its 32 secret characters the first 22 are
+// random (130 bits). The others are a tag of these 22, made with a key that is in the
+// record of the family. By the tag every secret that the family ever issued is recognised,
+// for as long as the record lasts, and without a list of the secrets. A text that has a
+// right tag and is not the current secret was used before. A text that has a wrong tag was
+// made up by somebody who knows the ID of the family, which is in each of its tokens; such
+// a text must not end the session.
 //
-// Whoever reads the store can make tags, and so end a family. A secret that is accepted
-// nobody can make: of that the store has the digest, and the 130 bits it does not.
+// Whoever reads the store can make tags, and so can end a family. But nobody can make a
+// secret that is accepted: the store has the digest of that secret, and not its 130 random
+// bits.
 const (
 	randomLen = 22
 	tagLen    = keytext.SecretLen - randomLen
@@ -31,17 +33,17 @@ const (
 	tagDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// maxLinks bounds the secrets of a family that are answered again at one time. A family
-// that is refreshed more often than that within TokenConfig.RefreshGrace answers the
-// latest of them; an older one is taken for a copy.
+// maxLinks is how many used secrets of a family can be answered again at one time. If a
+// family is refreshed more often than that within TokenConfig.RefreshGrace, the latest of
+// them are answered again; an older one is taken for a copy.
 const maxLinks = 32
 
-// link leads from a secret that was used to the one that it was exchanged for. The
-// latter is sealed under the former, of which the store has a digest only. Whoever has
-// a secret that was used lately goes from link to link up to the current one.
+// link leads from a used secret to the one that it was exchanged for. That one is sealed
+// under the used secret, of which the store has only a digest. Whoever has a secret that
+// was used lately can follow the links from it up to the current secret.
 type link struct {
-	used  string // the beginning of the digest of the secret that was used
-	until int64  // before this instant it is answered again; Unix milliseconds
+	used  string // the first bytes of the digest of the used secret
+	until int64  // the used secret is answered again before this instant; Unix milliseconds
 	next  string // the random part of the next secret, sealed
 }
 
@@ -51,7 +53,7 @@ const (
 	linkLen = usedLen + 8 + nextLen
 )
 
-// What is sealed under a secret, apart from each other.
+// The purposes for which something is sealed under a secret. Each has a key of its own.
 const (
 	purposeNext   = "fob next refresh secret"
 	purposeAnswer = "fob refresh answer"
@@ -64,7 +66,7 @@ func (f *Family) draw() (text, random string) {
 	return f.text(random), random
 }
 
-// text is the secret of a random part.
+// text returns the text of the secret that has a random part.
 func (f *Family) text(random string) string {
 	var secret [keytext.SecretLen]byte
 	copy(secret[:], random)
@@ -73,6 +75,7 @@ func (f *Family) text(random string) string {
 	return keytext.Format(SecretPrefix, f.ID, secret)
 }
 
+// tag returns the tag of the random part of a secret.
 func (f *Family) tag(random string) (tag [tagLen]byte) {
 	mac := hmac.New(sha256.New, []byte(f.tagKey))
 	mac.Write([]byte(random))
@@ -84,8 +87,8 @@ func (f *Family) tag(random string) (tag [tagLen]byte) {
 	return tag
 }
 
-// IssuedOnce reports whether a text in the form of a key is, or was, a secret of the
-// family. A text in another form is a programming error.
+// IssuedOnce reports whether a text in the form of a key is a secret that the family has
+// issued, now or before. To call it with a text of another form is a programming error.
 func (f *Family) IssuedOnce(presented string) bool {
 	block := keytext.Block(presented)
 	secret := block[1+keytext.IDLen:]
@@ -95,7 +98,8 @@ func (f *Family) IssuedOnce(presented string) bool {
 
 func digest(text string) [sha256.Size]byte { return sha256.Sum256([]byte(text)) }
 
-// LinkOf is the place of the link of a secret that is answered again at an instant, or -1.
+// LinkOf returns the index of the link of a used secret that may be answered again at an
+// instant, or -1.
 func (f *Family) LinkOf(presented string, ms int64) int {
 	d := digest(presented)
 	return slices.IndexFunc(f.links, func(l link) bool {
@@ -103,14 +107,15 @@ func (f *Family) LinkOf(presented string, ms int64) int {
 	})
 }
 
-// Use exchanges the current secret, which was presented, for the next one and an access
-// token. It may be answered with both again until an instant: not at all, if that is not
-// after now.
+// Use exchanges the current secret, which was presented, for the next secret and an access
+// token. Before until, the presented secret may be answered again with both; it may not if
+// until is not after now.
 func (f *Family) Use(presented, access string, now, until int64) (next string, err error) {
 	next, random := f.draw()
 	used := f.current
 	f.current, f.answer = digest(next), ""
-	// From the front, so that what is left still leads on from one to the other.
+	// The oldest links are dropped, so that each link that is left still leads to the next
+	// one.
 	for len(f.links) > 0 && (f.links[0].until <= now || len(f.links) >= maxLinks) {
 		f.links = f.links[1:]
 	}
@@ -129,9 +134,9 @@ func (f *Family) Use(presented, access string, now, until int64) (next string, e
 	return next, nil
 }
 
-// Newest follows the links from a secret that was used, whose link is at a place, to
-// the current secret and the access token that was given with it. What cannot be opened on
-// the way is errs.ErrCorrupt.
+// Newest follows the links from a used secret, whose link has the index at, to the current
+// secret and the access token that was given out with it. It fails with errs.ErrCorrupt if
+// something on the way cannot be decrypted.
 func (f *Family) Newest(presented string, at int) (secret, access string, err error) {
 	secret = presented
 	for _, l := range f.links[at:] {
@@ -145,8 +150,7 @@ func (f *Family) Newest(presented string, at int) (secret, access string, err er
 	return secret, access, err
 }
 
-// seal encrypts text so that it takes a secret, of which the store has the digest only, to
-// open it.
+// seal encrypts a text under a secret, of which the store has only the digest.
 func (f *Family) seal(secret, purpose, text string) (string, error) {
 	aead, err := sealed.Cipher([]byte(secret), f.ID[:], purpose)
 	if err != nil {
@@ -155,6 +159,7 @@ func (f *Family) seal(secret, purpose, text string) (string, error) {
 	return string(aead.Seal(nil, nil, []byte(text), f.ID[:])), nil
 }
 
+// open decrypts what seal encrypted.
 func (f *Family) open(secret, purpose, text string) (string, error) {
 	aead, err := sealed.Cipher([]byte(secret), f.ID[:], purpose)
 	if err != nil {

@@ -46,8 +46,8 @@ type Store struct {
 	// Locate returns the public part of a presented text, by which its key is found. ok is
 	// false for a text that has none. Locate may be nil: then no text has one.
 	Locate func(presented string) (locator string, ok bool)
-	// Digest is the other system's own digest of a presented text; nil, or nothing, where
-	// there is none.
+	// Digest returns the other system's own digest of a presented text, or nothing for a text
+	// that has none. Digest may be nil: then no text has one.
 	Digest  func(presented string) []byte
 	Limiter *importedhash.Limiter
 }

@@ -23,9 +23,9 @@ const queueFactor = 16
 
 // Limiter bounds how many cores slow checks take at once, so that a flood of wrong secrets
 // costs no more than these cores. Of one record it makes one check at a time, and no other
-// check of that record waits. The text that leads to one record is public, so otherwise
-// anybody who knows one could keep the queue full for all other records. It is safe for
-// concurrent use.
+// check of that record waits. What leads to a record, its locator say, is public, so
+// otherwise anybody who knows it could keep the queue full for all other records. It is
+// safe for concurrent use.
 type Limiter struct {
 	turns *semaphore.Weighted
 	n     int64

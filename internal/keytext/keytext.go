@@ -1,12 +1,13 @@
-// Package keytext is the text form of API keys.
+// Package keytext reads and writes the text form of API keys.
 //
 //	<prefix>_<version 1><id 16><secret 32><checksum 6>
 //
-// The 55 characters after the last '_' are base62 in ASCII order, so that IDs
-// sort as bytes in the order in which they were drawn. The checksum is CRC-32C
-// over everything before it. Reading a text is three steps, from cheap to dear,
-// so that a caller can stop early: Split, Check (of which Summed is the quick
-// part), Block. None of them allocates, keeps the text, or can panic.
+// The 55 characters after the last '_' are base62 in ASCII order, so that IDs sort as bytes
+// in the order in which they were drawn. The checksum is CRC-32C over everything before it.
+// A text is read in three steps, from cheap to expensive, so that a caller can stop early:
+// Split, Check (whose quick part is Summed), Block. None of them allocates, keeps the text,
+// or can panic. The package does not know whether a key exists, nor which prefixes are in
+// use.
 package keytext
 
 import (
@@ -23,8 +24,8 @@ const (
 	IDLen     = 16
 	SecretLen = 32
 	sumLen    = 6
-	// BlockLen is the version, the ID and the secret: what the digest is made
-	// over. With SHA-256's padding it is exactly one block.
+	// BlockLen is the length of the version, the ID and the secret, which the digest is
+	// made over. With the padding of SHA-256 they are exactly one block.
 	BlockLen = 1 + IDLen + SecretLen
 	// BodyLen is everything after the separator.
 	BodyLen = BlockLen + sumLen
@@ -34,7 +35,7 @@ const (
 	Current = '1'
 )
 
-// Problem is what is wrong with a text; OK is nothing.
+// Problem is what is wrong with a text; OK means nothing.
 type Problem uint8
 
 // The problems, in the order in which they are looked for.
@@ -62,7 +63,7 @@ var values = func() (v [256]byte) {
 
 const notDigit = 0x80
 
-// castagnoli rather than the IEEE polynomial: the processor computes it, in a
+// castagnoli is used, and not the IEEE polynomial, because the processor computes it in a
 // third of the time.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -75,10 +76,9 @@ func Split(text string) (prefix string, p Problem) {
 	return text[:n], OK
 }
 
-// Summed reports whether the version and the checksum of a text that Split
-// accepts are right. It is the part of Check that finds a typing error; what
-// has passed it may still be no text of Format, because anybody can compute a
-// checksum over anything.
+// Summed reports whether the version and the checksum of a text that Split accepts are
+// right. It is the part of Check that finds a typing error. A text that passes it need not
+// be one that Format wrote, because anybody can compute a checksum over anything.
 func Summed(text string) bool {
 	if len(text) < BodyLen {
 		return false
@@ -94,13 +94,14 @@ func Check(text string) Problem {
 	case !Summed(text):
 		return Blame(text)
 	case !isBase62(bytes(text)[len(text)-BodyLen:]):
-		// A checksum proves no alphabet: anybody can compute one.
+		// The checksum says nothing about the alphabet, because anybody can compute a
+		// checksum.
 		return Alphabet
 	}
 	return OK
 }
 
-// Blame says what is wrong with a text that Split accepts and Summed does not.
+// Blame returns what is wrong with a text that Split accepts and Summed does not.
 func Blame(text string) Problem {
 	body := bytes(text)[max(len(text)-BodyLen, 0):]
 	switch {
@@ -114,13 +115,14 @@ func Blame(text string) Problem {
 	return Checksum
 }
 
-// bytes is the text itself, to read: a copy would be an allocation for each text
-// that anybody sends.
+// bytes returns the bytes of the text itself, which must only be read. A copy would
+// allocate for every text that anybody sends.
 func bytes(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
-// isBase62 looks at eight bytes at a time: adding 0x80-lo sets the high bit of
-// each byte that is at least lo, adding 0x7f-hi that of each above hi. It takes
-// a quarter of the time of a table. The last word overlaps the one before.
+// isBase62 reports whether the body is base62. It looks at eight bytes at a time: adding
+// 0x80-lo sets the high bit of each byte that is at least lo, and adding 0x7f-hi sets the
+// high bit of each byte above hi. It takes a quarter of the time of a table. The last word
+// overlaps the one before.
 func isBase62(body []byte) bool {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	sound := uint64(high)
@@ -131,15 +133,16 @@ func isBase62(body []byte) bool {
 		lower := (w + (0x80-'a')*ones) &^ (w + (0x7f-'z')*ones)
 		sound &= digit | upper | lower
 	}
-	// A byte that has its high bit set may carry one into the next, which may then be
-	// taken for a digit. It is none itself, with a carry or without: no sum for its own
-	// place has the high bit for lo and not for hi.
+	// The sum of a byte that has its high bit set may carry a one into the next byte, which
+	// may then be taken for a digit. But the byte with the high bit is not taken for one,
+	// with a carry or without: no sum at its place has the high bit for lo and not for hi.
+	// So the text is refused all the same.
 	return sound&high == high
 }
 
-// decode is the number that six base62 characters write, which is below 2^36, or
-// a greater one if they are not base62. A number has one such text, so a sound
-// text has no twin.
+// decode returns the number that six base62 characters write, which is below 2^36, or a
+// greater number if they are not base62. Each number has only one such text, so no two
+// sound texts differ only in the checksum.
 func decode(b []byte) uint64 {
 	var n uint64
 	var all byte
@@ -151,8 +154,8 @@ func decode(b []byte) uint64 {
 	return n | uint64(all&notDigit)<<56
 }
 
-// Secret returns the version, the ID and the secret of a text that Split accepts:
-// a part of the text itself, only to be read.
+// Secret returns the version, the ID and the secret of a text that Split accepts. The
+// result is a part of the text itself and must only be read.
 func Secret(text string) []byte {
 	start := len(text) - BodyLen
 	return bytes(text)[start : start+BlockLen : start+BlockLen]
@@ -187,8 +190,9 @@ func encode(dst []byte, n uint64) {
 	}
 }
 
-// An ID is two numbers below 62^8 (47.6 bits), of eight characters each: 43 bits
-// of Unix milliseconds (until the year 2248) and 4 random ones; and 47 random ones.
+// An ID is two numbers below 62^8 (47.6 bits), of eight characters each. The first is 43
+// bits of Unix milliseconds (until the year 2248) and 4 random bits; the second is 47
+// random bits.
 const (
 	halfLen  = IDLen / 2
 	noise    = 4
@@ -249,7 +253,7 @@ func NewSecret() (secret [SecretLen]byte) {
 
 var errPrefix = errors.New("want 1 to 20 lower-case letters and digits, beginning with a letter, in parts joined by single '_'")
 
-// CheckPrefix says whether a prefix can be used.
+// CheckPrefix returns why a prefix cannot be used, or nil.
 func CheckPrefix(prefix string) error {
 	if prefix == "" || len(prefix) > MaxPrefix || prefix[0] < 'a' || prefix[len(prefix)-1] == '_' {
 		return errPrefix

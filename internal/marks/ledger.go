@@ -13,36 +13,37 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// Ledger reads and writes the records of marks, and keeps the Set up with what it finds.
-// It is safe for concurrent use. What it writes is urgent (backend.Urgent), and durable
+// Ledger reads and writes the records of marks, and keeps the Set up to date with what it
+// finds. It is safe for concurrent use. Its writes are urgent (backend.Urgent), and durable
 // once it has returned nil.
 type Ledger struct {
 	*Set
 	Store recordstore.Store
 	Clock *clock.Clock
-	// Problem is told of a mark that cannot be read, and with nil of one that can again.
+	// Problem is told of a mark that cannot be read; a nil error says that the mark can be
+	// read again.
 	Problem func(id record.ID, err error)
 }
 
-// Learn notes a mark, and then forgets every answer that was made from an older one.
-// The two are one step, in this order: an answer that is made between them is made
-// from the new mark, or is forgotten. It forgets also where the mark is no news, for
-// the store may know of it before the feed has told.
+// Learn adds a mark to the set, and then drops every answer in memory that was made from an
+// older state. In this order an answer that is made between the two is made from the new
+// mark, or is dropped. Learn also drops the answers if the set has the mark already,
+// because the store may have had the mark before the feed told of it.
 func (l *Ledger) Learn(id record.ID, to Mark) {
 	l.Raise(id, to)
 	l.Store.Forget(id)
 }
 
-// Read reads one mark from the store, and when its record was made (Unix milliseconds);
-// zeros if there is none. Other errors of the store come as they are. A record that cannot
-// be read is errs.ErrCorrupt.
+// Read reads one mark from the store. created is when its record was made (Unix
+// milliseconds). Both are zero if there is no such mark. A record that cannot be read is
+// errs.ErrCorrupt. Errors of the store are returned as they are.
 func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created int64, err error) {
 	found, rec, err := l.get(ctx, id, Decode)
 	return found, rec.Created, err
 }
 
-// Load reads all marks anew, at the beginning of a feed. One that cannot be read is a
-// problem, and no error.
+// Load reads all marks anew when a feed begins. A mark that cannot be read is told to
+// Problem, and is no error.
 func (l *Ledger) Load(ctx context.Context, lister backend.Lister) error {
 	all := make(map[record.ID]Mark)
 	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
@@ -67,8 +68,9 @@ func (l *Ledger) Load(ctx context.Context, lister backend.Lister) error {
 	return nil
 }
 
-// Changed reads a mark of which the feed has told that it changed, and takes it in. One that
-// cannot be read is a problem; an error says that the store could not be asked.
+// Changed reads a mark after the feed has told that it changed, and adds it to the set. A
+// mark that cannot be read is told to Problem, and is no error. An error means that the
+// store could not be asked.
 func (l *Ledger) Changed(ctx context.Context, id record.ID) (to Mark, created int64, err error) {
 	was := l.Get(id)
 	to, created, err = l.Read(ctx, id)
@@ -83,15 +85,15 @@ func (l *Ledger) Changed(ctx context.Context, id record.ID) (to Mark, created in
 		l.Problem(id, nil)
 	}
 	if to == (Mark{}) {
-		l.Drop(id, was) // purged: what it ended has expired
+		l.Drop(id, was) // the mark was purged, because what it revoked has expired
 	} else {
 		l.Raise(id, to)
 	}
 	return to, created, nil
 }
 
-// unreadable is the mark whose record cannot be read. It is a problem, which ends with the
-// next record that can be.
+// unreadable returns the mark for a record that cannot be read, and tells Problem. The
+// problem ends when the record can be read again.
 func (l *Ledger) unreadable(id record.ID, err error) Mark {
 	bad := Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
 	l.Problem(id, bad.Bad)
@@ -110,22 +112,22 @@ func (l *Ledger) get(ctx context.Context, id record.ID, decode func(*backend.Rec
 	return found, rec, err
 }
 
-// The epoch of a subject is a number that only rises; a credential is stamped
-// with it at issue and dies when it rises. It is at least the Unix time in
-// milliseconds of the last revocation, so that it rises even over a store that
-// was restored from a backup and has forgotten its last values. So is the epoch of an
-// issuer.
+// The epoch of a subject is a number that only rises. A credential is stamped with it at
+// issue, and is revoked when it rises. The epoch is at least the Unix time in milliseconds
+// of the last revocation. So it rises even if the store was restored from a backup and has
+// lost its last values. All of this is so for the epoch of an issuer too.
 
-// ReadEpoch reads the epoch of a subject, whose record has the ID, from the store; zero if
+// ReadEpoch reads from the store the epoch of the subject whose record has the ID; zero if
 // there is none. Its errors are those of Read.
 func (l *Ledger) ReadEpoch(ctx context.Context, id record.ID) (uint64, error) {
 	found, _, err := l.get(ctx, id, DecodeEpoch)
 	return found.Epoch, err
 }
 
-// RaiseEpoch raises the epoch of a subject, to least if that is set and higher,
-// else to a new value. It returns the one that it wrote, or may have written, or that was
-// high enough. owner is the subject as stores list it.
+// RaiseEpoch raises the epoch of a subject. If least is not zero, it raises the epoch to
+// least, and does nothing if the epoch is that high already. If least is zero, it raises
+// the epoch to a new value. It returns the epoch that it wrote, may have written, or found
+// to be high enough. owner is the subject as stores list it.
 func (l *Ledger) RaiseEpoch(ctx context.Context, id record.ID, owner, reason string, least uint64) (epoch uint64, err error) {
 	err = retry.Do(ctx, func(bool) error {
 		old, found, err := l.get(ctx, id, DecodeEpoch)
@@ -141,7 +143,7 @@ func (l *Ledger) RaiseEpoch(ctx context.Context, id record.ID, owner, reason str
 		if epoch = least; epoch == 0 {
 			epoch = old.above(now)
 		}
-		rec, cond := over(found, record.Subject, id, now)
+		rec, cond := recordOver(found, record.Subject, id, now)
 		rec.Owner = owner
 		w := record.NewBody()
 		w.Text(record.FieldReason, reason)
@@ -152,16 +154,17 @@ func (l *Ledger) RaiseEpoch(ctx context.Context, id record.ID, owner, reason str
 	return epoch, err
 }
 
-// RaiseIssuer raises the mark of an issuer, whose record has the ID, and returns what it
-// wrote, or may have written, or found. Where to has an epoch, the mark comes to cover to,
-// and stays if it does. Else the epoch is a new one, and what is stamped with less is
-// revoked: all of it, or what was issued before to.Before.
+// RaiseIssuer raises the mark of the issuer whose record has the ID. If to has an epoch,
+// the mark is raised until it covers to; nothing is written if it does already. If to has
+// no epoch, the mark gets a new epoch, and tokens with a lower stamp are revoked: those
+// that were issued before to.Before, or all of them if to.Before is zero. RaiseIssuer
+// returns the mark that it wrote, may have written, or found.
 func (l *Ledger) RaiseIssuer(ctx context.Context, id record.ID, to Mark) (made Mark, err error) {
 	err = retry.Do(ctx, func(bool) error {
 		now := l.now()
 		old, found, err := l.get(ctx, id, Decode)
 		if errors.Is(err, errs.ErrCorrupt) {
-			return err // of this package, and says what was read
+			return err // not through OfStore, because it says already what was read
 		}
 		if err != nil {
 			return errs.OfStore("read", err)
@@ -179,15 +182,15 @@ func (l *Ledger) RaiseIssuer(ctx context.Context, id record.ID, to Mark) (made M
 			}
 		}
 		made = next.Join(old)
-		rec, cond := over(found, record.Mark, id, now)
+		rec, cond := recordOver(found, record.Mark, id, now)
 		made.Encode(&rec)
 		return l.write(ctx, rec, cond, made)
 	})
 	return made, err
 }
 
-// End writes the mark that ends a token or a family, unless it stands there: already says
-// that it does. The record may be forgotten from purgeAt on (Unix milliseconds).
+// End writes the mark that revokes a token or a family. already says that the mark existed,
+// and nothing was written. The record may be purged from purgeAt on (Unix milliseconds).
 func (l *Ledger) End(ctx context.Context, id record.ID, purgeAt int64, reason string) (already bool, err error) {
 	to := Mark{Before: clock.Forever, Reason: reason}
 	err = retry.Do(ctx, func(bool) error {
@@ -200,7 +203,7 @@ func (l *Ledger) End(ctx context.Context, id record.ID, purgeAt int64, reason st
 			already = true
 			return nil
 		}
-		rec, cond := over(backend.Record{}, record.Mark, id, l.now())
+		rec, cond := recordOver(backend.Record{}, record.Mark, id, l.now())
 		rec.PurgeAt = purgeAt
 		to.Encode(&rec)
 		return l.write(ctx, rec, cond, to)
@@ -210,19 +213,20 @@ func (l *Ledger) End(ctx context.Context, id record.ID, purgeAt int64, reason st
 
 func (l *Ledger) now() int64 { return clock.Millis(l.Clock.Read()) }
 
-// above is an epoch that is higher than that of a mark.
+// above returns an epoch that is higher than that of the mark. now is in Unix milliseconds.
 func (k *Mark) above(now int64) uint64 { return max(k.Epoch+1, uint64(now)) }
 
-// over is the beginning of a record that takes the place of one that was found, or of none
-// if that is zero, and the condition under which it may be written.
-func over(found backend.Record, kind backend.Kind, id record.ID, now int64) (backend.Record, backend.Cond) {
+// recordOver returns a record without a body, to be written in the place of found, and the
+// condition under which it may be written. A found without a version means that there was
+// no record.
+func recordOver(found backend.Record, kind backend.Kind, id record.ID, now int64) (backend.Record, backend.Cond) {
 	if found.Version == 0 {
 		return backend.Record{ID: id, Kind: kind, Created: now}, backend.IfAbsent()
 	}
 	return backend.Record{ID: id, Kind: kind, Created: found.Created}, backend.IfVersion(found.Version)
 }
 
-// write is the end of a try to write a mark.
+// write writes a mark, at the end of a try.
 func (l *Ledger) write(ctx context.Context, rec backend.Record, cond backend.Cond, to Mark) error {
 	if _, err := l.Store.Replace(backend.Urgent(ctx), rec, cond); err != nil {
 		return retry.Raced(err)

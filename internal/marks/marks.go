@@ -1,3 +1,7 @@
+// Package marks holds the marks of a store: records that revoke credentials without a change
+// of the credentials' own records. It has the set of all marks, which the store's feed keeps
+// up to date (marks.go), and writes marks (ledger.go). It does not know what a credential is,
+// nor how a token is checked: its callers ask whether a mark revokes what they hold.
 package marks
 
 import (
@@ -8,70 +12,75 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Set are the records that end credentials from outside: of single tokens and
-// families, of what was issued before an instant, and the epochs of subjects. They
-// are few, since only what was revoked has one, and follow the store's feed: while
-// the feed is alive, nothing has to be read from the store to know that a token is
-// good.
+// Set is the set of all marks, which are records that revoke credentials without changing
+// their own records: marks of single tokens and families, marks that revoke what an issuer
+// issued before an instant, and the epochs of subjects. Only what was revoked has a mark,
+// so there are few, and the set of all of them is kept up to date by the store's feed.
+// While the feed is alive, nothing has to be read from the store to know that a token is
+// not revoked. A Set is safe for concurrent use.
 type Set struct {
-	Follows bool // there is a feed; without one nothing is kept here
-	forget  func(...backend.ID)
+	Follows bool                // there is a feed; without one the set stays empty
+	forget  func(...backend.ID) // drops the answers in memory that were made from these records
 
 	mu  sync.RWMutex // guards all
 	all map[record.ID]Mark
 }
 
-// New makes a set without marks. follows says that there is a feed; forget ends what
-// was made from a mark.
+// New makes a set without marks. follows says that there is a feed. forget drops the
+// answers in memory that were made from a mark.
 func New(follows bool, forget func(...backend.ID)) *Set {
 	return &Set{Follows: follows, forget: forget, all: make(map[record.ID]Mark)}
 }
 
-// Mark is what one record says. All of its numbers only rise.
+// Mark is the content of one such record. Its numbers only rise. The zero Mark revokes
+// nothing.
 type Mark struct {
-	// Epoch is that of a subject or an issuer, with which what is issued is stamped. What
-	// a subject has under an older one is revoked.
+	// Epoch is the epoch of a subject or an issuer. A credential is stamped with the epoch
+	// at issue. A credential of a subject is revoked if its stamp is lower.
 	Epoch uint64
-	// Ends is, of an issuer, the epoch from which on what is stamped is not revoked.
+	// Ends is set in the mark of an issuer: a credential is revoked if its stamp is lower,
+	// whenever it was issued.
 	Ends uint64
-	// Before is, of a single token or family, forever. Of an issuer: what is stamped
-	// with less than epoch, and was issued before this, is revoked.
+	// Before is clock.Forever in the mark of a single token or a family, which is revoked.
+	// In the mark of an issuer it is an instant in Unix milliseconds: a credential is
+	// revoked if its stamp is lower than Epoch and it was issued before that instant.
 	Before int64
 	Reason string
-	// Bad is why the record cannot be read. What it is about could not be checked then;
-	// all else does not depend on it.
+	// Bad is why the record cannot be read. Then it is unknown whether what the mark is
+	// about is revoked; no other credential depends on it.
 	Bad error
 }
 
-// EndsToken reports whether the mark of a token, of a family or of an issuer revokes
-// what was stamped with the issuer's epoch and issued at an instant. Time decides
-// nothing but "issued before": what was issued knowing of the mark was issued after it,
-// however late the clock of its issuer is.
+// EndsToken reports whether the mark of a token, of a family or of an issuer revokes a
+// token, which was stamped with an epoch of its issuer and issued at an instant (Unix
+// milliseconds). The clock decides only whether a token was issued before an instant, and
+// only if the token has a lower stamp: a token whose issuer knew of the mark was issued
+// after it, however late the issuer's clock is.
 func (k *Mark) EndsToken(stamp uint64, issuedAt int64) bool {
 	return k.Before == clock.Forever || stamp < k.Ends || stamp < k.Epoch && issuedAt < k.Before
 }
 
-// Join returns a mark that says what either does.
+// Join returns a mark that revokes what either of the two revokes.
 func (k Mark) Join(o Mark) Mark {
 	k.Epoch, k.Ends, k.Before = max(k.Epoch, o.Epoch), max(k.Ends, o.Ends), max(k.Before, o.Before)
 	return k
 }
 
-// Covers reports whether k says all that o does.
+// Covers reports whether k revokes all that o revokes.
 func (k *Mark) Covers(o *Mark) bool {
 	return k.Epoch >= o.Epoch && k.Ends >= o.Ends && k.Before >= o.Before
 }
 
-// Get is the zero mark where nothing is known.
+// Get returns the mark whose record has an ID; the zero Mark if none is known.
 func (s *Set) Get(id record.ID) Mark {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.all[id]
 }
 
-// Raise notes a mark, if it is news: an older state never replaces a newer one, since
-// epochs and instants only rise. What was made from an older one is forgotten before
-// anybody can see the new one and tell of it.
+// Raise adds what a mark says to the set. An older state never replaces a newer one,
+// because epochs and instants only rise. The answers that were made from the older state
+// are dropped before any caller can see the new one and tell of it.
 func (s *Set) Raise(id record.ID, to Mark) {
 	if !s.Follows {
 		return
@@ -82,26 +91,26 @@ func (s *Set) Raise(id record.ID, to Mark) {
 		if old.Covers(&to) {
 			return
 		}
-		to = to.Join(old) // what either says is revoked stays so
+		to = to.Join(old) // what one of the two revokes stays revoked
 	}
 	s.all[id] = to
 	s.forget(id)
 }
 
-// Spoil replaces what is known of a mark by what says that it cannot be read.
+// Spoil replaces a mark by one whose Bad says why the record cannot be read.
 func (s *Set) Spoil(id record.ID, bad Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[id] = bad
 }
 
-// Replace takes in all marks as they were read anew. mended is called for each that could
-// not be read before and can be now.
+// Replace replaces the set by all marks as they were read anew. mended is called for each
+// mark that could not be read before and can be read now.
 func (s *Set) Replace(all map[record.ID]Mark, mended func(record.ID)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, own := range s.all {
-		// What this process has just written may have come after its page was read.
+		// This process may have written a mark after the page with that mark was read.
 		read := all[id]
 		if own.Bad != nil && read.Bad == nil {
 			mended(id)
@@ -113,8 +122,8 @@ func (s *Set) Replace(all map[record.ID]Mark, mended func(record.ID)) {
 	s.all = all
 }
 
-// Drop forgets a mark that was purged, if it is still what it was before that was found:
-// this Manager may have written it anew.
+// Drop removes a mark whose record was purged, if the set still has the state was, from
+// before the purge was noticed: this process may have written the mark again.
 func (s *Set) Drop(id record.ID, was Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,13 +132,14 @@ func (s *Set) Drop(id record.ID, was Mark) {
 	}
 }
 
-// Is reports whether an ID is that of a record that marks hold: the first
-// byte of a record's ID that is no credential's is its kind.
+// Is reports whether an ID is that of the record of a mark or of a subject. The first byte
+// of the ID of a record that is not a credential is its kind.
 func Is(id backend.ID) bool {
 	return backend.Kind(id[0]) == record.Mark || backend.Kind(id[0]) == record.Subject
 }
 
-// DecodeEpoch reads the record of a subject: only its epoch is set, and the reason.
+// DecodeEpoch reads the record of a subject. It sets only the epoch and the reason. It
+// fails with errs.ErrCorrupt.
 func DecodeEpoch(rec *backend.Record) (Mark, error) {
 	r, err := record.Open(rec, record.Subject)
 	if err != nil {
@@ -152,7 +162,7 @@ func DecodeEpoch(rec *backend.Record) (Mark, error) {
 	return out, nil
 }
 
-// Decode reads the record of a mark or of a subject.
+// Decode reads the record of a mark or of a subject, or fails with errs.ErrCorrupt.
 func Decode(rec *backend.Record) (Mark, error) {
 	if rec.Kind == record.Subject {
 		return DecodeEpoch(rec)
@@ -177,7 +187,7 @@ func Decode(rec *backend.Record) (Mark, error) {
 		}
 	}
 	if out.Epoch == 0 && out.Before != 0 && out.Before != clock.Forever {
-		out.Epoch = 1 // written before there were epochs: what has no stamp is older than that
+		out.Epoch = 1 // the mark is older than epochs; it revokes credentials without a stamp, and a stamp is 1 or more
 	}
 	if r.Bad || out.Before == 0 && out.Ends == 0 || out.Ends > out.Epoch || (out.Before == clock.Forever) != (out.Epoch == 0) {
 		return Mark{}, record.Corrupt(rec, "fields")
@@ -185,7 +195,7 @@ func Decode(rec *backend.Record) (Mark, error) {
 	return out, nil
 }
 
-// Encode writes a mark that is no subject's.
+// Encode writes a mark that is not the epoch of a subject into the body of rec.
 func (k *Mark) Encode(rec *backend.Record) {
 	w := record.NewBody()
 	w.Text(record.FieldReason, k.Reason)

@@ -41,10 +41,10 @@ type Opener interface {
 	Protocol() Protocol
 	// ID is the PASERK ID of the key.
 	ID() string
-	// Open returns the payload of t. It fails with ErrProtocol if t is of another
-	// protocol than the key, and with ErrSeal if it was not sealed with it, under
-	// the same implicit assertion. Version 2 has none: it must be "". It fails with
-	// ErrUnavailable where this process cannot find that out.
+	// Open returns the payload of t. It fails with ErrProtocol if t is of another protocol
+	// than the key, and with ErrSeal if t was not sealed with this key and the same
+	// implicit assertion. Version 2 has no implicit assertion, so implicit must be ""
+	// there. Open fails with ErrUnavailable if this process cannot find that out.
 	Open(t Token, implicit string) (payload []byte, err error)
 }
 
@@ -52,8 +52,8 @@ type Opener interface {
 type Sealer interface {
 	// Protocol is that of the tokens it seals.
 	Protocol() Protocol
-	// Seal returns the token of a payload. The footer can be read by everybody,
-	// and changed by nobody; "" is none.
+	// Seal returns the token of a payload. Everybody can read the footer, and nobody can
+	// change it; "" means that there is none.
 	Seal(payload, footer, implicit string) (string, error)
 }
 
@@ -64,9 +64,10 @@ var (
 	_ Opener = PublicKey{}
 )
 
-// usable makes a mode of the process that forbids BLAKE2b or XChaCha20 an error of
-// whoever wants a key, not a panic of whoever uses one. No mode of today's does.
-func usable() error {
+// checkPrimitives fails with ErrUnavailable if the mode of the process forbids BLAKE2b or
+// XChaCha20. So whoever makes a key gets an error, and whoever uses one gets no panic. No
+// mode of today forbids them.
+func checkPrimitives() error {
 	return guarded(func() error {
 		var key [SymmetricSize]byte
 		xor(key[:], keyed(24, key[:]), nil)
@@ -86,7 +87,7 @@ func SymmetricKeyFrom(p Protocol, b []byte) (SymmetricKey, error) {
 	if !p.Valid() || !p.Local() || len(b) != SymmetricSize {
 		return SymmetricKey{}, fmt.Errorf("%w: symmetric key of %d bytes for %v", ErrKey, len(b), p)
 	}
-	if err := usable(); err != nil {
+	if err := checkPrimitives(); err != nil {
 		return SymmetricKey{}, err
 	}
 	return SymmetricKey{protocol: p, b: [SymmetricSize]byte(b)}, nil
@@ -101,13 +102,14 @@ func NewSecretKey(p Protocol) (SecretKey, error) {
 	return SecretKeyFrom(p, priv)
 }
 
-// SecretKeyFrom copies the 64 bytes of a key: a seed and the public key that
-// belongs to it. If it does not belong to it, signing would give the secret away.
+// SecretKeyFrom copies the 64 bytes of a key: a seed and its public key. It refuses a
+// public key that does not belong to the seed, because signing with such a pair would
+// reveal the secret.
 func SecretKeyFrom(p Protocol, b []byte) (SecretKey, error) {
 	if !p.Valid() || p.Local() || len(b) != SecretSize {
 		return SecretKey{}, fmt.Errorf("%w: secret key of %d bytes for %v", ErrKey, len(b), p)
 	}
-	if err := usable(); err != nil {
+	if err := checkPrimitives(); err != nil {
 		return SecretKey{}, err
 	}
 	if subtle.ConstantTimeCompare(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), b) != 1 {
@@ -121,7 +123,7 @@ func PublicKeyFrom(p Protocol, b []byte) (PublicKey, error) {
 	if !p.Valid() || p.Local() || len(b) != PublicSize {
 		return PublicKey{}, fmt.Errorf("%w: public key of %d bytes for %v", ErrKey, len(b), p)
 	}
-	if err := usable(); err != nil {
+	if err := checkPrimitives(); err != nil {
 		return PublicKey{}, err
 	}
 	return PublicKey{protocol: p, b: [PublicSize]byte(b)}, nil
@@ -136,16 +138,16 @@ func (k SecretKey) Protocol() Protocol { return k.protocol }
 // Protocol implements Opener.
 func (k PublicKey) Protocol() Protocol { return k.protocol }
 
-// Public is the key that opens what k seals.
+// Public returns the key that opens what k seals.
 func (k SecretKey) Public() PublicKey {
 	return PublicKey{protocol: k.protocol, b: [PublicSize]byte(k.b[ed25519.SeedSize:])}
 }
 
-// Weak reports whether the key is one that everybody has: all zero.
+// Weak reports whether the key is all zero, which is a key that everybody has.
 func (k SymmetricKey) Weak() bool { return k.b == [SymmetricSize]byte{} }
 
-// Weak reports whether the key is no point of the curve, or one of the eight
-// under which anybody can sign.
+// Weak reports whether the key is no point of the curve, or one of the eight points for
+// which anybody can make signatures.
 func (k PublicKey) Weak() bool {
 	p, err := new(edwards25519.Point).SetBytes(k.b[:])
 	return err != nil || p.MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 1

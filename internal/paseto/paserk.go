@@ -36,7 +36,7 @@ func (p Protocol) paserk(typ string) string {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// name is the ID of the key whose plain PASERK is given.
+// name returns the ID of the key whose plain PASERK is given.
 func (p Protocol) name(typ, plain string) string {
 	h := p.paserk(typ)
 	return h + encode(keyed(idSize, nil, h, plain))
@@ -138,8 +138,8 @@ func unpie(header string, wrapping SymmetricKey, b []byte) ([]byte, error) {
 	return xor(encryption, counter, c), nil
 }
 
-// sameVersion refuses a wrapping key of another version than the wrapped key, and
-// zero keys on either side.
+// sameVersion fails if the wrapping key has another version than the wrapped key, or if
+// either of them is a zero key.
 func (k SymmetricKey) sameVersion(p Protocol) error {
 	if !k.protocol.Valid() || !p.Valid() || k.protocol.Version() != p.Version() {
 		return fmt.Errorf("%w: wrapping key of another version", ErrKey)
@@ -207,7 +207,7 @@ func (k SymmetricKey) SealTo(to PublicKey) (string, error) {
 	if err != nil || to.Weak() {
 		return "", fmt.Errorf("%w: no public key to seal to", ErrKey)
 	}
-	// Of 32 bytes both can fail only where X25519 is forbidden, in FIPS 140-only mode.
+	// The keys have 32 bytes, so these calls fail only if X25519 is forbidden, in FIPS 140-only mode.
 	theirs, err1 := ecdh.X25519().NewPublicKey(point.BytesMontgomery())
 	ephemeral, err2 := ecdh.X25519().GenerateKey(nil)
 	if err := errors.Join(err1, err2); err != nil {

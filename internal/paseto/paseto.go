@@ -1,14 +1,12 @@
-// Package paseto seals and opens PASETO tokens of four protocols: v4.local,
-// v4.public, v2.local and v2.public (paseto-spec, docs/01-Protocol-Versions).
-// It moves bytes: what a payload says, and whether it says it in time, is for
-// its callers.
+// Package paseto seals and opens PASETO tokens of four protocols: v4.local, v4.public,
+// v2.local and v2.public (paseto-spec, docs/01-Protocol-Versions). It does not know what is
+// in a payload, nor when a token expires: its callers do.
 //
-// A protocol is a property of the key, never of the token: a key opens tokens
-// of its own protocol and refuses all others, whatever they are. Version 1 and
-// version 3 do not exist here.
+// A protocol is a property of the key, never of the token: a key opens tokens of its own
+// protocol and refuses all others. Version 1 and version 3 do not exist here.
 //
-// Reading is two steps. Parse takes a text apart and refuses every spelling but
-// the one that sealing writes, without allocating; Open checks what was sealed.
+// A token is read in two steps. Parse takes a text apart, without allocating, and refuses
+// every spelling but the one that sealing writes. Open checks the seal.
 package paseto
 
 import (
@@ -24,15 +22,15 @@ type Protocol uint8
 
 // The protocols. The zero Protocol is none.
 const (
-	V4Local  Protocol = 1 + iota // encrypted: who can read it can make it
-	V4Public                     // signed: anybody with the public key can check it
+	V4Local  Protocol = 1 + iota // encrypted: whoever can read a token can also make one
+	V4Public                     // signed: anybody with the public key can check a token
 	V2Local                      // as V4Local, of a version that the specification has deprecated
 	V2Public                     // as V4Public, of that version
 )
 
 var headers = [...]string{V4Local: "v4.local.", V4Public: "v4.public.", V2Local: "v2.local.", V2Public: "v2.public."}
 
-// String is the protocol as it stands in a token: "v4.local".
+// String returns the protocol as it stands in a token: "v4.local".
 func (p Protocol) String() string {
 	if !p.Valid() {
 		return fmt.Sprintf("paseto.Protocol(%d)", uint8(p))
@@ -77,8 +75,8 @@ var (
 	ErrProtocol = errors.New("paseto: another version or purpose")
 	ErrSeal     = errors.New("paseto: not sealed with this key")
 	ErrKey      = errors.New("paseto: not a key for that")
-	// ErrUnavailable says that the cryptography of this process refuses what it takes,
-	// as in FIPS 140-only mode: nothing is known of the token.
+	// ErrUnavailable says that this process may not use the cryptography of the protocol,
+	// as in FIPS 140-only mode. Nothing is then known of the token.
 	ErrUnavailable = errors.New("paseto: this process cannot compute that")
 )
 
@@ -90,12 +88,12 @@ type Token struct {
 	footer   string // the same, "" if there is none
 }
 
-// Parse takes a token apart. The only spelling it accepts is that which sealing
-// writes: a token has no second text that would be another entry in a cache and
-// escape a deny list. It allocates nothing.
+// Parse takes a token apart. It accepts only the spelling that sealing writes. So a token
+// has no second text that would be another entry in a cache and would escape a deny list.
+// Parse allocates nothing.
 //
-// A text that is no token at all is ErrFormat; one of another version ("v1.",
-// "v3.") or purpose is ErrProtocol; one longer than MaxToken is ErrSize.
+// A text that is no token at all is ErrFormat; a token of another version ("v1.", "v3.") or
+// purpose is ErrProtocol; a token longer than MaxToken is ErrSize.
 func Parse(text string) (Token, error) {
 	if len(text) > MaxToken {
 		return Token{}, ErrSize
@@ -127,7 +125,7 @@ func Parse(text string) (Token, error) {
 	return t, nil
 }
 
-// overhead is what sealing adds to a payload, in bytes.
+// overhead is by how many bytes the body of a token is longer than its payload.
 var overhead = [...]int{
 	V4Local:  32 + 32, // nonce and tag
 	V4Public: 64,      // signature
@@ -143,9 +141,9 @@ func looksLikeToken(text string) bool {
 		(purpose == "local" || purpose == "public")
 }
 
-// canonical reports whether s is what unpadded base64url encoding writes: no
-// other characters, which excludes the line breaks that encoding/base64 skips,
-// and no bits left over.
+// canonical reports whether s is a text that unpadded base64url encoding writes. It has no
+// other characters, so none of the line breaks that encoding/base64 skips, and no bits left
+// over.
 func canonical(s string) bool {
 	for i := range len(s) {
 		if digit[s[i]] == notDigit {
@@ -175,12 +173,12 @@ var digit = func() (v [256]byte) {
 	return v
 }()
 
-// Protocol is that which the token claims to be of. Nothing is to be done on its
-// word but to compare it with the key's.
+// Protocol returns the protocol that the token claims to have. It is not authenticated: it
+// may only be compared with that of the key.
 func (t Token) Protocol() Protocol { return t.protocol }
 
-// Footer returns the decoded footer, nil if there is none. Until Open has
-// succeeded nobody vouches for it: it may name a key to try, and no more.
+// Footer returns the decoded footer, nil if there is none. The footer is not authenticated
+// before Open has succeeded: until then it may name the key to try, and nothing else.
 func (t Token) Footer() []byte {
 	if t.footer == "" {
 		return nil
@@ -192,9 +190,9 @@ func (t Token) Footer() []byte {
 	return b
 }
 
-// pae is the pre-authentication encoding (paseto-spec, "Common Implementation
-// Details"): the number of pieces, then each with its length, all 64 bits little
-// endian.
+// pae returns the pre-authentication encoding (paseto-spec, "Common Implementation
+// Details"): the number of pieces, then each piece after its length. Numbers have 64 bits
+// in little endian.
 func pae(pieces ...string) []byte {
 	dst := binary.LittleEndian.AppendUint64(nil, uint64(len(pieces)))
 	for _, p := range pieces {

@@ -9,22 +9,23 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// Version 2, through github.com/o1egl/paseto. Its cryptography passes the
-// official vectors; its edges are closed from here:
+// Version 2 uses github.com/o1egl/paseto. The cryptography of that library passes the
+// official vectors. Its API is used with care, for these reasons:
 //
-//   - only Sign, Verify, Encrypt and Decrypt of V2 are called (its Parse chooses
-//     the algorithm by the token, and takes a missing key for an empty one);
-//   - a token has passed Parse of this package, so that no second spelling of it
-//     gets through the lax decoder;
-//   - keys have been measured, or it would panic;
-//   - payload and footer go in as strings (it writes into spare room of a []byte,
-//     and writes a nil as "null"), and come out into fresh ones (it appends);
-//   - what it returns beside an error is dropped, and its error texts with it;
-//   - only its two errors about a seal say that a token is bad: with any other, and
-//     with a panic, nothing is known of the token.
+//   - only Sign, Verify, Encrypt and Decrypt of V2 are called, because its Parse chooses the
+//     algorithm by the token, and takes a missing key for an empty one;
+//   - a token has passed Parse of this package before, because the decoder of the library accepts
+//     several spellings of one token;
+//   - the length of keys is checked before, because the library panics at a wrong one;
+//   - payload and footer are passed in as strings, because the library writes into the spare room of
+//     a []byte, and writes a nil one as "null"; they are returned in fresh slices, because the library
+//     appends to what it is given;
+//   - what it returns together with an error is dropped, and so are the texts of its errors;
+//   - only its two errors about a seal say that a token is bad. After any other error, and after a
+//     panic, nothing is known of the token.
 
-// aeadUsable tells what the library says in the same words as of a wrong token: that
-// this process may not use its cipher.
+// aeadUsable fails with ErrUnavailable if this process may not use the cipher of V2Local.
+// The library reports that with the same error as a wrong token, so it is checked here.
 func aeadUsable(key []byte) error {
 	if _, err := chacha20poly1305.NewX(key); err != nil {
 		return fmt.Errorf("%w: v2.local: %w", ErrUnavailable, err) // names a rule, no value
@@ -78,7 +79,7 @@ func (k PublicKey) openV2(t Token, implicit string) ([]byte, error) {
 	})
 }
 
-// errImplicit: version 2 would drop the assertion without a word.
+// errImplicit refuses an implicit assertion, because version 2 would ignore it.
 var errImplicit = fmt.Errorf("%w: version 2 has no implicit assertion", ErrKey)
 
 func openV2(t Token, implicit string, open func(payload, footer *[]byte) error) ([]byte, error) {
@@ -99,8 +100,9 @@ func openV2(t Token, implicit string, open func(payload, footer *[]byte) error) 
 	return payload, nil
 }
 
-// guarded makes a panic of a primitive an error. None is known on what gets this far,
-// but a process's mode may forbid a primitive from one release of it to the next.
+// guarded turns a panic of a cryptographic primitive into an error. No panic is known for
+// what gets this far, but the next release may forbid a primitive in some mode of the
+// process.
 func guarded(call func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/crypto/chacha20"
 )
 
-// Version 4, by its specification (paseto-spec, "Paseto Version 4").
-// It stands here rather than behind aidanwoods.dev/go-paseto, which parses the
-// claims as well and so costs several times what the cryptography does; that
-// library is the oracle in this package's tests. docs/decisions/0005 has figures.
+// Version 4 is implemented here, after its specification (paseto-spec, "Paseto Version 4").
+// It does not use aidanwoods.dev/go-paseto, because that library parses the claims as well,
+// and so costs several times what the cryptography costs. The tests of this package compare
+// the results with those of that library. docs/decisions/0005 has figures.
 
 const (
 	nonceSize = 32
@@ -23,7 +23,7 @@ const (
 	sigSize   = ed25519.SignatureSize
 )
 
-// keyed is BLAKE2b of a size, with a key, over parts.
+// keyed returns the BLAKE2b hash of parts, with a size and a key.
 func keyed(size int, key []byte, parts ...string) []byte {
 	h := newBlake(size, key)
 	for _, p := range parts {
@@ -35,12 +35,12 @@ func keyed(size int, key []byte, parts ...string) []byte {
 func newBlake(size int, key []byte) hash.Hash {
 	h, err := blake2b.New(size, key)
 	if err != nil {
-		panic(err) // sizes are constants here; guarded makes an error of what a mode forbids
+		panic(err) // sizes are constants here; if a mode forbids BLAKE2b, guarded makes an error of this panic
 	}
 	return h
 }
 
-// xor is XChaCha20 over src, into a new slice.
+// xor encrypts or decrypts src with XChaCha20, into a new slice.
 func xor(key, nonce, src []byte) []byte {
 	c, err := chacha20.NewUnauthenticatedCipher(key, nonce)
 	if err != nil {
@@ -51,7 +51,7 @@ func xor(key, nonce, src []byte) []byte {
 	return dst
 }
 
-// split makes the keys of one token from the key and the token's nonce.
+// split derives the keys of one token from the key and the nonce of the token.
 func (k SymmetricKey) split(nonce []byte) (encryption, counter, authentication []byte) {
 	tmp := keyed(56, k.b[:], "paseto-encryption-key", string(nonce))
 	return tmp[:32], tmp[32:], keyed(32, k.b[:], "paseto-auth-key-for-aead", string(nonce))
@@ -148,7 +148,7 @@ func (k PublicKey) Open(t Token, implicit string) (payload []byte, err error) {
 	return payload, err
 }
 
-// ofProtocol compares a token's protocol with a key's.
+// ofProtocol fails if the protocol of the token is not that of the key.
 func (t Token) ofProtocol(key Protocol) error {
 	switch {
 	case !key.Valid():

@@ -14,35 +14,37 @@ import (
 	"github.com/fobkit/fob/internal/retry"
 )
 
-// A secret of the configuration that is not what it was makes good credentials look
+// If a secret of the configuration is not what it was before, good credentials look
 // unknown, and their holders would be told that it is their fault. So the store keeps a
-// check value of each: what the secret makes of a fixed text, checkLen bytes of it. It is
-// written when something is first made with the secret, and compared
+// check value of each secret: checkLen bytes of what the secret makes of a fixed text. The
+// check value is written when something is made with the secret for the first time. It is
+// compared in two cases:
 //
-//   - before this process first makes something with the secret: where they differ, it
-//     makes nothing that the others could not check (ErrPepper);
-//   - when something that was presented did not match, the first time: then nobody knows
-//     whether the credential or the secret is wrong, and the answer is "could not check".
+//   - before this process makes something with the secret for the first time. If the values
+//     differ, it makes nothing, because the other processes could not check it (ErrPepper);
+//   - when something that was presented does not match for the first time. Until then nobody
+//     knows whether the credential or the secret is wrong. If that cannot be found out, the
+//     answer is "could not check".
 //
-// What does match needs no check value. Whoever has a copy of the store can check a
-// guess of the secret by it, and could as well by the digest of any key that is his
-// own; the secrets are too long to be guessed.
+// A match needs no check value. Whoever has a copy of the store can check a guess of the
+// secret by the check value. The digest of a key of his own would do for that too, and the
+// secrets are too long to be guessed.
 const checkLen = 8
 
-// checkAgain is how long, in nanoseconds, it is believed that there is no check value, or
-// a wrong one.
+// checkAgain is for how long, in nanoseconds, the result of a comparison is used that found
+// no check value, or a different one.
 const checkAgain = int64(10 * time.Second)
 
-// importedText is the text of which the check value of KeeperConfig.Imported is made. If
-// the function has none for it, nothing can be said of the function.
+// importedText is the fixed text for the check value of KeeperConfig.Imported. If the
+// function returns nothing for it, the function has no check value.
 const importedText = "fob-key-check.0000000000000000"
 
-// checkValue is that of one secret.
+// checkValue is the check value of one secret.
 type checkValue struct {
 	name string    // of the secret, for messages; never the secret
-	ref  record.ID // where it is in the store
+	ref  record.ID // the ID of its record in the store
 	text string
-	err  error // what it is that another one is in the store
+	err  error // the error if the store has another check value
 }
 
 func newCheckValue(name string, ref record.ID, made digest.Digest, err error) checkValue {
@@ -52,8 +54,8 @@ func newCheckValue(name string, ref record.ID, made digest.Digest, err error) ch
 // proof is what is known of one secret.
 type proof struct {
 	state   proofState
-	at      int64 // monotonic
-	matched bool  // something that was made with it did match
+	at      int64 // monotonic: when the state was found
+	matched bool  // something that was made with the secret has matched
 }
 
 type proofState uint8
@@ -83,15 +85,14 @@ func checkRecord(what, name string) record.ID { return record.Named(record.Check
 
 func pepperRecord(id string) record.ID { return checkRecord("pepper", id) }
 
-// ofPepper is the check value of a pepper that is here.
+// ofPepper returns the check value of a pepper that is configured.
 func (k *Keeper) ofPepper(id string) checkValue {
 	return newCheckValue(fmt.Sprintf("pepper %q", id), pepperRecord(id),
 		digest.Keyed(k.keys()[id], []byte("fob key check "+id)),
 		fmt.Errorf("%w: %q has another key than the one that is in use under this ID", errs.ErrPepper, id))
 }
 
-// ofImported is the check value of KeeperConfig.Imported; ok is false if nothing can be
-// said of it.
+// ofImported returns the check value of KeeperConfig.Imported; ok is false if it has none.
 func (k *Keeper) ofImported() (v checkValue, ok bool) {
 	k.once.Do(func() {
 		if k.cfg.Imported == nil {
@@ -109,7 +110,7 @@ func (k *Keeper) ofImported() (v checkValue, ok bool) {
 	return k.foreign, k.tells
 }
 
-// compare reads the check value that is in the store and notes what it says.
+// compare reads the check value in the store, compares it, and notes the result.
 func (k *Keeper) compare(ctx context.Context, v checkValue) (proofState, error) {
 	now := k.cfg.Clock.Now()
 	rec, err := k.cfg.Store.Get(ctx, v.ref)
@@ -127,7 +128,7 @@ func (k *Keeper) compare(ctx context.Context, v checkValue) (proofState, error) 
 		if !ok || field != record.FieldCheck || r.Rest != "" {
 			return proofNone, fmt.Errorf("check %s: %w", v.name, record.Corrupt(&rec, "fields"))
 		}
-		if state = proofWrong; text == v.text { // no secret: both are in the store, or would be
+		if state = proofWrong; text == v.text { // not in constant time, because check values are no secrets
 			state = proofRight
 		}
 	}
@@ -141,8 +142,9 @@ func (k *Keeper) compare(ctx context.Context, v checkValue) (proofState, error) 
 }
 
 // Check compares every secret with its check value in the store. What is wrong with a
-// secret goes to KeeperConfig.Problem; what is returned is why one could not be compared.
-// A secret with which nothing was made yet has no check value and is taken for right.
+// secret goes to KeeperConfig.Problem. The errors that Check returns say why a secret could
+// not be compared. A secret with which nothing was made yet has no check value and counts
+// as right.
 func (k *Keeper) Check(ctx context.Context) []error {
 	var all []checkValue
 	for _, id := range k.ids {
@@ -160,9 +162,9 @@ func (k *Keeper) Check(ctx context.Context) []error {
 	return failed
 }
 
-// Vouch makes sure that the active pepper, if there is one, is the one that all use, before
-// something is made under it: the first one whose check value is written is. Another one
-// is errs.ErrPepper.
+// Vouch makes sure, before something is made under the active pepper, that it is the pepper
+// that all processes use: the one whose check value was written first. It fails with
+// errs.ErrPepper if it is not. Without peppers it returns nil.
 func (k *Keeper) Vouch(ctx context.Context) error {
 	if id := k.Active(); id != "" {
 		return k.vouch(ctx, k.ofPepper(id))
@@ -170,7 +172,8 @@ func (k *Keeper) Vouch(ctx context.Context) error {
 	return nil
 }
 
-// VouchImported is Vouch for KeeperConfig.Imported, if anything can be said of it.
+// VouchImported is Vouch for KeeperConfig.Imported. It returns nil if that has no check
+// value.
 func (k *Keeper) VouchImported(ctx context.Context) error {
 	if v, ok := k.ofImported(); ok {
 		return k.vouch(ctx, v)
@@ -203,7 +206,7 @@ func (k *Keeper) vouch(ctx context.Context, v checkValue) error {
 	})
 }
 
-// noteMatch notes that something did match that was made under a pepper; "" is none.
+// noteMatch notes that something that was made under a pepper has matched; "" is no pepper.
 func (k *Keeper) noteMatch(id string) {
 	if id == "" {
 		return
@@ -214,11 +217,11 @@ func (k *Keeper) noteMatch(id string) {
 	}
 }
 
-// Doubt is asked when something did not match that was made under a pepper that is here;
-// "" is none. It returns nil where the pepper is the right one, so that what was presented
-// is wrong. errs.ErrPepper is a pepper that is not the one in use, or of which nothing
-// tells whether it is: what was made under it has a check value, unless it is older than
-// these are.
+// Doubt must be called when something did not match that was made under a configured
+// pepper; "" is no pepper. It returns nil if the pepper is the right one: then what was
+// presented is wrong. It fails with errs.ErrPepper if the pepper is not the one in use, and
+// also if there is no check value to tell: something was made under the pepper, so there is
+// a check value, unless what was made is older than check values are.
 func (k *Keeper) Doubt(ctx context.Context, id string) error {
 	if id == "" {
 		return nil
@@ -226,8 +229,9 @@ func (k *Keeper) Doubt(ctx context.Context, id string) error {
 	return k.doubt(ctx, k.ofPepper(id), true)
 }
 
-// DoubtImported is Doubt for KeeperConfig.Imported, before what was presented counts as
-// unknown. Nothing need have been made with it yet: without a check value it is right.
+// DoubtImported is Doubt for KeeperConfig.Imported. It must be called before what was
+// presented counts as unknown. Possibly nothing was made with the function yet, so it
+// counts as right if there is no check value.
 func (k *Keeper) DoubtImported(ctx context.Context) error {
 	if v, ok := k.ofImported(); ok {
 		return k.doubt(ctx, v, false)
@@ -235,8 +239,8 @@ func (k *Keeper) DoubtImported(ctx context.Context) error {
 	return nil
 }
 
-// doubt is Doubt of one secret. needed says that there is something made with it, which
-// has a check value then.
+// doubt is Doubt for one secret. needed says that something was made with the secret, so
+// that there should be a check value.
 func (k *Keeper) doubt(ctx context.Context, v checkValue, needed bool) error {
 	p := k.proof(v.ref)
 	if p.state == proofNone || p.state != proofRight && k.cfg.Clock.Now().Age(p.at) >= checkAgain {

@@ -21,34 +21,36 @@ import (
 type KeeperConfig struct {
 	Store  recordstore.Store
 	Clock  *clock.Clock
-	Record record.ID // of the ring in the store
-	// Seal is what the ring in the store is sealed with; nil: the ring is in memory only,
-	// and the store is never asked.
+	Record record.ID // the ID of the record of the ring
+	// Seal has the keys with which the ring in the store is encrypted. If it is nil, the
+	// ring is in memory only, and the store is never asked.
 	Seal     *SealKeys
 	Protocol paseto.Protocol // of new keys
-	// Lead is how long a new key is known before it seals; at least twice ReloadEvery.
+	// Lead is how long a new key is known before it seals. It must be at least twice
+	// ReloadEvery.
 	Lead time.Duration
-	// MaxAge is how old the ring in memory may be where no feed tells of changes; what lies
-	// outside of 1 s to 30 s counts as the nearest of the two.
+	// MaxAge is how old the ring in memory may be if no feed tells of changes. A value
+	// outside of 1 s to 30 s counts as the nearer of these two.
 	MaxAge time.Duration
-	// Live reports whether the store's feed tells of every change, so far as is known at
-	// a moment.
+	// Live reports whether the store's feed tells of every change, as far as is known at
+	// now.
 	Live func(now clock.Moment) bool
-	// Problem is told why the record of the ring cannot be used, and with nil that it can
-	// be. It is not told that the store does not answer.
+	// Problem is told why the record of the ring cannot be used; a nil error says that it
+	// can be used. Problem is not told that the store does not answer.
 	Problem func(error)
 }
 
-// Keeper holds the ring of one issuer as it was last read from the store, reads it again
-// when it may have changed, and changes it. The first use makes a ring with one key where
-// there is none. A Keeper is safe for concurrent use.
+// Keeper holds the ring of one issuer as it was last read from the store. It reads the ring
+// again when the ring may have changed, and changes it. If the store has no ring, the first
+// use makes one with one key. A Keeper is safe for concurrent use.
 type Keeper struct {
 	cfg    KeeperConfig
 	ring   atomic.Pointer[Ring]
 	turn   *semaphore.Weighted // taken while the ring is read or made
-	readAt atomic.Int64        // monotonic: before it was last read
-	// told is how often the feed has told of a change of the ring, and heard is told
-	// from before the ring was last read: where they differ, it is to be read again.
+	readAt atomic.Int64        // monotonic: when the last read of the ring began
+	// told counts how often the feed has told of a change of the ring. heard is the value
+	// of told when the last read of the ring began. If they differ, the ring has to be read
+	// again.
 	told, heard atomic.Uint64
 }
 
@@ -64,23 +66,24 @@ const (
 	ageMost  = 30 * time.Second
 )
 
-// ReloadEvery bounds how often tokens with unknown keys make the ring be read
-// again: anybody can name a key that does not exist. A key that does is known for
-// KeeperConfig.Lead before it is used, by the feed as a rule; Lead is at least
-// as long as this, so that the last reading has it.
+// ReloadEvery bounds how often tokens with unknown keys cause the ring to be read again,
+// because anybody can name a key that does not exist. A key that does exist is known for
+// KeeperConfig.Lead before it is used, usually through the feed. Lead is longer than
+// ReloadEvery, so the last read has found such a key.
 const ReloadEvery = 20 * time.Millisecond
 
 // Stored reports whether the ring is in the store, and not in memory only.
 func (k *Keeper) Stored() bool { return k.cfg.Seal != nil }
 
-// load reads the ring, or makes it with its first key.
+// load reads the ring. If there is none, it makes one with one key.
 func (k *Keeper) load(ctx context.Context) (*Ring, error) {
 	return k.since(ctx, k.cfg.Clock.Now().Mono, "")
 }
 
-// since returns the ring as it was read at an instant (monotonic) or later, or any
-// that has the key id; it is read unless it was. Whoever reads it is waited for: of many
-// who come while it is read, none reads it again who finds in it what he wants.
+// since returns the ring in memory if it was read after an instant (monotonic), or if it
+// has the key id; otherwise since reads it. One caller reads at a time and the others wait.
+// A caller that waited does not read again if it finds what it needs in the ring that was
+// read meanwhile.
 func (k *Keeper) since(ctx context.Context, since int64, id string) (*Ring, error) {
 	if err := k.turn.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("fob: token keys: %w", err)
@@ -102,7 +105,7 @@ func (k *Keeper) since(ctx context.Context, since int64, id string) (*Ring, erro
 	return r, err
 }
 
-// read is for whoever has the turn.
+// read reads the ring, or makes it. The caller must hold turn.
 func (k *Keeper) read(ctx context.Context) (*Ring, error) {
 	if !k.Stored() {
 		if r := k.ring.Load(); r != nil {
@@ -170,8 +173,8 @@ func (k *Keeper) write(ctx context.Context, keys []Key, cond backend.Cond, creat
 	return nil
 }
 
-// Check reads the ring from the store, and makes none where there is none. Its error says
-// why the ring could not be read, or cannot be used.
+// Check reads the ring from the store, but makes none if there is none. Its error says why
+// the ring could not be read, or cannot be used.
 func (k *Keeper) Check(ctx context.Context) error {
 	if !k.Stored() {
 		return nil
@@ -186,9 +189,9 @@ func (k *Keeper) Check(ctx context.Context) error {
 	return err
 }
 
-// Changed notes that the feed has told of a change of the ring, or may have missed one,
-// and reads the ring if it is in use. That it cannot be read concerns tokens alone: it is
-// read when it is next needed, and everything else goes on.
+// Changed notes that the feed has told of a change of the ring, or may have missed one, and
+// reads the ring if it is in use. If the ring cannot be read, that concerns only tokens: it
+// is read again when it is next needed, and everything else goes on.
 func (k *Keeper) Changed(ctx context.Context) {
 	if !k.Stored() {
 		return
@@ -197,14 +200,15 @@ func (k *Keeper) Changed(ctx context.Context) {
 	if k.ring.Load() == nil {
 		return
 	}
-	_, _ = k.load(ctx) // what is wrong for good was told to Problem by now
+	_, _ = k.load(ctx) // Problem was told of an error that does not pass by itself
 }
 
-// Current returns a ring by which a token can be sealed, or the keys be published:
-// that in memory, if a feed that lives has told of no change since it was read, or if it
-// is young enough. Else it is read. While somebody does, and where that fails, the one in
-// memory does for as long as a new key that it does not have cannot be in use: Lead
-// from when it was read. now is the present moment, as Live takes it.
+// Current returns a ring with which a token can be sealed, or whose keys can be published.
+// It returns the ring in memory if a live feed has told of no change since the ring was
+// read, or if the ring is young enough. Otherwise it reads the ring. If another caller
+// reads it already, or if the read fails, Current still returns the ring in memory, for
+// Lead from when it was read: a new key that the ring lacks cannot be in use before that.
+// now is the present moment, as Live takes it.
 func (k *Keeper) Current(ctx context.Context, now clock.Moment) (*Ring, error) {
 	r := k.ring.Load()
 	if r == nil {
@@ -232,11 +236,11 @@ func (k *Keeper) Current(ctx context.Context, now clock.Moment) (*Ring, error) {
 	return read, err
 }
 
-// Find returns the key of an ID that verifies at a moment, or nil if there is none. A key
-// that is not known is looked for in the store: another process may have made it a moment
-// ago. One that is known needs no newer ring: it verifies until its last token has
-// expired, and whether others have put it out of use since does not change what it has
-// sealed.
+// Find returns the key that has an ID and verifies at a moment, or nil if there is none. A
+// key that is not in the ring in memory is looked for in the store, because another process
+// may have just made it. A key that is in the ring needs no newer ring: it verifies until
+// its last token has expired, and what it has sealed stays valid even if others have put it
+// out of use since.
 func (k *Keeper) Find(ctx context.Context, id string, now clock.Moment) (*Key, error) {
 	r := k.ring.Load()
 	if r == nil {
@@ -255,10 +259,10 @@ func (k *Keeper) Find(ctx context.Context, id string, now clock.Moment) (*Key, e
 	return r.Find(id, now.MS), nil
 }
 
-// Rotate adds a key that seals from KeeperConfig.Lead after now, and gives those before it
-// an end: kept after the new one begins to seal, which is asked for only then. A key that
-// waits already is returned instead, and made is false. More than Max keys that still
-// verify are ErrInvalid.
+// Rotate adds a key that seals from KeeperConfig.Lead after now on. The keys before it get
+// an end: kept after the new key begins to seal. kept is called only if a key is added. If
+// a key already waits to seal, Rotate returns that key, and made is false. It fails with
+// errs.ErrInvalid if Max keys still verify.
 func (k *Keeper) Rotate(ctx context.Context, kept func(context.Context) time.Duration) (newest Key, made bool, err error) {
 	err = retry.Do(ctx, func(bool) error {
 		r, err := k.load(ctx)
@@ -304,6 +308,6 @@ func (k *Keeper) replace(ctx context.Context, old *Ring, keys []Key) error {
 	if err := k.write(ctx, keys, backend.IfVersion(old.Version), rec.Created); err != nil {
 		return err
 	}
-	_, _ = k.load(ctx) // it is written; whoever cannot read it now does so before it is used
+	_, _ = k.load(ctx) // the ring is written; if it cannot be read now, it is read before the new key is used
 	return nil
 }

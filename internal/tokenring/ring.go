@@ -1,4 +1,7 @@
-// Package tokenring holds the keys that seal and open tokens, and how a store keeps them.
+// Package tokenring holds the keys that seal and open tokens: as a ring of keys with times
+// (ring.go), kept in the store of an issuer (keeper.go) in encrypted form (seal.go), or
+// fetched from another process that publishes them (fetcher.go). It does not know what is
+// in a token.
 package tokenring
 
 import (
@@ -10,26 +13,26 @@ import (
 	"github.com/fobkit/fob/internal/paseto"
 )
 
-// Key is a key with its times, in Unix milliseconds.
+// Key is a token key with its times, in Unix milliseconds.
 type Key struct {
 	ID                 string
 	Protocol           paseto.Protocol
 	Sealer             paseto.Sealer // nil where only the public half is known
 	Opener             paseto.Opener
-	ActiveAt, RetireAt int64
+	ActiveAt, RetireAt int64 // seals from ActiveAt on; verifies until RetireAt, zero for always
 }
 
-// Ring is the token keys as they were when it was read, oldest first. It is
-// immutable. Which key is active follows from the clock, so that all processes
-// change over without a word between them.
+// Ring is the list of token keys at the time when it was read, the oldest key first. It is
+// immutable. Which key is active follows from the clock, so that all processes change to a
+// new key without a message between them.
 type Ring struct {
 	Keys    []Key
 	ByID    map[string]*Key
-	Version uint64 // of the record; zero for a ring that is in none
+	Version uint64 // of the record; zero for a ring that is not in a record
 }
 
-// New makes a ring of keys, oldest first, which nobody may change after that. version is
-// that of the record in which they are; zero if they are in none.
+// New makes a ring of keys, the oldest first, which must not be changed after that. version
+// is the version of the record that has the keys; zero if there is none.
 func New(keys []Key, version uint64) *Ring {
 	r := &Ring{Keys: keys, ByID: make(map[string]*Key, len(keys)), Version: version}
 	for i := range keys {
@@ -38,7 +41,7 @@ func New(keys []Key, version uint64) *Ring {
 	return r
 }
 
-// Active is the key that seals at an instant; nil if there is none yet.
+// Active returns the key that seals at an instant; nil if there is none yet.
 func (r *Ring) Active(ms int64) *Key {
 	for i := len(r.Keys) - 1; i >= 0; i-- {
 		if k := &r.Keys[i]; k.ActiveAt <= ms && k.Sealer != nil {
@@ -48,7 +51,7 @@ func (r *Ring) Active(ms int64) *Key {
 	return nil
 }
 
-// Find returns the key to verify with, or nil.
+// Find returns the key that has an ID and verifies at an instant, or nil.
 func (r *Ring) Find(id string, ms int64) *Key {
 	k := r.ByID[id]
 	if k == nil || k.RetireAt != 0 && ms >= k.RetireAt {
@@ -57,9 +60,10 @@ func (r *Ring) Find(id string, ms int64) *Key {
 	return k
 }
 
-// Usable are the keys of the ring that seal or verify at an instant, or will.
+// Usable returns the keys of the ring that seal or verify at an instant, or will do so
+// later.
 func (r *Ring) Usable(ms int64) []Key {
-	keys := make([]Key, 0, len(r.Keys)+1) // one more is added by with
+	keys := make([]Key, 0, len(r.Keys)+1) // with appends one more
 	for _, k := range r.Keys {
 		if k.RetireAt == 0 || ms < k.RetireAt {
 			keys = append(keys, k)
@@ -68,8 +72,8 @@ func (r *Ring) Usable(ms int64) []Key {
 	return keys
 }
 
-// with returns the keys that are left of the ring at an instant, and next after them.
-// Those that had no end yet retire when next has sealed for as long as kept.
+// with returns the keys of the ring that are usable at an instant, and next after them.
+// Keys that had no end yet retire when next has sealed for as long as kept.
 func (r *Ring) with(next Key, ms int64, kept time.Duration) ([]Key, error) {
 	keys := r.Usable(ms)
 	if len(keys) >= Max {
@@ -83,11 +87,11 @@ func (r *Ring) with(next Key, ms int64, kept time.Duration) ([]Key, error) {
 	return append(keys, next), nil
 }
 
-// Max bounds the keys of a ring.
+// Max is how many keys a ring can have.
 const Max = 32
 
-// Draw makes a key that seals from an instant on, in Unix milliseconds; zero is at once.
-// It fails where the protocol cannot be used in this process.
+// Draw makes a key that seals from an instant on, in Unix milliseconds; zero means at once.
+// It fails if this process cannot use the protocol.
 func Draw(p paseto.Protocol, activeAt int64) (Key, error) {
 	k := Key{Protocol: p, ActiveAt: activeAt}
 	if p.Local() {
@@ -107,17 +111,17 @@ func Draw(p paseto.Protocol, activeAt int64) (Key, error) {
 	return k, nil
 }
 
-// The footer of a token is exactly {"kid":"<PASERK ID>"}: it names a key to try,
-// and nothing else in it could be trusted before the token was opened.
+// The footer of a token is exactly {"kid":"<PASERK ID>"}. It names the key to try. It has
+// nothing else in it, because nothing in it can be trusted before the token was opened.
 const (
 	footerStart = `{"kid":"`
 	footerEnd   = `"}`
 )
 
-// Footer is the footer of a token that is sealed with the key of an ID.
+// Footer returns the footer of a token that is sealed with the key that has an ID.
 func Footer(id string) string { return footerStart + id + footerEnd }
 
-// KeyID is the key named by a footer, or "".
+// KeyID returns the ID of the key that a footer names, or "".
 func KeyID(footer []byte) string {
 	id, ok := strings.CutPrefix(string(footer), footerStart)
 	id, ok2 := strings.CutSuffix(id, footerEnd)

@@ -14,15 +14,15 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// SealKeys are the keys under which the ring is kept: one per version, and one
-// for the list as a whole.
+// SealKeys are the keys with which the ring in the store is encrypted: one for the token
+// keys of each version of PASETO, and one that authenticates the list as a whole.
 type SealKeys struct {
 	v4, v2 paseto.SymmetricKey
 	list   []byte
 }
 
-// NewSealKeys derives the keys from TokenConfig.SealKey. It fails where version 4 or 2 of
-// PASETO cannot be used with them.
+// NewSealKeys derives the keys from TokenConfig.SealKey. It fails if this process cannot
+// use version 4 or version 2 of PASETO.
 func NewSealKeys(key []byte) (*SealKeys, error) {
 	part := func(name string) []byte {
 		mac := hmac.New(sha256.New, key)
@@ -54,7 +54,8 @@ func (s *SealKeys) sum(ref record.ID, text string) string {
 	return string(mac.Sum(nil))
 }
 
-// Encode writes the ring as lines of protocol, times and the wrapped key.
+// Encode writes the ring into the body of rec. It has one line for each key: the protocol,
+// the times and the wrapped key.
 func (s *SealKeys) Encode(rec *backend.Record, keys []Key) error {
 	var text strings.Builder
 	for _, k := range keys {
@@ -80,8 +81,8 @@ func (s *SealKeys) Encode(rec *backend.Record, keys []Key) error {
 	return nil
 }
 
-// Decode reads what encode wrote. A ring that was made under another SealKey is
-// ErrSealKey.
+// Decode reads what Encode wrote. It fails with errs.ErrSealKey if the ring was made under
+// another SealKey, and with errs.ErrCorrupt if it cannot be read.
 func (s *SealKeys) Decode(rec *backend.Record) (*Ring, error) {
 	r, err := record.Open(rec, record.Ring)
 	if err != nil {
