@@ -87,6 +87,13 @@ func TestADamagedRecordIsCorrupt(t *testing.T) {
 	})
 }
 
+// A sound record of one kind is not taken for one of another.
+func TestARecordIsOpenedAsItsKindOnly(t *testing.T) {
+	rec := written()
+	_, err := record.Open(&rec, record.Key)
+	require.ErrorIs(t, err, errs.ErrCorrupt)
+}
+
 // A right checksum makes no sound body: the fields themselves are checked too.
 func TestFieldsThatNoWriterWritesAreBad(t *testing.T) {
 	for name, fields := range map[string][]byte{
