@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/imported"
 	"github.com/fobkit/fob/internal/importedhash"
@@ -95,12 +96,13 @@ func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // Up to eight keys can have one Locator. A further key is imported beside them; if it
 // cannot be told whether it is one of them, that is ErrConflict (see ForeignKey.Another).
 func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
+	asOf := clock.Millis(m.now())
 	k, err := m.importKey(ctx, spec, foreign)
 	if err != nil {
 		return nil, fmt.Errorf("fob: import key: %w", err)
 	}
 	m.observe(Event{Type: EventImported, ID: ID(k.ID), Subject: k.Subject()})
-	return keyOf(k, k.IssuedAt), nil
+	return keyOf(k, asOf), nil
 }
 
 func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {

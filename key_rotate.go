@@ -47,11 +47,12 @@ type Rotation struct {
 // key is refused with that reason, and a key of another environment with
 // ErrWrongEnvironment. An imported key gets a successor of the native form.
 func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
+	asOf := clock.Millis(m.now())
 	secret, k, err := m.rotate(ctx, id, rotation)
 	if err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: rotate: %w", err)
 	}
-	return secret, keyOf(k, k.IssuedAt), nil
+	return secret, keyOf(k, asOf), nil
 }
 
 func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *keystate.State, error) {
