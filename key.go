@@ -43,20 +43,26 @@ func decodeKey(rec *backend.Record) (*Key, error) {
 	if err := keystate.Decode(rec, &k.state); err != nil {
 		return nil, err
 	}
-	k.scopes = splitScopes(made.scopes[:0], k.state.Scopes)
+	if k.state.Scopes != "" {
+		k.scopes = splitScopes(made.scopes[:0], k.state.Scopes)
+	}
 	return k, nil
 }
 
 // keyOf is the key in a state, as of an instant in Unix milliseconds.
 func keyOf(s *keystate.State, asOf int64) *Key {
-	return &Key{state: *s, scopes: splitScopes(nil, s.Scopes), asOf: newAsOf(asOf)}
+	made := new(decodedKey)
+	k := &made.key
+	k.state, k.scopes, k.asOf = *s, splitScopes(made.scopes[:0], s.Scopes), &made.asOf
+	k.asOf.Store(asOf)
+	return k
 }
 
 // splitScopes is the reverse of Scopes.String, for text that was checked. It fills the
 // capacity of scopes if that is enough.
 func splitScopes(scopes Scopes, text string) Scopes {
 	if text == "" {
-		return nil
+		return slices.Clip(scopes)
 	}
 	if n := strings.Count(text, " ") + 1; n > cap(scopes) {
 		scopes = make(Scopes, 0, n)

@@ -126,7 +126,7 @@ func (m *Manager) listKeys(ctx context.Context, q Query) (Page, error) {
 func (m *Manager) matching(ctx context.Context, q Query, now time.Time, at clock.Moment, records []backend.Record) ([]Credential, error) {
 	var kept []Credential
 	for i := range records {
-		m.saw(&records[i])
+		m.saw(records[i])
 		k, err := m.withSubject(ctx, m.engine.Reading(false, at), &records[i])
 		if err != nil {
 			return nil, err

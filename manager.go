@@ -108,7 +108,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err := m.makeMemory(); err != nil {
 		return nil, err
 	}
-	m.store = &recordstore.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(&backend.Record{ID: id}) }}
+	m.store = &recordstore.Seen{Store: store, Saw: m.saw, Missing: func(id backend.ID) { m.saw(backend.Record{ID: id}) }}
 	m.records = recordstore.Store{Store: m.store, Forget: m.forget}
 	m.keystore = keystate.Store{Store: m.records, Retention: cfg.Retention.Milliseconds(), Margin: clock.PurgeMargin.Milliseconds(), Closed: m.life.Closed}
 	m.peppers = m.newPeppers()
@@ -229,12 +229,12 @@ func (m *Manager) forget(records ...backend.ID) { m.engine.Forget(records...) }
 // saw notes the version of a record that was read from the store, 0 if there is none: see
 // [engine.Engine.Saw]. If the record is a mark, saw also takes over its values, which
 // only rise.
-func (m *Manager) saw(rec *backend.Record) {
+func (m *Manager) saw(rec backend.Record) {
 	if m.blind {
 		return
 	}
 	if marks.Is(rec.ID) && m.marks.Follows && rec.Version > 0 {
-		if to, err := marks.Decode(rec); err == nil {
+		if to, err := marks.Decode(&rec); err == nil {
 			m.marks.Raise(rec.ID, to)
 		}
 	}

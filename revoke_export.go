@@ -80,7 +80,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 			}
 			for i := range page.Records {
 				rec := &page.Records[i]
-				m.saw(rec)
+				m.saw(*rec)
 				r, ok, err := revocationOf(rec, now)
 				if err != nil {
 					if unreadable++; unreadable <= maxExportErrors {

@@ -11,7 +11,9 @@ import (
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/usagelog"
 )
 
@@ -128,7 +130,7 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 	if same {
 		q.Old = found
 	}
-	loaded, err := m.engine.Find(ctx, &q)
+	loaded, err := m.engine.Find(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -141,16 +143,31 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 
 // recognise tells the form of a text, or why it has none.
 func (m *Manager) recognise(presented string, text *recognised) error {
-	ours, err := m.recogniseKey(presented, text)
+	prefix, problem := keytext.Split(presented)
+	if problem == keytext.OK {
+		if number := m.accepts(prefix); number != noPrefix {
+			// The other checks of the text are made by check, if the cache has no answer.
+			if !keytext.Summed(presented) {
+				return errs.OfText(keytext.Blame(presented))
+			}
+			m.recogniseKey(presented, number, text)
+			return nil
+		}
+	}
 	switch {
-	case ours:
-		return err
 	case m.tokens != nil && isToken(presented):
 		return m.recogniseToken(presented, text)
-	case m.cfg.Foreign != nil && !m.fromElsewhere(presented):
+	case problem == keytext.OK && m.hasPrefix(prefix):
+		if err := (nativeKeys{m}).check(presented); err != nil {
+			return err
+		}
+		return ErrWrongEnvironment
+	case m.cfg.Foreign != nil:
 		return m.recogniseImported(presented, text)
+	case problem == keytext.OK:
+		return ErrKeyPrefix
 	}
-	return m.unrecognised(presented)
+	return errs.OfText(problem)
 }
 
 // decide ends a verification: it returns what an answer says at an instant, and counts

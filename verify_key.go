@@ -23,22 +23,12 @@ import (
 // which the record and the cached answer are found.
 type nativeKeys struct{ m *Manager }
 
-// recogniseKey reports whether a text is a native key with a prefix of this environment.
-// An error says that it is broken. The other checks of the text are made by check, if the
-// cache has no answer.
-func (m *Manager) recogniseKey(presented string, text *recognised) (ours bool, err error) {
-	prefix, problem := keytext.Split(presented)
-	number := m.accepts(prefix)
-	if problem != keytext.OK || number == noPrefix {
-		return false, nil
-	}
-	if !keytext.Summed(presented) {
-		return true, errs.OfText(keytext.Blame(presented))
-	}
+// recogniseKey is for a text with one of our prefixes, which has a number, and with the
+// right checksum.
+func (m *Manager) recogniseKey(presented string, number int, text *recognised) {
 	text.form, text.number, text.memory = nativeKeys{m}, int16(number), m.keys
 	text.hashed = keytext.Secret(presented)
 	text.placed, text.at = true, cache.Key(text.hashed[1:1+keytext.IDLen])
-	return true, nil
 }
 
 // noPrefix is the index of a prefix that is none of ours.
@@ -54,12 +44,6 @@ func (m *Manager) accepts(prefix string) int {
 	return noPrefix
 }
 
-// fromElsewhere reports whether a text is a native key of another environment.
-func (m *Manager) fromElsewhere(presented string) bool {
-	prefix, problem := keytext.Split(presented)
-	return problem == keytext.OK && m.hasPrefix(prefix)
-}
-
 // hasPrefix reports whether a prefix is any of ours, of this environment or another.
 func (m *Manager) hasPrefix(prefix string) bool {
 	for i := range m.prefixes {
@@ -68,21 +52,6 @@ func (m *Manager) hasPrefix(prefix string) bool {
 		}
 	}
 	return false
-}
-
-// unrecognised is why a text that has no form is refused.
-func (m *Manager) unrecognised(presented string) error {
-	_, problem := keytext.Split(presented)
-	switch {
-	case problem != keytext.OK:
-		return errs.OfText(problem)
-	case !m.fromElsewhere(presented):
-		return ErrKeyPrefix
-	}
-	if problem := keytext.Check(presented); problem != keytext.OK {
-		return errs.OfText(problem)
-	}
-	return ErrWrongEnvironment
 }
 
 func (nativeKeys) check(presented string) error {

@@ -12,6 +12,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -139,6 +140,8 @@ type Engine[B any] struct {
 	memory[B]
 	newest  newest
 	flights *cache.Flights[flightKey, error] // a flight ends with the errs.Unchecked of its load
+
+	lookups sync.Pool // of *Lookup[B] that are over
 
 	storeFailed atomic.Int64 // monotonic: when the store last failed to answer
 

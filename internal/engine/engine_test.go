@@ -97,7 +97,7 @@ func (d *desk) ask(ctx context.Context, text string, fresh bool) (int, error) {
 		}
 		q.Old = a
 	}
-	a, err := d.Find(ctx, &q)
+	a, err := d.Find(ctx, q)
 	if err != nil {
 		return 0, err
 	}

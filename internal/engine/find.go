@@ -20,7 +20,20 @@ const (
 // Find returns the answer to a lookup that memory could not answer at once. An error that
 // is errs.ErrRejected is a result; any other error means that the answer could not be found
 // out.
-func (e *Engine[B]) Find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
+func (e *Engine[B]) Find(ctx context.Context, lookup Lookup[B]) (*Answer[B], error) {
+	// A Loader is called through an interface, so the lookup cannot stay on the stack.
+	q, ok := e.lookups.Get().(*Lookup[B])
+	if !ok {
+		q = new(Lookup[B])
+	}
+	*q = lookup
+	found, err := e.find(ctx, q)
+	*q = Lookup[B]{} // keeps no text of a credential
+	e.lookups.Put(q)
+	return found, err
+}
+
+func (e *Engine[B]) find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	if q.Fresh {
 		return e.load(ctx, q)
 	}

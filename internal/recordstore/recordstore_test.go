@@ -130,7 +130,7 @@ func TestWhatIsReadIsSeen(t *testing.T) {
 	var saw, missing int
 	seen := &recordstore.Seen{
 		Store: p.fault,
-		Saw: func(rec *backend.Record) {
+		Saw: func(rec backend.Record) {
 			saw++
 			require.Equal(t, []any{id, uint64(1)}, []any{rec.ID, rec.Version})
 		},

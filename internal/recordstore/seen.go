@@ -11,7 +11,7 @@ import (
 // the record. Only Get is observed, and not what other capabilities of the store read.
 type Seen struct {
 	backend.Store
-	Saw     func(rec *backend.Record) // called for a record that was read
+	Saw     func(rec backend.Record) // called for a record that was read
 	Missing func(id backend.ID)       // called for a record that does not exist
 }
 
@@ -23,7 +23,7 @@ func (s *Seen) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
 	rec, err := s.Store.Get(ctx, id)
 	switch {
 	case err == nil:
-		s.Saw(&rec)
+		s.Saw(rec)
 	case errors.Is(err, backend.ErrNotFound):
 		s.Missing(id)
 	}

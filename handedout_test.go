@@ -1,6 +1,7 @@
 package fob_test
 
 import (
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,4 +34,18 @@ func TestEveryKeyTellsAsOfWhenItIsSo(t *testing.T) {
 			require.Zero(t, cred.AsOf().Sub(began).Truncate(time.Millisecond), from)
 		}
 	})
+}
+
+// Whoever writes the scopes of a key that was just made writes a list, also an empty one.
+func TestAKeyThatGrantsNothingHasAListOfScopes(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	_, key := mustIssue(t, m, fob.KeySpec{})
+	text, err := json.Marshal(key.Scopes())
+	require.NoError(t, err)
+	require.Equal(t, "[]", string(text))
+	key, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{Scopes: &fob.Scopes{}})
+	require.NoError(t, err)
+	text, err = json.Marshal(key.Scopes())
+	require.NoError(t, err)
+	require.Equal(t, "[]", string(text))
 }
