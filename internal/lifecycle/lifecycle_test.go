@@ -135,6 +135,7 @@ func TestALoopThatPanicsBeginsAgain(t *testing.T) {
 		n := 0
 		l.Loop(func(context.Context) { n++ }, func(err error) { t.Error(err) })
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.Equal(t, 1, n, "a loop that ends has ended")
 	})
 }
