@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,14 +34,14 @@ var errDown = errors.New("the store is down")
 type downStore struct {
 	backend.Store
 	down  bool
-	reads int
+	reads atomic.Int32
 }
 
 func (s *downStore) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
 	if s.down {
 		return backend.Record{}, errDown
 	}
-	s.reads++
+	s.reads.Add(1)
 	return s.Store.Get(ctx, id)
 }
 
@@ -110,7 +111,7 @@ func TestAPepperWithAnotherKeyIsFoundOut(t *testing.T) {
 	right, wrong := newProcess(store, nil, "p1", keyText), newProcess(store, nil, "p1", otherText)
 	require.NoError(t, right.Vouch(t.Context()))
 	require.NoError(t, right.Vouch(t.Context()))
-	require.Equal(t, 2, right.store.reads, "before it wrote the check value, and what it wrote")
+	require.EqualValues(t, 2, right.store.reads.Load(), "before it wrote the check value, and what it wrote")
 
 	const text = `fob: pepper not configured: "p1" has another key than the one that is in use under this ID`
 	require.EqualError(t, wrong.Vouch(t.Context()), text)
@@ -144,11 +145,11 @@ func TestAMatchProvesAPepper(t *testing.T) {
 	require.EqualError(t, err, unknown)
 	_, err = match(p, "p1", wrong)
 	require.EqualError(t, err, unknown)
-	require.Equal(t, 1, p.store.reads, "it is believed for a while that there is no check value")
+	require.EqualValues(t, 1, p.store.reads.Load(), "it is believed for a while that there is no check value")
 	p.now = p.now.Add(10 * time.Second)
 	_, err = match(p, "p1", wrong)
 	require.EqualError(t, err, unknown)
-	require.Equal(t, 2, p.store.reads)
+	require.EqualValues(t, 2, p.store.reads.Load())
 
 	p.now, p.store.down = p.now.Add(10*time.Second), true
 	_, err = match(p, "p1", wrong)
@@ -178,7 +179,7 @@ func TestAnImportedDigestThatIsAnotherOneIsFoundOut(t *testing.T) {
 		require.NoError(t, p.VouchImported(t.Context()))
 		require.NoError(t, p.DoubtImported(t.Context()))
 		require.Empty(t, p.Check(t.Context()))
-		require.Zero(t, p.store.reads, "nothing can be said of it")
+		require.Zero(t, p.store.reads.Load(), "nothing can be said of it")
 	}
 	right, wrong := newProcess(store, by("right")), newProcess(store, by("wrong"))
 	require.NoError(t, wrong.DoubtImported(t.Context()))
