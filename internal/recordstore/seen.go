@@ -12,7 +12,7 @@ import (
 type Seen struct {
 	backend.Store
 	Saw     func(rec backend.Record) // called for a record that was read
-	Missing func(id backend.ID)       // called for a record that does not exist
+	Missing func(id backend.ID)      // called for a record that does not exist
 }
 
 // Unwrap returns the wrapped store.
