@@ -161,8 +161,7 @@ func (m *Manager) drawSecret(k *keystate.State, now time.Time) string {
 
 // digestText stores the digest of a key's own text in k.
 func (m *Manager) digestText(k *keystate.State, text string) {
-	block := keytext.Block(text)
-	m.digest(k, block[:])
+	m.digest(k, nativeSecret(text))
 }
 
 // issueOnce is IssueKey with an idempotency key.

@@ -123,10 +123,9 @@ func (m *Manager) verify(ctx context.Context, presented string, fresh bool) (Cre
 	if text.placed && believed && !fresh {
 		return nil, ErrUnknown // the ID is known, and this is not its secret
 	}
-	q := lookup{
-		Reading: engine.Reading{Now: now, Fresh: fresh},
-		Loader:  text.form, Form: text.number, Memory: text.memory, At: text.at, Seen: seen, Presented: presented,
-	}
+	q := m.engine.NewLookup()
+	q.Now, q.Fresh, q.Presented = now, fresh, presented
+	q.Loader, q.Form, q.Memory, q.At, q.Seen = text.form, text.number, text.memory, text.at, seen
 	if same {
 		q.Old = found
 	}

@@ -202,7 +202,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 	if k.Imported {
 		m.digest(&next, imported.Material(k.ID, presented))
 	} else {
-		m.digest(&next, nativeSecret(presented))
+		m.digestText(&next, presented)
 	}
 	rec := m.keystore.RecordOf(&next)
 	_, err := m.store.Put(ctx, rec, backend.IfVersion(k.Version))

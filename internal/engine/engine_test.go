@@ -87,10 +87,9 @@ func (d *desk) loaded() int {
 // ask is a whole verification: from memory, if that may be believed.
 func (d *desk) ask(ctx context.Context, text string, fresh bool) (int, error) {
 	seen := engine.Digest(sha256.Sum256([]byte(text)))
-	q := engine.Lookup[int]{
-		Reading: engine.Reading{Now: d.Now(), Fresh: fresh}, Loader: d, Memory: d.memory,
-		At: cache.Key(seen[:16]), Seen: seen, Presented: text,
-	}
+	q := d.NewLookup()
+	q.Now, q.Fresh, q.Presented = d.Now(), fresh, text
+	q.Loader, q.Memory, q.At, q.Seen = d, d.memory, cache.Key(seen[:16]), seen
 	if a, ok := d.memory.Get(q.At, q.Now.Mono); ok {
 		if !fresh && d.Believes(a.AsOf(), q.Now) {
 			return a.Body, nil

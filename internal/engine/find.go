@@ -17,16 +17,21 @@ const (
 	storePause = time.Second
 )
 
+// NewLookup makes an empty lookup for [Engine.Find]. A Loader is called through an
+// interface, so a lookup cannot stay on the stack of its caller.
+func (e *Engine[B]) NewLookup() *Lookup[B] {
+	if q, ok := e.lookups.Get().(*Lookup[B]); ok {
+		return q
+	}
+	return new(Lookup[B])
+}
+
 // Find returns the answer to a lookup that memory could not answer at once. An error that
 // is errs.ErrRejected is a result; any other error means that the answer could not be found
 // out.
-func (e *Engine[B]) Find(ctx context.Context, lookup Lookup[B]) (*Answer[B], error) {
-	// A Loader is called through an interface, so the lookup cannot stay on the stack.
-	q, ok := e.lookups.Get().(*Lookup[B])
-	if !ok {
-		q = new(Lookup[B])
-	}
-	*q = lookup
+//
+// The lookup is over then, and its memory is used for another one.
+func (e *Engine[B]) Find(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	found, err := e.find(ctx, q)
 	*q = Lookup[B]{} // keeps no text of a credential
 	e.lookups.Put(q)

@@ -164,7 +164,7 @@ func (n *newest) release(p *Reading) (differs bool) {
 	if p.many {
 		n.clear() // answers may depend on records that were not noted
 	}
-	p.ids, p.n, p.many, p.own, p.kept, p.absent = [maxReads]ID{}, 0, false, ID{}, false, false
+	p.n, p.many, p.own, p.kept, p.absent = 0, false, ID{}, false, false
 	return differs
 }
 
