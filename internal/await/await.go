@@ -53,17 +53,31 @@ func SideBySide(n int) {
 	}
 }
 
+// Late returns a channel on which something comes when the time of the test binary is
+// nearly over, for those who wait for something that may never come. It is nil, on which
+// nothing comes, where go test has no -timeout, and in a benchmark.
+func Late(t testing.TB) <-chan time.Time {
+	if end, ok := end(t); ok {
+		return time.After(time.Until(end))
+	}
+	return nil
+}
+
 // deadline returns a function that reports whether the time of the test binary is
-// nearly over. It never is where go test has no -timeout, and in a benchmark.
+// nearly over. It never is where Late returns nil.
 func deadline(t testing.TB) (late func() bool) {
+	if end, ok := end(t); ok {
+		return func() bool { return time.Now().After(end) }
+	}
+	return func() bool { return false }
+}
+
+// end is when the time of the test binary is nearly over.
+func end(t testing.TB) (at time.Time, ok bool) {
 	limited, ok := t.(interface{ Deadline() (time.Time, bool) })
 	if !ok {
-		return func() bool { return false }
+		return time.Time{}, false
 	}
-	end, ok := limited.Deadline()
-	if !ok {
-		return func() bool { return false }
-	}
-	end = end.Add(-time.Until(end) / reserve)
-	return func() bool { return time.Now().After(end) }
+	at, ok = limited.Deadline()
+	return at.Add(-time.Until(at) / reserve), ok
 }

@@ -40,7 +40,8 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 				for _, m := range all[1:] {
 					watching = append(watching, m.watch(request{Text: key.Text, For: 5 * time.Second}))
 				}
-				heal1, heal2 := damage(l1), damage(l2)
+				damage(l1)
+				damage(l2)
 				time.Sleep(100 * time.Millisecond)
 				revoked := all[0].must(request{Do: "revoke", ID: key.ID})
 				require.Equal(t, 3*time.Second, revoked.By, "the receipt knows of the patient one")
@@ -52,8 +53,8 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 					require.LessOrEqual(t, late, revoked.By)
 					t.Logf("MaxStaleness %v: accepted until %v after the revocation, could not be checked %d times", limit[i+1], max(0, late), r.Watch.Unsure)
 				}
-				heal1()
-				heal2()
+				require.NoError(t, l1.Mend())
+				require.NoError(t, l2.Mend())
 				for _, m := range all {
 					m.follows()
 					r := m.sure(request{Do: "verify", Text: key.Text})
@@ -82,7 +83,7 @@ func TestRevokeEverywhereWaitsForWhoIsCutOff(t *testing.T) {
 		all[1].knows(key.Text)
 		watching := all[1].watch(request{Text: key.Text, For: 5 * time.Second})
 		if l != nil {
-			defer faults["half open"](l)()
+			faults["half open"](l)
 		}
 		revoked := all[0].must(request{Do: "everywhere", ID: key.ID})
 		require.GreaterOrEqual(t, time.Duration(revoked.Ended-revoked.Began), 3*time.Second)

@@ -3,7 +3,6 @@ package fleettest_test
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,17 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
 	"github.com/fobkit/fob/backend/postgres"
 	"github.com/fobkit/fob/backend/sqlite"
+	"github.com/fobkit/fob/internal/link"
 	"github.com/fobkit/fob/internal/pgtest"
-	"github.com/fobkit/fob/internal/port"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -88,7 +84,7 @@ type engine interface {
 	fresh(t testing.TB) storeAt
 	// through is the same store behind a connection of its own that can be broken; nil
 	// where there is no connection to break.
-	through(t testing.TB, s storeAt) (storeAt, *link)
+	through(t testing.TB, s storeAt) (storeAt, *link.Link)
 }
 
 // engines starts each server once.
@@ -156,7 +152,7 @@ func (onFile) fresh(t testing.TB) storeAt {
 	return storeAt{Kind: "sqlite", Path: filepath.Join(t.TempDir(), "fob.db")}
 }
 
-func (onFile) through(_ testing.TB, s storeAt) (storeAt, *link) { return s, nil }
+func (onFile) through(_ testing.TB, s storeAt) (storeAt, *link.Link) { return s, nil }
 
 type onPostgres struct{ server *pgtest.Server }
 
@@ -170,12 +166,12 @@ func (e onPostgres) fresh(t testing.TB) storeAt {
 	return s
 }
 
-func (e onPostgres) through(t testing.TB, s storeAt) (storeAt, *link) {
+func (e onPostgres) through(t testing.TB, s storeAt) (storeAt, *link.Link) {
 	t.Helper()
 	l := connect(t, e.server.Address())
 	u, err := url.Parse(s.URL)
 	require.NoError(t, err)
-	u.Host = l.proxy.Listen
+	u.Host = l.Addr()
 	s.URL = u.String()
 	return s, l
 }
@@ -186,61 +182,33 @@ func (e onEtcd) fresh(testing.TB) storeAt {
 	return storeAt{Kind: "etcd", Endpoints: []string{e.cluster.Addr(0)}, Prefix: name() + "/"}
 }
 
-func (e onEtcd) through(t testing.TB, s storeAt) (storeAt, *link) {
+func (e onEtcd) through(t testing.TB, s storeAt) (storeAt, *link.Link) {
 	t.Helper()
 	l := connect(t, s.Endpoints[0])
-	s.Endpoints = []string{l.proxy.Listen}
+	s.Endpoints = []string{l.Addr()}
 	return s, l
 }
 
-// link is a connection that can be broken: a toxiproxy.
-type link struct {
-	t     testing.TB
-	proxy *toxiproxy.Proxy
-}
-
-func connect(t testing.TB, upstream string) *link {
+func connect(t testing.TB, upstream string) *link.Link {
 	t.Helper()
-	at, err := port.Keep() // while the proxy is stopped, too
+	l, err := link.Start(upstream)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, at.Release()) })
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	l := &link{t, toxiproxy.NewProxy(server, name(), at.Addr(), upstream)}
-	require.NoError(t, l.proxy.Start())
-	t.Cleanup(l.proxy.Stop)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return l
 }
 
-// faults are the ways to break a link, each returning how to mend it.
-var faults = map[string]func(l *link) (heal func()){
+// faults are the ways to break a link. All are mended by Mend.
+var faults = map[string]func(l *link.Link){
 	// Connections end, and none can be made.
-	"cut": func(l *link) func() {
-		l.proxy.Stop()
-		return func() { require.NoError(l.t, l.proxy.Start()) }
-	},
+	"cut": (*link.Link).Cut,
 	// Everything comes, and late.
-	"slow": func(l *link) func() { return l.poison("latency", map[string]int{"latency": 400, "jitter": 300}) },
+	"slow": func(l *link.Link) {
+		late := link.Way{Delay: 400 * time.Millisecond, Jitter: 300 * time.Millisecond}
+		l.Set(late, late)
+	},
 	// What is asked arrives at once and the answer is old when it comes: older than the
 	// least patient process may be told of as news.
-	"old": func(l *link) func() { return l.poison("latency", map[string]int{"latency": 800}, "downstream") },
+	"old": func(l *link.Link) { l.Set(link.Way{}, link.Way{Delay: 800 * time.Millisecond}) },
 	// Connections stay and can be made, and nothing comes any more.
-	"half open": func(l *link) func() { return l.poison("timeout", map[string]int{"timeout": 0}) },
-}
-
-// poison does something to these directions of a link, to both where none is named.
-func (l *link) poison(kind string, attributes map[string]int, streams ...string) (heal func()) {
-	if len(streams) == 0 {
-		streams = []string{"downstream", "upstream"}
-	}
-	for _, stream := range streams {
-		text, err := json.Marshal(map[string]any{"name": kind + stream, "type": kind, "stream": stream, "attributes": attributes})
-		require.NoError(l.t, err)
-		_, err = l.proxy.Toxics.AddToxicJson(strings.NewReader(string(text)))
-		require.NoError(l.t, err)
-	}
-	return func() {
-		for _, stream := range streams {
-			require.NoError(l.t, l.proxy.Toxics.RemoveToxic(context.Background(), kind+stream))
-		}
-	}
+	"half open": func(l *link.Link) { l.Set(link.Way{Lose: true}, link.Way{Lose: true}) },
 }

@@ -1,10 +1,14 @@
 package fleettest_test
 
 import (
+	"context"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -24,7 +28,19 @@ func TestTheExample(t *testing.T) {
 		case "etcd":
 			args = []string{"-etcd", s.Endpoints[0]}
 		}
-		told, err := exec.Command(exe, append(args, "-rounds", "5", "-wait", "1h")...).CombinedOutput()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-await.Late(t):
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		story := exec.CommandContext(ctx, exe, append(args, "-rounds", "5", "-wait", "1h")...)
+		story.Cancel = func() error { return story.Process.Signal(syscall.SIGQUIT) } // it prints where it hangs
+		story.WaitDelay = time.Second
+		told, err := story.CombinedOutput()
 		require.NoError(t, err, "%s", told)
 		require.Contains(t, string(told), "process 3: refused")
 		require.Contains(t, string(told), "no process, reachable or not, accepts it now")

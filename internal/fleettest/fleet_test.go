@@ -3,7 +3,6 @@ package fleettest_test
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,6 +43,8 @@ type member struct {
 	in      io.WriteCloser
 	errText *strings.Builder
 	ended   chan struct{}
+	reaped  sync.Once
+	late    <-chan time.Time // when the time of the test binary is nearly over
 
 	seq atomic.Int64
 	mu  sync.Mutex // guards what is below and writes to in
@@ -57,7 +58,7 @@ func begin(t testing.TB, s setup) *member {
 	require.NoError(t, err)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	m := &member{t: t, errText: new(strings.Builder), ended: make(chan struct{}), at: make(map[int]chan reply)}
+	m := &member{t: t, errText: new(strings.Builder), ended: make(chan struct{}), late: await.Late(t), at: make(map[int]chan reply)}
 	m.cmd = exec.Command(self)
 	m.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	m.cmd.Stderr = m.errText
@@ -70,11 +71,8 @@ func begin(t testing.TB, s setup) *member {
 	ready := m.expect(0, 1)
 	go m.read(out)
 	t.Cleanup(m.kill)
-	select {
-	case <-ready:
-	case <-m.ended:
-		require.Fail(t, "a process ended at its start", m.errText.String())
-	}
+	_, err = m.wait(ready)
+	require.NoError(t, err, "a process at its start")
 	return m
 }
 
@@ -123,19 +121,23 @@ func (m *member) send(req request) chan reply {
 	return c
 }
 
-var errDead = errors.New("the process has ended")
-
-// wait waits for an answer, as long as the process runs.
+// wait waits for an answer, as long as the process runs. One that gives none in all the time
+// that there is says where it hangs, and is ended.
 func (m *member) wait(c chan reply) (reply, error) {
 	select {
 	case r := <-c:
 		return r, nil
+	case <-m.late:
+		_ = m.cmd.Process.Signal(syscall.SIGQUIT) // it prints what its goroutines do, if it has not ended
+		m.reap()
+		return reply{}, fmt.Errorf("no answer: %s", m.errText)
 	case <-m.ended:
 		select {
 		case r := <-c:
 			return r, nil
 		default:
-			return reply{}, errDead
+			m.reap()
+			return reply{}, fmt.Errorf("the process has ended: %s", m.errText)
 		}
 	}
 }
@@ -147,7 +149,7 @@ func (m *member) watch(req request) chan reply {
 	req.Do = "watch"
 	c := m.send(req)
 	_, err := m.wait(c)
-	require.NoError(m.t, err, m.errText)
+	require.NoError(m.t, err)
 	return c
 }
 
@@ -155,7 +157,7 @@ func (m *member) watch(req request) chan reply {
 func (m *member) do(req request) reply {
 	m.t.Helper()
 	r, err := m.wait(m.send(req))
-	require.NoError(m.t, err, m.errText)
+	require.NoError(m.t, err)
 	return r
 }
 
@@ -188,7 +190,7 @@ func (m *member) follows() {
 func (m *member) knows(text string) {
 	m.t.Helper()
 	r, err := m.wait(m.watch(request{Text: text, For: 300 * time.Millisecond}))
-	require.NoError(m.t, err, m.errText)
+	require.NoError(m.t, err)
 	require.NotZero(m.t, r.Watch.Accepted)
 	require.Zero(m.t, r.Watch.Refused)
 }
@@ -198,8 +200,13 @@ func (m *member) signal(s os.Signal) { require.NoError(m.t, m.cmd.Process.Signal
 // kill ends the process at once.
 func (m *member) kill() {
 	_ = m.cmd.Process.Kill() // it may have ended
+	m.reap()
+}
+
+// reap waits until the process has ended and all that it printed was read.
+func (m *member) reap() {
 	<-m.ended
-	_ = m.cmd.Wait()
+	m.reaped.Do(func() { _ = m.cmd.Wait() }) // it was killed
 }
 
 // fleet starts processes on one store, and waits until they follow its feed.

@@ -222,6 +222,7 @@ var clockAllowed = map[string]string{
 
 	"backend/backendtest": "a test suite measures how long a store takes",
 	"internal/await":      "waits in tests for what must come",
+	"internal/link":       "a network for tests, that takes its time",
 	"internal/pgtest":     "waits for servers of tests to start and to end",
 	"examples":            "programs, not the library",
 	"cmd":                 "a program, not the library",
