@@ -6,6 +6,7 @@
 package await
 
 import (
+	"context"
 	"flag"
 	"strconv"
 	"testing"
@@ -53,18 +54,20 @@ func SideBySide(n int) {
 	}
 }
 
-// Late returns a channel on which something comes when the time of the test binary is
-// nearly over, for those who wait for something that may never come. It is nil, on which
-// nothing comes, where go test has no -timeout, and in a benchmark.
-func Late(t testing.TB) <-chan time.Time {
-	if end, ok := end(t); ok {
-		return time.After(time.Until(end))
+// Context returns a context that ends when the time of the test binary is nearly over, or
+// with the test: for those who wait for something that may never come.
+func Context(t testing.TB) context.Context {
+	end, ok := end(t)
+	if !ok {
+		return t.Context()
 	}
-	return nil
+	ctx, cancel := context.WithDeadline(t.Context(), end)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // deadline returns a function that reports whether the time of the test binary is
-// nearly over. It never is where Late returns nil.
+// nearly over. It never is where go test has no -timeout, and in a benchmark.
 func deadline(t testing.TB) (late func() bool) {
 	if end, ok := end(t); ok {
 		return func() bool { return time.Now().After(end) }
@@ -72,7 +75,7 @@ func deadline(t testing.TB) (late func() bool) {
 	return func() bool { return false }
 }
 
-// end is when the time of the test binary is nearly over.
+// end is when the time of the test binary is nearly over; not ok: it never is.
 func end(t testing.TB) (at time.Time, ok bool) {
 	limited, ok := t.(interface{ Deadline() (time.Time, bool) })
 	if !ok {

@@ -1,7 +1,6 @@
 package fleettest_test
 
 import (
-	"context"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -28,16 +27,7 @@ func TestTheExample(t *testing.T) {
 		case "etcd":
 			args = []string{"-etcd", s.Endpoints[0]}
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go func() {
-			select {
-			case <-await.Late(t):
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		story := exec.CommandContext(ctx, exe, append(args, "-rounds", "5", "-wait", "1h")...)
+		story := exec.CommandContext(await.Context(t), exe, append(args, "-rounds", "5", "-wait", "1h")...)
 		story.Cancel = func() error { return story.Process.Signal(syscall.SIGQUIT) } // it prints where it hangs
 		story.WaitDelay = time.Second
 		told, err := story.CombinedOutput()

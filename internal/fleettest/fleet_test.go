@@ -2,6 +2,7 @@ package fleettest_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ type member struct {
 	errText *strings.Builder
 	ended   chan struct{}
 	reaped  sync.Once
-	late    <-chan time.Time // when the time of the test binary is nearly over
+	ctx     context.Context // of all that is waited for
 
 	seq atomic.Int64
 	mu  sync.Mutex // guards what is below and writes to in
@@ -58,7 +59,7 @@ func begin(t testing.TB, s setup) *member {
 	require.NoError(t, err)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	m := &member{t: t, errText: new(strings.Builder), ended: make(chan struct{}), late: await.Late(t), at: make(map[int]chan reply)}
+	m := &member{t: t, errText: new(strings.Builder), ended: make(chan struct{}), ctx: await.Context(t), at: make(map[int]chan reply)}
 	m.cmd = exec.Command(self)
 	m.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	m.cmd.Stderr = m.errText
@@ -127,7 +128,7 @@ func (m *member) wait(c chan reply) (reply, error) {
 	select {
 	case r := <-c:
 		return r, nil
-	case <-m.late:
+	case <-m.ctx.Done():
 		_ = m.cmd.Process.Signal(syscall.SIGQUIT) // it prints what its goroutines do, if it has not ended
 		m.reap()
 		return reply{}, fmt.Errorf("no answer: %s", m.errText)

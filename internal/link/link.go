@@ -67,36 +67,25 @@ func (l *Link) Addr() string { return l.at.Addr() }
 func (l *Link) Set(toServerWay, toClientWay Way) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ways = [2]Way{toServerWay, toClientWay}
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.set([2]Way{toServerWay, toClientWay})
 }
 
 // Cut ends all connections. None can be made until Mend.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.accepts != nil {
-		_ = l.accepts.Close() // it cannot be used any more, whatever this says
-		l.accepts = nil
-	}
-	for c := range l.open {
-		_ = c.Close()
-	}
+	l.cut()
 }
 
-// Mend lets connections be made again. Those that exist are ended if something was lost on
-// them, because they are of no use any more.
+// Mend lets everything pass at once, and connections be made again. Those that exist are
+// ended if something was lost on them, because they are of no use any more.
 func (l *Link) Mend() error {
 	l.mu.Lock()
-	lossy := l.ways[toServer].Lose || l.ways[toClient].Lose
-	l.mu.Unlock()
-	if lossy {
-		l.Cut()
-	}
-	l.Set(Way{}, Way{})
-	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.ways[toServer].Lose || l.ways[toClient].Lose {
+		l.cut()
+	}
+	l.set([2]Way{})
 	if l.accepts != nil {
 		return nil
 	}
@@ -109,12 +98,31 @@ func (l *Link) Mend() error {
 	return nil
 }
 
-// Close ends the link, and returns when all of it has ended.
+// Close ends the link, and returns when all of it has ended. It is called once, after every
+// other method has returned.
 func (l *Link) Close() error {
 	l.Cut()
 	l.Set(Way{}, Way{}) // nothing waits to be passed on any more
 	l.wg.Wait()
 	return l.at.Release()
+}
+
+// set is Set, with the lock held.
+func (l *Link) set(ways [2]Way) {
+	l.ways = ways
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// cut is Cut, with the lock held.
+func (l *Link) cut() {
+	if l.accepts != nil {
+		_ = l.accepts.Close() // it cannot be used any more, whatever this says
+		l.accepts = nil
+	}
+	for c := range l.open {
+		_ = c.Close()
+	}
 }
 
 func (l *Link) accept(from net.Listener) {
@@ -150,8 +158,8 @@ func (l *Link) leave(c net.Conn) {
 	delete(l.open, c)
 }
 
-// connect passes a connection on, in both directions, until both ends have closed it, or
-// one of them takes nothing any more.
+// connect passes a connection on, in both directions, until one end closes it or takes
+// nothing any more.
 func (l *Link) connect(from net.Listener, client net.Conn) {
 	defer l.leave(client)
 	server, err := net.Dial("tcp", l.upstream)
@@ -175,18 +183,13 @@ type piece struct {
 // other, after what was under way.
 func (l *Link) pass(to, from net.Conn, direction int) {
 	pieces := make(chan piece, queued)
-	ended := make(chan struct{})
 	go func() {
 		defer close(pieces)
 		for {
 			data := make([]byte, 32<<10)
 			n, err := from.Read(data)
 			if n > 0 {
-				select {
-				case pieces <- piece{time.Now(), data[:n]}:
-				case <-ended:
-					return
-				}
+				pieces <- piece{time.Now(), data[:n]}
 			}
 			if err != nil {
 				return
@@ -203,8 +206,7 @@ func (l *Link) pass(to, from net.Conn, direction int) {
 	}
 	_ = from.Close() // which ends the reader
 	_ = to.Close()
-	close(ended)
-	for range pieces { // until the reader has ended
+	for range pieces { // until it has ended
 	}
 }
 

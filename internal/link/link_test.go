@@ -56,6 +56,16 @@ func dial(t *testing.T, l *link.Link) client {
 	return client{c, bufio.NewReader(c)}
 }
 
+// connected is a link and a connection through it that works.
+func connected(t *testing.T) (*link.Link, client) {
+	t.Helper()
+	l := echo(t)
+	c := dial(t, l)
+	_, err := c.says("a")
+	require.NoError(t, err)
+	return l, c
+}
+
 // says sends a line, and returns how long its answer took.
 func (c client) says(line string) (time.Duration, error) {
 	began := time.Now()
@@ -92,12 +102,9 @@ func TestItTakesItsTime(t *testing.T) {
 }
 
 func TestItIsCut(t *testing.T) {
-	l := echo(t)
-	c := dial(t, l)
-	_, err := c.says("a")
-	require.NoError(t, err)
+	l, c := connected(t)
 	l.Cut()
-	_, err = c.says("b")
+	_, err := c.says("b")
 	require.Error(t, err)
 	_, err = net.Dial("tcp4", l.Addr())
 	require.Error(t, err)
@@ -108,10 +115,7 @@ func TestItIsCut(t *testing.T) {
 }
 
 func TestItSwallows(t *testing.T) {
-	l := echo(t)
-	before := dial(t, l)
-	_, err := before.says("a")
-	require.NoError(t, err)
+	l, before := connected(t)
 	l.Set(link.Way{Lose: true}, link.Way{Lose: true})
 	for _, c := range []client{before, dial(t, l)} {
 		require.NoError(t, c.SetDeadline(time.Now().Add(50*time.Millisecond)))
@@ -122,7 +126,7 @@ func TestItSwallows(t *testing.T) {
 		require.NoError(t, c.SetDeadline(time.Time{}))
 	}
 	require.NoError(t, l.Mend())
-	_, err = before.says("c")
+	_, err := before.says("c")
 	require.Error(t, err, "something was lost on it")
 	_, err = dial(t, l).says("d")
 	require.NoError(t, err)

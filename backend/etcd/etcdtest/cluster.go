@@ -47,7 +47,7 @@ type Cluster struct {
 type member struct {
 	cfg     config
 	port    *port.Port
-	proxy   *Proxy
+	proxy   *peerProxy
 	id      uint64
 	running running // nil while it is stopped, and where it could not start
 }
@@ -109,12 +109,12 @@ func (c *Cluster) layOut(n int) (err error) {
 		if m.port, err = port.Keep(); err != nil {
 			return err
 		}
-		if m.proxy, err = NewProxy(""); err != nil {
+		if m.proxy, err = newPeerProxy(); err != nil {
 			return err
 		}
 		m.cfg = config{
 			Name: "m" + strconv.Itoa(i), Dir: filepath.Join(c.dir, strconv.Itoa(i)), Client: m.port.Addr(),
-			Peer: "http://" + m.proxy.Addr(), NoSync: c.opts.NoSync, Quota: c.opts.QuotaBytes,
+			Peer: "http://" + m.proxy.addr(), NoSync: c.opts.NoSync, Quota: c.opts.QuotaBytes,
 		}
 		if c.certs != nil {
 			m.cfg.CA, m.cfg.Cert, m.cfg.Key = c.certs.files()
@@ -299,7 +299,7 @@ func (c *Cluster) Close() error {
 	for i, m := range c.members {
 		c.Stop(i)
 		if m.proxy != nil {
-			m.proxy.Close()
+			m.proxy.close()
 		}
 		errs = append(errs, m.port.Release())
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
+	"github.com/fobkit/fob/internal/link"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -64,16 +65,28 @@ func client(t testing.TB, cfg clientv3.Config) *clientv3.Client {
 	return c
 }
 
-// behind is a proxy before the first member, and how to connect through it.
-func behind(t testing.TB, c *etcdtest.Cluster) (*etcdtest.Proxy, clientv3.Config) {
+// behind is a link to the first member, and how to connect through it.
+func behind(t testing.TB, c *etcdtest.Cluster) (*link.Link, clientv3.Config) {
 	t.Helper()
-	proxy, err := etcdtest.NewProxy(c.Addr(0))
-	require.NoError(t, err)
-	t.Cleanup(proxy.Close)
+	l := linkTo(t, c.Addr(0))
 	cfg := c.Config()
-	cfg.Endpoints = []string{"http://" + proxy.Addr()}
-	return proxy, cfg
+	cfg.Endpoints = []string{"http://" + l.Addr()}
+	return l, cfg
 }
+
+func linkTo(t testing.TB, addr string) *link.Link {
+	t.Helper()
+	l, err := link.Start(addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
+}
+
+// silence stops all that passes a link, in both directions; connections stay.
+func silence(l *link.Link) { l.Set(link.Way{Lose: true}, link.Way{Lose: true}) }
+
+// mute loses what the server says; what it is told still arrives.
+func mute(l *link.Link) { l.Set(link.Way{}, link.Way{Lose: true}) }
 
 func open(t testing.TB, c *clientv3.Client, opts etcd.Options) *etcd.Store {
 	t.Helper()
@@ -111,7 +124,7 @@ func contract(t *testing.T, members int, suite backendtest.Options) {
 	var mu sync.Mutex // guards at
 	type place struct {
 		prefix string
-		proxy  *etcdtest.Proxy
+		link   *link.Link
 	}
 	at := map[backend.Store]place{}
 	var shared *clientv3.Client // nil where each store has its own
@@ -120,11 +133,11 @@ func contract(t *testing.T, members int, suite backendtest.Options) {
 	}
 	fresh := func(t *testing.T, cfg clientv3.Config, p place) backend.Store {
 		with := shared
-		if with == nil || p.proxy != nil {
+		if with == nil || p.link != nil {
 			with = client(t, cfg)
 		}
 		opts := etcd.Options{Prefix: p.prefix}
-		if p.proxy == nil {
+		if p.link == nil {
 			opts.Timeout = patient.Timeout
 		}
 		store, err := etcd.New(with, opts)
@@ -160,17 +173,17 @@ func contract(t *testing.T, members int, suite backendtest.Options) {
 		}, func(t *testing.T) backend.Store { return fresh(t, c.Config(), place{prefix: prefix}) })
 	}
 	suite.Cut = func(t *testing.T, s backend.Store) func() {
-		p := placeOf(s).proxy
-		p.Cut()
-		return p.Heal
+		l := placeOf(s).link
+		silence(l)
+		return func() { require.NoError(t, l.Mend()) }
 	}
 	backendtest.Run(t, func(t *testing.T) backend.Store {
 		p := place{prefix: fmt.Sprintf("store%d/", stores.Add(1))}
 		if !strings.Contains(t.Name(), "cut_off") {
 			return fresh(t, c.Config(), p)
 		}
-		proxy, cfg := behind(t, c)
-		p.proxy = proxy
+		l, cfg := behind(t, c)
+		p.link = l
 		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = time.Second, time.Second
 		return fresh(t, cfg, p)
 	}, suite)

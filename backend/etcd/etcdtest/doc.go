@@ -1,7 +1,8 @@
 // Package etcdtest runs real etcd clusters for tests, on loopback and in
 // temporary directories: in this process, or each member in a process of its own
 // that can be killed. Members can be stopped, restarted on their data, and cut off
-// from each other; a Proxy cuts them off from their clients.
+// from each other. What stands between them and their clients is package
+// internal/link.
 //
 //	func TestMain(m *testing.M) {
 //		etcdtest.Main() // for Options.Processes

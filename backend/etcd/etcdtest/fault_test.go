@@ -33,7 +33,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
-	proxy, cfg := behind(t, c)
+	l, cfg := behind(t, c)
 	cfg.Endpoints = append(cfg.Endpoints, "http://"+c.Addr(0))
 	s := open(t, client(t, cfg), etcd.Options{Timeout: 2 * time.Second})
 	plain := open(t, admin, patient)
@@ -41,7 +41,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	for n := range 2 {
 		recs = append(recs, create(t, s, n))
 	}
-	// The client decides which calls go over the proxy: none, while it is still
+	// The client decides which calls go over the link: none, while it is still
 	// connecting there, and all attempts of a call, while it has nothing else. So it is
 	// asked until some of the answers were lost, and may be in doubt.
 	passes, doubts := 0, 0
@@ -57,15 +57,15 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 		return v
 	}
 	for lost := false; !lost; passes++ {
-		require.Less(t, passes, 50, "no call goes over the proxy")
-		proxy.Mute()
+		require.Less(t, passes, 50, "no call goes over the link")
+		mute(l)
 		start := time.Now()
 		for i, rec := range recs {
 			recs[i].Version = put(rec, backend.IfVersion(rec.Version))
 			put(record(100+passes*len(recs)+i), backend.IfAbsent())
 		}
 		if lost = time.Since(start) > 200*time.Millisecond; !lost {
-			proxy.Heal()
+			require.NoError(t, l.Mend())
 			time.Sleep(50 * time.Millisecond)
 		}
 	}
@@ -86,7 +86,7 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 		require.EqualValues(t, 1, written(record(100+i).ID), "how often it was written")
 	}
 	// A conflict is one.
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	_, err := s.Put(t.Context(), recs[0], backend.IfVersion(recs[0].Version-1))
 	only(t, err, backend.ErrConflict)
 }
@@ -96,11 +96,11 @@ func TestAWriteWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, cfg := behind(t, c)
+	l, cfg := behind(t, c)
 	s := open(t, client(t, cfg), patient)
 	plain := open(t, client(t, c.Config()), patient)
 	create(t, s, 1) // the connection is there
-	proxy.Mute()
+	mute(l)
 	put := make(chan error, 1)
 	go func() { _, err := s.Put(t.Context(), record(2), backend.IfAbsent()); put <- err }()
 	var made backend.Record
@@ -110,7 +110,7 @@ func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 		return err == nil
 	})
 	mustPut(t, plain, made)
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	only(t, <-put, backend.ErrIndeterminate)
 }
 
@@ -119,7 +119,7 @@ func TestAnOverwrittenAttemptIsIndeterminate(t *testing.T) {
 func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, cfg := behind(t, c)
+	l, cfg := behind(t, c)
 	s := open(t, client(t, cfg), etcd.Options{Timeout: time.Second})
 	plain := open(t, client(t, c.Config()), patient)
 	var rec backend.Record
@@ -129,7 +129,7 @@ func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 		rec.Version = v
 		return err == nil || errors.Is(err, backend.ErrConflict)
 	})
-	proxy.Mute()
+	mute(l)
 	_, err := s.Put(t.Context(), record(2), backend.IfAbsent())
 	only(t, err, backend.ErrIndeterminate)
 	require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller has none")
@@ -145,7 +145,7 @@ func TestAWriteThatIsNeverAnsweredIsIndeterminate(t *testing.T) {
 	u, err := plain.Usage(t.Context(), []backend.ID{rec.ID})
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), u[0].N, "once, in however many attempts")
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	await.Until(t, "an answer", func() bool {
 		_, err := s.Get(t.Context(), rec.ID)
 		return err == nil

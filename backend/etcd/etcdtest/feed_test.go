@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/backend/etcd"
 	"github.com/fobkit/fob/backend/etcd/etcdtest"
 	"github.com/fobkit/fob/internal/await"
+	"github.com/fobkit/fob/internal/link"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -64,25 +65,25 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
 	admin := client(t, c.Config())
 	writer := open(t, admin, patient)
-	proxy, cfg := behind(t, c)
+	l, cfg := behind(t, c)
 	s := open(t, client(t, cfg), etcd.Options{})
 
 	rec := create(t, writer, 1)
 	f := watch(t, s, nil)
 	f.begun(t)
 	f.proves(t)
-	proxy.Cut()
+	silence(l)
 	at := time.Now()
 	rec.Version, _ = writer.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	compact(t, admin)
 	time.Sleep(2 * backend.HeartbeatEvery) // in which a feed that trusts itself would claim something
 	require.False(t, state(f, func(f *feed) bool { return f.asOf.After(at) }), "a feed that is cut off proves nothing")
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	// rec's change was the last before the compaction: etcd still has it, or not.
 	f.await(t, "the change, or a Reset", func(f *feed) bool { return f.resets > 0 || f.latest[rec.ID] >= rec.Version })
 	f.proves(t)
 
-	proxy.Cut()
+	silence(l)
 	for n := range 3 {
 		rec = create(t, writer, 10+n)
 	}
@@ -90,7 +91,7 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 	create(t, writer, 20)
 	compact(t, admin)
 	resets := state(f, func(f *feed) int { return f.resets })
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	f.await(t, "a Reset", func(f *feed) bool { return f.resets == resets+1 })
 	f.proves(t)
 	rec = create(t, writer, 30)
@@ -277,21 +278,19 @@ func TestASilentMemberDoesNotHoldTheFeed(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 3, etcdtest.Options{NoSync: true})
 	cfg := c.Config()
-	var proxies []*etcdtest.Proxy
+	var links []*link.Link
 	for i := range cfg.Endpoints {
-		p, err := etcdtest.NewProxy(c.Addr(i))
-		require.NoError(t, err)
-		t.Cleanup(p.Close)
-		proxies = append(proxies, p)
-		cfg.Endpoints[i] = "http://" + p.Addr()
+		l := linkTo(t, c.Addr(i))
+		links = append(links, l)
+		cfg.Endpoints[i] = "http://" + l.Addr()
 	}
 	s, writer := open(t, client(t, cfg), etcd.Options{}), open(t, client(t, c.Config()), patient)
 	rec := create(t, writer, 1)
 	f := watch(t, s, nil)
 	f.begun(t)
-	for _, p := range proxies { // one of them is where the watch is
+	for _, l := range links { // one of them is where the watch is
 		f.proves(t)
-		p.Cut()
+		silence(l)
 		rec.Version = mustPut(t, writer, rec)
 		start := time.Now()
 		f.sees(t, rec)
@@ -301,7 +300,7 @@ func TestASilentMemberDoesNotHoldTheFeed(t *testing.T) {
 			_, err := s.Get(t.Context(), rec.ID)
 			return err == nil
 		})
-		p.Heal()
+		require.NoError(t, l.Mend())
 	}
 	f.lossless(t)
 }

@@ -10,18 +10,15 @@ import (
 	"sync"
 )
 
-// Proxy stands before a TCP server on loopback. Cut makes the server unreachable
-// without telling anybody: connections stay open and nothing passes. It is safe
-// for concurrent use.
-type Proxy struct {
+// peerProxy stands between a member and the others, knows them apart, and refuses some of
+// them. It is safe for concurrent use.
+type peerProxy struct {
 	listener net.Listener
 	done     sync.WaitGroup
 
 	mu       sync.Mutex // guards what is below
-	target   string
+	target   string     // host and port of the member; empty until it runs
 	closed   bool
-	cut      chan struct{} // closed by Heal; nil while nothing is cut
-	mute     bool
 	isolated bool
 	excluded map[uint64]bool // members whose connections are refused
 	links    map[*link]struct{}
@@ -40,91 +37,57 @@ func (l *link) close() {
 	}
 }
 
-// NewProxy starts a proxy before target, host and port.
-func NewProxy(target string) (*Proxy, error) {
+// newPeerProxy starts a proxy that refuses everybody until it has a target.
+func newPeerProxy() (*peerProxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: proxy: %w", err)
 	}
-	p := &Proxy{listener: l, target: target, excluded: make(map[uint64]bool), links: make(map[*link]struct{})}
+	p := &peerProxy{listener: l, excluded: make(map[uint64]bool), links: make(map[*link]struct{})}
 	p.done.Go(p.accept)
 	return p, nil
 }
 
-// Addr is where the proxy listens: host and port.
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+// addr is where the proxy listens: host and port.
+func (p *peerProxy) addr() string { return p.listener.Addr().String() }
 
-// Cut stops all traffic, in both directions, until Heal.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cut == nil {
-		p.cut = make(chan struct{})
-	}
-}
-
-// Mute stops what the server says, until Heal; what it is told still arrives.
-func (p *Proxy) Mute() {
-	p.Cut()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.mute = true
-}
-
-// Heal lets traffic pass again. Connections from before the cut end, as they do
-// when a network comes back after too long.
-func (p *Proxy) Heal() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cut != nil {
-		close(p.cut)
-		p.cut = nil
-	}
-	p.mute = false
-	p.drop(func(*link) bool { return true })
-}
-
-// Close ends the proxy and every connection through it.
-func (p *Proxy) Close() {
+// close ends the proxy and every connection through it.
+func (p *peerProxy) close() {
 	_ = p.listener.Close() // closed twice is as well
 	p.mu.Lock()
 	p.closed = true
-	if p.cut != nil {
-		close(p.cut)
-		p.cut = nil
-	}
 	p.drop(func(*link) bool { return true })
 	p.mu.Unlock()
 	p.done.Wait()
 }
 
-func (p *Proxy) setTarget(addr string) {
+func (p *peerProxy) setTarget(addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.target = addr
 }
 
-func (p *Proxy) isolate() {
+func (p *peerProxy) isolate() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.isolated = true
 	p.drop(func(*link) bool { return true })
 }
 
-func (p *Proxy) alone() bool {
+func (p *peerProxy) alone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.isolated
 }
 
-func (p *Proxy) exclude(member uint64) {
+func (p *peerProxy) exclude(member uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.excluded[member] = true
 	p.drop(func(l *link) bool { return l.from == member })
 }
 
-func (p *Proxy) admit() {
+func (p *peerProxy) admit() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.isolated = false
@@ -132,7 +95,7 @@ func (p *Proxy) admit() {
 }
 
 // drop closes links; the lock is held.
-func (p *Proxy) drop(which func(*link) bool) {
+func (p *peerProxy) drop(which func(*link) bool) {
 	for l := range p.links {
 		if which(l) {
 			l.close()
@@ -141,7 +104,7 @@ func (p *Proxy) drop(which func(*link) bool) {
 	}
 }
 
-func (p *Proxy) accept() {
+func (p *peerProxy) accept() {
 	for {
 		in, err := p.listener.Accept()
 		if err != nil {
@@ -151,7 +114,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-func (p *Proxy) serve(in net.Conn) {
+func (p *peerProxy) serve(in net.Conn) {
 	l := &link{in: in}
 	p.mu.Lock()
 	target := p.target
@@ -186,8 +149,8 @@ func (p *Proxy) serve(in net.Conn) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(l, out, reader) })
-	both.Go(func() { p.pump(l, in, out) })
+	both.Go(func() { l.pump(out, reader) })
+	both.Go(func() { l.pump(in, out) })
 	both.Wait()
 }
 
@@ -218,25 +181,8 @@ func sender(r *bufio.Reader) uint64 {
 	}
 }
 
-func (p *Proxy) pump(l *link, to net.Conn, from io.Reader) {
+// pump copies until one end closes or takes nothing any more, and then closes both.
+func (l *link) pump(to io.Writer, from io.Reader) {
 	defer l.close()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		p.mu.Lock()
-		cut, passes := p.cut, p.mute && to == l.out
-		p.mu.Unlock()
-		if cut != nil && !passes {
-			<-cut
-			return
-		}
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
+	_, _ = io.Copy(to, from)
 }

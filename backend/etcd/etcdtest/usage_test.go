@@ -127,10 +127,10 @@ func TestManyProcessesAddUsage(t *testing.T) {
 func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, 1, etcdtest.Options{NoSync: true})
-	proxy, cfg := behind(t, c)
+	l, cfg := behind(t, c)
 	s, plain := open(t, client(t, cfg), patient), open(t, client(t, c.Config()), patient)
 	rec := create(t, s, 1) // the connection is there
-	proxy.Mute()
+	mute(l)
 	added := make(chan error, 1)
 	go func() { added <- s.AddUsage(t.Context(), []backend.Usage{{ID: rec.ID, N: 1, Last: 5}}) }()
 	await.Until(t, "the addition whose answer is lost", func() bool {
@@ -138,7 +138,7 @@ func TestUsageWhoseAnswerIsLostCountsOnce(t *testing.T) {
 		return err == nil && got[0].N == 1
 	})
 	require.NoError(t, plain.Maintain(t.Context()))
-	proxy.Heal()
+	require.NoError(t, l.Mend())
 	only(t, <-added, backend.ErrIndeterminate)
 	used(t, plain, backend.Usage{ID: rec.ID, N: 1, Last: 5})
 }
