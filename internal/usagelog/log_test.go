@@ -87,16 +87,16 @@ func TestUsesAreCountedAndWrittenOnce(t *testing.T) {
 func TestNoCountIsLost(t *testing.T) {
 	const cells, uses, workers = 50, 20, 8
 	l, r := usagelog.New(4), newRecorder()
-	var all [cells]usagelog.Cell
+	var all [cells]*usagelog.Cell // each allocated by itself, and so aligned for its atomic numbers
 	for i := range all {
-		all[i].ID = idOf(i)
+		all[i] = &usagelog.Cell{ID: idOf(i)}
 	}
 	var wait sync.WaitGroup
 	for range workers {
 		wait.Go(func() {
 			for ms := range int64(uses) {
 				for i := range all {
-					l.Used(&all[i], ms)
+					l.Used(all[i], ms)
 				}
 			}
 		})
