@@ -210,5 +210,5 @@ var faults = map[string]func(l *link.Link){
 	// least patient process may be told of as news.
 	"old": func(l *link.Link) { l.Set(link.Way{}, link.Way{Delay: 800 * time.Millisecond}) },
 	// Connections stay and can be made, and nothing comes any more.
-	"half open": func(l *link.Link) { l.Set(link.Way{Lose: true}, link.Way{Lose: true}) },
+	"half open": (*link.Link).Silence,
 }

@@ -70,6 +70,9 @@ func (l *Link) Set(toServerWay, toClientWay Way) {
 	l.set([2]Way{toServerWay, toClientWay})
 }
 
+// Silence loses everything, in both directions, until Mend.
+func (l *Link) Silence() { l.Set(Way{Lose: true}, Way{Lose: true}) }
+
 // Cut ends all connections. None can be made until Mend.
 func (l *Link) Cut() {
 	l.mu.Lock()

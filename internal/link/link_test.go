@@ -116,7 +116,7 @@ func TestItIsCut(t *testing.T) {
 
 func TestItSwallows(t *testing.T) {
 	l, before := connected(t)
-	l.Set(link.Way{Lose: true}, link.Way{Lose: true})
+	l.Silence()
 	for _, c := range []client{before, dial(t, l)} {
 		require.NoError(t, c.SetDeadline(time.Now().Add(50*time.Millisecond)))
 		_, err := c.says("b")

@@ -82,9 +82,6 @@ func linkTo(t testing.TB, addr string) *link.Link {
 	return l
 }
 
-// silence stops all that passes a link, in both directions; connections stay.
-func silence(l *link.Link) { l.Set(link.Way{Lose: true}, link.Way{Lose: true}) }
-
 // mute loses what the server says; what it is told still arrives.
 func mute(l *link.Link) { l.Set(link.Way{}, link.Way{Lose: true}) }
 
@@ -174,7 +171,7 @@ func contract(t *testing.T, members int, suite backendtest.Options) {
 	}
 	suite.Cut = func(t *testing.T, s backend.Store) func() {
 		l := placeOf(s).link
-		silence(l)
+		l.Silence()
 		return func() { require.NoError(t, l.Mend()) }
 	}
 	backendtest.Run(t, func(t *testing.T) backend.Store {

@@ -72,7 +72,7 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 	f := watch(t, s, nil)
 	f.begun(t)
 	f.proves(t)
-	silence(l)
+	l.Silence()
 	at := time.Now()
 	rec.Version, _ = writer.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	compact(t, admin)
@@ -83,7 +83,7 @@ func TestACompactionBehindACutGetsAReset(t *testing.T) {
 	f.await(t, "the change, or a Reset", func(f *feed) bool { return f.resets > 0 || f.latest[rec.ID] >= rec.Version })
 	f.proves(t)
 
-	silence(l)
+	l.Silence()
 	for n := range 3 {
 		rec = create(t, writer, 10+n)
 	}
@@ -290,7 +290,7 @@ func TestASilentMemberDoesNotHoldTheFeed(t *testing.T) {
 	f.begun(t)
 	for _, l := range links { // one of them is where the watch is
 		f.proves(t)
-		silence(l)
+		l.Silence()
 		rec.Version = mustPut(t, writer, rec)
 		start := time.Now()
 		f.sees(t, rec)
