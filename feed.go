@@ -16,6 +16,7 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/recent"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/retry"
 )
 
 // readMark reads one mark from the store; the zero mark if there is none.
@@ -27,11 +28,11 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 // followFeed brings the changes that the store's feed reports into memory until ctx ends.
 // While the feed is lost, cached answers grow old, and are read again when they are
 // needed.
-func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher, lister backend.Lister) {
+func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher) {
 	m.joinFleet(ctx)
 	f := feed.Follower{
 		Watcher: watcher,
-		Begin:   func(ctx context.Context) error { return m.startFeed(ctx, lister) },
+		Begin:   m.startFeed,
 		Apply:   m.applyChanges,
 		Proved:  m.proved,
 		Lost: func(err error) {
@@ -51,9 +52,29 @@ func (m *Manager) proved(at time.Time) {
 	}
 }
 
-// startFeed reads all marks anew, and clears the caches, because the feed may have missed
-// changes until now. From now on it misses none.
-func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
+// ring tells the goroutine that waits for a channel of one place that there is something to
+// do. It waits for nobody.
+func ring(bell chan<- struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default: // it has been told, and has not begun
+	}
+}
+
+// rung waits until there is something to do. It returns false when ctx has ended.
+func rung(ctx context.Context, bell <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-bell:
+		return true
+	}
+}
+
+// startFeed drops everything that is in memory, because the feed may have missed changes
+// until now; from now on it misses none. The marks are read anew by fillMarks, and until
+// then a verification that needs one reads it from the store.
+func (m *Manager) startFeed(ctx context.Context) error {
 	m.engine.FeedBegins()
 	if again := m.health.Begun(); again {
 		// The feed's history was lost, and perhaps writes too, for example in a failover.
@@ -63,51 +84,79 @@ func (m *Manager) startFeed(ctx context.Context, lister backend.Lister) error {
 			return err
 		}
 	}
-	if err := m.marks.Load(ctx, lister); err != nil {
-		return err
-	}
+	m.marks.Begin()
+	ring(m.toFill)
 	m.ringChanged(ctx) // it may have changed
 	m.engine.Clear()
 	return nil
 }
 
-// applyChanges brings the changes that the feed has reported into memory.
+// applyChanges brings the changes that the feed has reported into memory. It reads nothing
+// of what revokes: a mark that has changed is unknown from now on, so that a verification
+// that needs it reads it from the store, until settleMarks has read it. However many
+// revocations come at once, each holds here when this has returned.
 func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
 	ids := make([]backend.ID, len(changes))
+	var named []record.ID
 	for i, c := range changes {
 		ids[i] = c.ID
 		if marks.Is(c.ID) {
-			if err := m.applyMark(ctx, c.ID); err != nil {
-				return err
-			}
+			named = append(named, c.ID)
 		}
-		if fleet.IsBounds(c.ID) && m.fleet.LeaveIfLowered(ctx) {
+	}
+	if len(named) > 0 {
+		m.marks.Name(named, m.engine.Now())
+		ring(m.toSettle)
+	}
+	m.forget(ids...) // after the marks: an answer made meanwhile is made from old marks
+	for _, id := range ids {
+		if fleet.IsBounds(id) && m.fleet.LeaveIfLowered(ctx) {
 			m.joinFleet(ctx)
 		}
-		if m.tokens != nil && c.ID == ringRecord(m.cfg.Tokens.Issuer) {
+		if m.tokens != nil && id == ringRecord(m.cfg.Tokens.Issuer) {
 			m.ringChanged(ctx)
 		}
 	}
-	m.forget(ids...) // after the marks: an answer made meanwhile is made from old marks
 	return nil
 }
 
-// applyMark reads a mark that has changed. The mark is dated by the clock of its writer,
-// so applyMark also compares that clock with this one.
-func (m *Manager) applyMark(ctx context.Context, id record.ID) error {
-	before := m.engine.Now()
-	to, created, err := m.marks.Changed(ctx, id)
-	if err != nil {
-		return err
+// settleMarks reads the marks that the feed has named, until ctx ends. A mark is dated by
+// the clock of its writer, so settleMarks also compares that clock with this one.
+func (m *Manager) settleMarks(ctx context.Context) {
+	var backoff retry.Backoff
+	for rung(ctx, m.toSettle) {
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			more, err = m.marks.Settle(ctx, func(s marks.Settled) {
+				if m.engine.Live(s.NamedAt) && s.Mark.Before == clock.Forever { // such a mark is written only once: just before
+					m.skew.NoteWithin(m.cfg.MaxStaleness, s.Created, s.NamedAt)
+				}
+				m.skew.Note(s.Created, m.clock.Now())
+			})
+			if err == nil {
+				backoff.Reset()
+				continue
+			}
+			backoff.Pause(ctx) // the feed says what is wrong with the store
+		}
 	}
-	if m.engine.Live(before) && to.Before == clock.Forever { // such a mark is written only once: just now
-		m.skew.NoteWithin(m.cfg.MaxStaleness, created, before)
+}
+
+// fillMarks reads all marks whenever the feed begins, until ctx ends.
+func (m *Manager) fillMarks(ctx context.Context, lister backend.Lister) {
+	var backoff retry.Backoff
+	for rung(ctx, m.toFill) {
+		if err := m.marks.Fill(ctx, lister, func(int) {}); err != nil {
+			m.report(Event{Type: EventUpkeepFailed, Err: errs.OfStore("fob: read what was revoked", err)})
+			backoff.Pause(ctx)
+			ring(m.toFill)
+			continue
+		}
+		backoff.Reset()
 	}
-	m.skew.Note(created, m.clock.Now())
-	return nil
 }
 
 // recentRevocations are the revocations that this Manager has lately made. They are kept

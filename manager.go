@@ -51,6 +51,8 @@ type Manager struct {
 	rehashed           *cache.Cache[struct{}] // the keys whose rehash was tried lately
 
 	marks     *marks.Ledger
+	toFill    chan struct{} // the goroutine that reads all marks has to
+	toSettle  chan struct{} // the goroutine that reads the marks that the feed has named has to
 	fleet     *fleet.Fleet
 	recent    recentRevocations
 	health    health.Feed
@@ -86,10 +88,10 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 func (m *Manager) String() string { return fmt.Sprintf("%v", m) }
 
 // New makes a Manager over store. It does not call the store, so it is as quick for a
-// million records as for none, and works while the store is down. It starts at most two
-// goroutines: one for upkeep, and one that reads revocations from the store's feed.
-// [Manager.Close] ends both. If the store panics in one of them, that is an event, and
-// the goroutine goes on. A Config that cannot work is ErrInvalid, with every problem
+// million records as for none, and works while the store is down. It starts at most four
+// goroutines: one for upkeep, and three that follow the store's feed and read what was
+// revoked. [Manager.Close] ends them. If the store panics in one of them, that is an
+// event, and the goroutine goes on. A Config that cannot work is ErrInvalid, with every problem
 // named; so is a nil store.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if guard.MissingStore(store) {
@@ -100,8 +102,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg:   cfg,
-		usage: usagelog.New(cfg.CacheEntries),
+		cfg:      cfg,
+		usage:    usagelog.New(cfg.CacheEntries),
+		toFill:   make(chan struct{}, 1),
+		toSettle: make(chan struct{}, 1),
 	}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.life.Start()
@@ -140,7 +144,9 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	}
 	m.background("upkeep", m.upkeep)
 	if m.marks.Follows {
-		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed, lister) })
+		m.background("follow the feed", func(ctx context.Context) { m.followFeed(ctx, feed) })
+		m.background("read what was revoked", func(ctx context.Context) { m.fillMarks(ctx, lister) })
+		m.background("read what the feed names", m.settleMarks)
 	}
 	return m, nil
 }

@@ -147,8 +147,9 @@ type subjectState struct{ epoch uint64 }
 // holds. A subject that was never revoked has no record, and epoch zero.
 func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref record.ID) (state subjectState, asOf int64, err error) {
 	if !r.Fresh && m.engine.Live(r.Now) {
-		found := m.marks.Get(ref)
-		return subjectState{found.Epoch}, r.Now.Synced, found.Bad
+		if found, known := m.marks.Get(ref); known {
+			return subjectState{found.Epoch}, r.Now.Synced, found.Bad
+		}
 	}
 	if s, asOf, ok := m.subjects.Get(r, cache.Key(ref)); ok {
 		return *s, asOf, nil

@@ -220,34 +220,49 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 }
 
 // ended returns why a token was revoked, or nil, and as of when. It looks at the marks
-// that follow the feed, or at the store if those are not current.
+// that follow the feed, and reads from the store those that it does not know, all in one
+// call.
 func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error, asOf int64, err error) {
-	look := func(id record.ID) (marks.Mark, error) {
-		q.Reads(id)
-		return m.readMark(ctx, id)
-	}
-	asOf = q.Now.Mono
-	if !q.Fresh && m.engine.Live(q.Now) {
-		asOf = q.Now.Synced
-		look = func(id record.ID) (marks.Mark, error) {
-			found := m.marks.Get(id)
-			return found, found.Bad
-		}
-	}
-	ids := []record.ID{t.subjectRef, m.issuerMark(), markOf("token", t.id)}
+	ids := append(make([]record.ID, 0, 4), t.subjectRef, m.issuerMark(), markOf("token", t.id))
 	if !t.family.IsZero() {
 		ids = append(ids, markOf("family", t.family))
 	}
+	live := !q.Fresh && m.engine.Live(q.Now)
+	asOf = q.Now.Mono
+	if live {
+		asOf = q.Now.Synced
+	}
+	var unknown []record.ID
 	for _, id := range ids {
-		found, err := look(id)
-		if err != nil {
-			return nil, 0, err
+		found, known := m.marks.Get(id)
+		switch {
+		case !live || !known:
+			q.Reads(id)
+			unknown = append(unknown, id)
+		case found.Bad != nil:
+			return nil, 0, found.Bad
+		case t.endedBy(id, &found):
+			return ErrRevoked, asOf, nil
 		}
-		if id == t.subjectRef && t.epoch < found.Epoch || id != t.subjectRef && found.EndsToken(t.issuerEpoch, t.issuedAt) {
+	}
+	read, err := m.marks.ReadAll(ctx, unknown...)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i, id := range unknown {
+		if t.endedBy(id, &read[i]) {
 			return ErrRevoked, asOf, nil
 		}
 	}
 	return nil, asOf, nil
+}
+
+// endedBy reports whether the mark whose record has an ID revokes the token.
+func (t *Token) endedBy(id record.ID, found *marks.Mark) bool {
+	if id == t.subjectRef {
+		return t.epoch < found.Epoch
+	}
+	return found.EndsToken(t.issuerEpoch, t.issuedAt)
 }
 
 // issuerMark is the record that revokes the issuer's tokens so far, or before an instant.

@@ -4,7 +4,7 @@
 //
 // A store keeps small versioned records and knows nothing of what they mean:
 // it never sees a secret, decides no expiry and no revocation. Every rule of
-// the contract has a number, R1 to R18; backendtest names the number when a
+// the contract has a number, R1 to R20; backendtest names the number when a
 // store breaks one.
 package backend
 
@@ -20,9 +20,9 @@ import (
 const (
 	MaxBody        = 64 << 10               // bytes in Record.Body
 	MaxOwner       = 512                    // bytes in Record.Owner
-	MaxLimit       = 1000                   // records in one Page, or one Purge
+	MaxLimit       = 1000                   // records in one Page, one Purge, or one GetMany
 	DefaultLimit   = 100                    // where Query.Limit is 0
-	HeartbeatEvery = 100 * time.Millisecond // longest time between two Batches of a Watch
+	HeartbeatEvery = 100 * time.Millisecond // longest time between two Batches of a Watch; see WithProofEvery
 )
 
 // ID names one record; any 16 bytes except all zero, equal only byte for byte.
@@ -120,11 +120,11 @@ type Batch struct {
 	Reset   bool
 }
 
-// Watcher is the change feed. R12: the first Batch comes at once; every
-// change after it (or after from) is delivered at least once, per ID in
-// version order or the latest only, or else a Reset. R13: while the engine
-// answers, a Batch comes at least every HeartbeatEvery. R14: a slow fn never
-// delays a writer. Watch returns fn's error, the context's, or ErrClosed.
+// Watcher is the change feed. R12: the first Batch comes at once; every change after it
+// (or after from) is delivered at least once, in any order, or else a Reset. R13: while
+// the engine answers, a Batch comes at least every HeartbeatEvery, or as often as the
+// context asks for (WithProofEvery). R14: a slow fn never delays a writer. Watch returns
+// fn's error, the context's, or ErrClosed.
 type Watcher interface {
 	Watch(ctx context.Context, from Token, fn func(Batch) error) error
 }
@@ -156,6 +156,22 @@ type Page struct {
 // once, whatever is written meanwhile; expired ones stay until purged.
 type Lister interface {
 	List(ctx context.Context, q Query) (Page, error)
+}
+
+// BulkReader reads many records at once. R19: each as Get does, so that it sees every
+// Put that returned before the call began; but not all of them at one instant. Records
+// that do not exist are left out; the others come in any order, each as often as ids
+// names it or once. More than MaxLimit IDs are ErrInvalid.
+type BulkReader interface {
+	GetMany(ctx context.Context, ids []ID) ([]Record, error)
+}
+
+// Scanner reads all records of a Kind, much faster than by pages. R20: in any order;
+// one that exists during the whole Scan at least once, in a state that it had
+// during the Scan. fn runs in the caller's goroutine, with at least one record each
+// time, and may keep them. Scan returns fn's error as it is.
+type Scanner interface {
+	Scan(ctx context.Context, kind Kind, fn func([]Record) error) error
 }
 
 // Usage is how often and when (Unix milliseconds) a credential was last used.

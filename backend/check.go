@@ -58,3 +58,12 @@ func CheckPurge(limit int) error {
 	}
 	return nil
 }
+
+// CheckGetMany is rule R19 for the number of IDs, which may repeat: what a store calls
+// before anything else.
+func CheckGetMany(ids []ID) error {
+	if len(ids) > MaxLimit {
+		return fmt.Errorf("%w: %d records at once, at most %d", ErrInvalid, len(ids), MaxLimit)
+	}
+	return nil
+}

@@ -14,7 +14,7 @@
 //		}, backendtest.Options{})
 //	}
 //
-// Each failure is one sentence that names the duty and its rule (R1 to R18) in
+// Each failure is one sentence that names the duty and its rule (R1 to R20) in
 // package backend. A durable store fills in Options.Reopen and Options.Kill as
 // well: without them nothing shows that what was acknowledged is kept.
 //
@@ -41,6 +41,8 @@ const (
 	Lister        Capability = "Lister"
 	UsageRecorder Capability = "UsageRecorder"
 	Purger        Capability = "Purger"
+	BulkReader    Capability = "BulkReader"
+	Scanner       Capability = "Scanner"
 )
 
 // Options says what the suite cannot see from outside. The zero value is right
@@ -152,6 +154,7 @@ func groups() []group {
 		{"time", timeChecks()},
 		{"identifiers", identifierChecks()},
 		{"listing", listChecks()},
+		{"bulk", bulkChecks()},
 		{"context", contextChecks()},
 		{"close", closeChecks()},
 		{"durability", durabilityChecks()},

@@ -16,6 +16,16 @@ type (
 		next backend.Store
 		to   backend.Lister
 	}
+	faultBulk struct {
+		*Fault
+		next backend.Store
+		to   backend.BulkReader
+	}
+	faultScanner struct {
+		*Fault
+		next backend.Store
+		to   backend.Scanner
+	}
 	faultUsage struct {
 		*Fault
 		next backend.Store
@@ -39,6 +49,12 @@ func (f *Fault) offer(inner backend.Store) backend.Store {
 	if to, ok := backend.As[backend.Lister](inner); ok {
 		top = faultLister{f, top, to}
 	}
+	if to, ok := backend.As[backend.BulkReader](inner); ok {
+		top = faultBulk{f, top, to}
+	}
+	if to, ok := backend.As[backend.Scanner](inner); ok {
+		top = faultScanner{f, top, to}
+	}
 	if to, ok := backend.As[backend.UsageRecorder](inner); ok {
 		top = faultUsage{f, top, to}
 	}
@@ -52,6 +68,8 @@ func (f *Fault) offer(inner backend.Store) backend.Store {
 }
 
 func (f faultLister) Unwrap() backend.Store  { return f.next }
+func (f faultBulk) Unwrap() backend.Store    { return f.next }
+func (f faultScanner) Unwrap() backend.Store { return f.next }
 func (f faultUsage) Unwrap() backend.Store   { return f.next }
 func (f faultPurger) Unwrap() backend.Store  { return f.next }
 func (f faultWatcher) Unwrap() backend.Store { return f.next }
@@ -59,6 +77,25 @@ func (f faultWatcher) Unwrap() backend.Store { return f.next }
 // List implements backend.Lister.
 func (f faultLister) List(ctx context.Context, q backend.Query) (backend.Page, error) {
 	return call(ctx, f.Fault, OpList, backend.ID{}, func() (backend.Page, error) { return f.to.List(ctx, q) })
+}
+
+// GetMany implements backend.BulkReader. It is an OpGet for each record, one after the
+// other: the first that fails is the answer.
+func (f faultBulk) GetMany(ctx context.Context, ids []backend.ID) (found []backend.Record, err error) {
+	for _, id := range ids {
+		recs, err := call(ctx, f.Fault, OpGet, id, func() ([]backend.Record, error) { return f.to.GetMany(ctx, []backend.ID{id}) })
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, recs...)
+	}
+	return found, nil
+}
+
+// Scan implements backend.Scanner.
+func (f faultScanner) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	_, err := call(ctx, f.Fault, OpScan, backend.ID{}, func() (struct{}, error) { return struct{}{}, f.to.Scan(ctx, kind, fn) })
+	return err
 }
 
 // AddUsage implements backend.UsageRecorder.

@@ -35,12 +35,14 @@ var duties = [...]string{
 	9:  "a Put that returned nil survives",
 	10: "a failed condition is ErrConflict, or ErrNotFound where there is no record, and a change of what is immutable is ErrInvalid",
 	11: "Close ends everything, may be called again, and every other call after it answers ErrClosed",
-	12: "the first Batch comes at once, and every change after it is delivered in the order of its ID's versions, or else a Reset",
+	12: "the first Batch comes at once, and every change after it is delivered, or else a Reset",
 	13: "while the engine answers, a Batch comes at least every HeartbeatEvery, and every change committed before its AsOf has been delivered",
 	14: "a slow fn never delays a writer",
 	15: "lists are in order, and a record that keeps its place during the walk appears exactly once",
 	16: "AddUsage adds N and moves Last forward only, the whole batch or none of it, and Usage answers in the order asked",
 	17: "Purge removes at most limit records that are due, with their usage, and never another",
+	19: "GetMany answers for each record as Get does, and leaves out those that do not exist",
+	20: "Scan delivers every record of a Kind that exists meanwhile",
 	18: "what a store keeps back when its space runs out is for Delete, Purge and a Put that is Urgent, and for nothing else",
 }
 
@@ -93,6 +95,10 @@ func has(s backend.Store, c Capability) (ok bool) {
 		_, ok = backend.As[backend.UsageRecorder](s)
 	case Purger:
 		_, ok = backend.As[backend.Purger](s)
+	case BulkReader:
+		_, ok = backend.As[backend.BulkReader](s)
+	case Scanner:
+		_, ok = backend.As[backend.Scanner](s)
 	}
 	return ok
 }

@@ -22,7 +22,7 @@ type watch struct {
 	batches  int
 	resets   int
 	last     backend.Token
-	disorder string // the first delivery that was out of order, or ""
+	wrong    string // the first Batch that was wrong, or ""
 }
 
 // watch follows the feed from a token; stop it.
@@ -56,14 +56,11 @@ func (w *watch) note(b backend.Batch) {
 	if b.Reset {
 		w.resets++
 	}
-	if len(b.Token) == 0 && w.disorder == "" {
-		w.disorder = "a Batch has no Token"
+	if len(b.Token) == 0 {
+		w.wrong = "a Batch has no Token"
 	}
 	for _, c := range b.Changes {
-		if c.Version < w.latest[c.ID] && w.disorder == "" {
-			w.disorder = fmt.Sprintf("of one ID, version %d was delivered after version %d", c.Version, w.latest[c.ID])
-		}
-		w.latest[c.ID] = c.Version
+		w.latest[c.ID] = max(w.latest[c.ID], c.Version)
 	}
 	w.last = b.Token
 }
@@ -121,10 +118,10 @@ func (p *probe) sees(w *watch, id backend.ID, version uint64) {
 	p.Helper()
 	p.await(w, fmt.Sprintf("version %d of record %x, or a later one,", version, id), func() bool { return w.has(id, version) })
 	w.mu.Lock()
-	disorder := w.disorder
+	wrong := w.wrong
 	w.mu.Unlock()
-	if disorder != "" {
-		p.broken("%s", disorder)
+	if wrong != "" {
+		p.broken("%s", wrong)
 	}
 }
 

@@ -59,6 +59,8 @@ var (
 	_ backend.Store         = (*Store)(nil)
 	_ backend.Watcher       = (*Store)(nil)
 	_ backend.Lister        = (*Store)(nil)
+	_ backend.BulkReader    = (*Store)(nil)
+	_ backend.Scanner       = (*Store)(nil)
 	_ backend.UsageRecorder = (*Store)(nil)
 	_ backend.Purger        = (*Store)(nil)
 )
@@ -272,6 +274,64 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		})
 	}
 	return page, nil
+}
+
+// GetMany implements backend.BulkReader.
+func (s *Store) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	if err := backend.CheckGetMany(ids); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("memory: get many: %w", err)
+	}
+	if s.closed.Load() {
+		return nil, backend.ErrClosed
+	}
+	found := make([]backend.Record, 0, len(ids))
+	for _, id := range ids {
+		if rec := s.load(id); rec != nil {
+			found = append(found, copyOf(rec))
+		}
+	}
+	return found, nil
+}
+
+// Scan implements backend.Scanner.
+func (s *Store) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	if kind == 0 {
+		return fmt.Errorf("%w: scan without a Kind", backend.ErrInvalid)
+	}
+	for i := range s.shards {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("memory: scan: %w", err)
+		}
+		if s.closed.Load() {
+			return backend.ErrClosed
+		}
+		if found := s.shards[i].of(kind); len(found) > 0 {
+			if err := fn(found); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// of returns the records of a kind. They are copied without the lock, as Get does.
+func (sh *shard) of(kind backend.Kind) []backend.Record {
+	sh.mu.RLock()
+	var stored []*backend.Record
+	for _, rec := range sh.records {
+		if rec.Kind == kind {
+			stored = append(stored, rec)
+		}
+	}
+	sh.mu.RUnlock()
+	found := make([]backend.Record, len(stored))
+	for i, rec := range stored {
+		found[i] = copyOf(rec)
+	}
+	return found
 }
 
 // AddUsage implements backend.UsageRecorder.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,23 +12,12 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/outbox"
 	"github.com/jackc/pgx/v5"
 )
 
-const (
-	// maxChanges bounds one Batch of the feed.
-	maxChanges = 10_000
-	// wakeEvery is the shortest time between two polls, however often a Watch is
-	// woken.
-	wakeEvery = 5 * time.Millisecond
-	// pollPatience bounds one poll: a server that hangs is asked again on another
-	// connection.
-	pollPatience = 2 * time.Second
-	// outage is how long a Watch goes on when polls fail. It proves nothing
-	// meanwhile, so that its consumer trusts nothing either.
-	outage      = 10 * time.Second
-	outagePause = 200 * time.Millisecond
-)
+// maxChanges bounds what one poll reads.
+const maxChanges = 10_000
 
 // snapshot is what a statement saw: of the transactions, all below xmin had
 // ended, none from xmax on had, and of those between, the running ones had not.
@@ -89,6 +77,7 @@ type pollAnswer struct {
 	snapshot snapshot
 	floor    int64
 	identity [16]byte
+	instance string // the first part of what identity is made of
 	// The log had reached inserted when the snapshot had been taken, and is on disk
 	// up to flushed.
 	inserted, flushed int64
@@ -97,8 +86,13 @@ type pollAnswer struct {
 	last              place
 }
 
+// asker sends a statement: on a connection of the pool, or on the line of a Watch.
+type asker interface {
+	ask(ctx context.Context, do func(context.Context, *pgx.Conn) error) error
+}
+
 // poll asks for the changes behind a place: one statement.
-func (s *Store) poll(ctx context.Context, at place) (pollAnswer, error) {
+func (s *Store) poll(ctx context.Context, by asker, at place) (pollAnswer, error) {
 	var p pollAnswer
 	var text, identity string
 	var txids, versions []int64
@@ -111,7 +105,7 @@ func (s *Store) poll(ctx context.Context, at place) (pollAnswer, error) {
 	if at.txid >= txid {
 		txid, version = at.txid, at.version
 	}
-	err := s.run(ctx, "watch", stageReading, pollPatience, func(ctx context.Context, conn *pgx.Conn) error {
+	err := by.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, s.sql.poll, running, at.txid, at.version, txid, version, maxChanges).
 			Scan(&text, &p.floor, &identity, &p.inserted, &p.flushed, &txids, &versions, &ids)
 	})
@@ -121,6 +115,7 @@ func (s *Store) poll(ctx context.Context, at place) (pollAnswer, error) {
 	if p.snapshot, err = parseSnapshot(text); err != nil {
 		return p, err
 	}
+	p.instance, _, _ = strings.Cut(identity, "/")
 	sum := sha256.Sum256([]byte(identity))
 	copy(p.identity[:], sum[:])
 	if p.floor > p.snapshot.xmin {
@@ -149,11 +144,15 @@ func (s *Store) poll(ctx context.Context, at place) (pollAnswer, error) {
 // is known to be on disk; what is read again until then is in seen.
 type follower struct {
 	store    *Store
+	box      *outbox.Box
+	every    time.Duration // how often a proof is wanted
 	at       place
-	known    bool         // at.since is a place in this feed, and identity is the feed's
-	identity [16]byte     // of the feed that at is a place in
-	seen     map[row]bool // of what is behind at, what was delivered
-	ahead    *sight       // the place to move to when it is on disk
+	known    bool            // at.since is a place in this feed, and identity is the feed's
+	identity [16]byte        // of the feed that at is a place in
+	instance string          // of the store, by which announcements are known
+	seen     map[row]bool    // of what is behind at, what was delivered
+	ahead    *sight          // the place to move to when it is on disk
+	told     [2]map[row]bool // what was delivered, by polls or by announcements, since the pass before the last one
 
 	// A pass reads, in pages, all that its first poll saw.
 	inPass  bool
@@ -179,90 +178,15 @@ const (
 	flushPatience = 30 * time.Second
 )
 
-// Watch implements backend.Watcher. It polls in its caller's goroutine, at once
-// when a change is announced and every Options.PollInterval otherwise; for the
-// announcements it takes one connection out of the pool. It goes on through an
-// outage of up to ten seconds, without a Batch, and returns the error of a longer
-// one.
-func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	within, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.life, cancel)
-	wake, deaf := make(chan struct{}, 1), make(chan struct{})
-	s.done.Go(func() {
-		defer close(deaf)
-		s.listen(within, wake)
-	})
-	s.calls.Leave()
-	defer func() {
-		stop()
-		cancel()
-		<-deaf
-	}()
-
-	f := &follower{store: s, at: place{since: fullSnapshot()}}
-	if from != nil {
-		f.resume(from)
-	} else {
-		f.known = true
-	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var good time.Time // the last poll that succeeded
-	for {
-		changed := s.changed.Next() // taken before the poll, so that no change between the two is missed
-		asked := time.Now()
-		b, more, err := f.next(within, from == nil && good.IsZero())
-		pause := s.opts.PollInterval
-		switch {
-		case s.life.Err() != nil:
-			return backend.ErrClosed
-		case ctx.Err() != nil:
-			return fmt.Errorf("postgres: watch: %w", ctx.Err())
-		case err == nil:
-			good = time.Now()
-			if err := fn(b); err != nil {
-				return err
-			}
-		case good.IsZero() || isLasting(err) || !errors.Is(err, backend.ErrUnavailable) || time.Since(good) > s.outage:
-			return err
-		default:
-			s.opts.Logger.Debug("postgres: a poll of the feed failed", "error", err)
-			pause = outagePause
-		}
-		if more {
-			continue
-		}
-		timer.Reset(time.Until(asked.Add(pause)))
-		woken := true
-		select {
-		case <-within.Done():
-		case <-timer.C:
-			woken = false
-		case <-changed:
-		case <-wake:
-		}
-		if early := time.Until(asked.Add(wakeEvery)); woken && early > 0 {
-			timer.Reset(early)
-			select {
-			case <-within.Done():
-			case <-timer.C:
-			}
-		}
-	}
-}
-
 // next makes one Batch, and says whether the next one is to be asked for at once.
-func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more bool, err error) {
+func (f *follower) next(ctx context.Context, by asker, fresh bool) (b backend.Batch, more bool, err error) {
 	defer func() {
 		if err != nil { // perhaps a crash: what was half read, or half sure, is not to be built on
 			f.inPass, f.at, f.ahead = false, place{since: f.at.since}, nil
 		}
 	}()
 	asked := time.Now() // before the request: a proof must not claim more than it saw
-	p, err := f.store.poll(ctx, f.at)
+	p, err := f.store.poll(ctx, by, f.at)
 	if err != nil {
 		return b, false, err
 	}
@@ -271,13 +195,13 @@ func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more 
 	lost := !fresh && (!f.known || p.identity != f.identity || p.floor > f.at.since.xmin || f.at.since.xmin > p.snapshot.xmax)
 	begins := fresh || lost
 	if begins {
-		f.known, f.inPass, f.seen, f.ahead = fresh, false, nil, nil
+		f.known, f.inPass, f.seen, f.ahead, f.told = fresh, false, nil, nil, [2]map[row]bool{}
 		f.at = place{since: p.snapshot}
 		if p.inserted > p.flushed {
 			xmin := max(p.snapshot.xmin-reusableNumbers, p.floor)
 			f.at.since = snapshot{xmin: xmin, xmax: xmin}
 			asked = time.Now()
-			if p, err = f.store.poll(ctx, f.at); err != nil {
+			if p, err = f.store.poll(ctx, by, f.at); err != nil {
 				return b, false, err
 			}
 		}
@@ -285,7 +209,7 @@ func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more 
 	if !f.inPass {
 		f.first, f.reading = sight{asked, p.snapshot, p.inserted}, make(map[row]bool)
 	}
-	f.known, f.identity = true, p.identity
+	f.known, f.identity, f.instance = true, p.identity, p.instance
 	b = backend.Batch{Reset: lost}
 	if !begins { // where it begins, what there is already is not news
 		b.Changes = f.news(p.rows)
@@ -305,6 +229,7 @@ func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more 
 		return b, true, nil
 	}
 	f.inPass, f.seen, f.proven = false, f.reading, f.first.asked
+	f.told = [2]map[row]bool{nil, f.told[0]}
 	f.move(p)
 	b.AsOf = f.proven
 	b.Token = token(f.identity, f.at.since.xmin)
@@ -315,9 +240,13 @@ func (f *follower) next(ctx context.Context, fresh bool) (b backend.Batch, more 
 func (f *follower) news(rows []row) (changes []backend.Change) {
 	at := make(map[backend.ID]int, len(rows))
 	for _, r := range rows {
-		if f.seen[r] {
+		if f.seen[r] || f.told[0][r] || f.told[1][r] {
 			continue
 		}
+		if f.told[0] == nil || len(f.told[0]) > maxChanges {
+			f.told[0] = make(map[row]bool) // what is forgotten is delivered twice, no more
+		}
+		f.told[0][r] = true
 		if i, again := at[r.id]; again {
 			changes[i].Version = max(changes[i].Version, uint64(r.version))
 			continue

@@ -106,7 +106,7 @@ func (s *Store) insertOne(caller, ctx context.Context, rec *backend.Record) (uin
 	if err != nil {
 		return 0, err
 	}
-	s.announce()
+	s.announce(row{rec.ID, version})
 	return uint64(version), nil
 }
 
@@ -310,17 +310,20 @@ func (s *Store) insertRows(ctx context.Context, conn *pgx.Conn, ops []*insertion
 	if err != nil {
 		return nil, err
 	}
-	got, written := make([]fate, len(ops)), false
+	got := make([]fate, len(ops))
+	var written []row
 	for i, o := range ops {
 		a, ok := found[o.rec.ID]
 		if !ok {
 			a.err = fmt.Errorf("postgres: put: %w", backend.ErrConflict)
 		}
 		got[i] = a
-		written = written || a.version != 0
+		if a.version != 0 {
+			written = append(written, row{o.rec.ID, int64(a.version)})
+		}
 	}
-	if written {
-		s.announce()
+	if len(written) > 0 {
+		s.announce(written...)
 	}
 	return got, nil
 }

@@ -2,10 +2,15 @@ package postgres
 
 import (
 	"context"
-	"errors"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"slices"
+	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/fobkit/fob/backend"
 )
 
 const (
@@ -14,22 +19,96 @@ const (
 	notifyEvery = 5 * time.Millisecond
 	// notifyPatience bounds the sending of one, and so how long Close waits for it.
 	notifyPatience = time.Second
-	// listenPatience bounds the wait for a connection to listen on.
-	listenPatience = 5 * time.Second
-	// listenAgain is the pause after a connection to listen on was lost.
-	listenAgain = time.Second
+	// maxUnsent is how many changes wait to be announced. Of more, only that there are
+	// some is said.
+	maxUnsent = 10_000
+	// perNotify is how many changes go into one NOTIFY, of less than 8,000 bytes.
+	perNotify = 240
 )
 
-// announce tells this process's Watches, and by way of the server those of
-// others, that there is a change. It waits for nobody. The change is committed:
-// a NOTIFY inside its transaction would make all commits of the database take
-// turns.
-func (s *Store) announce() {
+// unsent is what others are to be told.
+type unsent struct {
+	mu   sync.Mutex // guards rows and many
+	rows []row
+	many bool // there were too many to name
+
+	wake chan struct{}
+}
+
+// announce tells this process's Watches, and by way of the server those of others, of
+// changes; without any, that there are some. It waits for nobody. The changes are
+// committed: a NOTIFY inside their transaction would make all commits of the database
+// take turns.
+func (s *Store) announce(changes ...row) {
+	s.unsent.add(changes)
 	s.changed.Ring()
 	select {
-	case s.unsent <- struct{}{}:
-	default: // one is waiting to be sent already
+	case s.unsent.wake <- struct{}{}:
+	default: // it has been woken already
 	}
+}
+
+func (u *unsent) add(changes []row) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.many = u.many || len(changes) == 0 || len(u.rows)+len(changes) > maxUnsent; u.many {
+		u.rows = nil
+		return
+	}
+	u.rows = append(u.rows, changes...)
+}
+
+// take returns what is to be said, and has nothing more to say then.
+func (u *unsent) take(instance string) (payloads []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.many {
+		payloads = []string{""}
+	}
+	for part := range slices.Chunk(u.rows, perNotify) {
+		payloads = append(payloads, announcement(instance, part))
+	}
+	u.rows, u.many = nil, false
+	return payloads
+}
+
+// An announcement is the base64 of a tag, and of 24 bytes for each change: its ID, and its
+// version. What was announced is not delivered again when a poll finds it, so it must be
+// true; and whoever may connect to the database may send a NOTIFY. The tag is an HMAC
+// under the name of the store's instance, which is random, and which only those can read
+// who can read the store.
+const (
+	tagLen    = 16
+	announced = len(backend.ID{}) + 8
+)
+
+func announcement(instance string, changes []row) string {
+	b := make([]byte, tagLen, tagLen+len(changes)*announced)
+	for _, c := range changes {
+		b = binary.BigEndian.AppendUint64(append(b, c.id[:]...), uint64(c.version))
+	}
+	copy(b, tagOf(instance, b[tagLen:]))
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// readAnnouncement reads an announcement. ok is false if it names no change, or is not of
+// the store.
+func readAnnouncement(instance, payload string) (changes []row, ok bool) {
+	b, err := base64.StdEncoding.DecodeString(payload)
+	if err != nil || len(b) <= tagLen || (len(b)-tagLen)%announced != 0 || !hmac.Equal(b[:tagLen], tagOf(instance, b[tagLen:])) {
+		return nil, false
+	}
+	for part := range slices.Chunk(b[tagLen:], announced) {
+		id := backend.ID(part[:len(backend.ID{})])
+		changes = append(changes, row{id, int64(binary.BigEndian.Uint64(part[len(id):]))})
+	}
+	return changes, true
+}
+
+func tagOf(instance string, changes []byte) []byte {
+	mac := hmac.New(sha256.New, []byte("fob notify "+instance))
+	mac.Write(changes)
+	return mac.Sum(nil)[:tagLen]
 }
 
 // notify is the goroutine that sends NOTIFY, once for all changes since the last.
@@ -37,14 +116,10 @@ func (s *Store) announce() {
 func (s *Store) notify() {
 	for {
 		select {
-		case <-s.unsent:
+		case <-s.unsent.wake:
 			s.send()
 		case <-s.life.Done():
-			select {
-			case <-s.unsent:
-				s.send() // what the last write of a short-lived process wants to tell
-			default:
-			}
+			s.send() // what the last write of a short-lived process wants to tell
 			return
 		}
 		sleepFor(s.life, notifyEvery)
@@ -52,69 +127,14 @@ func (s *Store) notify() {
 }
 
 func (s *Store) send() {
+	payloads := s.unsent.take(s.instance)
+	if len(payloads) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
 	defer cancel()
-	if _, err := s.pool.Exec(ctx, "SELECT pg_notify($1::text, '')", s.opts.channel()); err != nil {
-		s.opts.Logger.Debug("postgres: NOTIFY failed, others will see the change when they poll", "error", err)
-	}
-}
-
-// listen wakes a Watch for each NOTIFY until ctx ends. Where it cannot, the Watch
-// polls.
-func (s *Store) listen(ctx context.Context, wake chan<- struct{}) {
-	for {
-		err := s.listenOnce(ctx, wake)
-		if ctx.Err() != nil {
-			return
-		}
-		s.deaf.Do(func() {
-			s.opts.Logger.Warn("postgres: cannot listen for changes, polling instead", "every", s.opts.PollInterval, "error", err)
-		})
-		if errors.Is(err, errPooler) {
-			return
-		}
-		if sleepFor(ctx, listenAgain); ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-var errPooler = errors.New("there is a pooler between here and the server, which may give each statement another session")
-
-// listenOnce takes a connection out of the pool for good: kept, it would count
-// against the pool's size, and a caller that closes the pool first would wait
-// for it.
-func (s *Store) listenOnce(ctx context.Context, wake chan<- struct{}) error {
-	patient, cancel := context.WithTimeout(ctx, listenPatience)
-	defer cancel()
-	pooled, err := s.pool.Acquire(patient)
+	_, err := s.pool.Exec(ctx, "SELECT pg_notify($1::text, said) FROM unnest($2::text[]) AS said", s.opts.channel(), payloads)
 	if err != nil {
-		return err
-	}
-	conn := pooled.Hijack()
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), notifyPatience)
-		defer cancel()
-		_ = conn.Close(ctx) // there is nothing to lose on it
-	}()
-	// A pooler makes up the process number that it tells its clients.
-	var pid uint32
-	if err := conn.QueryRow(patient, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
-		return err
-	}
-	if pid != conn.PgConn().PID() {
-		return errPooler
-	}
-	if _, err := conn.Exec(patient, "LISTEN "+pgx.Identifier{s.opts.channel()}.Sanitize()); err != nil {
-		return err
-	}
-	for {
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return err
-		}
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+		s.opts.Logger.Debug("postgres: NOTIFY failed, others will see the change when they poll", "error", err)
 	}
 }

@@ -18,12 +18,13 @@ import (
 )
 
 // Store is a store in a PostgreSQL database. Make one with New. It is safe for
-// concurrent use, and runs one goroutine of its own, one for each Watch, and up to
+// concurrent use, and runs one goroutine of its own, two for each Watch, and up to
 // four while many new records come at once, which Close ends.
 type Store struct {
-	opts Options
-	pool *pgxpool.Pool // the caller's
-	sql  statements
+	opts     Options
+	pool     *pgxpool.Pool // the caller's
+	sql      statements
+	instance string // of the schema
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -32,10 +33,10 @@ type Store struct {
 	calls calls.Gate
 
 	inserts  inserts
-	changed  *news.Bell    // rings when this process has changed something
-	unsent   chan struct{} // to the goroutine that notifies: others are to be told
-	nextTrim atomic.Int64  // Unix nanoseconds
-	deaf     sync.Once     // the warning that LISTEN does not work
+	changed  *news.Bell   // rings when this process has changed something
+	unsent   unsent       // to the goroutine that notifies: what others are to be told
+	nextTrim atomic.Int64 // Unix nanoseconds
+	deaf     sync.Once    // the warning that LISTEN does not work
 
 	outage time.Duration // how long a Watch goes on when polls fail
 }
@@ -67,7 +68,7 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) 
 		sql:     opts.statements(),
 		calls:   calls.Gate{Engine: "postgres"},
 		changed: news.NewBell(),
-		unsent:  make(chan struct{}, 1),
+		unsent:  unsent{wake: make(chan struct{}, 1)},
 		outage:  outage,
 		inserts: inserts{long: longFlight},
 	}
@@ -118,7 +119,9 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 	for _, log := range logs {
 		for _, identity := range identities {
 			s.sql.poll = s.opts.fill(replaceOnce(replaceOnce(poll, "{identity}", identity), "{log}", log))
-			_, err = s.poll(ctx, place{since: fullSnapshot()})
+			var p pollAnswer
+			p, err = s.poll(ctx, pooled{s}, place{since: fullSnapshot()})
+			s.instance = p.instance
 			if pg := serverError(err); pg == nil || severity(pg) != "ERROR" || errors.Is(err, ErrStandby) {
 				return err
 			}

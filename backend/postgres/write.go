@@ -49,7 +49,7 @@ func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint
 	if err != nil {
 		return 0, err
 	}
-	s.announce()
+	s.announce(row{rec.ID, version})
 	return uint64(version), nil
 }
 
@@ -104,6 +104,6 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 	if err != nil {
 		return err
 	}
-	s.announce()
+	s.announce() // its number is in the feed alone
 	return nil
 }

@@ -42,54 +42,119 @@ func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created in
 	return found, rec.Created, err
 }
 
-// Load reads all marks anew when a feed begins. A mark that cannot be read is told to
-// Problem, and is no error.
-func (l *Ledger) Load(ctx context.Context, lister backend.Lister) error {
-	all := make(map[record.ID]Mark)
-	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
-		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
-		for {
-			page, err := lister.List(ctx, q)
-			if err != nil {
-				return err
-			}
-			for i := range page.Records {
-				rec := &page.Records[i]
-				if all[rec.ID], err = Decode(rec); err != nil {
-					all[rec.ID] = l.unreadable(rec.ID, err)
-				}
-			}
-			if q.After = page.Next; q.After == "" {
-				break
+// ReadAll reads many marks from the store, in one call. The marks are in the order of ids;
+// the zero Mark where there is none. Its errors are those of Read.
+func (l *Ledger) ReadAll(ctx context.Context, ids ...record.ID) ([]Mark, error) {
+	recs, err := l.Store.GetMany(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Mark, len(ids))
+	for i := range recs {
+		mark, err := Decode(&recs[i])
+		if err != nil {
+			return nil, err
+		}
+		for at, id := range ids {
+			if id == recs[i].ID {
+				found[at] = mark
 			}
 		}
 	}
-	l.Replace(all, func(id record.ID) { l.Problem(id, nil) })
+	return found, nil
+}
+
+// Begin notes that the feed begins, or begins anew. From now on the feed names every
+// change, but it may have missed some before: Fill has to be called.
+func (l *Ledger) Begin() { l.begin() }
+
+// Fill reads all marks, after Begin. Until it has returned nil, the set does not know of
+// the marks that it has not. progress is told how many records were read so far. A mark
+// that cannot be read is told to Problem, and is no error. It must not be called by two at
+// a time.
+func (l *Ledger) Fill(ctx context.Context, lister backend.Lister, progress func(read int)) error {
+	read := 0
+	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
+		err := all(ctx, l.Store.Store, lister, kind, func(recs []backend.Record) error {
+			ids, found := make([]record.ID, len(recs)), make([]Mark, len(recs))
+			for i := range recs {
+				var err error
+				ids[i] = recs[i].ID
+				if found[i], err = Decode(&recs[i]); err != nil {
+					found[i] = l.unreadable(recs[i].ID, err)
+				}
+			}
+			l.fill(ids, found)
+			read += len(recs)
+			progress(read)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, id := range l.end() {
+		l.Problem(id, nil)
+	}
+	l.DropOver(l.now())
 	return nil
 }
 
-// Changed reads a mark after the feed has told that it changed, and adds it to the set. A
-// mark that cannot be read is told to Problem, and is no error. An error means that the
-// store could not be asked.
-func (l *Ledger) Changed(ctx context.Context, id record.ID) (to Mark, created int64, err error) {
-	was := l.Get(id)
-	to, created, err = l.Read(ctx, id)
-	switch {
-	case errors.Is(err, errs.ErrCorrupt):
-		l.Spoil(id, l.unreadable(id, err))
-		return to, created, nil
-	case err != nil:
-		return Mark{}, 0, err
+// all calls fn with all records of a kind, by whatever the store has for that.
+func all(ctx context.Context, store backend.Store, lister backend.Lister, kind backend.Kind, fn func([]backend.Record) error) error {
+	if scanner, ok := backend.As[backend.Scanner](store); ok {
+		return scanner.Scan(ctx, kind, fn)
 	}
-	if was.Bad != nil {
-		l.Problem(id, nil)
+	q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
+	for {
+		page, err := lister.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if err := fn(page.Records); err != nil {
+			return err
+		}
+		if q.After = page.Next; q.After == "" {
+			return nil
+		}
 	}
-	if to == (Mark{}) {
-		l.Drop(id, was) // the mark was purged, because what it revoked has expired
-	} else {
-		l.Raise(id, to)
+}
+
+// Settled is what is told of a mark that was read after the feed had named it.
+type Settled struct {
+	Mark    Mark
+	Created int64        // when its record was made (Unix milliseconds)
+	NamedAt clock.Moment // when the feed named it
+}
+
+// Settle reads marks that the feed has named, at most as many as a store reads in one call,
+// and puts them into the set. A mark that cannot be read is told to Problem, and is no
+// error. An error means that the store could not be asked. more says that others are named.
+func (l *Ledger) Settle(ctx context.Context, told func(Settled)) (more bool, err error) {
+	ids, as := l.namedNow(backend.MaxLimit)
+	recs, err := l.Store.GetMany(ctx, ids...)
+	if err != nil {
+		return true, err
 	}
-	return to, created, nil
+	read := make(map[record.ID]*backend.Record, len(recs))
+	for i := range recs {
+		read[recs[i].ID] = &recs[i]
+	}
+	for _, id := range ids {
+		var to Mark
+		if rec := read[id]; rec != nil {
+			if to, err = Decode(rec); err != nil {
+				to = l.unreadable(id, err)
+			} else {
+				told(Settled{to, rec.Created, as[id].at})
+			}
+		}
+		if l.settle(id, as[id], to) {
+			l.Problem(id, nil)
+		}
+	}
+	_, named, _ := l.Known()
+	return named > 0, nil
 }
 
 // unreadable returns the mark for a record that cannot be read, and tells Problem. The
@@ -191,22 +256,29 @@ func (l *Ledger) RaiseIssuer(ctx context.Context, id record.ID, to Mark) (made M
 
 // End writes the mark that revokes a token or a family. already says that the mark existed,
 // and nothing was written. The record may be purged from purgeAt on (Unix milliseconds).
+//
+// Nobody has such a mark as a rule, so End writes first, and reads only if there was one.
 func (l *Ledger) End(ctx context.Context, id record.ID, purgeAt int64, reason string) (already bool, err error) {
-	to := Mark{Before: clock.Forever, Reason: reason}
+	to := Mark{Before: clock.Forever, PurgeAt: purgeAt, Reason: reason}
+	found := false
 	err = retry.Do(ctx, func(bool) error {
-		old, _, err := l.get(ctx, id, Decode)
-		if err != nil {
-			return errs.OfStore("read", err)
-		}
-		if old != (Mark{}) {
-			l.Learn(id, old)
-			already = true
-			return nil
+		if found {
+			old, _, err := l.get(ctx, id, Decode)
+			if err != nil {
+				return errs.OfStore("read", err)
+			}
+			if old != (Mark{}) {
+				l.Learn(id, old)
+				already = true
+				return nil
+			}
 		}
 		rec, cond := recordOver(backend.Record{}, record.Mark, id, l.now())
 		rec.PurgeAt = purgeAt
 		to.Encode(&rec)
-		return l.write(ctx, rec, cond, to)
+		err := l.write(ctx, rec, cond, to)
+		found = err != nil
+		return err
 	})
 	return already && err == nil, err
 }

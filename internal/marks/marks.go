@@ -12,24 +12,47 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Set is the set of all marks, which are records that revoke credentials without changing
-// their own records: marks of single tokens and families, marks that revoke what an issuer
-// issued before an instant, and the epochs of subjects. Only what was revoked has a mark,
-// so there are few, and the set of all of them is kept up to date by the store's feed.
-// While the feed is alive, nothing has to be read from the store to know that a token is
-// not revoked. A Set is safe for concurrent use.
+// Set is what this process knows of the marks of a store, which are records that revoke
+// credentials without changing their own records: marks of single tokens and families, marks
+// that revoke what an issuer issued before an instant, and the epochs of subjects. Only what
+// was revoked has a mark, so a Set that knows all of them answers for every credential:
+// nothing has to be read from the store to know that a token is not revoked.
+//
+// A Set says when it does not know. It does not while it is being filled, for what it has
+// not been told of yet, and for a record that the feed has named until that was read
+// ([Set.Name]). Whoever asks has to read the store then. So a process serves from the
+// beginning, however many marks there are, and a revocation that the feed names holds at
+// once. A Set is safe for concurrent use.
 type Set struct {
-	Follows bool                // there is a feed; without one the set stays empty
+	Follows bool                // there is a feed; without one the set knows nothing
 	forget  func(...backend.ID) // drops the answers in memory that were made from these records
 
-	mu  sync.RWMutex // guards all
-	all map[record.ID]Mark
+	mu sync.RWMutex // guards all below
+	// brief has what is known of tokens and families, which is when their marks may be
+	// purged, and of subjects, which is their epoch.
+	brief table
+	// whole has the marks of issuers, and those that cannot be read. There are few.
+	whole map[record.ID]Mark
+	// named are the records that have changed and were not read since.
+	named   map[record.ID]naming
+	namings uint64
+	// complete says that all marks of the store that are not in named are known.
+	complete bool
+	// unread are the marks that could not be read before, and were not found since the set
+	// is being filled.
+	unread map[record.ID]struct{}
+}
+
+// naming is when the feed has named a record.
+type naming struct {
+	number uint64 // higher for one that was named later
+	at     clock.Moment
 }
 
 // New makes a set without marks. follows says that there is a feed. forget drops the
 // answers in memory that were made from a mark.
 func New(follows bool, forget func(...backend.ID)) *Set {
-	return &Set{Follows: follows, forget: forget, all: make(map[record.ID]Mark)}
+	return &Set{Follows: follows, forget: forget, whole: make(map[record.ID]Mark), named: make(map[record.ID]naming)}
 }
 
 // Mark is the content of one such record. Its numbers only rise. The zero Mark revokes
@@ -45,7 +68,10 @@ type Mark struct {
 	// In the mark of an issuer it is an instant in Unix milliseconds: a credential is
 	// revoked if its stamp is lower than Epoch and it was issued before that instant.
 	Before int64
-	Reason string
+	// PurgeAt is when the record of a token's or a family's mark may be purged (Unix
+	// milliseconds).
+	PurgeAt int64
+	Reason  string // a Set does not keep it
 	// Bad is why the record cannot be read. Then it is unknown whether what the mark is
 	// about is revoked; no other credential depends on it.
 	Bad error
@@ -62,20 +88,56 @@ func (k *Mark) EndsToken(stamp uint64, issuedAt int64) bool {
 
 // Join returns a mark that revokes what either of the two revokes.
 func (k Mark) Join(o Mark) Mark {
-	k.Epoch, k.Ends, k.Before = max(k.Epoch, o.Epoch), max(k.Ends, o.Ends), max(k.Before, o.Before)
+	k.Epoch, k.Ends, k.Before, k.PurgeAt = max(k.Epoch, o.Epoch), max(k.Ends, o.Ends), max(k.Before, o.Before), max(k.PurgeAt, o.PurgeAt)
 	return k
 }
 
 // Covers reports whether k revokes all that o revokes.
 func (k *Mark) Covers(o *Mark) bool {
-	return k.Epoch >= o.Epoch && k.Ends >= o.Ends && k.Before >= o.Before
+	return k.Epoch >= o.Epoch && k.Ends >= o.Ends && k.Before >= o.Before && k.PurgeAt >= o.PurgeAt
 }
 
-// Get returns the mark whose record has an ID; the zero Mark if none is known.
-func (s *Set) Get(id record.ID) Mark {
+// Get returns the mark whose record has an ID; the zero Mark if there is none. known is
+// false if the set does not know.
+func (s *Set) Get(id record.ID) (found Mark, known bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.all[id]
+	found = s.at(id)
+	if found.Before == clock.Forever {
+		return found, true // it is not taken back
+	}
+	_, changed := s.named[id]
+	return found, s.complete && !changed
+}
+
+// at returns what the set has of a mark.
+func (s *Set) at(id record.ID) Mark {
+	if found, ok := s.whole[id]; ok {
+		return found
+	}
+	value, ok := s.brief.get(id)
+	switch {
+	case !ok:
+		return Mark{}
+	case backend.Kind(id[0]) == record.Subject:
+		return Mark{Epoch: value}
+	default:
+		return Mark{Before: clock.Forever, PurgeAt: int64(value)}
+	}
+}
+
+// set makes the set have a mark.
+func (s *Set) set(id record.ID, to Mark) {
+	to.Reason = ""
+	delete(s.whole, id)
+	switch {
+	case to.Bad != nil || to.Before != clock.Forever && backend.Kind(id[0]) != record.Subject:
+		s.whole[id] = to
+	case to.Before == clock.Forever:
+		s.brief.put(id, uint64(to.PurgeAt))
+	default:
+		s.brief.put(id, to.Epoch)
+	}
 }
 
 // Raise adds what a mark says to the set. An older state never replaces a newer one,
@@ -87,49 +149,138 @@ func (s *Set) Raise(id record.ID, to Mark) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.all[id]; old.Bad == nil {
+	if s.raise(id, to) {
+		s.forget(id)
+	}
+}
+
+// raise adds what a mark says, and reports whether that is news.
+func (s *Set) raise(id record.ID, to Mark) bool {
+	if old := s.at(id); old.Bad == nil {
 		if old.Covers(&to) {
-			return
+			return false
 		}
 		to = to.Join(old) // what one of the two revokes stays revoked
 	}
-	s.all[id] = to
-	s.forget(id)
+	s.set(id, to)
+	return true
 }
 
-// Spoil replaces a mark by one whose Bad says why the record cannot be read.
-func (s *Set) Spoil(id record.ID, bad Mark) {
+// Name notes that records have changed: what the set had of them is no longer sure. Whoever
+// names them drops the answers that were made from them afterwards.
+func (s *Set) Name(ids []record.ID, at clock.Moment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all[id] = bad
+	for _, id := range ids {
+		s.namings++
+		s.named[id] = naming{s.namings, at}
+	}
 }
 
-// Replace replaces the set by all marks as they were read anew. mended is called for each
-// mark that could not be read before and can be read now.
-func (s *Set) Replace(all map[record.ID]Mark, mended func(record.ID)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, own := range s.all {
-		// This process may have written a mark after the page with that mark was read.
-		read := all[id]
-		if own.Bad != nil && read.Bad == nil {
-			mended(id)
+// namedNow returns at most most of the records that were named and not read since.
+func (s *Set) namedNow(most int) (ids []record.ID, as map[record.ID]naming) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	as = make(map[record.ID]naming, min(most, len(s.named)))
+	for id, n := range s.named {
+		if len(ids) == most {
+			break
 		}
-		if read.Bad == nil && !read.Covers(&own) {
-			all[id] = own.Join(read)
+		ids, as[id] = append(ids, id), n
+	}
+	return ids, as
+}
+
+// settle puts the state of a record, as it was read after it was named, into the set. It
+// reports whether a mark that could not be read before can be read now.
+func (s *Set) settle(id record.ID, as naming, to Mark) (mended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.at(id)
+	mended = old.Bad != nil && to.Bad == nil
+	switch {
+	case to.Bad != nil:
+		s.set(id, to)
+	case to != Mark{}:
+		s.raise(id, to)
+	case s.named[id].number == as.number:
+		// The mark was purged, because what it revoked has expired. If it was named again
+		// meanwhile, it may have been written again, by this process perhaps.
+		s.brief.drop(id)
+		delete(s.whole, id)
+	}
+	if s.named[id].number == as.number {
+		delete(s.named, id)
+	}
+	return mended
+}
+
+// begin notes that the set is being filled: until [Set.end] only what it has of marks that
+// are not taken back is sure.
+func (s *Set) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete, s.unread = false, make(map[record.ID]struct{})
+	for id, k := range s.whole {
+		if k.Bad != nil {
+			s.unread[id] = struct{}{}
 		}
 	}
-	s.all = all
 }
 
-// Drop removes a mark whose record was purged, if the set still has the state was, from
-// before the purge was noticed: this process may have written the mark again.
-func (s *Set) Drop(id record.ID, was Mark) {
+// fill puts marks that were read into the set that is being filled.
+func (s *Set) fill(ids []record.ID, found []Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all[id] == was {
-		delete(s.all, id)
+	for i, id := range ids {
+		if found[i].Bad == nil {
+			s.raise(id, found[i])
+			continue
+		}
+		s.set(id, found[i])
+		delete(s.unread, id)
 	}
+}
+
+// end notes that the set was filled. It returns the marks that could not be read before,
+// and can be read now or are gone.
+func (s *Set) end() (mended []record.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.unread {
+		if s.whole[id].Bad != nil {
+			delete(s.whole, id)
+		}
+		mended = append(mended, id)
+	}
+	s.complete, s.unread = true, nil
+	return mended
+}
+
+// atOnce is of how many buckets DropOver looks at the entries while others wait.
+const atOnce = 256
+
+// DropOver removes the marks that may be purged, in case the feed did not tell that they
+// were. It reads nothing.
+func (s *Set) DropOver(now int64) {
+	drop := func(from int) int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.brief.dropIf(from, atOnce, func(kind byte, value uint64) bool {
+			return backend.Kind(kind) == record.Mark && value > 0 && int64(value) <= now
+		})
+	}
+	for at := drop(0); at > 0; {
+		at = drop(at)
+	}
+}
+
+// Known returns how many marks the set has, how many of those that were named are still to
+// be read, and whether the set knows all others.
+func (s *Set) Known() (marks, named int, complete bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.brief.n + len(s.whole), len(s.named), s.complete
 }
 
 // Is reports whether an ID is that of the record of a mark or of a subject. The first byte
@@ -191,6 +342,9 @@ func Decode(rec *backend.Record) (Mark, error) {
 	}
 	if r.Bad || out.Before == 0 && out.Ends == 0 || out.Ends > out.Epoch || (out.Before == clock.Forever) != (out.Epoch == 0) {
 		return Mark{}, record.Corrupt(rec, "fields")
+	}
+	if out.Before == clock.Forever {
+		out.PurgeAt = rec.PurgeAt
 	}
 	return out, nil
 }

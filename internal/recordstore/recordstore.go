@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/errs"
@@ -59,4 +60,33 @@ func (s *Store) Replace(ctx context.Context, rec backend.Record, cond backend.Co
 		return err
 	})
 	return version, err
+}
+
+// GetMany reads many records, of which those that do not exist are left out. A store that
+// is no backend.BulkReader is asked for one record after the other.
+func (s *Store) GetMany(ctx context.Context, ids ...backend.ID) ([]backend.Record, error) {
+	return getMany(ctx, s.Store, ids)
+}
+
+func getMany(ctx context.Context, store backend.Store, ids []backend.ID) (found []backend.Record, err error) {
+	if bulk, ok := backend.As[backend.BulkReader](store); ok && len(ids) > 1 {
+		for part := range slices.Chunk(ids, backend.MaxLimit) {
+			recs, err := bulk.GetMany(ctx, part)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, recs...)
+		}
+		return found, nil
+	}
+	for _, id := range ids {
+		rec, err := store.Get(ctx, id)
+		switch {
+		case err == nil:
+			found = append(found, rec)
+		case !errors.Is(err, backend.ErrNotFound):
+			return nil, err
+		}
+	}
+	return found, nil
 }
