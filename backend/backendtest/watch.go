@@ -17,12 +17,12 @@ type watch struct {
 	done     chan struct{} // closed when Watch has returned
 	err      error         // what it returned; read it after done
 
-	mu       sync.Mutex // guards what is below
-	latest   map[backend.ID]uint64
-	batches  int
-	resets   int
-	last     backend.Token
-	wrong    string // the first Batch that was wrong, or ""
+	mu      sync.Mutex // guards what is below
+	latest  map[backend.ID]uint64
+	batches int
+	resets  int
+	last    backend.Token
+	wrong   string // the first Batch that was wrong, or ""
 }
 
 // watch follows the feed from a token; stop it.
