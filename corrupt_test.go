@@ -14,7 +14,7 @@ import (
 
 // numbered is what the fields of these records are, by their numbers, which are stored.
 var numbered = map[byte]string{
-	1: "status", 10: "reason", 15: "epoch", 16: "digest", 21: "subject", 22: "lifetime", 23: "target", 24: "sealed", 26: "before", 29: "idle until", 32: "claims",
+	1: "status", 9: "ended at", 10: "reason", 15: "epoch", 16: "digest", 21: "subject", 22: "lifetime", 23: "target", 24: "sealed", 26: "before", 29: "idle until", 32: "claims",
 	33: "ended", 38: "ends", 40: "tag key", 41: "links",
 }
 
@@ -69,7 +69,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 				_, err := m.Refresh(t.Context(), issued.Refresh.Reveal())
 				return err
 			}
-		}, []string{"reason, left", "reason, too", "ended, left", "tag key, left"}},
+		}, []string{"ended at, left", "reason, left", "reason, too", "tag key, left"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()

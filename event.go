@@ -17,6 +17,7 @@ type Event struct {
 	SubjectKind SubjectKind
 	Epoch       uint64
 	Reason      RevokeReason
+	Count       int // of EventCatchingUp and EventCaughtUp
 	// Err is why something failed, for the types that report a failure. For a revocation,
 	// UpdateKey, Disable and Enable it is ErrIndeterminate if the store could not say
 	// whether the change was made; a repeat that finds the change made reports no other
@@ -50,12 +51,17 @@ const (
 	// tries again. See [Manager.Health].
 	EventFeedLost
 	EventFeedResumed // the feed that was lost is followed again
+	// EventCatchingUp: the revocations in the store are being read into memory, Count of them
+	// so far. It is reported each second, and EventCaughtUp at the end if it was. See
+	// Health.CatchingUp.
+	EventCatchingUp
+	EventCaughtUp
 )
 
 var eventNames = [...]string{
 	"invalid", "issued", "imported", "updated", "rotated", "retired", "rehashed",
 	"revoked", "subject_revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
-	"token_key_rotated", "tokens_revoked", "feed_lost", "feed_resumed",
+	"token_key_rotated", "tokens_revoked", "feed_lost", "feed_resumed", "catching_up", "caught_up",
 }
 
 // String returns the type in lower snake case.
@@ -88,7 +94,7 @@ func LogEvents(logger *slog.Logger) Observer {
 		return ObserverFunc(nil)
 	}
 	return ObserverFunc(func(e Event) {
-		args := make([]any, 0, 12)
+		args := make([]any, 0, 14)
 		if !e.ID.IsZero() {
 			args = append(args, "id", e.ID.String())
 		}
@@ -103,6 +109,9 @@ func LogEvents(logger *slog.Logger) Observer {
 		}
 		if e.Reason != "" {
 			args = append(args, "reason", string(e.Reason))
+		}
+		if e.Count != 0 {
+			args = append(args, "count", e.Count)
 		}
 		if e.Err != nil {
 			logger.Warn("fob: "+e.Type.String(), append(args, "error", e.Err)...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/stretchr/testify/require"
 )
@@ -181,40 +182,70 @@ func TestTheRecordOfAFamilySaysWhyItEnded(t *testing.T) {
 	require.Equal(t, before.Expires, after.Expires)
 }
 
-// TestWhatEndsAFamilyIsKeptAsLongAsAnythingOfItCouldBeUsed, by a clock that is half a day
-// behind and purged by one that is half a day ahead: the access tokens, which live for an
-// hour at most and are accepted for the leeway after that, and the chain, whose own end
-// may come later or sooner.
-func TestWhatEndsAFamilyIsKeptAsLongAsAnythingOfItCouldBeUsed(t *testing.T) {
+// TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed, by a clock that is half a day behind and
+// purged by one that is half a day ahead: they live for an hour at most and are accepted for
+// the leeway after that. How long a session could have lasted has nothing to do with it: its
+// own record says that it has ended.
+func TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed(t *testing.T) {
 	const margin, leeway = 24 * time.Hour, 5 * time.Minute
-	for name, c := range map[string]struct {
-		chain time.Duration
-		kept  time.Duration
-	}{
-		"a chain that ends after its tokens":  {30 * 24 * time.Hour, 30*24*time.Hour + margin},
-		"a chain that ends before its tokens": {time.Minute, time.Hour + 2*leeway + margin},
+	for _, session := range []time.Duration{30 * 24 * time.Hour, time.Minute} {
+		clock, store := newClock(), memory.New()
+		m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) {
+			cfg.RefreshTTL, cfg.Leeway = session, leeway
+		}), clock))
+		for _, id := range []fob.ID{
+			mustToken(t, m, fob.TokenSpec{Refreshable: true}).Token.Family(), mustToken(t, m, fob.TokenSpec{}).Token.ID(),
+		} {
+			_, err := m.Revoke(context.Background(), id, "left")
+			require.NoError(t, err)
+		}
+		marks := mustList(t, store, 6)
+		require.Len(t, marks, 2)
+		for _, mark := range marks {
+			require.Equal(t, clock.Now().Add(time.Hour+2*leeway+margin).UnixMilli(), mark.PurgeAt)
+		}
+	}
+}
+
+// TestASessionStaysRevokedWhenItsMarkIsPurged, and to revoke it once more writes none.
+func TestASessionStaysRevokedWhenItsMarkIsPurged(t *testing.T) {
+	clock, store := newClock(), unfed{memory.New()} // a feed would tell of the purge at an instant that a hand moves
+	m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) { cfg.RefreshTTL = 30 * 24 * time.Hour }), clock))
+	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+	require.NoError(t, err)
+	clock.Add(26 * time.Hour)
+	swept, err := m.Sweep(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, swept.Purged)
+	mustNotRefresh(t, m, issued.Refresh, fob.ErrRevoked)
+	receipt, err := m.Revoke(t.Context(), issued.Token.Family(), "again")
+	require.NoError(t, err)
+	require.True(t, receipt.Already)
+	require.Empty(t, mustList(t, store, 6))
+}
+
+// TestWhatACallHasBegunOfARevocationIsFinished by whoever comes next: the record of a session
+// has ended, and its mark could not be written.
+func TestWhatACallHasBegunOfARevocationIsFinished(t *testing.T) {
+	for name, next := range map[string]func(*testing.T, *fob.Manager, fob.Issued){
+		"a refresh": func(t *testing.T, m *fob.Manager, i fob.Issued) { mustNotRefresh(t, m, i.Refresh, fob.ErrRevoked) },
+		"a repetition": func(t *testing.T, m *fob.Manager, i fob.Issued) {
+			receipt, err := m.Revoke(t.Context(), i.Token.Family(), "again")
+			require.NoError(t, err)
+			require.False(t, receipt.Already, "nobody was told that it was done")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			clock, store := newClock(), memory.New()
-			m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) {
-				cfg.RefreshTTL, cfg.Leeway = c.chain, leeway
-			}), clock))
+			fault := backendtest.NewFault(memory.New())
+			m := newManager(t, fault, tokenConfig())
 			issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-			_, err := m.Revoke(context.Background(), issued.Token.Family(), "left")
-			require.NoError(t, err)
-			marks := mustList(t, store, 6)
-			require.Len(t, marks, 1)
-			require.Equal(t, clock.Now().Add(c.kept).UnixMilli(), marks[0].PurgeAt)
-
-			// A single token has no chain.
-			token := mustToken(t, m, fob.TokenSpec{})
-			_, err = m.Revoke(context.Background(), token.Token.ID(), "left")
-			require.NoError(t, err)
-			for _, mark := range mustList(t, store, 6) {
-				if mark.ID != marks[0].ID {
-					require.Equal(t, clock.Now().Add(time.Hour+2*leeway+margin).UnixMilli(), mark.PurgeAt)
-				}
-			}
+			once(fault, callsOf(backendtest.OpPut, fob.RecordMark), backendtest.Unavailable())
+			_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+			require.ErrorIs(t, err, fob.ErrIndeterminate, "a part of it is done")
+			mustVerify(t, m, issued.Access.Reveal())
+			next(t, m, issued)
+			mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
 		})
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/recent"
 	"github.com/fobkit/fob/internal/record"
-	"github.com/fobkit/fob/internal/retry"
 )
 
 // readMark reads one mark from the store; the zero mark if there is none.
@@ -25,11 +24,16 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 	return found, err
 }
 
+// maxProofEvery is how often the feed is asked for a proof if cached answers may be older
+// than four times that. It is what an idle process costs its store.
+const maxProofEvery = 500 * time.Millisecond
+
 // followFeed brings the changes that the store's feed reports into memory until ctx ends.
 // While the feed is lost, cached answers grow old, and are read again when they are
 // needed.
 func (m *Manager) followFeed(ctx context.Context, watcher backend.Watcher) {
 	m.joinFleet(ctx)
+	ctx = backend.WithProofEvery(ctx, min(m.cfg.MaxStaleness/4, maxProofEvery))
 	f := feed.Follower{
 		Watcher: watcher,
 		Begin:   m.startFeed,
@@ -52,28 +56,9 @@ func (m *Manager) proved(at time.Time) {
 	}
 }
 
-// ring tells the goroutine that waits for a channel of one place that there is something to
-// do. It waits for nobody.
-func ring(bell chan<- struct{}) {
-	select {
-	case bell <- struct{}{}:
-	default: // it has been told, and has not begun
-	}
-}
-
-// rung waits until there is something to do. It returns false when ctx has ended.
-func rung(ctx context.Context, bell <-chan struct{}) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-bell:
-		return true
-	}
-}
-
 // startFeed drops everything that is in memory, because the feed may have missed changes
 // until now; from now on it misses none. The marks are read anew by fillMarks, and until
-// then a verification that needs one reads it from the store.
+// that is done a verification reads those that it needs from the store.
 func (m *Manager) startFeed(ctx context.Context) error {
 	m.engine.FeedBegins()
 	if again := m.health.Begun(); again {
@@ -85,7 +70,6 @@ func (m *Manager) startFeed(ctx context.Context) error {
 		}
 	}
 	m.marks.Begin()
-	ring(m.toFill)
 	m.ringChanged(ctx) // it may have changed
 	m.engine.Clear()
 	return nil
@@ -109,7 +93,6 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 	}
 	if len(named) > 0 {
 		m.marks.Name(named, m.engine.Now())
-		ring(m.toSettle)
 	}
 	m.forget(ids...) // after the marks: an answer made meanwhile is made from old marks
 	for _, id := range ids {
@@ -126,37 +109,41 @@ func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) er
 // settleMarks reads the marks that the feed has named, until ctx ends. A mark is dated by
 // the clock of its writer, so settleMarks also compares that clock with this one.
 func (m *Manager) settleMarks(ctx context.Context) {
-	var backoff retry.Backoff
-	for rung(ctx, m.toSettle) {
-		for more := true; more && ctx.Err() == nil; {
-			var err error
-			more, err = m.marks.Settle(ctx, func(s marks.Settled) {
-				if m.engine.Live(s.NamedAt) && s.Mark.Before == clock.Forever { // such a mark is written only once: just before
-					m.skew.NoteWithin(m.cfg.MaxStaleness, s.Created, s.NamedAt)
-				}
-				m.skew.Note(s.Created, m.clock.Now())
-			})
-			if err == nil {
-				backoff.Reset()
-				continue
-			}
-			backoff.Pause(ctx) // the feed says what is wrong with the store
+	m.marks.KeepSettled(ctx, func(s marks.Settled) {
+		if m.engine.Live(s.NamedAt) && s.Mark.Before == clock.Forever { // such a mark is written only once: just before
+			m.skew.NoteWithin(m.cfg.MaxStaleness, s.Created, s.NamedAt)
 		}
-	}
+		m.skew.Note(s.Created, m.clock.Now())
+	})
 }
 
-// fillMarks reads all marks whenever the feed begins, until ctx ends.
+// catchingUpEvery is the pause between two events of fillMarks.
+const catchingUpEvery = time.Second
+
+// fillMarks reads all marks whenever the feed begins, until ctx ends. It reports how far it
+// has come if that takes long.
 func (m *Manager) fillMarks(ctx context.Context, lister backend.Lister) {
-	var backoff retry.Backoff
-	for rung(ctx, m.toFill) {
-		if err := m.marks.Fill(ctx, lister, func(int) {}); err != nil {
+	var last int64 // monotonic: when the reading began, or was last told of
+	var told bool
+	m.marks.KeepFilled(ctx, lister, marks.Progress{
+		Read: func(n int) {
+			switch now := m.clock.Now().Mono; {
+			case n == 0:
+				last, told = now, false
+			case now-last >= int64(catchingUpEvery):
+				last, told = now, true
+				m.report(Event{Type: EventCatchingUp, Count: n})
+			}
+		},
+		Filled: func(n int) {
+			if told {
+				m.report(Event{Type: EventCaughtUp, Count: n})
+			}
+		},
+		Failed: func(err error) {
 			m.report(Event{Type: EventUpkeepFailed, Err: errs.OfStore("fob: read what was revoked", err)})
-			backoff.Pause(ctx)
-			ring(m.toFill)
-			continue
-		}
-		backoff.Reset()
-	}
+		},
+	})
 }
 
 // recentRevocations are the revocations that this Manager has lately made. They are kept

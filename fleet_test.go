@@ -572,6 +572,14 @@ func (s *countedLists) List(ctx context.Context, q backend.Query) (backend.Page,
 	return page, err
 }
 
+func (s *countedLists) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	scanner, _ := backend.As[backend.Scanner](s.Store)
+	return scanner.Scan(ctx, kind, func(recs []backend.Record) error {
+		s.listed.Add(int64(len(recs)))
+		return fn(recs)
+	})
+}
+
 // A Manager over many credentials begins by reading what was revoked, and no credential.
 func TestStartReadsOnlyWhatWasRevoked(t *testing.T) {
 	store := memory.New()

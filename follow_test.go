@@ -2,6 +2,9 @@ package fob_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,9 +188,10 @@ func TestAProofFromTheFutureIsOneOfNow(t *testing.T) {
 	})
 }
 
-// What could not be read when the feed told of it is read again, and not passed over; it
-// is a loss of the feed.
-func TestAChangeThatCouldNotBeReadIsToldAgain(t *testing.T) {
+// A mark that the feed has named and that cannot be read is unknown: whoever needs it asks
+// the store, and is told if there is no answer. The feed goes on meanwhile, and the mark is
+// asked for until there is.
+func TestAMarkThatCannotBeReadIsUnknownUntilItCan(t *testing.T) {
 	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
 		seen := &observed{}
 		cfg := tokenConfig()
@@ -195,49 +199,108 @@ func TestAChangeThatCouldNotBeReadIsToldAgain(t *testing.T) {
 		here, there := newManager(t, fault, cfg), newManager(t, store, tokenConfig())
 		defer here.Close()
 		defer there.Close()
-		issued := mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
+		issued, other := mustToken(t, there, fob.TokenSpec{TTL: time.Hour}), mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
 		pass(5 * time.Second)
 		mustVerify(t, here, issued.Access.Reveal())
+		mustVerify(t, here, other.Access.Reveal())
 		seen.take()
-		once(fault, callsOf(backendtest.OpGet, fob.RecordMark), backendtest.Unavailable())
+		var down atomic.Bool
+		down.Store(true)
+		asked := onSome(fault, callsOf(backendtest.OpGet, fob.RecordMark), func(int) bool { return down.Load() }, backendtest.Unavailable())
 		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
-		synctest.Wait()
-		require.ErrorIs(t, here.Health().Err, backend.ErrUnavailable)
-		pass(2 * time.Second)
+		for range 20 {
+			pass(100 * time.Millisecond)
+			_, err = here.Verify(t.Context(), issued.Access.Reveal())
+			mustBeUnsure(t, err)
+			require.ErrorIs(t, err, backend.ErrUnavailable)
+			mustVerify(t, here, other.Access.Reveal())
+		}
+		require.True(t, here.Health().Following)
+		require.LessOrEqual(t, here.Health().FeedAge, 500*time.Millisecond)
+		down.Store(false)
+		pass(4 * time.Second)
+		before := asked()
 		mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
-		require.Equal(t, []fob.EventType{fob.EventFeedLost, fob.EventFeedResumed}, seen.types())
+		require.Equal(t, before, asked(), "it is known now")
+		require.Empty(t, seen.types())
 	})
 }
 
-// A feed has not begun before all marks were read: a token that was revoked before is not
-// accepted because the list of them failed.
-func TestAFeedHasNotBegunBeforeAllMarksWereRead(t *testing.T) {
+// A process serves before it has read what was revoked: it asks the store for what it does
+// not know yet. So nothing is accepted because the marks could not be read, and nothing is
+// refused either.
+func TestAProcessServesBeforeItKnowsWhatWasRevoked(t *testing.T) {
 	bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
 		there := newManager(t, store, tokenConfig())
 		defer there.Close()
-		issued := mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
-		_, err := there.Revoke(t.Context(), issued.Token.ID(), "")
+		revoked, good := mustToken(t, there, fob.TokenSpec{TTL: time.Hour}), mustToken(t, there, fob.TokenSpec{TTL: time.Hour})
+		_, err := there.Revoke(t.Context(), revoked.Token.ID(), "")
 		require.NoError(t, err)
-		for lists := range 4 {
-			onFirst(fault, lists, callsOf(backendtest.OpList), backendtest.Unavailable())
+		for failures := range 4 {
+			onFirst(fault, failures, callsOf(backendtest.OpScan), backendtest.Unavailable())
 			seen := &observed{}
 			cfg := tokenConfig()
 			cfg.Observer, cfg.SweepInterval = seen, -1
 			here, err := fob.New(fault, cfg)
 			require.NoError(t, err)
 			synctest.Wait()
-			require.Equal(t, lists == 0, here.Health().Following)
+			h := here.Health()
+			require.True(t, h.Following)
+			require.Equal(t, failures > 0, h.CatchingUp)
 			for range 30 {
-				mustReject(t, here, issued.Access.Reveal(), fob.ErrRevoked)
+				mustReject(t, here, revoked.Access.Reveal(), fob.ErrRevoked)
+				mustVerify(t, here, good.Access.Reveal())
 				pass(100 * time.Millisecond)
 			}
-			require.True(t, here.Health().Following)
-			if lists > 0 {
-				require.Equal(t, fob.EventFeedLost, seen.types()[0])
-			}
+			h = here.Health()
+			require.False(t, h.CatchingUp)
+			require.Equal(t, 1, h.Revocations)
+			require.ElementsMatch(t, slices.Repeat([]fob.EventType{fob.EventUpkeepFailed}, failures), seen.types())
 			require.NoError(t, here.Close())
 		}
+	})
+}
+
+// scanStore is a store that is slow to tell all its records of a kind.
+type scanStore struct {
+	backend.Store
+	scan func(context.Context, backend.Kind, func([]backend.Record) error) error
+}
+
+func (s *scanStore) Unwrap() backend.Store { return s.Store }
+
+func (s *scanStore) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	return s.scan(ctx, kind, fn)
+}
+
+// Whoever waits for a process to read what was revoked sees that it moves.
+func TestCatchingUpIsReported(t *testing.T) {
+	bubbleOver(t, func(t *testing.T, store backend.Store, _ *backendtest.Fault) {
+		slow := &scanStore{store, func(_ context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+			for i := range 3 {
+				rec := backend.Record{ID: backend.ID{byte(kind), byte(i)}, Kind: kind}
+				time.Sleep(700 * time.Millisecond)
+				if err := fn([]backend.Record{rec}); err != nil { // unreadable; it counts
+					return err
+				}
+			}
+			return nil
+		}}
+		seen := &observed{}
+		m, err := fob.New(slow, fob.Config{Observer: seen, SweepInterval: -1})
+		require.NoError(t, err)
+		defer m.Close()
+		pass(3 * time.Second)
+		require.True(t, m.Health().CatchingUp)
+		require.True(t, m.Health().Following)
+		pass(3 * time.Second)
+		require.False(t, m.Health().CatchingUp)
+		var told []string
+		for _, e := range seen.take() {
+			told = append(told, fmt.Sprint(e.Type, " ", e.Count))
+		}
+		require.Equal(t, []string{"catching_up 2", "catching_up 4", "catching_up 6", "caught_up 6"}, told)
 	})
 }
 

@@ -30,6 +30,12 @@ type Health struct {
 	LostAt time.Time
 	// Failures is how many tries to follow it again have failed since.
 	Failures int
+	// CatchingUp reports that the revocations in the store are still being read into memory,
+	// after the start or after the feed has begun anew. Until that is done, what revokes a
+	// credential is read from the store whenever the answer is not cached: verification is
+	// no less right, but slower. Revocations is how many are in memory.
+	CatchingUp  bool
+	Revocations int
 	// Staleness is how old an answer given now may be: MaxStaleness, or at most 2 s until
 	// the other processes know that this one allows more (see [Manager.FleetStaleness]).
 	Staleness time.Duration
@@ -51,9 +57,10 @@ type Health struct {
 func (m *Manager) Health() Health {
 	now := m.engine.Now()
 	feed := m.health.State()
+	revocations, _, known := m.marks.Known()
 	h := Health{
 		Following: feed.Following && m.engine.Live(now), FeedAge: now.FeedAge(), Err: feed.Err, LostAt: feed.LostAt, Failures: feed.Failures,
-		Staleness: m.cfg.MaxStaleness, Skew: m.skew.Get(now), Problems: m.problems.List(),
+		CatchingUp: m.marks.Follows && !known, Revocations: revocations, Staleness: m.cfg.MaxStaleness, Skew: m.skew.Get(now), Problems: m.problems.List(),
 	}
 	if !m.fleet.Joined() {
 		h.Staleness = min(h.Staleness, fleet.DefaultStaleness)

@@ -89,11 +89,11 @@ func newManager(t testing.TB, store backend.Store, cfg fob.Config) *fob.Manager 
 	m, err := fob.New(store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
-	// When the feed begins, it reads, and what was remembered before is forgotten; and a
-	// Manager that is more patient than others tells them first.
+	// When the feed begins, what was revoked is read, and what was remembered before is
+	// forgotten; and a Manager that is more patient than others tells them first.
 	_, follows := backend.As[backend.Watcher](store)
 	for range 1000 {
-		if h := m.Health(); (h.FeedAge >= 0 || !follows) && h.Staleness >= cfg.MaxStaleness {
+		if h := m.Health(); (h.FeedAge >= 0 || !follows) && !h.CatchingUp && h.Staleness >= cfg.MaxStaleness {
 			break
 		}
 		time.Sleep(100 * time.Microsecond)

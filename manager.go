@@ -51,8 +51,6 @@ type Manager struct {
 	rehashed           *cache.Cache[struct{}] // the keys whose rehash was tried lately
 
 	marks     *marks.Ledger
-	toFill    chan struct{} // the goroutine that reads all marks has to
-	toSettle  chan struct{} // the goroutine that reads the marks that the feed has named has to
 	fleet     *fleet.Fleet
 	recent    recentRevocations
 	health    health.Feed
@@ -102,10 +100,8 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg:      cfg,
-		usage:    usagelog.New(cfg.CacheEntries),
-		toFill:   make(chan struct{}, 1),
-		toSettle: make(chan struct{}, 1),
+		cfg:   cfg,
+		usage: usagelog.New(cfg.CacheEntries),
 	}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.life.Start()

@@ -11,6 +11,7 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/family"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
@@ -135,7 +136,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	case !f.IssuedOnce(presented):
 		return Issued{}, ErrUnknown
 	case f.Ended:
-		return Issued{}, m.familyEnded(ctx, id)
+		return Issued{}, m.familyEnded(ctx, f)
 	}
 	if at := f.LinkOf(presented, clock.Millis(began)); at >= 0 {
 		return m.answerAgain(ctx, f, presented, at, now)
@@ -159,52 +160,53 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	ms := clock.Millis(now)
 	switch {
 	case f.Ended:
-		return nil, m.familyEnded(ctx, ID(f.ID))
+		return nil, m.familyEnded(ctx, f)
 	case ms >= f.Ends || ms >= f.IdleUntil:
 		return nil, ErrExpired
 	}
-	// Ask the store, not the marks in memory: a refresh is rare and has a long effect.
-	for _, ref := range []record.ID{markOf("family", ID(f.ID)), m.issuerMark()} {
-		found, err := m.readMark(ctx, ref)
-		if err != nil {
-			return nil, errs.OfCheck(err)
-		}
-		f.stamp = found.Epoch // the issuer's comes last
-		if found.EndsToken(f.spec.issuerEpoch, f.Begun) {
-			return nil, ErrRevoked
-		}
-	}
-	epoch, err := m.marks.ReadEpoch(ctx, f.spec.subjectRef)
+	// Ask the store, not the marks in memory: a refresh is rare and has a long effect. The
+	// record of the family says that it was revoked; its mark is not asked for.
+	found, err := m.marks.ReadAll(ctx, m.issuerMark(), f.spec.subjectRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	if f.spec.epoch < epoch {
+	f.stamp = found[0].Epoch
+	if found[0].EndsToken(f.spec.issuerEpoch, f.Begun) || f.spec.epoch < found[1].Epoch {
 		return nil, ErrRevoked
 	}
 	if f.spec.parent.IsZero() {
 		return nil, nil // the family came from no key
 	}
-	found, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
+	key, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
 	if errors.Is(err, ErrNotFound) {
 		return nil, ErrUnknown
 	}
 	if err != nil {
 		return nil, err
 	}
-	if epoch, err = m.marks.ReadEpoch(ctx, found.SubjectRef); err != nil {
+	epoch, err := m.marks.ReadEpoch(ctx, key.SubjectRef)
+	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	if found.Epoch < epoch {
+	if key.Epoch < epoch {
 		return nil, ErrRevoked
 	}
-	return keyOf(found, ms), found.Refusal(ms)
+	return keyOf(key, ms), key.Refusal(ms)
 }
 
 // familyEnded is the error for a family that was revoked, perhaps by another process. It
-// reads the mark that revokes the family's access tokens, so that from now on none of
-// them is accepted here either.
-func (m *Manager) familyEnded(ctx context.Context, id ID) error {
-	if _, err := m.readMark(ctx, markOf("family", id)); err != nil {
+// reads the mark that revokes the family's access tokens, so that from now on none of them
+// is accepted here either. If there is none, the call that has ended the family did not
+// finish, and familyEnded does what is left.
+func (m *Manager) familyEnded(ctx context.Context, f *tokenFamily) error {
+	mark, err := m.readMark(ctx, markOf("family", ID(f.ID)))
+	if err == nil && mark == (marks.Mark{}) && f.EndedAt != 0 {
+		err = m.life.Protect(ctx, func(ctx context.Context) error {
+			_, err := m.endFamily(ctx, ID(f.ID), RevokeReason(f.Reason))
+			return err
+		})
+	}
+	if err != nil {
 		return errs.OfCheck(err)
 	}
 	return ErrRevoked
@@ -287,12 +289,11 @@ func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented str
 	return f.issued(Issued{Access: newSecret(access), Token: t}, secret, k), nil
 }
 
-// endFamily revokes a family: first the mark that ends its access tokens, then the
-// chain itself. After a crash between the two the family is dead all the same,
-// because Refresh looks at the mark as well.
+// endFamily revokes a family: first its record, so that it gives out no further access
+// token, and then by a mark those that it gave out. The mark lasts as long as these can.
 //
-// It had been revoked already only if both were there before. Otherwise the call that
-// wrote the mark did not finish, and has reported nothing.
+// It had been revoked already only if both were done before. Otherwise the call that has
+// ended the record did not finish, and has reported nothing.
 func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
 	already = true
 	err = retry.Do(ctx, func(bool) error {
@@ -305,21 +306,20 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return err
 		}
 		now := m.now()
-		// The mark lasts as long as the chain could: after a crash it may stand alone.
-		end := max(m.markEnd(m.fleet.LongestTTL(ctx), now), f.Ends+clock.PurgeMargin.Milliseconds())
+		if !f.Ended {
+			f.End(clock.Millis(now), string(reason))
+			if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
+				return retry.Raced(err)
+			}
+			already = false
+		}
+		end := m.markEnd(m.fleet.LongestTTL(ctx), now)
+		if lasts := end - clock.Millis(now); f.EndedAt != 0 && f.EndedAt+lasts <= clock.Millis(now) {
+			return nil // all its access tokens have expired, and so has the mark, if there was one
+		}
 		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
-		if err != nil {
-			return err
-		}
-		if already = already && marked; f.Ended {
-			return nil
-		}
-		f.End(string(reason))
-		if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
-			return retry.Raced(err)
-		}
-		already = false
-		return nil
+		already = already && marked
+		return err
 	})
-	return already && err == nil, err
+	return already && err == nil, errs.Settle(!already, err)
 }

@@ -29,11 +29,12 @@ type Family struct {
 	// may end earlier is not in here: it is looked up each time.
 	Begun, Ends, IdleUntil int64
 	TTL                    int64 // the lifetime that was asked for each access token, in milliseconds
-	// Ended says that the family was revoked, and Reason why. A family that is older than
-	// the tags in secrets counts as revoked, because nobody could tell which of its secrets
-	// were used.
-	Ended  bool
-	Reason string
+	// Ended says that the family was revoked, EndedAt when (zero: not known), and Reason
+	// why. A family that is older than the tags in secrets counts as revoked, because nobody
+	// could tell which of its secrets were used.
+	Ended   bool
+	EndedAt int64
+	Reason  string
 
 	tagKey  string            // the key of the tags in the secrets; see IssuedOnce
 	current [sha256.Size]byte // the digest of the current secret, which was not used yet
@@ -63,8 +64,8 @@ func (f *Family) IsCurrent(presented string) bool {
 }
 
 // End revokes the family, and removes everything with which somebody could continue it.
-func (f *Family) End(reason string) {
-	f.Ended, f.Reason, f.answer, f.links = true, reason, "", nil
+func (f *Family) End(now int64, reason string) {
+	f.Ended, f.EndedAt, f.Reason, f.answer, f.links = true, now, reason, "", nil
 }
 
 // Record returns the record of the family, which may be purged from purgeAt on.
@@ -74,6 +75,7 @@ func (f *Family) Record(purgeAt int64) backend.Record {
 		Parent: f.Parent, Created: f.Begun, Expires: f.Ends, PurgeAt: purgeAt,
 	}
 	w := record.NewBody()
+	w.Number(record.FieldRevokedAt, uint64(f.EndedAt))
 	w.Text(record.FieldReason, f.Reason)
 	w.Text(record.FieldDigest, string(f.current[:]))
 	w.Number(record.FieldLifetime, uint64(f.TTL))
@@ -117,6 +119,8 @@ func Decode(rec *backend.Record) (*Family, error) {
 		case record.FieldEnded:
 			f.Ended = true
 			r.Bad = r.Bad || v != "\x01"
+		case record.FieldRevokedAt:
+			f.EndedAt = r.Millis(v)
 		case record.FieldAnswerUntil, record.FieldUsed:
 		case record.FieldTagKey:
 			f.tagKey = v
@@ -127,6 +131,7 @@ func Decode(rec *backend.Record) (*Family, error) {
 			r.Bad = true
 		}
 	}
+	r.Bad = r.Bad || f.EndedAt != 0 && !f.Ended
 	if f.tagKey == "" {
 		f.Ended = true // the family is older than tags
 	} else {

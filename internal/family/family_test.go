@@ -99,9 +99,10 @@ func TestOnlyTheLatestLinksAreKept(t *testing.T) {
 func TestAFamilyThatEndedHasNothingLeft(t *testing.T) {
 	f, first := begun()
 	second := use(t, f, first, "access", 2000, 12_000)
-	f.End("left")
+	f.End(60_000, "left")
 	f = again(t, f)
 	require.True(t, f.Ended)
+	require.Equal(t, int64(60_000), f.EndedAt)
 	require.Equal(t, "left", f.Reason)
 	require.Equal(t, -1, f.LinkOf(first, 3000))
 	require.True(t, f.IssuedOnce(second), "who presents one is told that it was revoked")

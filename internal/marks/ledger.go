@@ -3,7 +3,6 @@ package marks
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
@@ -62,107 +61,6 @@ func (l *Ledger) ReadAll(ctx context.Context, ids ...record.ID) ([]Mark, error) 
 		}
 	}
 	return found, nil
-}
-
-// Begin notes that the feed begins, or begins anew. From now on the feed names every
-// change, but it may have missed some before: Fill has to be called.
-func (l *Ledger) Begin() { l.begin() }
-
-// Fill reads all marks, after Begin. Until it has returned nil, the set does not know of
-// the marks that it has not. progress is told how many records were read so far. A mark
-// that cannot be read is told to Problem, and is no error. It must not be called by two at
-// a time.
-func (l *Ledger) Fill(ctx context.Context, lister backend.Lister, progress func(read int)) error {
-	read := 0
-	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
-		err := all(ctx, l.Store.Store, lister, kind, func(recs []backend.Record) error {
-			ids, found := make([]record.ID, len(recs)), make([]Mark, len(recs))
-			for i := range recs {
-				var err error
-				ids[i] = recs[i].ID
-				if found[i], err = Decode(&recs[i]); err != nil {
-					found[i] = l.unreadable(recs[i].ID, err)
-				}
-			}
-			l.fill(ids, found)
-			read += len(recs)
-			progress(read)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	for _, id := range l.end() {
-		l.Problem(id, nil)
-	}
-	l.DropOver(l.now())
-	return nil
-}
-
-// all calls fn with all records of a kind, by whatever the store has for that.
-func all(ctx context.Context, store backend.Store, lister backend.Lister, kind backend.Kind, fn func([]backend.Record) error) error {
-	if scanner, ok := backend.As[backend.Scanner](store); ok {
-		return scanner.Scan(ctx, kind, fn)
-	}
-	q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
-	for {
-		page, err := lister.List(ctx, q)
-		if err != nil {
-			return err
-		}
-		if err := fn(page.Records); err != nil {
-			return err
-		}
-		if q.After = page.Next; q.After == "" {
-			return nil
-		}
-	}
-}
-
-// Settled is what is told of a mark that was read after the feed had named it.
-type Settled struct {
-	Mark    Mark
-	Created int64        // when its record was made (Unix milliseconds)
-	NamedAt clock.Moment // when the feed named it
-}
-
-// Settle reads marks that the feed has named, at most as many as a store reads in one call,
-// and puts them into the set. A mark that cannot be read is told to Problem, and is no
-// error. An error means that the store could not be asked. more says that others are named.
-func (l *Ledger) Settle(ctx context.Context, told func(Settled)) (more bool, err error) {
-	ids, as := l.namedNow(backend.MaxLimit)
-	recs, err := l.Store.GetMany(ctx, ids...)
-	if err != nil {
-		return true, err
-	}
-	read := make(map[record.ID]*backend.Record, len(recs))
-	for i := range recs {
-		read[recs[i].ID] = &recs[i]
-	}
-	for _, id := range ids {
-		var to Mark
-		if rec := read[id]; rec != nil {
-			if to, err = Decode(rec); err != nil {
-				to = l.unreadable(id, err)
-			} else {
-				told(Settled{to, rec.Created, as[id].at})
-			}
-		}
-		if l.settle(id, as[id], to) {
-			l.Problem(id, nil)
-		}
-	}
-	_, named, _ := l.Known()
-	return named > 0, nil
-}
-
-// unreadable returns the mark for a record that cannot be read, and tells Problem. The
-// problem ends when the record can be read again.
-func (l *Ledger) unreadable(id record.ID, err error) Mark {
-	bad := Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
-	l.Problem(id, bad.Bad)
-	return bad
 }
 
 func (l *Ledger) get(ctx context.Context, id record.ID, decode func(*backend.Record) (Mark, error)) (Mark, backend.Record, error) {

@@ -36,11 +36,12 @@ type Set struct {
 	// named are the records that have changed and were not read since.
 	named   map[record.ID]naming
 	namings uint64
-	// complete says that all marks of the store that are not in named are known.
+	// complete says that all marks of the store that are not in named are known. begun is
+	// how often the set has begun to be filled.
 	complete bool
-	// unread are the marks that could not be read before, and were not found since the set
-	// is being filled.
-	unread map[record.ID]struct{}
+	begun    uint64
+
+	toFill, toSettle chan struct{} // have one when there is something to read
 }
 
 // naming is when the feed has named a record.
@@ -52,7 +53,10 @@ type naming struct {
 // New makes a set without marks. follows says that there is a feed. forget drops the
 // answers in memory that were made from a mark.
 func New(follows bool, forget func(...backend.ID)) *Set {
-	return &Set{Follows: follows, forget: forget, whole: make(map[record.ID]Mark), named: make(map[record.ID]naming)}
+	return &Set{
+		Follows: follows, forget: forget, whole: make(map[record.ID]Mark), named: make(map[record.ID]naming),
+		toFill: make(chan struct{}, 1), toSettle: make(chan struct{}, 1),
+	}
 }
 
 // Mark is the content of one such record. Its numbers only rise. The zero Mark revokes
@@ -166,14 +170,24 @@ func (s *Set) raise(id record.ID, to Mark) bool {
 	return true
 }
 
-// Name notes that records have changed: what the set had of them is no longer sure. Whoever
-// names them drops the answers that were made from them afterwards.
+// Name notes that records have changed: what the set had of them is no longer sure, and
+// [Ledger.KeepSettled] reads them. Whoever names them drops the answers that were made from them
+// afterwards. at is when the feed told of them.
 func (s *Set) Name(ids []record.ID, at clock.Moment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
 		s.namings++
 		s.named[id] = naming{s.namings, at}
+	}
+	ring(s.toSettle)
+}
+
+// ring tells whoever reads from bell that there is something to do. It waits for nobody.
+func ring(bell chan<- struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default: // it was told, and has not begun
 	}
 }
 
@@ -215,46 +229,58 @@ func (s *Set) settle(id record.ID, as naming, to Mark) (mended bool) {
 	return mended
 }
 
-// begin notes that the set is being filled: until [Set.end] only what it has of marks that
-// are not taken back is sure.
-func (s *Set) begin() {
+// Begin notes that the feed begins, or begins anew. From now on the feed names every
+// change, but it may have missed some before: [Ledger.KeepFilled] reads all marks. Until that is
+// done, the set knows only of the marks which it has and which are not taken back.
+func (s *Set) Begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.complete, s.unread = false, make(map[record.ID]struct{})
+	s.complete = false
+	s.begun++
+	var bad []record.ID
 	for id, k := range s.whole {
 		if k.Bad != nil {
-			s.unread[id] = struct{}{}
+			bad = append(bad, id)
 		}
+	}
+	s.nameAgain(bad)
+	ring(s.toFill)
+}
+
+// nameAgain names records of which it is not known that they have changed.
+func (s *Set) nameAgain(ids []record.ID) {
+	for _, id := range ids {
+		s.namings++
+		s.named[id] = naming{number: s.namings}
+		ring(s.toSettle)
 	}
 }
 
-// fill puts marks that were read into the set that is being filled.
-func (s *Set) fill(ids []record.ID, found []Mark) {
+// filling returns the number of the filling that is under way.
+func (s *Set) filling() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.begun
+}
+
+// fill puts marks that were read into the set that is being filled. bad are the records
+// that could not be read. They are named, because the feed may have told meanwhile that
+// they were written anew.
+func (s *Set) fill(ids []record.ID, found []Mark, bad []record.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, id := range ids {
-		if found[i].Bad == nil {
-			s.raise(id, found[i])
-			continue
-		}
-		s.set(id, found[i])
-		delete(s.unread, id)
+		s.raise(id, found[i])
 	}
+	s.nameAgain(bad)
 }
 
-// end notes that the set was filled. It returns the marks that could not be read before,
-// and can be read now or are gone.
-func (s *Set) end() (mended []record.ID) {
+// filled notes that the filling with a number is done. If another one has begun since,
+// that one is still to be done.
+func (s *Set) filled(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id := range s.unread {
-		if s.whole[id].Bad != nil {
-			delete(s.whole, id)
-		}
-		mended = append(mended, id)
-	}
-	s.complete, s.unread = true, nil
-	return mended
+	s.complete = s.begun == number
 }
 
 // atOnce is of how many buckets DropOver looks at the entries while others wait.

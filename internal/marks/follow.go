@@ -1,0 +1,158 @@
+package marks
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/retry"
+)
+
+// Progress is what is told while all marks are read. Its functions must not block.
+type Progress struct {
+	Read   func(marks int) // at the beginning and after each batch: how many marks were read so far
+	Filled func(marks int) // at the end
+	Failed func(error)     // the marks could not be read; they are read again after a pause
+}
+
+// Settled is what is told of a mark that was read after the feed had named it.
+type Settled struct {
+	Mark    Mark
+	Created int64        // when its record was made (Unix milliseconds)
+	NamedAt clock.Moment // when the feed named it
+}
+
+// KeepFilled reads all marks whenever the feed begins, until ctx ends. One goroutine runs it,
+// and another KeepSettled, so that a revocation is known at once, however many others are
+// still to be read. A panic of the store goes through; the loop can be run again.
+func (l *Ledger) KeepFilled(ctx context.Context, lister backend.Lister, to Progress) {
+	if _, _, complete := l.Known(); !complete && l.filling() > 0 {
+		ring(l.toFill) // it may have been told before it panicked
+	}
+	var backoff retry.Backoff
+	for waits(ctx, l.toFill) {
+		if err := l.fillAll(ctx, lister, to); err != nil {
+			if ctx.Err() == nil {
+				to.Failed(err)
+			}
+			backoff.Pause(ctx)
+			ring(l.toFill)
+			continue
+		}
+		backoff.Reset()
+	}
+}
+
+// KeepSettled reads the marks that the feed has named, until ctx ends, and calls told with
+// each. It is run like KeepFilled.
+func (l *Ledger) KeepSettled(ctx context.Context, told func(Settled)) {
+	ring(l.toSettle)
+	var backoff retry.Backoff
+	for waits(ctx, l.toSettle) {
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = l.settleSome(ctx, told); err != nil {
+				backoff.Pause(ctx) // the feed tells what is wrong with the store
+				continue
+			}
+			backoff.Reset()
+		}
+	}
+}
+
+// waits waits until a bell rings. It returns false when ctx has ended.
+func waits(ctx context.Context, bell <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-bell:
+		return true
+	}
+}
+
+// fillAll reads all marks of the store into the set.
+func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress) error {
+	number, read := l.filling(), 0
+	to.Read(read)
+	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
+		err := all(ctx, l.Store.Store, lister, kind, func(recs []backend.Record) error {
+			ids, found := make([]record.ID, 0, len(recs)), make([]Mark, 0, len(recs))
+			var bad []record.ID
+			for i := range recs {
+				mark, err := Decode(&recs[i])
+				if err != nil {
+					bad = append(bad, recs[i].ID)
+					continue
+				}
+				ids, found = append(ids, recs[i].ID), append(found, mark)
+			}
+			l.fill(ids, found, bad)
+			read += len(recs)
+			to.Read(read)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	l.filled(number)
+	l.DropOver(l.now())
+	to.Filled(read)
+	return nil
+}
+
+// all calls fn with all records of a kind, by whatever the store has for that.
+func all(ctx context.Context, store backend.Store, lister backend.Lister, kind backend.Kind, fn func([]backend.Record) error) error {
+	if scanner, ok := backend.As[backend.Scanner](store); ok {
+		return scanner.Scan(ctx, kind, fn)
+	}
+	q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
+	for {
+		page, err := lister.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if err := fn(page.Records); err != nil {
+			return err
+		}
+		if q.After = page.Next; q.After == "" {
+			return nil
+		}
+	}
+}
+
+// settleSome reads marks that the feed has named, at most as many as a store reads in one
+// call, and puts them into the set. A mark that cannot be read is told to Problem, and is no
+// error. An error means that the store could not be asked. more says that others are named.
+func (l *Ledger) settleSome(ctx context.Context, told func(Settled)) (more bool, err error) {
+	ids, as := l.namedNow(backend.MaxLimit)
+	if len(ids) == 0 {
+		return false, nil
+	}
+	recs, err := l.Store.GetMany(ctx, ids...)
+	if err != nil {
+		return true, err
+	}
+	read := make(map[record.ID]*backend.Record, len(recs))
+	for i := range recs {
+		read[recs[i].ID] = &recs[i]
+	}
+	for _, id := range ids {
+		var to Mark
+		if rec := read[id]; rec != nil {
+			if to, err = Decode(rec); err != nil {
+				to = Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
+				l.Problem(id, to.Bad) // until the record can be read
+			} else if as[id].at != (clock.Moment{}) {
+				told(Settled{to, rec.Created, as[id].at})
+			}
+		}
+		if l.settle(id, as[id], to) {
+			l.Problem(id, nil)
+		}
+	}
+	_, named, _ := l.Known()
+	return named > 0, nil
+}
