@@ -160,24 +160,24 @@ func TestAMarkThatSaysLessTakesNothingBack(t *testing.T) {
 	})
 }
 
-// What is revoked while the feed has not begun yet is refused then and afterwards.
-func TestWhatIsRevokedBeforeTheFeedHasBegunIsRefused(t *testing.T) {
+// What is revoked while the marks are being read is refused then and afterwards.
+func TestWhatIsRevokedWhileTheMarksAreReadIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
-		onEach(fault, callsOf(backendtest.OpList), backendtest.Injection{Delay: time.Minute})
+		onEach(fault, callsOf(backendtest.OpScan), backendtest.Injection{Delay: time.Minute})
 		cfg := tokenConfig()
 		cfg.SweepInterval = -1
 		m, err := fob.New(fault, cfg)
 		require.NoError(t, err)
 		defer m.Close()
 		synctest.Wait()
-		require.Negative(t, m.Health().FeedAge)
+		require.True(t, m.Health().CatchingUp)
 		issued := mustToken(t, m, fob.TokenSpec{TTL: time.Hour})
 		mustVerify(t, m, issued.Access.Reveal())
 		_, err = m.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
 		mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
 		pass(3 * time.Minute)
-		require.True(t, m.Health().Following)
+		require.False(t, m.Health().CatchingUp)
 		mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
 	})
 }

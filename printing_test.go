@@ -47,7 +47,7 @@ var harmless = map[string]string{
 	"httpauth.Options": "names and functions",
 
 	"backend.Batch": "IDs", "backend.Change": "an ID", "backend.Cond": "a number", "backend.Cursor": "the place of a record", "backend.ID": "public", "backend.Kind": "a number",
-	"backend.Clock": "an interface", "backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
+	"backend.BulkReader": "an interface", "backend.Clock": "an interface", "backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Scanner": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
 	"backend.Watcher": "an interface", "backend.Wrapper": "an interface", "backend.Page": "Records", "backend.Query": "IDs and labels", "backend.Token": "the place in a feed",
 	"backend.Usage": "counts and times", "backend.Record": "what is stored: no secret, only digests and what is sealed",
 

@@ -32,7 +32,7 @@ func TestWhatARefreshCannotReadDecidesNothing(t *testing.T) {
 			first := begin(t, m)
 			mustRefresh(t, m, first.Refresh)
 			return first.Refresh
-		}, nil, 7},
+		}, nil, 6},
 		"of what was revoked": {func(t *testing.T, m *fob.Manager) fob.Secret {
 			first := begin(t, m)
 			_, err := m.Revoke(t.Context(), first.Token.Family(), "left")

@@ -5,6 +5,9 @@
 package marks
 
 import (
+	"iter"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/fobkit/fob/backend"
@@ -36,6 +39,8 @@ type Set struct {
 	// named are the records that have changed and were not read since.
 	named   map[record.ID]naming
 	namings uint64
+	// told are the records of which Problem was told that they cannot be read.
+	told map[record.ID]struct{}
 	// complete says that all marks of the store that are not in named are known. begun is
 	// how often the set has begun to be filled.
 	complete bool
@@ -55,7 +60,7 @@ type naming struct {
 func New(follows bool, forget func(...backend.ID)) *Set {
 	return &Set{
 		Follows: follows, forget: forget, whole: make(map[record.ID]Mark), named: make(map[record.ID]naming),
-		toFill: make(chan struct{}, 1), toSettle: make(chan struct{}, 1),
+		told: make(map[record.ID]struct{}), toFill: make(chan struct{}, 1), toSettle: make(chan struct{}, 1),
 	}
 }
 
@@ -210,10 +215,13 @@ func (s *Set) namedNow(most int) (ids []record.ID, as map[record.ID]naming) {
 func (s *Set) settle(id record.ID, as naming, to Mark) (mended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.at(id)
-	mended = old.Bad != nil && to.Bad == nil
+	if _, told := s.told[id]; told && to.Bad == nil {
+		delete(s.told, id)
+		mended = true
+	}
 	switch {
 	case to.Bad != nil:
+		s.told[id] = struct{}{}
 		s.set(id, to)
 	case to != Mark{}:
 		s.raise(id, to)
@@ -237,19 +245,13 @@ func (s *Set) Begin() {
 	defer s.mu.Unlock()
 	s.complete = false
 	s.begun++
-	var bad []record.ID
-	for id, k := range s.whole {
-		if k.Bad != nil {
-			bad = append(bad, id)
-		}
-	}
-	s.nameAgain(bad)
+	s.nameAgain(maps.Keys(s.told))
 	ring(s.toFill)
 }
 
 // nameAgain names records of which it is not known that they have changed.
-func (s *Set) nameAgain(ids []record.ID) {
-	for _, id := range ids {
+func (s *Set) nameAgain(ids iter.Seq[record.ID]) {
+	for id := range ids {
 		s.namings++
 		s.named[id] = naming{number: s.namings}
 		ring(s.toSettle)
@@ -272,7 +274,7 @@ func (s *Set) fill(ids []record.ID, found []Mark, bad []record.ID) {
 	for i, id := range ids {
 		s.raise(id, found[i])
 	}
-	s.nameAgain(bad)
+	s.nameAgain(slices.Values(bad))
 }
 
 // filled notes that the filling with a number is done. If another one has begun since,
