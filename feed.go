@@ -80,20 +80,11 @@ func (m *Manager) startFeed(ctx context.Context) error {
 // that needs it reads it from the store, until settleMarks has read it. However many
 // revocations come at once, each holds here when this has returned.
 func (m *Manager) applyChanges(ctx context.Context, changes []backend.Change) error {
-	if len(changes) == 0 {
-		return nil
-	}
 	ids := make([]backend.ID, len(changes))
-	var named []record.ID
 	for i, c := range changes {
 		ids[i] = c.ID
-		if marks.Is(c.ID) {
-			named = append(named, c.ID)
-		}
 	}
-	if len(named) > 0 {
-		m.marks.Name(named, m.engine.Now())
-	}
+	m.marks.Name(ids, m.engine.Now())
 	m.forget(ids...) // after the marks: an answer made meanwhile is made from old marks
 	for _, id := range ids {
 		if fleet.IsBounds(id) && m.fleet.LeaveIfLowered(ctx) {
@@ -117,29 +108,11 @@ func (m *Manager) settleMarks(ctx context.Context) {
 	})
 }
 
-// catchingUpEvery is the pause between two events of fillMarks.
-const catchingUpEvery = time.Second
-
-// fillMarks reads all marks whenever the feed begins, until ctx ends. It reports how far it
-// has come if that takes long.
+// fillMarks reads all marks whenever the feed begins, until ctx ends.
 func (m *Manager) fillMarks(ctx context.Context, lister backend.Lister) {
-	var last int64 // monotonic: when the reading began, or was last told of
-	var told bool
 	m.marks.KeepFilled(ctx, lister, marks.Progress{
-		Read: func(n int) {
-			switch now := m.clock.Now().Mono; {
-			case n == 0:
-				last, told = now, false
-			case now-last >= int64(catchingUpEvery):
-				last, told = now, true
-				m.report(Event{Type: EventCatchingUp, Count: n})
-			}
-		},
-		Filled: func(n int) {
-			if told {
-				m.report(Event{Type: EventCaughtUp, Count: n})
-			}
-		},
+		Moved:  func(n int) { m.report(Event{Type: EventCatchingUp, Count: n}) },
+		Filled: func(n int) { m.report(Event{Type: EventCaughtUp, Count: n}) },
 		Failed: func(err error) {
 			m.report(Event{Type: EventUpkeepFailed, Err: errs.OfStore("fob: read what was revoked", err)})
 		},

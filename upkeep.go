@@ -122,6 +122,7 @@ func (m *Manager) sweep(ctx context.Context, parts sweepParts) (done Swept, left
 		}
 		done.Purged, err2 = purger.Purge(ctx, m.now(), backend.MaxLimit)
 		left.purge = done.Purged == backend.MaxLimit
+		m.marks.DropOver()
 		if err2 != nil {
 			err2 = errs.OfStore("fob: purge", err2)
 		}

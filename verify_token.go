@@ -219,42 +219,24 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 	return refs
 }
 
-// ended returns why a token was revoked, or nil, and as of when. It looks at the marks
-// that follow the feed, and reads from the store those that it does not know, all in one
-// call.
+// ended returns why a token was revoked, or nil, and as of when.
 func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error, asOf int64, err error) {
 	ids := append(make([]record.ID, 0, 4), t.subjectRef, m.issuerMark(), markOf("token", t.id))
 	if !t.family.IsZero() {
 		ids = append(ids, markOf("family", t.family))
 	}
 	live := !q.Fresh && m.engine.Live(q.Now)
-	asOf = q.Now.Mono
-	if live {
-		asOf = q.Now.Synced
-	}
-	var unknown []record.ID
-	for _, id := range ids {
-		found, known := m.marks.Get(id)
-		switch {
-		case !live || !known:
-			q.Reads(id)
-			unknown = append(unknown, id)
-		case found.Bad != nil:
-			return nil, 0, found.Bad
-		case t.endedBy(id, &found):
-			return ErrRevoked, asOf, nil
-		}
-	}
-	read, err := m.marks.ReadAll(ctx, unknown...)
+	revoked, err := m.marks.Any(ctx, live, q.Reads, t.endedBy, ids...)
 	if err != nil {
 		return nil, 0, err
 	}
-	for i, id := range unknown {
-		if t.endedBy(id, &read[i]) {
-			return ErrRevoked, asOf, nil
-		}
+	if revoked {
+		refused = ErrRevoked
 	}
-	return nil, asOf, nil
+	if live {
+		return refused, q.Now.Synced, nil
+	}
+	return refused, q.Now.Mono, nil
 }
 
 // endedBy reports whether the mark whose record has an ID revokes the token.

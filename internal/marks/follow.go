@@ -3,6 +3,7 @@ package marks
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
@@ -12,8 +13,8 @@ import (
 
 // Progress is what is told while all marks are read. Its functions must not block.
 type Progress struct {
-	Read   func(marks int) // at the beginning and after each batch: how many marks were read so far
-	Filled func(marks int) // at the end
+	Moved  func(marks int) // each second: how many marks were read so far
+	Filled func(marks int) // at the end, if Moved was called
 	Failed func(error)     // the marks could not be read; they are read again after a pause
 }
 
@@ -72,10 +73,12 @@ func waits(ctx context.Context, bell <-chan struct{}) bool {
 	}
 }
 
+// movedEvery is the pause between two calls of Progress.Moved.
+const movedEvery = time.Second
+
 // fillAll reads all marks of the store into the set.
 func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress) error {
-	number, read := l.filling(), 0
-	to.Read(read)
+	number, read, last, moved := l.filling(), 0, l.Clock.Now().Mono, false
 	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
 		err := all(ctx, l.Store.Store, lister, kind, func(recs []backend.Record) error {
 			ids, found := make([]record.ID, 0, len(recs)), make([]Mark, 0, len(recs))
@@ -90,7 +93,10 @@ func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress
 			}
 			l.fill(ids, found, bad)
 			read += len(recs)
-			to.Read(read)
+			if now := l.Clock.Now().Mono; now-last >= int64(movedEvery) {
+				last, moved = now, true
+				to.Moved(read)
+			}
 			return nil
 		})
 		if err != nil {
@@ -98,10 +104,16 @@ func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress
 		}
 	}
 	l.filled(number)
-	l.DropOver(l.now())
-	to.Filled(read)
+	l.DropOver()
+	if moved {
+		to.Filled(read)
+	}
 	return nil
 }
+
+// DropOver removes from memory the marks of what has expired by every clock, also those of
+// which the feed has not told that they were purged. It reads nothing.
+func (l *Ledger) DropOver() { l.dropOver(l.now()) }
 
 // all calls fn with all records of a kind, by whatever the store has for that.
 func all(ctx context.Context, store backend.Store, lister backend.Lister, kind backend.Kind, fn func([]backend.Record) error) error {
@@ -127,7 +139,7 @@ func all(ctx context.Context, store backend.Store, lister backend.Lister, kind b
 // call, and puts them into the set. A mark that cannot be read is told to Problem, and is no
 // error. An error means that the store could not be asked. more says that others are named.
 func (l *Ledger) settleSome(ctx context.Context, told func(Settled)) (more bool, err error) {
-	ids, as := l.namedNow(backend.MaxLimit)
+	ids, as := l.namedNow(backend.MaxLimit, l.now())
 	if len(ids) == 0 {
 		return false, nil
 	}

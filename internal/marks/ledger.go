@@ -41,6 +41,37 @@ func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created in
 	return found, rec.Created, err
 }
 
+// Any reports whether ends is true of one of the marks whose records have the ids. If live
+// is true, it looks at what the set knows; it reads the others from the store, all in one
+// call, and tells reads of each before. Its errors are those of Read.
+func (l *Ledger) Any(ctx context.Context, live bool, reads func(record.ID), ends func(record.ID, *Mark) bool, ids ...record.ID) (bool, error) {
+	var unknown []record.ID
+	for _, id := range ids {
+		found, known := l.Get(id)
+		switch {
+		case !live || !known:
+			unknown = append(unknown, id)
+		case found.Bad != nil:
+			return false, found.Bad
+		case ends(id, &found):
+			return true, nil
+		}
+	}
+	for _, id := range unknown {
+		reads(id)
+	}
+	read, err := l.ReadAll(ctx, unknown...)
+	if err != nil {
+		return false, err
+	}
+	for i, id := range unknown {
+		if ends(id, &read[i]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // ReadAll reads many marks from the store, in one call. The marks are in the order of ids;
 // the zero Mark where there is none. Its errors are those of Read.
 func (l *Ledger) ReadAll(ctx context.Context, ids ...record.ID) ([]Mark, error) {

@@ -1,4 +1,4 @@
-package marks
+package marks_test
 
 import (
 	"encoding/binary"
@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/stretchr/testify/require"
 )
@@ -19,7 +20,7 @@ func numbered(n uint64) (id record.ID) {
 
 func TestATableIsAMap(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var have table
+	var have marks.Table
 	want := map[record.ID]uint64{}
 	for step := range 400_000 {
 		id := numbered(r.Uint64N(5000))
@@ -28,13 +29,13 @@ func TestATableIsAMap(t *testing.T) {
 		}
 		switch r.IntN(4) {
 		case 0:
-			have.drop(id)
+			have.Drop(id)
 			delete(want, id)
 		case 1:
 			if step%1000 == 1 {
 				at, limit := 0, r.Uint64N(1000)
 				for {
-					if at = have.dropIf(at, 7, func(_ byte, v uint64) bool { return v < limit }); at == 0 {
+					if at = have.DropIf(at, 7, func(_ byte, v uint64) bool { return v < limit }); at == 0 {
 						break
 					}
 				}
@@ -46,18 +47,18 @@ func TestATableIsAMap(t *testing.T) {
 			}
 		default:
 			v := r.Uint64N(1000)
-			have.put(id, v)
+			have.Put(id, v)
 			want[id] = v
 		}
 		id = numbered(r.Uint64N(5000))
-		got, ok := have.get(id)
+		got, ok := have.Get(id)
 		wanted, there := want[id]
-		if got != wanted || ok != there || have.n != len(want) {
+		if got != wanted || ok != there || have.Len() != len(want) {
 			t.Fatalf("step %d: %d %v, want %d %v", step, got, ok, wanted, there)
 		}
 	}
 	for id, wanted := range want {
-		got, ok := have.get(id)
+		got, ok := have.Get(id)
 		require.True(t, ok)
 		require.Equal(t, wanted, got)
 	}
@@ -71,11 +72,11 @@ func TestAMarkTakesFewBytes(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	var all table
+	var all marks.Table
 	before := heap()
 	next := 50_000
 	for i := range 600_000 {
-		all.put(numbered(uint64(i)), uint64(i))
+		all.Put(numbered(uint64(i)), uint64(i))
 		if i+1 == next {
 			taken := float64(heap()-before) / float64(next)
 			t.Logf("%d marks: %.1f bytes each", next, taken)
@@ -88,10 +89,10 @@ func TestAMarkTakesFewBytes(t *testing.T) {
 
 func BenchmarkTable(b *testing.B) {
 	const n = 1_000_000
-	var all table
+	var all marks.Table
 	plain := map[record.ID]uint64{}
 	for i := range n {
-		all.put(numbered(uint64(i)), uint64(i))
+		all.Put(numbered(uint64(i)), uint64(i))
 		plain[numbered(uint64(i))] = uint64(i)
 	}
 	for _, c := range []struct {
@@ -99,8 +100,8 @@ func BenchmarkTable(b *testing.B) {
 		of   uint64
 		get  func(record.ID) bool
 	}{
-		{"marked", 0, func(id record.ID) bool { _, ok := all.get(id); return ok }},
-		{"unmarked", n, func(id record.ID) bool { _, ok := all.get(id); return !ok }},
+		{"marked", 0, func(id record.ID) bool { _, ok := all.Get(id); return ok }},
+		{"unmarked", n, func(id record.ID) bool { _, ok := all.Get(id); return !ok }},
 		{"map/marked", 0, func(id record.ID) bool { _, ok := plain[id]; return ok }},
 		{"map/unmarked", n, func(id record.ID) bool { _, ok := plain[id]; return !ok }},
 	} {
