@@ -2,7 +2,6 @@ package marks_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -314,13 +313,10 @@ func (s manyMarks) Scan(_ context.Context, kind backend.Kind, fn func([]backend.
 		return nil
 	}
 	var page [1000]backend.Record
-	rec := backend.Record{Kind: record.Mark, Created: 1, PurgeAt: 1 << 50}
-	(&marks.Mark{Before: clock.Forever, Reason: "logged out"}).Encode(&rec)
 	for at := 0; at < s.n; at += len(page) {
 		for i := range page {
-			page[i] = rec
-			page[i].ID = numbered(uint64(at + i))
-			binary.BigEndian.PutUint16(page[i].ID[14:], uint16(i))
+			page[i] = backend.Record{ID: numbered(uint64(at + i)), Kind: record.Mark, Created: 1, PurgeAt: 1 << 50}
+			(&marks.Mark{Before: clock.Forever, Reason: "logged out"}).Encode(&page[i])
 		}
 		if err := fn(page[:]); err != nil {
 			return fmt.Errorf("at %d: %w", at, err)
