@@ -95,7 +95,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		s.mu.Unlock()
 	}()
 
-	tick := time.NewTicker(backend.HeartbeatEvery / 2)
+	tick := time.NewTicker(backend.ProofEvery(ctx) / 2)
 	defer tick.Stop()
 	for {
 		// Before the state is read: a proof must not claim more than it saw.
