@@ -67,3 +67,11 @@ func CheckGetMany(ids []ID) error {
 	}
 	return nil
 }
+
+// CheckScan is rule R20 for the kind of a Scan.
+func CheckScan(kind Kind) error {
+	if kind == 0 {
+		return fmt.Errorf("%w: scan without a Kind", ErrInvalid)
+	}
+	return nil
+}

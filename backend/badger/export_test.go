@@ -54,3 +54,9 @@ const (
 	LastFree     = lastFree
 	LeastMinFree = leastMinFree
 )
+
+// The parts in which a Scan reads.
+const (
+	ScanAtOnce = scanAtOnce
+	ByList     = byList
+)

@@ -109,15 +109,25 @@ func checksum(id backend.ID, b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, id[:]), castagnoli, b)
 }
 
-// decodeRecord reads a value into memory of its own, or fails with ErrCorrupt.
-func decodeRecord(id backend.ID, b []byte) (backend.Record, error) {
+// kindOf is the kind of the record with this value; zero if it is damaged.
+func kindOf(id backend.ID, b []byte) backend.Kind {
 	n := len(b) - 4
 	if n < fixedLen || b[0] != layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
+		return 0
+	}
+	return backend.Kind(b[1])
+}
+
+// decodeRecord reads a value into memory of its own, or fails with ErrCorrupt.
+func decodeRecord(id backend.ID, b []byte) (backend.Record, error) {
+	kind := kindOf(id, b)
+	if kind == 0 {
 		return backend.Record{}, fmt.Errorf("badger: %w", backend.ErrCorrupt)
 	}
+	n := len(b) - 4
 	r := backend.Record{
 		ID:      id,
-		Kind:    backend.Kind(b[1]),
+		Kind:    kind,
 		Version: binary.BigEndian.Uint64(b[2:]),
 		Created: int64(binary.BigEndian.Uint64(b[10:])),
 		Expires: int64(binary.BigEndian.Uint64(b[18:])),

@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -49,30 +51,56 @@ func soleRecord(id backend.ID, kvs []*mvccpb.KeyValue) (backend.Record, error) {
 	return decodeRecord(id, kvs[0].Value, kvs[0].ModRevision)
 }
 
-// readsAtOnce is how many keys one transaction reads, below the 128 operations
-// that a server allows by default.
-const readsAtOnce = 100
+const (
+	// readsAtOnce is how many keys one transaction reads, below the 128 operations that a
+	// server allows by default.
+	readsAtOnce = 100
+	// fetchers is how many such transactions are on their way at the same time: as many as
+	// a GetMany may need.
+	fetchers = backend.MaxLimit / readsAtOnce
+)
 
 // fetch reads keys as they were at a revision, in their order; nil for one that
-// was not there. Revision 0 is now, for at most readsAtOnce keys.
+// was not there. Revision 0 is now, and not the same instant for all.
 func (s *Store) fetch(ctx context.Context, all []string, revision int64) ([]*mvccpb.KeyValue, error) {
-	out := make([]*mvccpb.KeyValue, 0, len(all))
-	for len(all) > 0 {
-		n := min(len(all), readsAtOnce)
-		ops := make([]clientv3.Op, n)
-		for i, key := range all[:n] {
-			ops[i] = clientv3.OpGet(key, clientv3.WithRev(revision))
-		}
-		resp, err := s.readAll(ctx, ops)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range resp.Responses {
-			out = append(out, firstOf(r.GetResponseRange().GetKvs()))
-		}
-		all = all[n:]
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out := make([]*mvccpb.KeyValue, len(all))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(fetchers, (len(all)+readsAtOnce-1)/readsAtOnce) {
+		wg.Go(func() {
+			for {
+				end := int(next.Add(readsAtOnce))
+				from := end - readsAtOnce
+				if from >= len(all) || ctx.Err() != nil {
+					return
+				}
+				if err := s.fetchSome(ctx, all[from:min(end, len(all))], revision, out[from:]); err != nil {
+					cancel(err) // the first one is why
+					return
+				}
+			}
+		})
 	}
-	return out, nil
+	wg.Wait()
+	return out, context.Cause(ctx)
+}
+
+// fetchSome is a part of fetch in one transaction.
+func (s *Store) fetchSome(ctx context.Context, keys []string, revision int64, out []*mvccpb.KeyValue) error {
+	ops := make([]clientv3.Op, len(keys))
+	for i, key := range keys {
+		ops[i] = clientv3.OpGet(key, clientv3.WithRev(revision))
+	}
+	resp, err := s.readAll(ctx, ops)
+	if err != nil {
+		return err
+	}
+	for i, r := range resp.Responses {
+		out[i] = firstOf(r.GetResponseRange().GetKvs())
+	}
+	return nil
 }
 
 // readAll is one transaction that only reads, in as many attempts as there is time
@@ -105,6 +133,11 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
+	return s.list(ctx, "list", q, limit)
+}
+
+// list is List for a Query that was checked, and any limit.
+func (s *Store) list(ctx context.Context, what string, q backend.Query, limit int) (backend.Page, error) {
 	at, id, err := q.After.Place(q)
 	if err != nil {
 		return backend.Page{}, err
@@ -116,7 +149,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.check(within); err != nil {
-		return backend.Page{}, readFailure(ctx, "list", err)
+		return backend.Page{}, readFailure(ctx, what, err)
 	}
 	var page backend.Page
 	for try := range compactionTries {
@@ -125,7 +158,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 			break
 		}
 	}
-	return page, readFailure(ctx, "list", err)
+	return page, readFailure(ctx, what, err)
 }
 
 // page reads the keys of the list and then their records, both at the revision

@@ -203,7 +203,7 @@ func (s *Store) foldSome(ctx context.Context, journal []*mvccpb.KeyValue) (bool,
 	for id := range sums {
 		ids, names = append(ids, id), append(names, s.keys.usage(id))
 	}
-	counters, err := s.counters(ctx, names)
+	counters, err := s.fetch(ctx, names, 0) // each has its own condition: they need not be of one instant
 	if err != nil {
 		return false, err
 	}
@@ -224,21 +224,6 @@ func (s *Store) foldSome(ctx context.Context, journal []*mvccpb.KeyValue) (bool,
 		return false, err
 	}
 	return resp.Succeeded, nil
-}
-
-// counters reads keys as they are now; each has its own condition, so they need
-// not be of one moment.
-func (s *Store) counters(ctx context.Context, names []string) ([]*mvccpb.KeyValue, error) {
-	var all []*mvccpb.KeyValue
-	for len(names) > 0 {
-		n := min(len(names), readsAtOnce)
-		some, err := s.fetch(ctx, names[:n], 0)
-		if err != nil {
-			return nil, err
-		}
-		all, names = append(all, some...), names[n:]
-	}
-	return all, nil
 }
 
 // Usage implements backend.UsageRecorder.

@@ -298,8 +298,8 @@ func (s *Store) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record
 
 // Scan implements backend.Scanner.
 func (s *Store) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
-	if kind == 0 {
-		return fmt.Errorf("%w: scan without a Kind", backend.ErrInvalid)
+	if err := backend.CheckScan(kind); err != nil {
+		return err
 	}
 	for i := range s.shards {
 		if err := ctx.Err(); err != nil {

@@ -70,6 +70,7 @@ func Statements() map[string]string {
 		"fob_usage USING PRIMARY KEY (id=?)":                               sqlUsage,
 		"sqlite_autoindex_fob_record_1 (id=?) ":                            sqlUpdate,
 		"sqlite_autoindex_fob_record_1 (id=?)  ":                           sqlDelete,
+		"sqlite_autoindex_fob_record_1 (id=?)   ":                          sqlGetMany,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -301,6 +302,9 @@ func TestPlans(t *testing.T) {
 				plan = append(plan, detail)
 			}
 			require.NoError(t, rows.Err())
+			plan = slices.DeleteFunc(plan, func(step string) bool { // those that make a list of what is asked for
+				return strings.Contains(step, " asked") || strings.HasSuffix(step, " ROW") || strings.HasSuffix(step, "SETUP") || strings.HasSuffix(step, "STEP")
+			})
 			require.Len(t, plan, 1, "one search and no sorting: %s %v", text, plan)
 			require.Contains(t, plan[0], "SEARCH ", text)
 			require.Contains(t, plan[0], strings.TrimSpace(index), text)

@@ -8,6 +8,10 @@ const (
 	selected = `id, kind, owner, parent, created, coalesce(expires, 0), purge_at, version, body`
 
 	sqlGet = `SELECT ` + selected + ` FROM fob_record WHERE id = $1`
+	// The IDs are one blob, 16 bytes each, so that there is one statement for any number of
+	// them. A CROSS JOIN is made in the order in which it is written.
+	sqlGetMany = `WITH RECURSIVE asked(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM asked LIMIT $2)
+SELECT ` + selected + ` FROM asked CROSS JOIN fob_record WHERE id = substr($1, at, 16)`
 
 	// A list is a range of one index, continued after (created, id) or (expires, id).
 	sqlListKind = `SELECT ` + selected + ` FROM fob_record
