@@ -50,6 +50,14 @@ func (k keys) record(id backend.ID) string {
 	return string(append(k.family(prefixRecord, idLen), id[:]...))
 }
 
+func (k keys) all(ids []backend.ID) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = k.record(id)
+	}
+	return names
+}
+
 func (k keys) usage(id backend.ID) string {
 	return string(append(k.family(prefixUsage, idLen), id[:]...))
 }

@@ -133,11 +133,6 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	return s.list(ctx, "list", q, limit)
-}
-
-// list is List for a Query that was checked, and any limit.
-func (s *Store) list(ctx context.Context, what string, q backend.Query, limit int) (backend.Page, error) {
 	at, id, err := q.After.Place(q)
 	if err != nil {
 		return backend.Page{}, err
@@ -149,7 +144,7 @@ func (s *Store) list(ctx context.Context, what string, q backend.Query, limit in
 	within, cancel := s.bounded(ctx)
 	defer cancel()
 	if err := s.check(within); err != nil {
-		return backend.Page{}, readFailure(ctx, what, err)
+		return backend.Page{}, readFailure(ctx, "list", err)
 	}
 	var page backend.Page
 	for try := range compactionTries {
@@ -158,7 +153,7 @@ func (s *Store) list(ctx context.Context, what string, q backend.Query, limit in
 			break
 		}
 	}
-	return page, readFailure(ctx, what, err)
+	return page, readFailure(ctx, "list", err)
 }
 
 // page reads the keys of the list and then their records, both at the revision
@@ -185,38 +180,57 @@ func (s *Store) page(ctx context.Context, q backend.Query, limit int, at int64, 
 	if start >= end {
 		return backend.Page{}, nil // a cursor past an edge that has moved back
 	}
-	index, err := s.read(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)+1), clientv3.WithKeysOnly())
+	index, err := s.index(ctx, list, start, end, limit)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	more := len(index.Kvs) > limit
-	if more {
-		index.Kvs = index.Kvs[:limit]
-	}
-	ids, names := make([]backend.ID, len(index.Kvs)), make([]string, len(index.Kvs))
-	for i, kv := range index.Kvs {
-		if at, ids[i], err = parseListKey(list, kv.Key); err != nil {
-			return backend.Page{}, err
-		}
-		names[i] = s.keys.record(ids[i])
-	}
-	kvs, err := s.fetch(ctx, names, index.Header.Revision)
-	if err != nil {
+	page := backend.Page{}
+	if page.Records, err = s.records(ctx, index.ids, index.revision); err != nil {
 		return backend.Page{}, err
 	}
-	var page backend.Page
-	for i, kv := range kvs {
-		if kv == nil { // the two are written together, so neither is there alone
-			return backend.Page{}, fmt.Errorf("etcd: record %x is listed and not there: %w", ids[i], backend.ErrCorrupt)
-		}
-		rec, err := decodeRecord(ids[i], kv.Value, kv.ModRevision)
-		if err != nil {
-			return backend.Page{}, err
-		}
-		page.Records = append(page.Records, rec)
-	}
-	if more {
-		page.Next = backend.NewCursor(q, at, ids[len(ids)-1])
+	if index.more {
+		page.Next = backend.NewCursor(q, index.last, index.ids[limit-1])
 	}
 	return page, nil
+}
+
+// index is a part of a list.
+type index struct {
+	ids      []backend.ID
+	last     int64 // the time at which the last of ids is listed
+	more     bool  // the list goes on
+	revision int64 // at which this is so
+}
+
+// index reads the keys of a list in a range, at most limit.
+func (s *Store) index(ctx context.Context, list []byte, start, end string, limit int) (index, error) {
+	resp, err := s.read(ctx, start, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithKeysOnly())
+	if err != nil {
+		return index{}, err
+	}
+	x := index{ids: make([]backend.ID, len(resp.Kvs)), more: resp.More, revision: resp.Header.Revision}
+	for i, kv := range resp.Kvs {
+		if x.last, x.ids[i], err = parseListKey(list, kv.Key); err != nil {
+			return index{}, err
+		}
+	}
+	return x, nil
+}
+
+// records reads records that are listed, at a revision at which they are.
+func (s *Store) records(ctx context.Context, ids []backend.ID, revision int64) ([]backend.Record, error) {
+	kvs, err := s.fetch(ctx, s.keys.all(ids), revision)
+	if err != nil {
+		return nil, err
+	}
+	recs := make([]backend.Record, len(ids))
+	for i, kv := range kvs {
+		if kv == nil { // the two are written together, so neither is there alone
+			return nil, fmt.Errorf("etcd: record %x is listed and not there: %w", ids[i], backend.ErrCorrupt)
+		}
+		if recs[i], err = decodeRecord(ids[i], kv.Value, kv.ModRevision); err != nil {
+			return nil, err
+		}
+	}
+	return recs, nil
 }

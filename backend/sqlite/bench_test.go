@@ -188,3 +188,57 @@ func BenchmarkFeedAcrossProcesses(b *testing.B) {
 		})
 	}
 }
+
+// Many records at once: all of a kind by a Scan and by pages, and a thousand of them by one
+// call and by one call for each.
+func BenchmarkBulk(b *testing.B) {
+	const n = 200_000
+	s, file := openBench(b)
+	load(b, bare(b, file), n)
+	ids := make([]backend.ID, backend.MaxLimit)
+	for i := range ids {
+		rec := record(uint64(i * 97 % n))
+		binary.BigEndian.PutUint64(rec.ID[:], uint64(i*97%n))
+		ids[i] = rec.ID
+	}
+	for _, c := range []struct {
+		name string
+		most int
+		read func() (int, error)
+	}{
+		{"scan", n, func() (got int, err error) {
+			err = s.Scan(b.Context(), 1, func(recs []backend.Record) error { got += len(recs); return nil })
+			return got, err
+		}},
+		{"pages", n, func() (got int, err error) {
+			for q := (backend.Query{Kind: 1, Limit: backend.MaxLimit}); ; {
+				page, err := s.List(b.Context(), q)
+				got += len(page.Records)
+				if q.After = page.Next; err != nil || q.After == "" {
+					return got, err
+				}
+			}
+		}},
+		{"many", len(ids), func() (int, error) {
+			recs, err := s.GetMany(b.Context(), ids)
+			return len(recs), err
+		}},
+		{"each", len(ids), func() (int, error) {
+			for _, id := range ids {
+				if _, err := s.Get(b.Context(), id); err != nil {
+					return 0, err
+				}
+			}
+			return len(ids), nil
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				got, err := c.read()
+				require.NoError(b, err)
+				require.Equal(b, c.most, got)
+			}
+			b.ReportMetric(float64(c.most*b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}

@@ -221,3 +221,76 @@ func BenchmarkProof(b *testing.B) {
 	b.ReportMetric(each*100, "%-of-a-core")
 	b.ReportMetric(each/proofs*1e6, "cpu-us/proof")
 }
+
+// mark is the n-th of many small records.
+func mark(n int) backend.Record {
+	rec := numbered(9, n)
+	rec.ID = backend.ID{9, byte(n * 7919), byte(n >> 16), byte(n >> 8), byte(n)} // as good as random
+	rec.Kind, rec.Owner, rec.Body, rec.PurgeAt = 9, "", rec.Body[:16], int64(n)
+	return rec
+}
+
+// BenchmarkBulk reads many marks: all of them by a Scan and by pages, and a thousand of
+// them at once and one after the other.
+func BenchmarkBulk(b *testing.B) {
+	const n = 100_000
+	c := cluster(b, 1, etcdtest.Options{NoSync: true})
+	s := open(b, client(b, c.Config()), etcd.Options{})
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= n; i = next.Add(1) {
+				if _, err := s.Put(b.Context(), mark(int(i)), backend.IfAbsent()); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	ids := make([]backend.ID, backend.MaxLimit)
+	for i := range ids {
+		ids[i] = mark(1 + i*97%n).ID
+	}
+	for _, c := range []struct {
+		name string
+		most int
+		read func() (int, error)
+	}{
+		{"scan", n, func() (got int, err error) {
+			err = s.Scan(b.Context(), 9, func(recs []backend.Record) error { got += len(recs); return nil })
+			return got, err
+		}},
+		{"pages", n, func() (got int, err error) {
+			for q := (backend.Query{Kind: 9, Limit: backend.MaxLimit}); ; {
+				page, err := s.List(b.Context(), q)
+				got += len(page.Records)
+				if q.After = page.Next; err != nil || q.After == "" {
+					return got, err
+				}
+			}
+		}},
+		{"many", len(ids), func() (int, error) {
+			recs, err := s.GetMany(b.Context(), ids)
+			return len(recs), err
+		}},
+		{"each", len(ids), func() (int, error) {
+			for _, id := range ids {
+				if _, err := s.Get(b.Context(), id); err != nil {
+					return 0, err
+				}
+			}
+			return len(ids), nil
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				got, err := c.read()
+				require.NoError(b, err)
+				require.Equal(b, c.most, got)
+			}
+			b.ReportMetric(float64(c.most*b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
