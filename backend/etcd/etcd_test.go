@@ -211,15 +211,6 @@ func TestUsageAddsUp(t *testing.T) {
 	}
 }
 
-func TestASlowConsumerCostsLittleMemory(t *testing.T) {
-	b := etcd.Flood(100_000)
-	require.Len(t, b.Changes, 100_000)
-	require.False(t, b.Reset)
-	b = etcd.Flood(100_005)
-	require.True(t, b.Reset)
-	require.Len(t, b.Changes, 4, "those after the Reset")
-}
-
 func TestNewRefuses(t *testing.T) {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://127.0.0.1:1"}, Logger: zap.NewNop()})
 	require.NoError(t, err)

@@ -79,12 +79,3 @@ func EncodeEntries(batch []backend.Usage) string { return encodeEntries(batch) }
 
 // Merge adds up a batch.
 func Merge(batch []backend.Usage) []backend.Usage { return mergeUsage(batch) }
-
-// Flood notes n changes that nobody takes, and returns what is taken then.
-func Flood(n int) backend.Batch {
-	f := &follower{news: make(chan struct{}, 1), changes: make(map[backend.ID]uint64)}
-	for i := range n {
-		f.note([]backend.Change{{ID: backend.ID{byte(i), byte(i >> 8), byte(i >> 16)}, Version: 1}})
-	}
-	return f.take()
-}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/outbox"
 )
 
 // maxWaiting is how many changed records wait for a slow consumer, the latest
@@ -27,7 +27,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	f := &follower{store: s, from: slices.Clone(from), news: make(chan struct{}, 1), changes: make(map[backend.ID]uint64)}
+	f := &follower{store: s, from: slices.Clone(from), every: backend.ProofEvery(ctx), box: outbox.New(maxWaiting)}
 	if from == nil {
 		f.from = nil
 	} else if f.from == nil {
@@ -53,8 +53,8 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 			return fmt.Errorf("etcd: watch: %w", ctx.Err())
 		case <-s.life.Done():
 			return backend.ErrClosed
-		case <-f.news:
-			if err := fn(f.take()); err != nil {
+		case <-f.box.Ready():
+			if err := fn(f.box.Take()); err != nil {
 				return err
 			}
 		case <-done:
@@ -69,14 +69,14 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	}
 }
 
-// follower is one Watch. Its own goroutine fills it and the caller's takes from
-// it.
+// follower is one Watch. Its own goroutine fills the box and the caller's takes from it;
+// the rest is the former's alone.
 type follower struct {
 	store *Store
 	from  backend.Token
-	news  chan struct{} // a flag: there is something to take
+	every time.Duration // how often a proof is wanted
+	box   *outbox.Box
 
-	// What only the follower's goroutine uses.
 	placed bool     // at is where it stands
 	lost   bool     // but what follows is gone
 	at     position // up to where changes have been noted
@@ -85,68 +85,4 @@ type follower struct {
 
 	stalls   int           // sessions in a row that did not answer
 	patience time.Duration // with the next
-
-	mu      sync.Mutex // guards what is below
-	changes map[backend.ID]uint64
-	upTo    position
-	asOf    time.Time // zero until the first proof, and nothing is delivered before it
-	reset   bool
-}
-
-// take is the next Batch.
-func (f *follower) take() backend.Batch {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	b := backend.Batch{Token: f.upTo.token(), AsOf: f.asOf, Reset: f.reset}
-	if len(f.changes) > 0 {
-		b.Changes = make([]backend.Change, 0, len(f.changes))
-		for id, v := range f.changes {
-			b.Changes = append(b.Changes, backend.Change{ID: id, Version: v})
-		}
-		clear(f.changes)
-	}
-	f.reset = false
-	return b
-}
-
-// note keeps changes, all of them up to f.at.
-func (f *follower) note(changes []backend.Change) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range changes {
-		f.changes[c.ID] = c.Version
-	}
-	if len(f.changes) > maxWaiting {
-		clear(f.changes)
-		f.reset = true
-	}
-	f.upTo = f.at
-	f.announce()
-}
-
-// prove says that all that was committed before asOf has been noted.
-func (f *follower) prove(asOf time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.upTo, f.asOf = f.at, asOf
-	f.announce()
-}
-
-// forget says that the history before f.at is lost.
-func (f *follower) forget() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	clear(f.changes)
-	f.reset = true
-}
-
-// announce wakes the caller. It never waits for it.
-func (f *follower) announce() {
-	if f.asOf.IsZero() {
-		return
-	}
-	select {
-	case f.news <- struct{}{}:
-	default:
-	}
 }

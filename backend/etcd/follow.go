@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	// proveEvery is half of what the contract asks for: the answer takes time too.
-	proveEvery = backend.HeartbeatEvery / 2
+	// busyEvery is the longest time between two proofs while changes come.
+	busyEvery = 200 * time.Millisecond
+	// soon is the time until what did not succeed is tried again: a proof that was not
+	// answered, and the question how far the watch is.
+	soon = backend.HeartbeatEvery / 2
 	// proofTimeout bounds the read that proves: the next one may find a better
 	// member.
 	proofTimeout = time.Second
@@ -129,7 +132,7 @@ func (f *follower) place(p pending) {
 		f.at = p.position
 	case !known || f.lost || !p.continues(resume):
 		f.at = p.position
-		f.forget()
+		f.box.Lose()
 	default:
 		f.at = resume
 	}
@@ -171,18 +174,16 @@ func (f *follower) session(ctx context.Context) error {
 	}
 
 	proofs := make(chan pending, 1)
-	asking := false
-	ask := func() {
-		asking = true
-		go func() { proofs <- f.store.probe(ctx) }()
-	}
+	asking, asked := false, p.asked
+	due := asked.Add(f.pause(false)) // when to ask for the next proof
+	var again time.Time              // when to look again at what is waited for, if anything is
 	defer func() {
 		cancel()
 		if asking {
 			<-proofs
 		}
 	}()
-	tick := time.NewTicker(proveEvery)
+	tick := time.NewTimer(time.Until(due))
 	defer tick.Stop()
 	moved := time.Now()
 	f.request(ctx, w, waiting)
@@ -195,11 +196,15 @@ func (f *follower) session(ctx context.Context) error {
 				return errOver
 			}
 			before := f.at.revision
-			if err := f.receive(&resp); err != nil {
+			changed, err := f.receive(&resp)
+			if err != nil {
 				return err
 			}
 			if f.at.revision > before {
 				moved = time.Now()
+			}
+			if next := asked.Add(f.pause(true)); changed && next.Before(due) {
+				due = next
 			}
 			f.warned, f.stalls, f.patience = false, 0, stallAfter
 		case p := <-proofs:
@@ -208,7 +213,8 @@ func (f *follower) session(ctx context.Context) error {
 				return p.err
 			}
 			if p.err != nil {
-				break // the next one may succeed; until then nothing is proven
+				due = time.Now().Add(soon) // the next one may succeed; until then nothing is proven
+				break
 			}
 			if !p.continues(f.seen) {
 				return errLost
@@ -220,13 +226,37 @@ func (f *follower) session(ctx context.Context) error {
 			if len(waiting) > 0 && time.Since(waiting[0].asked) > f.patience && time.Since(moved) > f.patience {
 				return errStalled
 			}
-			if !asking && len(waiting) < maxProofs {
-				ask()
+			if !asking && len(waiting) < maxProofs && !time.Now().Before(due) {
+				asking, asked = true, time.Now()
+				due = asked.Add(f.pause(false))
+				go func() { proofs <- f.store.probe(ctx) }()
 			}
 			f.request(ctx, w, waiting)
 		}
 		waiting = f.reached(waiting)
+		switch now := time.Now(); {
+		case !asking && len(waiting) == 0:
+			again = time.Time{}
+		case !now.Before(again): // also where there was none
+			again = now.Add(soon)
+		}
+		next := due
+		if asking || len(waiting) == maxProofs || !again.IsZero() && again.Before(due) {
+			next = again
+		}
+		tick.Reset(time.Until(next))
 	}
+}
+
+// pause is the time between two proofs.
+func (f *follower) pause(busy bool) time.Duration {
+	switch {
+	case f.every <= backend.HeartbeatEvery:
+		return f.every / 2 // the answer takes time too
+	case busy:
+		return min(f.every, busyEvery)
+	}
+	return f.every
 }
 
 // request asks the member how far the watch is, where a proof waits for that and
@@ -235,21 +265,21 @@ func (f *follower) request(ctx context.Context, w clientv3.Watcher, waiting []pe
 	if len(waiting) == 0 || waiting[len(waiting)-1].revision <= f.at.revision {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, proveEvery) // while it reconnects, the client does not take requests
+	ctx, cancel := context.WithTimeout(ctx, soon) // while it reconnects, the client does not take requests
 	defer cancel()
 	_ = w.RequestProgress(ctx) // if it fails, the next one is due at once
 }
 
-// receive notes what one answer of the watch says.
-func (f *follower) receive(resp *clientv3.WatchResponse) error {
+// receive notes what one answer of the watch says, and reports whether there are changes.
+func (f *follower) receive(resp *clientv3.WatchResponse) (changed bool, err error) {
 	if resp.CompactRevision != 0 {
-		return errLost
+		return false, errLost
 	}
 	if err := resp.Err(); err != nil {
-		return err
+		return false, err
 	}
 	if resp.Created {
-		return nil
+		return false, nil
 	}
 	if len(resp.Events) == 0 {
 		// All changes up to this revision have come. Of an answer with events the
@@ -257,7 +287,7 @@ func (f *follower) receive(resp *clientv3.WatchResponse) error {
 		if resp.IsProgressNotify() && resp.Header.Revision > f.at.revision {
 			f.at.revision = resp.Header.Revision
 		}
-		return nil
+		return false, nil
 	}
 	changes := make([]backend.Change, 0, len(resp.Events))
 	prefix := len(f.store.keys.records())
@@ -275,9 +305,9 @@ func (f *follower) receive(resp *clientv3.WatchResponse) error {
 	}
 	f.at.revision = last
 	if len(changes) > 0 {
-		f.note(changes)
+		f.box.Add(changes, f.at.token())
 	}
-	return nil
+	return len(changes) > 0, nil
 }
 
 // reached delivers the latest proof whose revision the watch has passed, and
@@ -288,7 +318,7 @@ func (f *follower) reached(waiting []pending) []pending {
 		n++
 	}
 	if n > 0 {
-		f.prove(waiting[n-1].asked)
+		f.box.Prove(nil, f.at.token(), waiting[n-1].asked)
 	}
 	return waiting[n:]
 }

@@ -83,7 +83,11 @@ type feed struct {
 }
 
 func watch(t testing.TB, w backend.Watcher, from backend.Token) *feed {
-	ctx, cancel := context.WithCancel(context.Background())
+	return watchWith(context.Background(), t, w, from)
+}
+
+func watchWith(ctx context.Context, t testing.TB, w backend.Watcher, from backend.Token) *feed {
+	ctx, cancel := context.WithCancel(ctx)
 	f := &feed{cancel: cancel, done: make(chan struct{}), latest: make(map[backend.ID]uint64)}
 	go func() {
 		defer close(f.done)
