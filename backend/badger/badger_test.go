@@ -297,6 +297,38 @@ func TestAnEmptyMemtableFileLeftByAKillIsRemoved(t *testing.T) {
 	require.Contains(t, logged.String(), "removed an empty memtable file")
 }
 
+// A Watch proves as often as its caller wants, and tells of a change at once all the same.
+func TestAWatchProvesAsOftenAsIsWanted(t *testing.T) {
+	s := open(t, t.TempDir(), badger.Options{})
+	const every = 500 * time.Millisecond
+	enough := errors.New("enough")
+	var last time.Time
+	n := 0
+	err := s.Watch(backend.WithProofEvery(t.Context(), every), nil, func(b backend.Batch) error {
+		if n++; n > 2 { // the ticker runs from before the first
+			require.Greater(t, b.AsOf.Sub(last), every/2)
+		}
+		last = b.AsOf
+		if n == 4 {
+			return enough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, enough)
+	n = 0
+	err = s.Watch(backend.WithProofEvery(t.Context(), time.Hour), nil, func(b backend.Batch) error {
+		if n++; n == 1 {
+			_, err := s.Put(t.Context(), record(1), backend.IfAbsent())
+			require.NoError(t, err)
+		}
+		if len(b.Changes) > 0 {
+			return enough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, enough)
+}
+
 func TestACorruptValueIsCorruptAndNotMissing(t *testing.T) {
 	s := open(t, t.TempDir(), badger.Options{})
 	rec := record(1)

@@ -9,6 +9,7 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/news"
 )
 
 // keepLog is how many changes the feed remembers on disk, across restarts.
@@ -46,7 +47,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 		at, known = s.place(from)
 	}
 	var proven time.Time
-	tick := time.NewTicker(backend.HeartbeatEvery / 2)
+	tick := time.NewTicker(news.ProofPause(ctx))
 	defer tick.Stop()
 	for {
 		changed := s.changed.Next() // taken before the log is read, so that no change between the two is missed

@@ -30,8 +30,11 @@
 //
 // # The feed
 //
-// A Watch looks at PRAGMA data_version every Options.PollEvery: a change made by another
-// process is told within about that time, one by this Store at once. The feed remembers
+// A Watch looks at PRAGMA data_version: at once after a commit of this Store, some
+// milliseconds after another process has written to the file, of which the system tells
+// (inotify, on Linux), and as often as a proof is wanted (backend.WithProofEvery). Where the
+// system does not tell, or a look finds a change of which it did not, the Watch looks every
+// Options.PollEvery, and tells of a change within about that time. The feed remembers
 // the last 100,000 changes, across restarts. A token names the change that it follows
 // and a random number of that change's transaction, so that a file restored from a
 // copy is noticed even when it has been written to again: that is a Reset.

@@ -1,6 +1,9 @@
 package sqlite
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // FailCommits makes commits answer err after they were made; nil ends it.
 func (s *Store) FailCommits(err error) { s.hooks.commitError = func() error { return err } }
@@ -24,6 +27,30 @@ func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
 
 // OnLook is called when a Watch has read the changes, before it delivers them.
 func (s *Store) OnLook(f func()) { s.hooks.looked = f }
+
+// OnAsk is called before a Watch looks at the file.
+func (s *Store) OnAsk(f func()) { s.hooks.asked = f }
+
+// ListenTo makes each Watch from now on listen to another file than the log.
+func (s *Store) ListenTo(file string) { s.log = file }
+
+// Hears reports whether the system tells of writes to the log.
+func (s *Store) Hears() bool {
+	l := listen(s.log, time.Millisecond)
+	l.close()
+	return l != nil
+}
+
+// Pace is when a Watch looks at the file.
+type Pace struct{ p pace }
+
+// NewPace is that of a Watch with a listener.
+func NewPace(poll, proof time.Duration) *Pace { return &Pace{pace{poll: poll, proof: proof}} }
+
+// Heard, Found and Next are what happens to a Watch, and what follows.
+func (p *Pace) Heard(at time.Time)                                { p.p.heard(at) }
+func (p *Pace) Found(at time.Time)                                { p.p.found(at) }
+func (p *Pace) Next(at time.Time, proven time.Time) time.Duration { return p.p.next(at, proven) }
 
 // Keep is how many changes the feed remembers from now on.
 func (s *Store) Keep(n uint64) { s.hooks.keep = n }

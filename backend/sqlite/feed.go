@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/news"
 )
 
 // keepChanges is how many changes the feed remembers.
@@ -65,26 +66,25 @@ func (s *Store) atMost() int {
 	return maxChanges
 }
 
-// heartbeat is how long a Watch goes without a Batch: well below HeartbeatEvery,
-// for a machine that is busy.
-const heartbeat = backend.HeartbeatEvery / 2
-
 // Watch implements backend.Watcher. It runs in its caller's goroutine, on a
 // connection of its own, and reads the changes from the file, so that a slow fn
 // holds up nobody and a token outlives a restart. A token of another file, of one
 // that was since restored from an older copy, or too old, gets a Reset; so does a
 // Watch under which that happens. An error of the database ends it.
 //
-// It looks every Options.PollEvery, and at once after a commit of this Store.
-// There is no goroutine that looks for all watches: waking a process that sleeps,
-// and one goroutine from another, costs several times what looking does.
+// It looks at once after a commit of this Store, soon after the file's log was written to
+// by another one, and else as often as a proof is wanted (see backend.WithProofEvery).
+// Where the system does not tell of writes (it does on Linux), or where a look finds a
+// change of which it did not tell, it looks every Options.PollEvery.
 func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.Batch) error) error {
-	f := &follower{s: s, at: parsePlace(from)}
+	f := &follower{s: s, at: parsePlace(from), pace: pace{poll: s.opts.PollEvery, proof: news.ProofPause(ctx)}}
 	if err := f.open(ctx, from == nil); err != nil {
 		return err
 	}
 	defer s.unwatch(f.c)
-	tick := time.NewTicker(s.opts.PollEvery)
+	written := f.ear.written()
+	f.pace.deaf = written == nil
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
 		changed := s.changed.Next() // taken before the file is looked at, so that no change between the two is missed
@@ -100,32 +100,39 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 				continue
 			}
 		}
+		tick.Reset(f.pace.next(time.Now(), f.proven))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("sqlite: watch: %w", ctx.Err())
 		case <-s.stop:
 			return backend.ErrClosed
 		case <-changed:
+		case _, more := <-written:
+			if !more {
+				written, f.pace.deaf = nil, true
+			}
+			f.pace.heard(time.Now())
 		case <-tick.C:
 		}
 	}
 }
 
-// watch notes the connection of a Watch, for Close: that does not wait for a Watch whose
-// fn takes long, and leaves no file open all the same.
-func (s *Store) watch(c *conn) {
+// watch notes the connection and the listener of a Watch, for Close: that does not wait for
+// a Watch whose fn takes long, and leaves no file open all the same.
+func (s *Store) watch(c *conn, ear *listener) {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
-	s.watching[c] = struct{}{}
+	s.watching[c] = ear
 }
 
 // unwatch closes the connection of a Watch, if Close has not.
 func (s *Store) unwatch(c *conn) {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
-	if _, open := s.watching[c]; open {
+	if ear, open := s.watching[c]; open {
 		delete(s.watching, c)
 		c.discard()
+		ear.close()
 	}
 }
 
@@ -134,9 +141,10 @@ func (s *Store) unwatch(c *conn) {
 func (s *Store) unwatchAll() {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
-	for c := range s.watching {
+	for c, ear := range s.watching {
 		delete(s.watching, c)
 		c.discard()
+		ear.close()
 	}
 }
 
@@ -144,6 +152,8 @@ func (s *Store) unwatchAll() {
 type follower struct {
 	s       *Store
 	c       *conn
+	ear     *listener
+	pace    pace
 	at      place     // everything up to here was delivered
 	version int64     // of the data, on this connection, before at was read; 0 before the first time
 	proven  time.Time // AsOf of the last Batch
@@ -161,7 +171,8 @@ func (f *follower) open(ctx context.Context, newest bool) error {
 	if f.c, err = f.s.dial(ctx, forReading); err != nil {
 		return contractError("watch", phaseReading, err)
 	}
-	f.s.watch(f.c)
+	f.ear = listen(f.s.log, f.s.opts.PollEvery)
+	f.s.watch(f.c, f.ear)
 	if !newest {
 		return nil
 	}
@@ -196,14 +207,20 @@ func (f *follower) next(ctx context.Context) (b backend.Batch, due bool, err err
 	}
 	defer f.s.calls.Leave()
 	err = f.try(ctx, func() error {
+		if f.s.hooks.asked != nil {
+			f.s.hooks.asked()
+		}
 		b = backend.Batch{AsOf: time.Now()} // before the file is looked at: a proof must not claim more than it saw
 		var version int64
 		if err := f.c.row(sqlDataVersion, nil, &version); err != nil {
 			return err
 		}
 		if version == f.version && !f.more { // nobody has committed anything since at was read
-			due = b.AsOf.Sub(f.proven) >= heartbeat-f.s.opts.PollEvery/2
+			due = b.AsOf.Sub(f.proven) >= f.pace.proof
 			return nil
+		}
+		if f.version != 0 {
+			f.pace.found(b.AsOf)
 		}
 		if err := f.since(&b); err != nil {
 			return err

@@ -13,9 +13,10 @@ type Options struct {
 	// it fails with backend.ErrUnavailable. Default 5 seconds.
 	BusyTimeout time.Duration
 	// PollEvery is how often a Watch looks at the file for what other processes have
-	// committed: about how late their changes are at most.
-	// Default 20 ms, at most 50 ms. It costs what waking so often costs: with the
-	// default about a hundredth of a core.
+	// committed, at least, while the file is written to: about how late their changes are
+	// at most. Where the system does not tell of writes (it does on Linux), a Watch looks so
+	// often all the time, which with the default costs about a hundredth of a core.
+	// Default 20 ms, at most 50 ms.
 	PollEvery time.Duration
 	// Readers is how many connections read at the same time. Default is the number of
 	// processors that Go uses, at least 4. A Store takes more: one to write, one for

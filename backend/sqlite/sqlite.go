@@ -25,6 +25,7 @@ type Store struct {
 	db    *sql.DB
 	owned bool   // Open made db, and Close closes it
 	dir   string // of the database file
+	log   string // the write-ahead log, beside it
 
 	queue *writequeue.Queue[*batch]
 	stop  chan struct{} // closed by Close
@@ -38,7 +39,7 @@ type Store struct {
 	readers readers
 
 	watchMu  sync.Mutex // guards watching
-	watching map[*conn]struct{}
+	watching map[*conn]*listener
 
 	commits, writes atomic.Uint64
 	hooks           hooks
@@ -51,6 +52,7 @@ type hooks struct {
 	committing  func()               // after it, before it is committed
 	applied     func() error         // after each operation that succeeded, in place of its answer
 	freeBytes   func() uint64        // in place of the file system's
+	asked       func()               // before a Watch looks at the file
 	looked      func()               // after a Watch has read the changes
 	keep        uint64               // in place of keepChanges
 	batch       int                  // in place of maxChanges
@@ -136,7 +138,7 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		changed: news.NewBell(),
 		readers: readers{tokens: make(chan struct{}, opts.Readers)},
 
-		watching: make(map[*conn]struct{}),
+		watching: make(map[*conn]*listener),
 	}
 	s.queue = writequeue.New[*batch](&s.calls, maxBatch)
 	s.life, s.end = context.WithCancel(context.Background())
@@ -146,8 +148,9 @@ func start(ctx context.Context, db *sql.DB, opts Options, owned bool) (*Store, e
 		s.end()
 		return nil, err
 	}
-	if err = errors.Join(w.checkSchema(), w.ask(sqlFile, &s.dir)); err == nil {
-		s.dir = filepath.Dir(s.dir)
+	var file string
+	if err = errors.Join(w.checkSchema(), w.ask(sqlFile, &file)); err == nil {
+		s.dir, s.log = filepath.Dir(file), file+"-wal"
 		var r *conn
 		if r, err = s.dial(ctx, forReading); err == nil {
 			s.readers.push(r)
