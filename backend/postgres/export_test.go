@@ -67,3 +67,29 @@ func (s *Store) Waiting() int {
 	defer s.inserts.mu.Unlock()
 	return s.inserts.waiting.Len()
 }
+
+// PerNotify is how many changes one announcement names at most.
+const PerNotify = perNotify
+
+// Announcement is what a Store announces.
+func (s *Store) Announcement(changes ...backend.Change) string {
+	return Announcement(*s.instance.Load(), changes...)
+}
+
+// Announcement is what a Store of an instance announces.
+func Announcement(instance string, changes ...backend.Change) string {
+	rows := make([]row, len(changes))
+	for i, c := range changes {
+		rows[i] = row{c.ID, int64(c.Version)}
+	}
+	return announcement(instance, rows)
+}
+
+// ReadAnnouncement is what a Watch makes of an announcement.
+func ReadAnnouncement(instance, payload string) (changes []backend.Change, ok bool) {
+	rows, ok := readAnnouncement(instance, payload)
+	for _, r := range rows {
+		changes = append(changes, backend.Change{ID: r.id, Version: uint64(r.version)})
+	}
+	return changes, ok
+}

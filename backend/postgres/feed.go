@@ -77,7 +77,6 @@ type pollAnswer struct {
 	snapshot snapshot
 	floor    int64
 	identity [16]byte
-	instance string // the first part of what identity is made of
 	// The log had reached inserted when the snapshot had been taken, and is on disk
 	// up to flushed.
 	inserted, flushed int64
@@ -115,7 +114,9 @@ func (s *Store) poll(ctx context.Context, by asker, at place) (pollAnswer, error
 	if p.snapshot, err = parseSnapshot(text); err != nil {
 		return p, err
 	}
-	p.instance, _, _ = strings.Cut(identity, "/")
+	if instance, _, _ := strings.Cut(identity, "/"); s.instance.Load() == nil || *s.instance.Load() != instance {
+		s.instance.Store(&instance)
+	}
 	sum := sha256.Sum256([]byte(identity))
 	copy(p.identity[:], sum[:])
 	if p.floor > p.snapshot.xmin {
@@ -147,12 +148,10 @@ type follower struct {
 	box      *outbox.Box
 	every    time.Duration // how often a proof is wanted
 	at       place
-	known    bool            // at.since is a place in this feed, and identity is the feed's
-	identity [16]byte        // of the feed that at is a place in
-	instance string          // of the store, by which announcements are known
-	seen     map[row]bool    // of what is behind at, what was delivered
-	ahead    *sight          // the place to move to when it is on disk
-	told     [2]map[row]bool // what was delivered, by polls or by announcements, since the pass before the last one
+	known    bool         // at.since is a place in this feed, and identity is the feed's
+	identity [16]byte     // of the feed that at is a place in
+	seen     map[row]bool // of what is behind at, what polls have delivered
+	ahead    *sight       // the place to move to when it is on disk
 
 	// A pass reads, in pages, all that its first poll saw.
 	inPass  bool
@@ -195,7 +194,7 @@ func (f *follower) next(ctx context.Context, by asker, fresh bool) (b backend.Ba
 	lost := !fresh && (!f.known || p.identity != f.identity || p.floor > f.at.since.xmin || f.at.since.xmin > p.snapshot.xmax)
 	begins := fresh || lost
 	if begins {
-		f.known, f.inPass, f.seen, f.ahead, f.told = fresh, false, nil, nil, [2]map[row]bool{}
+		f.known, f.inPass, f.seen, f.ahead = fresh, false, nil, nil
 		f.at = place{since: p.snapshot}
 		if p.inserted > p.flushed {
 			xmin := max(p.snapshot.xmin-reusableNumbers, p.floor)
@@ -209,7 +208,7 @@ func (f *follower) next(ctx context.Context, by asker, fresh bool) (b backend.Ba
 	if !f.inPass {
 		f.first, f.reading = sight{asked, p.snapshot, p.inserted}, make(map[row]bool)
 	}
-	f.known, f.identity, f.instance = true, p.identity, p.instance
+	f.known, f.identity = true, p.identity
 	b = backend.Batch{Reset: lost}
 	if !begins { // where it begins, what there is already is not news
 		b.Changes = f.news(p.rows)
@@ -229,24 +228,21 @@ func (f *follower) next(ctx context.Context, by asker, fresh bool) (b backend.Ba
 		return b, true, nil
 	}
 	f.inPass, f.seen, f.proven = false, f.reading, f.first.asked
-	f.told = [2]map[row]bool{nil, f.told[0]}
 	f.move(p)
 	b.AsOf = f.proven
 	b.Token = token(f.identity, f.at.since.xmin)
 	return b, false, nil
 }
 
-// news are the changes in rows that were not delivered, the latest of each ID.
+// news are the changes in rows that no poll has delivered, the latest of each ID. What was
+// announced is not among those: whoever can read the store could otherwise announce a
+// change before it is made, and hide it from the others.
 func (f *follower) news(rows []row) (changes []backend.Change) {
 	at := make(map[backend.ID]int, len(rows))
 	for _, r := range rows {
-		if f.seen[r] || f.told[0][r] || f.told[1][r] {
+		if f.seen[r] {
 			continue
 		}
-		if f.told[0] == nil || len(f.told[0]) > maxChanges {
-			f.told[0] = make(map[row]bool) // what is forgotten is delivered twice, no more
-		}
-		f.told[0][r] = true
 		if i, again := at[r.id]; again {
 			changes[i].Version = max(changes[i].Version, uint64(r.version))
 			continue

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -73,10 +74,9 @@ func (u *unsent) take(instance string) (payloads []string) {
 }
 
 // An announcement is the base64 of a tag, and of 24 bytes for each change: its ID, and its
-// version. What was announced is not delivered again when a poll finds it, so it must be
-// true; and whoever may connect to the database may send a NOTIFY. The tag is an HMAC
-// under the name of the store's instance, which is random, and which only those can read
-// who can read the store.
+// version. Whoever may connect to the database may send a NOTIFY, and what is announced is
+// forgotten, and read again, by all processes. So the tag is an HMAC under the name of the
+// store's instance, which is random, and which only those can read who can read the store.
 const (
 	tagLen    = 16
 	announced = len(backend.ID{}) + 8
@@ -127,13 +127,17 @@ func (s *Store) notify() {
 }
 
 func (s *Store) send() {
-	payloads := s.unsent.take(s.instance)
+	payloads := s.unsent.take(*s.instance.Load())
 	if len(payloads) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
 	defer cancel()
-	_, err := s.pool.Exec(ctx, "SELECT pg_notify($1::text, said) FROM unnest($2::text[]) AS said", s.opts.channel(), payloads)
+	// Like a read it may be sent again, where the connection was lost.
+	err := s.call(ctx, ctx, "notify", stageReading, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_notify($1::text, said) FROM unnest($2::text[]) AS said", s.opts.channel(), payloads)
+		return err
+	})
 	if err != nil {
 		s.opts.Logger.Debug("postgres: NOTIFY failed, others will see the change when they poll", "error", err)
 	}

@@ -21,10 +21,9 @@ import (
 // concurrent use, and runs one goroutine of its own, two for each Watch, and up to
 // four while many new records come at once, which Close ends.
 type Store struct {
-	opts     Options
-	pool     *pgxpool.Pool // the caller's
-	sql      statements
-	instance string // of the schema
+	opts Options
+	pool *pgxpool.Pool // the caller's
+	sql  statements
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -33,10 +32,11 @@ type Store struct {
 	calls calls.Gate
 
 	inserts  inserts
-	changed  *news.Bell   // rings when this process has changed something
-	unsent   unsent       // to the goroutine that notifies: what others are to be told
-	nextTrim atomic.Int64 // Unix nanoseconds
-	deaf     sync.Once    // the warning that LISTEN does not work
+	changed  *news.Bell             // rings when this process has changed something
+	unsent   unsent                 // to the goroutine that notifies: what others are to be told
+	nextTrim atomic.Int64           // Unix nanoseconds
+	deaf     sync.Once              // the warning that LISTEN does not work
+	instance atomic.Pointer[string] // of the schema, as the last poll has read it
 
 	outage time.Duration // how long a Watch goes on when polls fail
 }
@@ -119,9 +119,7 @@ func (s *Store) choosePoll(ctx context.Context) (err error) {
 	for _, log := range logs {
 		for _, identity := range identities {
 			s.sql.poll = s.opts.fill(replaceOnce(replaceOnce(poll, "{identity}", identity), "{log}", log))
-			var p pollAnswer
-			p, err = s.poll(ctx, pooled{s}, place{since: fullSnapshot()})
-			s.instance = p.instance
+			_, err = s.poll(ctx, pooled{s}, place{since: fullSnapshot()})
 			if pg := serverError(err); pg == nil || severity(pg) != "ERROR" || errors.Is(err, ErrStandby) {
 				return err
 			}
