@@ -48,6 +48,20 @@ func everything(t *testing.T, p *place) {
 		require.NoError(t, err)
 		require.Len(t, page.Records, 1)
 	}
+	many, err := s.GetMany(ctx, []backend.ID{record(9).ID, rec.ID})
+	require.NoError(t, err)
+	scanned := false
+	require.NoError(t, s.Scan(ctx, rec.Kind, func(all []backend.Record) error {
+		require.Len(t, all, 1)
+		many, scanned = append(many, all...), true
+		return nil
+	}))
+	require.True(t, scanned)
+	for i := range many {
+		require.Empty(t, many[i].Body)
+		many[i].Body = nil
+	}
+	require.Equal(t, []backend.Record{rec, rec}, many)
 	require.NoError(t, s.AddUsage(ctx, []backend.Usage{{ID: rec.ID, N: 2, Last: 3}, {ID: rec.ID, N: 1, Last: 2}}))
 	usage, err := s.Usage(ctx, []backend.ID{record(9).ID, rec.ID})
 	require.NoError(t, err)

@@ -13,7 +13,7 @@ import (
 func (s *Store) SQL() map[string]string {
 	q := s.sql
 	return map[string]string{
-		"get": q.get, "insert": q.insert, "insertAll": q.insertAll, "update": q.update, "remove": q.remove,
+		"get": q.get, "getMany": q.getMany, "scan": q.scan, "insert": q.insert, "insertAll": q.insertAll, "update": q.update, "remove": q.remove,
 		"kind": q.listKind, "owner": q.listOwner, "parent": q.listParent, "due": q.listDue,
 		"purge": q.purge, "trim": q.trim, "poll": q.poll, "usage": q.usage, "addUsage": q.addUsage,
 	}

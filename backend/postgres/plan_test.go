@@ -46,6 +46,7 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 	statements["page"] = statements["poll"]
 	for name, c := range map[string]struct{ args, index string }{
 		"get":       {id, "record_pkey"},
+		"getMany":   {`ARRAY[` + id + `]::bytea[]`, "record_pkey"},
 		"kind":      {"1, 101, 1700000000500, " + id, "record_kind"},
 		"owner":     {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
 		"parent":    {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},

@@ -45,6 +45,8 @@ var (
 	_ backend.Store         = (*Store)(nil)
 	_ backend.Watcher       = (*Store)(nil)
 	_ backend.Lister        = (*Store)(nil)
+	_ backend.BulkReader    = (*Store)(nil)
+	_ backend.Scanner       = (*Store)(nil)
 	_ backend.UsageRecorder = (*Store)(nil)
 	_ backend.Purger        = (*Store)(nil)
 	_ backend.Maintainer    = (*Store)(nil)

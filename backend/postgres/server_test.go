@@ -135,7 +135,9 @@ func TestStandbyAndFailover(t *testing.T) {
 	_, emptyErr := lost.List(t.Context(), backend.Query{Kind: 2, Owner: "nobody"})
 	_, usageErr := lost.Usage(t.Context(), []backend.ID{record(1).ID})
 	_, putErr := lost.Put(t.Context(), record(2), backend.IfAbsent())
-	for i, err := range []error{err, missing, listErr, emptyErr, usageErr, putErr,
+	_, manyErr := lost.GetMany(t.Context(), []backend.ID{record(2).ID})
+	scanErr := lost.Scan(t.Context(), 2, func([]backend.Record) error { return errors.New("it delivered something") })
+	for i, err := range []error{err, missing, listErr, emptyErr, usageErr, putErr, manyErr, scanErr,
 		lost.Watch(t.Context(), nil, func(backend.Batch) error { return nil })} {
 		require.ErrorIs(t, err, backend.ErrUnavailable, i)
 		require.NotErrorIs(t, err, backend.ErrNotFound, i)

@@ -5,6 +5,7 @@ package postgres
 // protocol mode of pgx, the simple one included.
 type statements struct {
 	get, exists          string
+	getMany, scan        string
 	insert, insertAll    string
 	update               string
 	remove               string
@@ -28,8 +29,11 @@ SELECT * FROM (
 ) page ORDER BY ` + order + ` {primary}`)
 	}
 	return statements{
-		get:    o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
-		exists: o.fill(`SELECT true FROM {schema}.record WHERE id = $1::bytea`),
+		get: o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
+		// In any order: a scan of all takes them as they lie.
+		getMany: o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = ANY ($1::bytea[]) {primary}`),
+		scan:    o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE kind = $1::smallint {primary}`),
+		exists:  o.fill(`SELECT true FROM {schema}.record WHERE id = $1::bytea`),
 
 		insert: o.fill(`
 WITH turn AS MATERIALIZED (
