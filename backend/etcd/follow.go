@@ -131,13 +131,15 @@ func (f *follower) place(p pending) {
 	case !f.placed && f.from == nil:
 		f.at = p.position
 	case !known || f.lost || !p.continues(resume):
-		f.at = p.position
-		f.box.Lose()
+		f.at, f.lost = p.position, true
 	default:
 		f.at = resume
 	}
-	f.placed, f.lost = true, false
 	f.see(p)
+	if f.lost {
+		f.box.Reset(f.at.token(), p.asked)
+	}
+	f.placed, f.lost = true, false
 }
 
 // see takes over what a proof says of the history.
@@ -305,7 +307,7 @@ func (f *follower) receive(resp *clientv3.WatchResponse) (changed bool, err erro
 	}
 	f.at.revision = last
 	if len(changes) > 0 {
-		f.box.Add(changes, f.at.token())
+		f.box.Prove(changes, f.at.token(), time.Time{})
 	}
 	return len(changes) > 0, nil
 }
