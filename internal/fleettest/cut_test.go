@@ -61,7 +61,7 @@ func TestABrokenConnectionAcceptsNothingForLong(t *testing.T) {
 					require.Equal(t, "revoked", r.What, r.Err)
 					m.must(request{Do: "verify", Text: other.Text})
 				}
-				if how == "cut" {
+				if how == "cut" || how == "half open" {
 					events := all[1].must(request{Do: "health"}).Health.Events
 					require.Contains(t, events, "feed_lost")
 					require.Contains(t, events, "feed_resumed")

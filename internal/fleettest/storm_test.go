@@ -161,25 +161,34 @@ func (s *storm) rage(t testing.TB, what string, n, perSecond int) {
 	slices.Sort(s.late)
 }
 
-// watchProbes verifies the probes, the oldest that is still accepted first, until all are
-// refused.
+// watchProbes verifies the probes, the oldest that are still accepted first, until all are
+// refused. It verifies several at a time: one that is read from the store must not hold up
+// the look at the next.
 func (s *storm) watchProbes(t testing.TB, victims []victim, probes []int, returned []atomic.Int64) {
 	for open := slices.Clone(probes); len(open) > 0; {
-		left := open[:0]
+		due := len(open)
 		for n, i := range open {
 			if returned[i].Load() == 0 && n > 64 {
-				left = append(left, open[n:]...) // these are not due for long
+				due = n // these are not due for long
 				break
 			}
+		}
+		late := make([]time.Duration, due) // negative: still accepted
+		inParallel(16, due, func(n int) {
+			late[n] = -1
 			begun := time.Since(s.began)
-			_, err := s.there.Verify(t.Context(), victims[i].text)
-			back := returned[i].Load()
-			switch {
-			case err == nil || back == 0:
-				left = append(left, i)
-			default:
-				s.late = append(s.late, max(0, begun-time.Duration(back)))
+			_, err := s.there.Verify(t.Context(), victims[open[n]].text)
+			if back := returned[open[n]].Load(); err != nil && back != 0 {
+				late[n] = max(0, begun-time.Duration(back))
 			}
+		})
+		left := open[:0]
+		for n, i := range open {
+			if n >= due || late[n] < 0 {
+				left = append(left, i)
+				continue
+			}
+			s.late = append(s.late, late[n])
 		}
 		open = left
 		time.Sleep(200 * time.Microsecond)
