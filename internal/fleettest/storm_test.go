@@ -161,34 +161,29 @@ func (s *storm) rage(t testing.TB, what string, n, perSecond int) {
 	slices.Sort(s.late)
 }
 
-// watchProbes verifies the probes, the oldest that are still accepted first, until all are
-// refused. It verifies several at a time: one that is read from the store must not hold up
-// the look at the next.
+// watchProbes verifies the probes, the oldest that is still accepted first, until all are
+// refused. Many at once: one that is read from the store must not hold up the others.
 func (s *storm) watchProbes(t testing.TB, victims []victim, probes []int, returned []atomic.Int64) {
 	for open := slices.Clone(probes); len(open) > 0; {
-		due := len(open)
-		for n, i := range open {
-			if returned[i].Load() == 0 && n > 64 {
-				due = n // these are not due for long
-				break
-			}
-		}
-		late := make([]time.Duration, due) // negative: still accepted
-		inParallel(16, due, func(n int) {
+		// Those that are not due for long are left alone.
+		due := 64 + slices.IndexFunc(append(slices.Clone(open), -1), func(i int) bool { return i < 0 || returned[i].Load() == 0 })
+		due = min(due, len(open))
+		late := make([]time.Duration, due) // negative while it is accepted
+		inParallel(64, due, func(n int) {
 			late[n] = -1
 			begun := time.Since(s.began)
 			_, err := s.there.Verify(t.Context(), victims[open[n]].text)
-			if back := returned[open[n]].Load(); err != nil && back != 0 {
+			if back := returned[open[n]].Load(); err != nil && back > 0 {
 				late[n] = max(0, begun-time.Duration(back))
 			}
 		})
 		left := open[:0]
 		for n, i := range open {
-			if n >= due || late[n] < 0 {
+			if n < due && late[n] >= 0 {
+				s.late = append(s.late, late[n])
+			} else {
 				left = append(left, i)
-				continue
 			}
-			s.late = append(s.late, late[n])
 		}
 		open = left
 		time.Sleep(200 * time.Microsecond)
