@@ -7,7 +7,8 @@
 //
 // A Store borrows the pool; close the store first. Every method is one statement
 // in a transaction of its own, and one round trip; only Purge and Maintain send as
-// many as they need. New records that come in a burst share statements, which take
+// many as they need. Scan reads all records of a kind, about a million a second, and holds
+// a connection and a snapshot of the server until it ends. New records that come in a burst share statements, which take
 // at most four connections and half of the pool, unless they hang; hooks and tracers
 // of the pool see the values of one caller's context then, so a hook that chooses a
 // tenant or a role by them does not go with a Store.
@@ -65,14 +66,17 @@
 //     and of the sequence version. It cannot change a table, or what is in the feed.
 //   - A process that only verifies reads (ReadOnly): SELECT on the five tables.
 //
-// LISTEN and NOTIFY need no grant. Whoever may connect to the database can send
-// a NOTIFY; it makes a Watch look, and carries nothing.
+// LISTEN and NOTIFY need no grant. Whoever may connect to the database can hear which
+// IDs change, and can send a NOTIFY, which makes a Watch look. Only who can read meta can
+// name a record in it, and so make every process read that record again; nobody can hide a
+// change by it.
 //
 // # The feed
 //
 // Each write adds a row to the table change in its own transaction. A Watch asks
-// for new rows every 50 milliseconds, and at once when a NOTIFY says that there
-// are some. Its place in the feed is no row number: numbers are given out in one
+// for new rows as often as its consumer needs a proof that none was missed (see
+// backend.WithProofEvery; a Manager asks twice a second), every 200 milliseconds while
+// changes come, and every Options.PollInterval while it cannot listen. Its place in the feed is no row number: numbers are given out in one
 // order and committed in another, and who follows them misses rows. It is the
 // snapshot of the last look, which says exactly which transactions were still
 // running; those, and the ones begun since, are what the next look is for. A
@@ -82,9 +86,14 @@
 // reached the disk, so a Watch moves on only to a snapshot whose part of the log has.
 //
 // NOTIFY is sent after the commit, once for all writes of some milliseconds: in
-// the transaction it would make all commits of the database take turns. It is a
-// hint, and the look is the proof. To hear it, each Watch takes one connection out
-// of the pool for good, beyond the pool's limit.
+// the transaction it would make all commits of the database take turns. It names what has
+// changed, with a tag by which the processes on one schema know each other, and a Watch
+// delivers that at once, without a question to the server: however many processes there
+// are, a change costs each of them nothing but the news. It is a hint, and the look is the
+// proof: what the look finds is delivered also if it was announced before, so a change may
+// come twice. To hear it, each Watch takes one connection out of the pool for good, beyond
+// the pool's limit, and looks on the same one: a connection that has silently died does not
+// answer, and after a second the Watch goes on with others.
 //
 // Changes older than Options.Retention are removed by Purge and Maintain; a
 // Watch that resumes from further back gets a Reset, which tells it to forget what it
@@ -107,7 +116,8 @@
 // answers backend.ErrIndeterminate, the connection is closed and the server is asked
 // to cancel; where new records share a statement, once the last of their callers has
 // gone. A statement_timeout on the role bounds what the server
-// does beyond that, and an error by it is sure: backend.ErrUnavailable.
+// does beyond that, and an error by it is sure: backend.ErrUnavailable. A Scan may take
+// longer: Options.StatementTimeout bounds each wait for the server to go on.
 //
 // # Other notes
 //

@@ -19,8 +19,8 @@ type Options struct {
 	// most 55 bytes will do that does not begin with "pg_"; it is quoted wherever
 	// it is used.
 	Schema string
-	// PollInterval is how often a Watch asks for changes when it is not woken: the
-	// longest that a revocation takes to arrive where NOTIFY does not work. Default
+	// PollInterval is how often a Watch asks for changes while it cannot listen for them:
+	// the longest that a revocation takes to arrive where NOTIFY does not work. Default
 	// 50 ms; 5 ms to 100 ms (backend.HeartbeatEvery).
 	PollInterval time.Duration
 	// StatementTimeout bounds a call whose context has no deadline: the wait for a
