@@ -206,12 +206,14 @@ func TestAnIdleWatchAsksForItsProofsOnly(t *testing.T) {
 		return n
 	}
 	p := newPlace(t, server(t).URL(database), nil)
-	w := followEvery(t, 200*time.Millisecond, p.open(t, postgres.Options{}), nil)
+	const every = 200 * time.Millisecond
+	w := followEvery(t, every, p.open(t, postgres.Options{}), nil)
 	w.hears(t)
 	const proofs = 25 // the server may count transactions some proofs later
-	before, first := transactions(), look(w, func() int { return w.batches })
+	before, first, began := transactions(), look(w, func() int { return w.batches }), time.Now()
 	w.until(t, "proofs", func() bool { return w.batches >= first+proofs })
 	told := look(w, func() int { return w.batches }) - first
+	require.LessOrEqual(t, told, int(time.Since(began)/every)+2)
 	asked := transactions() - before
 	require.Greater(t, asked, proofs/2, "it counts what is meant")
 	require.Less(t, asked, 2*told, "questions, for %d proofs", told)
