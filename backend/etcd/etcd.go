@@ -67,6 +67,7 @@ type Store struct {
 
 	marker  atomic.Pointer[marker] // of this layout, once it was seen
 	folding chan struct{}          // a place for the one call that folds usage
+	recent  recent
 
 	calls     calls.Gate
 	life      context.Context // ends with Close

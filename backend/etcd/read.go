@@ -28,7 +28,11 @@ func (s *Store) get(ctx context.Context, id backend.ID) (backend.Record, error) 
 	if err != nil {
 		return backend.Record{}, err
 	}
-	return soleRecord(id, resp.Kvs)
+	rec, err := soleRecord(id, resp.Kvs)
+	if err == nil {
+		s.recent.note(rec)
+	}
+	return rec, err
 }
 
 // read is a Get of etcd, in as many attempts as there is time for.

@@ -9,8 +9,9 @@ import (
 )
 
 // Put implements backend.Store. A new record is one transaction, and one round
-// trip. An update reads the record first: what it may not change is compared, and
-// the places in the lists that it gives up are named by what it was.
+// trip. An update needs the record as it was: what it may not change is compared, and
+// the places in the lists that it gives up are named by what it was. It reads it first,
+// unless this Store has read or written it a moment ago.
 func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
 	if err := backend.CheckPut(rec, cond); err != nil {
 		return 0, err
@@ -37,12 +38,15 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 		}
 	} else {
 		v, _ := cond.Version()
-		old, err := s.expect(ctx, rec.ID, v)
-		if err != nil {
-			return 0, err
-		}
-		if err := backend.CheckUpdate(old, *rec); err != nil {
-			return 0, err
+		old, known := s.recent.find(rec.ID, v)
+		if !known || backend.CheckUpdate(old, *rec) != nil { // which is no answer about a record that has gone since
+			var err error
+			if old, err = s.expect(ctx, rec.ID, v); err != nil {
+				return 0, err
+			}
+			if err := backend.CheckUpdate(old, *rec); err != nil {
+				return 0, err
+			}
 		}
 		holds = clientv3.Compare(clientv3.ModRevision(key), "=", int64(v))
 		_, before := s.keys.indexes(&old)
@@ -57,7 +61,10 @@ func (s *Store) put(ctx context.Context, rec *backend.Record, cond backend.Cond)
 		return 0, err
 	}
 	if resp.Succeeded {
-		return uint64(resp.Header.Revision), nil
+		made := *rec
+		made.Version = uint64(resp.Header.Revision)
+		s.recent.note(made)
+		return made.Version, nil
 	}
 	now := firstOf(resp.Responses[0].GetResponseRange().GetKvs())
 	switch {

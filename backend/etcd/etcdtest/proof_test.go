@@ -60,6 +60,44 @@ func (s *stream) RecvMsg(m any) error {
 	}
 }
 
+// An update by who has read or written the record a moment ago is one request. What is
+// remembered is not what a Get answers, and the condition of the update is as ever.
+func TestAnUpdateOfWhatWasJustReadIsOneRequest(t *testing.T) {
+	t.Parallel()
+	c := cluster(t, 1, etcdtest.Options{NoSync: true})
+	var w wire
+	s, other := open(t, client(t, w.config(c.Config())), patient), open(t, client(t, c.Config()), patient)
+	rec := create(t, other, 1)
+	require.Zero(t, rec.PurgeAt)
+	await.Until(t, "an update with one request", func() bool { // a busy machine forgets between the two
+		got, err := s.Get(t.Context(), rec.ID)
+		require.NoError(t, err)
+		before := w.asked.Load()
+		got.PurgeAt++ // it moves in a list
+		rec.Version, err = s.Put(t.Context(), got, backend.IfVersion(got.Version))
+		require.NoError(t, err)
+		rec.PurgeAt = got.PurgeAt
+		return w.asked.Load() == before+1
+	})
+	purged, err := s.Purge(t.Context(), time.UnixMilli(rec.PurgeAt-1), 10)
+	require.NoError(t, err)
+	require.Zero(t, purged, "it is not any longer where it was")
+
+	wrong := rec
+	wrong.Owner = "another"
+	_, err = s.Put(t.Context(), wrong, backend.IfVersion(rec.Version))
+	require.ErrorIs(t, err, backend.ErrInvalid, "what never changes is compared all the same")
+	next := mustPut(t, other, rec)
+	_, err = s.Put(t.Context(), rec, backend.IfVersion(rec.Version))
+	require.ErrorIs(t, err, backend.ErrConflict)
+	got, err := s.Get(t.Context(), rec.ID)
+	require.NoError(t, err)
+	require.Equal(t, next, got.Version)
+	require.NoError(t, other.Delete(t.Context(), rec.ID, next))
+	_, err = s.Put(t.Context(), rec, backend.IfVersion(next))
+	require.ErrorIs(t, err, backend.ErrNotFound)
+}
+
 // An idle feed asks once for each proof, and for a proof as often as it is wanted; while
 // changes come, oftener.
 func TestAFeedAsksAsOftenAsProofsAreWanted(t *testing.T) {
