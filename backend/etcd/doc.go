@@ -37,12 +37,13 @@
 // goes on through failures that end by themselves, and ends only where no further try
 // can succeed: the client was closed, or the right to read was taken away.
 //
-// The proof of freshness is a linearizable read, 20 times a second: the revision
-// that it returns is one that all writes before it are part of, and when the watch
-// has come that far, all of them have been delivered. The watch alone proves
-// nothing, since a member that is cut off goes on answering it, from its past.
-// A feed costs about 0.3 % of a core, client and server together, and one member's
-// answer of some 100 bytes for each proof.
+// The proof of freshness is a linearizable read: the revision that it returns is one
+// that all writes before it are part of, and when the watch has come that far, all of
+// them have been delivered. The watch alone proves nothing, since a member that is cut
+// off goes on answering it, from its past. A proof is asked for as often as the caller
+// wants one (backend.WithProofEvery; fob.Manager: twice a second), at least five times
+// a second while changes come, and 20 times a second where the caller says nothing. It
+// costs 0.15 ms of processor time, client and server together.
 //
 // What a change is, etcd sends whole, body included, to every feed.
 //
@@ -70,8 +71,10 @@
 // it. Counting every use of a credential in etcd is not for free either: batch it,
 // as fob.Manager does; a batch of up to 10,000 IDs is one transaction.
 //
-// Lists take two round trips or more, so they show one revision: the keys of the
-// list are read first, and then its records, 100 at a time.
+// Lists take two round trips, so that they show one revision: the keys of the list are
+// read first, and then its records, in transactions of 100 that are on their way at the
+// same time. GetMany reads in such transactions too, and so does Scan, which goes on at a
+// later revision where the one that it reads is compacted.
 //
 // # Layout
 //
