@@ -175,7 +175,7 @@ func TestAWatchThatSilentlyDiedIsNoticed(t *testing.T) {
 	rec.Version = mustPut(t, writer, rec)
 	at := time.Now()
 	written.Store(&at)
-	f.sees(t, rec)
+	f.await(t, "the change", func(f *feed) bool { return claimed.Load() || f.latest[rec.ID] >= rec.Version })
 	require.False(t, claimed.Load(), "a proof before the change was told")
 	require.Greater(t, w.streams.Load(), streams, "over another stream")
 	f.proves(t)
