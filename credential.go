@@ -206,18 +206,21 @@ type Scopes []Scope
 
 // ParseScopes reads the wire form: scopes separated by one space (RFC 6749
 // §3.3). Empty text gives no scopes. It fails with ErrInvalid.
-func ParseScopes(text string) (Scopes, error) {
+func ParseScopes(text string) (Scopes, error) { return parseScopes(strings.Clone(text)) }
+
+// parseScopes is ParseScopes whose scopes are parts of text.
+func parseScopes(text string) (Scopes, error) {
 	if text == "" {
 		return nil, nil
 	}
 	if len(text) > maxScopes*(maxScopeLen+1) {
 		return nil, fmt.Errorf("%w: scopes of %d bytes", ErrInvalid, len(text))
 	}
-	var s Scopes
+	s := make(Scopes, 0, 1+strings.Count(text, " "))
 	for part := range strings.SplitSeq(text, " ") {
 		s = append(s, Scope(part))
 	}
-	return s.normal()
+	return s.distinct()
 }
 
 // String returns the wire form: the scopes separated by one space.
@@ -247,16 +250,25 @@ func (s Scopes) Allow(scope Scope) bool {
 
 // normal returns a copy of s, checked, without duplicates, in the order given.
 func (s Scopes) normal() (Scopes, error) {
+	out, err := append(Scopes{}, s...).distinct()
+	for i, scope := range out {
+		out[i] = Scope(strings.Clone(string(scope)))
+	}
+	return out, err
+}
+
+// distinct checks s, and takes the duplicates out of it.
+func (s Scopes) distinct() (Scopes, error) {
 	if len(s) > maxScopes {
 		return nil, fmt.Errorf("%w: %d scopes, at most %d", ErrInvalid, len(s), maxScopes)
 	}
-	out := make(Scopes, 0, len(s))
+	out := s[:0]
 	for _, scope := range s {
 		if !scope.valid() {
 			return nil, fmt.Errorf("%w: scope of %d bytes, want 1 to %d printable ASCII characters without space, '\"' and '\\'", ErrInvalid, len(scope), maxScopeLen)
 		}
 		if !slices.Contains(out, scope) {
-			out = append(out, Scope(strings.Clone(string(scope))))
+			out = append(out, scope)
 		}
 	}
 	return out, nil

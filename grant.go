@@ -121,28 +121,40 @@ func (g Grants) clone() Grants {
 
 // normal returns a checked copy of g.
 func (g Grants) normal() (Grants, error) {
-	if len(g) > maxGrants {
-		return nil, fmt.Errorf("%w: %d grants, at most %d", ErrInvalid, len(g), maxGrants)
-	}
 	out := g.clone()
-	for i, one := range out {
-		if !validGrantText(one.Type) || one.Type == Any {
-			return nil, fmt.Errorf("%w: type of grant %d, of %d bytes", ErrInvalid, i, len(one.Type))
-		}
-		out[i].Type = strings.Clone(one.Type)
-		for name, list := range map[string][]string{"actions": one.Actions, "identifiers": one.Identifiers} {
-			if len(list) == 0 || len(list) > maxGrantList {
-				return nil, fmt.Errorf("%w: grant with %d %s, want 1 to %d", ErrInvalid, len(list), name, maxGrantList)
-			}
+	for i := range out {
+		one := &out[i]
+		one.Type = strings.Clone(one.Type)
+		for _, list := range [...][]string{one.Actions, one.Identifiers} {
 			for j, text := range list {
-				if !validGrantText(text) || slices.Contains(list[:j], text) {
-					return nil, fmt.Errorf("%w: %s of grant %d: number %d, of %d bytes, is not allowed or is named twice", ErrInvalid, name, i, j, len(text))
-				}
 				list[j] = strings.Clone(text)
 			}
 		}
 	}
-	return out, nil
+	return out, out.check()
+}
+
+func (g Grants) check() error {
+	if len(g) > maxGrants {
+		return fmt.Errorf("%w: %d grants, at most %d", ErrInvalid, len(g), maxGrants)
+	}
+	for i := range g {
+		if one := &g[i]; !validGrantText(one.Type) || one.Type == Any {
+			return fmt.Errorf("%w: type of grant %d, of %d bytes", ErrInvalid, i, len(one.Type))
+		}
+		for n, list := range [...][]string{g[i].Actions, g[i].Identifiers} {
+			name := [...]string{"actions", "identifiers"}[n]
+			if len(list) == 0 || len(list) > maxGrantList {
+				return fmt.Errorf("%w: grant with %d %s, want 1 to %d", ErrInvalid, len(list), name, maxGrantList)
+			}
+			for j, text := range list {
+				if !validGrantText(text) || slices.Contains(list[:j], text) {
+					return fmt.Errorf("%w: %s of grant %d: number %d, of %d bytes, is not allowed or is named twice", ErrInvalid, name, i, j, len(text))
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func validGrantText(s string) bool {

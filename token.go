@@ -10,7 +10,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/claims"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/limits"
@@ -293,11 +292,12 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 	t.id, errs[0] = ParseID(c.ID)
 	errs[1] = t.parent.UnmarshalText([]byte(c.ClientID))
 	errs[2] = t.family.UnmarshalText([]byte(c.Family))
-	t.scopes, errs[3] = ParseScopes(c.Scope)
+	t.scopes, errs[3] = parseScopes(c.Scope)
+	t.grants = slices.Grow(t.grants, len(c.Grants))
 	for _, g := range c.Grants {
-		t.grants = append(t.grants, Grant{Type: g.Type, Actions: g.Actions, Identifiers: g.Identifiers})
+		t.grants = append(t.grants, Grant(g))
 	}
-	t.grants, errs[4] = t.grants.normal()
+	errs[4] = t.grants.check()
 	errs[5] = checkSubject(t.subject, t.subjectKind)
 	if errors.Join(errs[:]...) != nil || c.Use != useAccess ||
 		t.issuer == "" || t.audience == "" || c.IssuedAt == 0 || c.ExpiresAt == 0 {
@@ -321,16 +321,13 @@ func (t *Token) grantsAs(want *Token) bool {
 // markOf is the record that ends a token or a family by its ID.
 func markOf(what string, id ID) record.ID { return record.Named(record.Mark, what, string(id[:])) }
 
-// refs are the records on which it depends whether t is accepted.
-func (t *Token) refs(issuer record.ID) []backend.ID {
-	refs := []backend.ID{markOf("token", t.id), t.subjectRef, issuer}
+// marks appends the records of the marks that may revoke t.
+func (t *Token) marks(ids []record.ID, issuer record.ID) []record.ID {
+	ids = append(ids, t.subjectRef, issuer, markOf("token", t.id))
 	if !t.family.IsZero() {
-		refs = append(refs, markOf("family", t.family))
+		ids = append(ids, markOf("family", t.family))
 	}
-	if !t.parent.IsZero() {
-		refs = append(refs, backend.ID(t.parent))
-	}
-	return refs
+	return ids
 }
 
 // size is the memory that the token takes, in bytes.

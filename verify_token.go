@@ -137,10 +137,13 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 	}
 	var err error
 	var asOf int64
-	if b.refused, asOf, err = m.ended(ctx, q, t); err != nil {
+	refs := t.marks(make([]record.ID, 0, cache.MaxRefs), m.issuerMark())
+	if b.refused, asOf, err = m.ended(ctx, q, t, refs); err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	refs := t.refs(m.issuerMark())
+	if !t.parent.IsZero() {
+		refs = append(refs, record.ID(t.parent))
+	}
 	if !t.parent.IsZero() && b.refused == nil {
 		parent, parentAsOf, err := m.parentState(ctx, &q.Reading, t.parent)
 		if err != nil {
@@ -219,12 +222,8 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 	return refs
 }
 
-// ended returns why a token was revoked, or nil, and as of when.
-func (m *Manager) ended(ctx context.Context, q *lookup, t *Token) (refused error, asOf int64, err error) {
-	ids := append(make([]record.ID, 0, 4), t.subjectRef, m.issuerMark(), markOf("token", t.id))
-	if !t.family.IsZero() {
-		ids = append(ids, markOf("family", t.family))
-	}
+// ended returns why a token was revoked by the marks ids, or nil, and as of when.
+func (m *Manager) ended(ctx context.Context, q *lookup, t *Token, ids []record.ID) (refused error, asOf int64, err error) {
 	live := !q.Fresh && m.engine.Live(q.Now)
 	revoked, err := m.marks.Any(ctx, live, q.Reads, t.endedBy, ids...)
 	if err != nil {

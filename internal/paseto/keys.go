@@ -70,7 +70,7 @@ var (
 func checkPrimitives() error {
 	return guarded(func() error {
 		var key [SymmetricSize]byte
-		xor(key[:], keyed(24, key[:]), nil)
+		xor(key[:], keyed[string](24, key[:]), nil)
 		return nil
 	})
 }

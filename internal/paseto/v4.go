@@ -1,10 +1,12 @@
 package paseto
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"hash"
 
@@ -24,7 +26,7 @@ const (
 )
 
 // keyed returns the BLAKE2b hash of parts, with a size and a key.
-func keyed(size int, key []byte, parts ...string) []byte {
+func keyed[T string | []byte](size int, key []byte, parts ...T) []byte {
 	h := newBlake(size, key)
 	for _, p := range parts {
 		h.Write([]byte(p))
@@ -42,26 +44,54 @@ func newBlake(size int, key []byte) hash.Hash {
 
 // xor encrypts or decrypts src with XChaCha20, into a new slice.
 func xor(key, nonce, src []byte) []byte {
+	dst := bytes.Clone(src)
+	xorInPlace(key, nonce, dst)
+	return dst
+}
+
+func xorInPlace(key, nonce, text []byte) {
 	c, err := chacha20.NewUnauthenticatedCipher(key, nonce)
 	if err != nil {
 		panic(err) // as in newBlake
 	}
-	dst := make([]byte, len(src))
-	c.XORKeyStream(dst, src)
-	return dst
+	c.XORKeyStream(text, text)
 }
+
+// What the keys of a token are derived for, and the header that its tag covers. They are
+// slices so that no call copies them.
+var (
+	forEncryption     = []byte("paseto-encryption-key")
+	forAuthentication = []byte("paseto-auth-key-for-aead")
+	headerV4Local     = []byte(headers[V4Local])
+)
 
 // split derives the keys of one token from the key and the nonce of the token.
 func (k SymmetricKey) split(nonce []byte) (encryption, counter, authentication []byte) {
-	tmp := keyed(56, k.b[:], "paseto-encryption-key", string(nonce))
-	return tmp[:32], tmp[32:], keyed(32, k.b[:], "paseto-auth-key-for-aead", string(nonce))
+	tmp := keyed(56, k.b[:], forEncryption, nonce)
+	return tmp[:32], tmp[32:], keyed(32, k.b[:], forAuthentication, nonce)
+}
+
+// tag is the tag of a token: the hash of the pre-authentication encoding of its parts (see
+// pae), which are hashed where they are.
+func tag(authentication []byte, parts ...[]byte) []byte {
+	h := newBlake(tagSize, authentication)
+	var number [8]byte
+	binary.LittleEndian.PutUint64(number[:], uint64(len(parts)))
+	h.Write(number[:])
+	for _, p := range parts {
+		binary.LittleEndian.PutUint64(number[:], uint64(len(p)))
+		h.Write(number[:])
+		h.Write(p)
+	}
+	return h.Sum(nil)
 }
 
 func (k SymmetricKey) sealV4(nonce [nonceSize]byte, payload, footer, implicit string) string {
 	encryption, counter, authentication := k.split(nonce[:])
-	c := xor(encryption, counter, []byte(payload))
-	tag := keyed(tagSize, authentication, string(pae(headers[V4Local], string(nonce[:]), string(c), footer, implicit)))
-	body := append(append(nonce[:], c...), tag...)
+	body := append(nonce[:], payload...)
+	c := body[nonceSize:]
+	xorInPlace(encryption, counter, c)
+	body = append(body, tag(authentication, headerV4Local, body[:nonceSize], c, []byte(footer), []byte(implicit))...)
 	return write(V4Local, body, footer)
 }
 
@@ -70,13 +100,13 @@ func (k SymmetricKey) openV4(t Token, implicit string) ([]byte, error) {
 	if err != nil || len(body) < nonceSize+tagSize {
 		return nil, ErrFormat
 	}
-	nonce, c, tag := body[:nonceSize], body[nonceSize:len(body)-tagSize], body[len(body)-tagSize:]
+	nonce, c, sealed := body[:nonceSize], body[nonceSize:len(body)-tagSize], body[len(body)-tagSize:]
 	encryption, counter, authentication := k.split(nonce)
-	want := keyed(tagSize, authentication, string(pae(headers[V4Local], string(nonce), string(c), string(t.Footer()), implicit)))
-	if subtle.ConstantTimeCompare(want, tag) != 1 {
+	if subtle.ConstantTimeCompare(tag(authentication, headerV4Local, nonce, c, t.Footer(), []byte(implicit)), sealed) != 1 {
 		return nil, ErrSeal
 	}
-	return xor(encryption, counter, c), nil
+	xorInPlace(encryption, counter, c)
+	return c, nil
 }
 
 func (k SecretKey) sealV4(payload, footer, implicit string) string {

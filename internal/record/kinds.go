@@ -35,16 +35,13 @@ type ID = backend.ID
 // Named returns the ID of the record that has a kind and a name. The name may have several
 // parts.
 func Named(kind backend.Kind, name ...string) ID {
-	h := sha256.New()
-	h.Write([]byte{'f', 'o', 'b', 1, byte(kind)})
-	var n [8]byte
+	var room [128]byte
+	text := append(room[:0], 'f', 'o', 'b', 1, byte(kind))
 	for _, part := range name {
-		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
-		h.Write(n[:])
-		h.Write([]byte(part))
+		text = binary.BigEndian.AppendUint64(text, uint64(len(part)))
+		text = append(text, part...)
 	}
-	var sum [sha256.Size]byte
-	h.Sum(sum[:0])
+	sum := sha256.Sum256(text)
 	id := ID{byte(kind)}
 	copy(id[1:], sum[:])
 	return id

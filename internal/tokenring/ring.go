@@ -5,8 +5,8 @@
 package tokenring
 
 import (
+	"bytes"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/fobkit/fob/internal/errs"
@@ -123,10 +123,10 @@ func Footer(id string) string { return footerStart + id + footerEnd }
 
 // KeyID returns the ID of the key that a footer names, or "".
 func KeyID(footer []byte) string {
-	id, ok := strings.CutPrefix(string(footer), footerStart)
-	id, ok2 := strings.CutSuffix(id, footerEnd)
+	id, ok := bytes.CutPrefix(footer, []byte(footerStart))
+	id, ok2 := bytes.CutSuffix(id, []byte(footerEnd))
 	if !ok || !ok2 {
 		return ""
 	}
-	return id
+	return string(id)
 }
