@@ -26,7 +26,7 @@ type Log struct {
 	mu    sync.Mutex
 	dirty []*Cell
 	older []*Cell // it is empty again when dirty is full
-	sums  map[backend.ID]*Tally
+	sums  map[backend.ID]Tally
 
 	flush *semaphore.Weighted // held by a write and by a read of usage, so that they never overlap; taken before mu
 }
@@ -39,7 +39,7 @@ type Tally struct {
 
 // New makes a log that holds two generations of up to limit cells.
 func New(limit int) *Log {
-	return &Log{limit: limit, sums: make(map[backend.ID]*Tally), flush: semaphore.NewWeighted(1)}
+	return &Log{limit: limit, sums: make(map[backend.ID]Tally), flush: semaphore.NewWeighted(1)}
 }
 
 // Count counts one use, at ms (Unix milliseconds), of a credential that was not in the
@@ -80,7 +80,7 @@ func (l *Log) add(c *Cell) {
 
 // moveCount moves the count of a cell into a map of tallies, and takes the cell out of the
 // log.
-func moveCount(into map[backend.ID]*Tally, c *Cell) {
+func moveCount(into map[backend.ID]Tally, c *Cell) {
 	// The mark is cleared before the counter is read, so that a use after the read puts the
 	// cell into the log again.
 	atomic.StoreUint32(&c.queued, 0)
@@ -90,10 +90,10 @@ func moveCount(into map[backend.ID]*Tally, c *Cell) {
 }
 
 // take empties the log into one Tally per credential.
-func (l *Log) take() map[backend.ID]*Tally {
+func (l *Log) take() map[backend.ID]Tally {
 	l.mu.Lock()
 	cells, taken := [][]*Cell{l.dirty, l.older}, l.sums
-	l.dirty, l.older, l.sums = nil, nil, make(map[backend.ID]*Tally)
+	l.dirty, l.older, l.sums = nil, nil, make(map[backend.ID]Tally)
 	l.mu.Unlock()
 	for _, cells := range cells {
 		for _, c := range cells {
@@ -104,13 +104,9 @@ func (l *Log) take() map[backend.ID]*Tally {
 }
 
 // addTally adds n uses, the last of them at last (Unix milliseconds), to a map of tallies.
-func addTally(into map[backend.ID]*Tally, id backend.ID, n uint64, last int64) {
+func addTally(into map[backend.ID]Tally, id backend.ID, n uint64, last int64) {
 	t := into[id]
-	if t == nil {
-		t = new(Tally)
-		into[id] = t
-	}
-	t.N, t.Last = t.N+n, max(t.Last, last)
+	into[id] = Tally{t.N + n, max(t.Last, last)}
 }
 
 // giveBack puts counts that could not be written back into the log.
@@ -124,12 +120,12 @@ func (l *Log) giveBack(batch []backend.Usage) {
 
 // pending returns the counts of some credentials that are not written yet. The counts stay
 // in the log.
-func (l *Log) pending(ids map[backend.ID]bool) map[backend.ID]*Tally {
+func (l *Log) pending(ids map[backend.ID]bool) map[backend.ID]Tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := make(map[backend.ID]*Tally)
+	found := make(map[backend.ID]Tally)
 	for id := range ids {
-		if t := l.sums[id]; t != nil {
+		if t, ok := l.sums[id]; ok {
 			addTally(found, id, t.N, t.Last)
 		}
 	}
@@ -198,10 +194,8 @@ func (l *Log) Read(ctx context.Context, recorder backend.UsageRecorder, ids []ba
 	pending := l.pending(wanted)
 	out := make([]Tally, len(ids))
 	for i, id := range ids {
-		out[i] = Tally{stored[i].N, stored[i].Last}
-		if t := pending[id]; t != nil {
-			out[i] = Tally{out[i].N + t.N, max(out[i].Last, t.Last)}
-		}
+		t := pending[id]
+		out[i] = Tally{stored[i].N + t.N, max(stored[i].Last, t.Last)}
 	}
 	return out, nil
 }
