@@ -21,18 +21,15 @@ const trimAtOnce = 2
 
 // trim removes what the feed need no longer remember. Numbers have no gaps, so
 // nothing is searched for.
-func (s *Store) trim(b *batch) error {
-	most := trimAtOnce * (b.seq - s.head.Load())
+func (s *Store) trim(b *batch) {
+	most := trimAtOnce * (b.seq - b.first)
 	for range most {
-		if b.seq-b.trimmed < keepLog {
-			return nil
+		if b.seq-b.trimmed < keepLog || b.broken != nil {
+			return
 		}
-		if err := b.txn.Delete(logKey(b.trimmed)); err != nil {
-			return err
-		}
+		b.broken = b.txn.Delete(logKey(b.trimmed))
 		b.trimmed++
 	}
-	return nil
 }
 
 // maxChanges bounds one Batch of the feed.

@@ -19,41 +19,67 @@ type op = writequeue.Op[*batch]
 // for. What the queue takes in bytes is well below what fits into one transaction.
 const maxBatch = 1024
 
-// batch is one transaction in the making.
+// batch is one transaction in the making. It is evaluated while the batch before it is
+// committed: see docs/decisions/0020.
 type batch struct {
-	txn     *badgerdb.Txn
+	txn *badgerdb.Txn
+	// before is the batch that is being committed meanwhile, if there is one. The
+	// transaction began before that commit and does not see it.
+	before *batch
+	// wrote is what the batch leaves under the keys that batches read: those of records and
+	// of usage; nil is nothing.
+	wrote map[string][]byte
+
 	seq     uint64 // of the last change in it
+	first   uint64 // the last change before it
 	trimmed uint64 // the floor of the feed after it
+
+	applied []*op
+	broken  error // why nothing of it may be written
+	checked bool  // room and low are set
+	room    room
+	low     error
 }
 
-// write is the writer goroutine: it takes what is waiting, makes one
-// transaction of it, commits that with one sync, and then tells everybody.
+// write is the writer goroutine: it takes what is waiting, makes one transaction of it,
+// commits that with one sync, and then tells everybody. Meanwhile it evaluates what comes.
 func (s *Store) write() {
-	s.queue.Run(s.stop, func(*op) error { return nil }, s.commit)
+	s.queue.RunAhead(s.stop, writequeue.Ahead[*batch]{Open: s.open, Apply: s.apply, Commit: s.commit, Drop: func(b *batch) { b.txn.Discard() }})
 }
 
-// commit applies ops in one transaction and sets the answer of each.
-func (s *Store) commit(ops []*op) {
+// open begins a batch on top of another one that is about to be committed, or of none.
+func (s *Store) open(behind *batch) *batch {
+	b := &batch{seq: s.head.Load(), trimmed: s.floor.Load()}
+	if behind != nil {
+		behind.before = nil // it is evaluated, and what was before it is committed
+		s.trim(behind)
+		if behind.broken == nil {
+			b.before, b.seq, b.trimmed = behind, behind.seq, behind.trimmed
+		}
+	}
+	b.first = b.seq
+	b.txn = s.db.NewTransaction(true) // does not wait: nothing is being committed
+	return b
+}
+
+// apply evaluates ops in a batch, and answers those that are refused.
+func (s *Store) apply(b *batch, ops []*op) {
 	if s.hooks.batched != nil {
 		s.hooks.batched(len(ops))
 	}
-	if failed := s.failed.Load(); failed != nil {
-		err := fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed)
-		for _, o := range ops {
-			o.Err = err
-		}
-		return
+	if b.broken != nil || s.failed.Load() != nil {
+		return // commit answers them
 	}
-	room, low := s.room()
-	b := &batch{txn: s.db.NewTransaction(true), seq: s.head.Load(), trimmed: s.floor.Load()}
-	defer b.txn.Discard()
-	applied := make([]*op, 0, len(ops))
+	if !b.checked {
+		b.room, b.low = s.room()
+		b.checked = true
+	}
 	for _, o := range ops {
 		if !o.Take() {
 			continue // its caller has gone
 		}
-		if room == roomForNobody || room == roomForUrgent && !o.Urgent {
-			o.Err = low
+		if b.room == roomForNobody || b.room == roomForUrgent && !o.Urgent {
+			o.Err = b.low
 			continue
 		}
 		o.Err = o.Apply(b)
@@ -61,30 +87,43 @@ func (s *Store) commit(ops []*op) {
 			o.Err = s.hooks.applied()
 		}
 		if o.Err == nil {
-			applied = append(applied, o)
+			b.applied = append(b.applied, o)
 			continue
 		}
 		if !writequeue.Refused(o.Err) {
 			// The transaction may hold half of this op: nothing of it is written. What was
 			// answered so far rests on changes that are not made, refusals too.
-			err := fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, o.Err)
-			for _, o := range ops {
-				o.Take()
-				o.Err = err
-			}
+			b.broken = o.Err
 			return
 		}
 	}
-	if len(applied) == 0 {
-		return
-	}
-	err := s.trim(b)
+}
+
+// commit writes a batch and sets the answer of each of its ops.
+func (s *Store) commit(b *batch, ops []*op) {
+	defer b.txn.Discard()
 	if s.hooks.committing != nil {
 		s.hooks.committing()
 	}
-	if err == nil {
-		err = b.txn.Commit()
+	refuse := func(err error) {
+		for _, o := range ops {
+			o.Take()
+			o.Err = err
+		}
 	}
+	if failed := s.failed.Load(); failed != nil {
+		// Of the batch before, perhaps, on whose changes this one rests.
+		refuse(fmt.Errorf("badger: a commit failed, open the store again: %w: %w", backend.ErrUnavailable, *failed))
+		return
+	}
+	if b.broken != nil {
+		refuse(fmt.Errorf("badger: write: %w: %w", backend.ErrUnavailable, b.broken))
+		return
+	}
+	if len(b.applied) == 0 {
+		return
+	}
+	err := b.txn.Commit()
 	if s.hooks.commitError != nil && err == nil {
 		err = s.hooks.commitError()
 	}
@@ -97,13 +136,13 @@ func (s *Store) commit(ops []*op) {
 				o.Err = fmt.Errorf("badger: commit: %w: %w", backend.ErrUnavailable, err)
 			}
 		}
-		for _, o := range applied {
+		for _, o := range b.applied {
 			o.Err = fmt.Errorf("badger: commit: %w: %w", backend.ErrIndeterminate, err)
 		}
 		return
 	}
 	s.commits.Add(1)
-	s.writes.Add(uint64(len(applied)))
+	s.writes.Add(uint64(len(b.applied)))
 	s.floor.Store(b.trimmed)
 	s.head.Store(b.seq)
 	s.changed.Ring()
@@ -115,7 +154,54 @@ func (b *batch) change(id backend.ID) (version uint64, err error) {
 	return b.seq, b.txn.Set(logKey(b.seq), id[:])
 }
 
-func (b *batch) get(id backend.ID) (backend.Record, error) { return readRecord(b.txn, id) }
+// set writes a value that batches read.
+func (b *batch) set(key, value []byte) error {
+	b.note(key, value)
+	return b.txn.Set(key, value)
+}
+
+func (b *batch) delete(key []byte) error {
+	b.note(key, nil)
+	return b.txn.Delete(key)
+}
+
+func (b *batch) note(key, value []byte) {
+	if b.wrote == nil {
+		b.wrote = make(map[string][]byte)
+	}
+	b.wrote[string(key)] = value
+}
+
+// left is what the batch, or the one before it, leaves under a key that batches read. ok is
+// false if neither writes there.
+func (b *batch) left(key []byte) (value []byte, ok bool) {
+	for at := b; at != nil && !ok; at = at.before {
+		value, ok = at.wrote[string(key)]
+	}
+	return value, ok
+}
+
+func (b *batch) get(id backend.ID) (backend.Record, error) {
+	switch value, ok := b.left(recordKey(id)); {
+	case !ok:
+		return readRecord(b.txn, id)
+	case value == nil:
+		return backend.Record{}, backend.ErrNotFound
+	default:
+		return decodeRecord(id, value)
+	}
+}
+
+func (b *batch) usage(id backend.ID) (backend.Usage, error) {
+	switch value, ok := b.left(usageKey(id)); {
+	case !ok:
+		return readUsage(b.txn, id)
+	case value == nil:
+		return backend.Usage{ID: id}, nil
+	default:
+		return decodeUsage(id, value)
+	}
+}
 
 // Put implements backend.Store.
 func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
@@ -173,7 +259,7 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 			return 0, err
 		}
 	}
-	return rec.Version, b.txn.Set(recordKey(rec.ID), encodeRecord(&rec))
+	return rec.Version, b.set(recordKey(rec.ID), encodeRecord(&rec))
 }
 
 // Delete implements backend.Store.
@@ -192,9 +278,13 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 
 func (b *batch) remove(rec *backend.Record) error {
 	fixed, moving := indexKeys(rec)
-	keys := append(append(fixed, moving...), recordKey(rec.ID), usageKey(rec.ID))
-	for _, k := range keys {
+	for _, k := range append(fixed, moving...) {
 		if err := b.txn.Delete(k); err != nil {
+			return err
+		}
+	}
+	for _, k := range [][]byte{recordKey(rec.ID), usageKey(rec.ID)} {
+		if err := b.delete(k); err != nil {
 			return err
 		}
 	}
@@ -218,7 +308,7 @@ func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
 			have, seen := sums[u.ID]
 			if !seen {
 				var err error
-				if have, err = readUsage(b.txn, u.ID); err != nil {
+				if have, err = b.usage(u.ID); err != nil {
 					return err
 				}
 			}
@@ -227,7 +317,7 @@ func (s *Store) AddUsage(ctx context.Context, usage []backend.Usage) error {
 			sums[u.ID] = have
 		}
 		for id, u := range sums {
-			if err := b.txn.Set(usageKey(id), encodeUsage(u)); err != nil {
+			if err := b.set(usageKey(id), encodeUsage(u)); err != nil {
 				return err
 			}
 		}

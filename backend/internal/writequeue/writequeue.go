@@ -141,11 +141,9 @@ func (q *Queue[T]) Run(stop <-chan struct{}, begin func(*Op[T]) error, commit fu
 			continue
 		}
 		var ops []*Op[T]
-		ops, held = q.fold(first)
+		ops, held = q.fold(first, &share{})
 		commit(ops)
-		for _, o := range ops {
-			close(o.done)
-		}
+		tell(ops)
 	}
 }
 
@@ -164,20 +162,24 @@ func (q *Queue[T]) next(stop <-chan struct{}) *Op[T] {
 	}
 }
 
-// fold takes what waits and goes into one transaction with first. held is an Op that it
-// took and that does not go with the others.
-func (q *Queue[T]) fold(first *Op[T]) (ops []*Op[T], held *Op[T]) {
-	ops, size := []*Op[T]{first}, first.Size
-	for !first.Alone && len(ops) < q.most {
+// share is what a transaction has of the bounds.
+type share struct{ n, size int }
+
+// fold takes first and what waits and goes into one transaction with it, which has s of
+// the bounds already. held is an Op that it took and that does not go with the others.
+func (q *Queue[T]) fold(first *Op[T], s *share) (ops []*Op[T], held *Op[T]) {
+	for next := first; ; {
+		if s.n > 0 && (next.Alone || s.size+next.Size > maxBytes) {
+			return ops, next
+		}
+		ops, s.n, s.size = append(ops, next), s.n+1, s.size+next.Size
+		if next.Alone || s.n >= q.most {
+			return ops, nil
+		}
 		select {
-		case next := <-q.ops:
-			if next.Alone || size+next.Size > maxBytes {
-				return ops, next
-			}
-			ops, size = append(ops, next), size+next.Size
+		case next = <-q.ops:
 		default:
 			return ops, nil
 		}
 	}
-	return ops, nil
 }
