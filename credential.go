@@ -206,10 +206,7 @@ type Scopes []Scope
 
 // ParseScopes reads the wire form: scopes separated by one space (RFC 6749
 // §3.3). Empty text gives no scopes. It fails with ErrInvalid.
-func ParseScopes(text string) (Scopes, error) { return parseScopes(strings.Clone(text)) }
-
-// parseScopes is ParseScopes whose scopes are parts of text.
-func parseScopes(text string) (Scopes, error) {
+func ParseScopes(text string) (Scopes, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -217,7 +214,7 @@ func parseScopes(text string) (Scopes, error) {
 		return nil, fmt.Errorf("%w: scopes of %d bytes", ErrInvalid, len(text))
 	}
 	s := make(Scopes, 0, 1+strings.Count(text, " "))
-	for part := range strings.SplitSeq(text, " ") {
+	for part := range strings.SplitSeq(strings.Clone(text), " ") {
 		s = append(s, Scope(part))
 	}
 	return s.distinct()

@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,9 +124,8 @@ func (g Grants) clone() Grants {
 func (g Grants) normal() (Grants, error) {
 	out := g.clone()
 	for i := range out {
-		one := &out[i]
-		one.Type = strings.Clone(one.Type)
-		for _, list := range [...][]string{one.Actions, one.Identifiers} {
+		out[i].Type = strings.Clone(out[i].Type)
+		for _, list := range [...][]string{out[i].Actions, out[i].Identifiers} {
 			for j, text := range list {
 				list[j] = strings.Clone(text)
 			}
@@ -139,27 +139,19 @@ func (g Grants) check() error {
 		return fmt.Errorf("%w: %d grants, at most %d", ErrInvalid, len(g), maxGrants)
 	}
 	for i := range g {
-		if one := &g[i]; !validGrantText(one.Type) || one.Type == Any {
+		one := &g[i]
+		if !validGrantText(one.Type) || one.Type == Any {
 			return fmt.Errorf("%w: type of grant %d, of %d bytes", ErrInvalid, i, len(one.Type))
 		}
-		for n, list := range [...][]string{g[i].Actions, g[i].Identifiers} {
-			name := [...]string{"actions", "identifiers"}[n]
-			if len(list) == 0 || len(list) > maxGrantList {
-				return fmt.Errorf("%w: grant with %d %s, want 1 to %d", ErrInvalid, len(list), name, maxGrantList)
-			}
-			for j, text := range list {
-				if !validGrantText(text) || slices.Contains(list[:j], text) {
-					return fmt.Errorf("%w: %s of grant %d: number %d, of %d bytes, is not allowed or is named twice", ErrInvalid, name, i, j, len(text))
-				}
-			}
+		if err := cmp.Or(limits.CheckList("actions of a grant", one.Actions, maxGrantList, maxGrantText),
+			limits.CheckList("identifiers of a grant", one.Identifiers, maxGrantList, maxGrantText)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func validGrantText(s string) bool {
-	return limits.IsText(s, maxGrantText)
-}
+func validGrantText(s string) bool { return limits.IsText(s, maxGrantText) }
 
 // and returns the scopes that allow exactly what both allow.
 func (s Scopes) and(o Scopes) Scopes {

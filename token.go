@@ -245,9 +245,7 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 	return t, nil
 }
 
-func validAudience(s string) bool {
-	return limits.IsText(s, maxAudience)
-}
+func validAudience(s string) bool { return limits.IsText(s, maxAudience) }
 
 // payload writes the claims of a token.
 func (t *Token) payload() ([]byte, error) {
@@ -292,8 +290,7 @@ func decodeToken(payload []byte, keyID string) (*Token, error) {
 	t.id, errs[0] = ParseID(c.ID)
 	errs[1] = t.parent.UnmarshalText([]byte(c.ClientID))
 	errs[2] = t.family.UnmarshalText([]byte(c.Family))
-	t.scopes, errs[3] = parseScopes(c.Scope)
-	t.grants = slices.Grow(t.grants, len(c.Grants))
+	t.scopes, errs[3] = ParseScopes(c.Scope)
 	for _, g := range c.Grants {
 		t.grants = append(t.grants, Grant(g))
 	}

@@ -141,15 +141,12 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 	if b.refused, asOf, err = m.ended(ctx, q, t, refs); err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	if !t.parent.IsZero() {
-		refs = append(refs, record.ID(t.parent))
-	}
 	if !t.parent.IsZero() && b.refused == nil {
 		parent, parentAsOf, err := m.parentState(ctx, &q.Reading, t.parent)
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, parent.key.state.SubjectRef)
+		refs = append(refs, record.ID(t.parent), parent.key.state.SubjectRef)
 		asOf = min(asOf, max(parentAsOf, q.Now.Synced))
 		b.hangFrom(parent)
 	}
@@ -226,16 +223,13 @@ func cacheRefs(ids []backend.ID) []cache.Ref {
 func (m *Manager) ended(ctx context.Context, q *lookup, t *Token, ids []record.ID) (refused error, asOf int64, err error) {
 	live := !q.Fresh && m.engine.Live(q.Now)
 	revoked, err := m.marks.Any(ctx, live, q.Reads, t.endedBy, ids...)
-	if err != nil {
-		return nil, 0, err
-	}
 	if revoked {
 		refused = ErrRevoked
 	}
 	if live {
-		return refused, q.Now.Synced, nil
+		return refused, q.Now.Synced, err
 	}
-	return refused, q.Now.Mono, nil
+	return refused, q.Now.Mono, err
 }
 
 // endedBy reports whether the mark whose record has an ID revokes the token.

@@ -20,7 +20,7 @@ type op = writequeue.Op[*batch]
 const maxBatch = 1024
 
 // batch is one transaction in the making. It is evaluated while the batch before it is
-// committed: see docs/decisions/0020.
+// committed: see docs/decisions/0018-queues-that-fold-writes.md.
 type batch struct {
 	txn *badgerdb.Txn
 	// before is the batch that is being committed meanwhile, if there is one. The

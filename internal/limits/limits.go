@@ -38,6 +38,20 @@ func IsText(text string, most int) bool {
 	return text != "" && len(text) <= most && isPlain(text)
 }
 
+// CheckList refuses a list of no or more than most texts, and one with a text that IsText
+// refuses or that is named twice. what is the name of the list in the error.
+func CheckList(what string, list []string, most, longest int) error {
+	if len(list) == 0 || len(list) > most {
+		return fmt.Errorf("%w: %d %s, want 1 to %d", errs.ErrInvalid, len(list), what, most)
+	}
+	for i, text := range list {
+		if !IsText(text, longest) || slices.Contains(list[:i], text) {
+			return fmt.Errorf("%w: %s: number %d, of %d bytes, is not allowed or is named twice", errs.ErrInvalid, what, i, len(text))
+		}
+	}
+	return nil
+}
+
 // isPlain reports whether text is UTF-8 without control characters.
 func isPlain(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)

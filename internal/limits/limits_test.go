@@ -57,3 +57,23 @@ func TestTagsAreCopiedOnce(t *testing.T) {
 		require.ErrorIs(t, err, errs.ErrInvalid)
 	}
 }
+
+func TestListsOfTexts(t *testing.T) {
+	for problem, list := range map[string][]string{
+		"":                       {"a", "b", "1234567"},
+		"0 actions, want 1 to 3": {},
+		"4 actions, want 1 to 3": {"a", "b", "c", "d"},
+		"actions: number 0, of 0 bytes, is not allowed or is named twice": {""},
+		"actions: number 1, of 8 bytes, is not allowed or is named twice": {"a", "12345678"},
+		"actions: number 1, of 2 bytes, is not allowed or is named twice": {"a", "b\n"},
+		"actions: number 2, of 1 bytes, is not allowed or is named twice": {"a", "b", "a"},
+	} {
+		err := limits.CheckList("actions", list, 3, 7)
+		if problem == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, errs.ErrInvalid)
+		require.EqualError(t, err, errs.ErrInvalid.Error()+": "+problem)
+	}
+}
