@@ -97,7 +97,7 @@ func TestAnAnnouncementHidesNothing(t *testing.T) {
 	w.sees(t, 1, version+1)
 }
 
-// What has not the tag of the store names nothing, and only makes a Watch look.
+// What is not sealed by a process on the store names nothing, and only makes a Watch look.
 func TestAnnouncementsOfOthers(t *testing.T) {
 	s, p := open(t, postgres.Options{})
 	other, _ := open(t, postgres.Options{})
@@ -115,13 +115,17 @@ func TestAnnouncementsOfOthers(t *testing.T) {
 	}
 	p.announces(t, s, good)
 	w.sees(t, 1, 1)
+	require.NotEqual(t, good, s.Announcement(backend.Change{ID: record(1).ID, Version: 1}), "whoever listens learns nothing, not even that it is the same again")
 
 	// Where the schema is told from its copy by a new name, that is the name from then on.
 	_, err := p.pool.Exec(t.Context(), p.fill("UPDATE {schema}.meta SET instance = gen_random_uuid()"))
 	require.NoError(t, err)
 	p.announces(t, s, "look")
 	w.until(t, "a Reset", func() bool { return w.resets == 1 })
-	require.NotEqual(t, good, s.Announcement(backend.Change{ID: record(1).ID, Version: 1}))
+	id := record(3).ID
+	p.announces(t, s, good)
+	p.announces(t, s, s.Announcement(backend.Change{ID: id, Version: 1}))
+	w.until(t, "what is announced under the new name", func() bool { return w.seen[id] == 1 })
 	create(t, s, 2)
 	w.sees(t, 2, 1)
 }

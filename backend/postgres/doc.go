@@ -66,10 +66,10 @@
 //     and of the sequence version. It cannot change a table, or what is in the feed.
 //   - A process that only verifies reads (ReadOnly): SELECT on the five tables.
 //
-// LISTEN and NOTIFY need no grant. Whoever may connect to the database can hear which
-// IDs change, and can send a NOTIFY, which makes a Watch look. Only who can read meta can
-// name a record in it, and so make every process read that record again; nobody can hide a
-// change by it.
+// LISTEN and NOTIFY need no grant. Whoever may connect to the database can hear that
+// something changes, and can send a NOTIFY, which makes a Watch look. Only who can read
+// meta can read what has changed in it, or name a record, and so make every process read
+// that record again; nobody can hide a change by it.
 //
 // # The feed
 //
@@ -87,7 +87,7 @@
 //
 // NOTIFY is sent after the commit, once for all writes of some milliseconds: in
 // the transaction it would make all commits of the database take turns. It names what has
-// changed, with a tag by which the processes on one schema know each other, and a Watch
+// changed, sealed under a key that all processes on the schema have, and a Watch
 // delivers that at once, without a question to the server: however many processes there
 // are, a change costs each of them nothing but the news. It is a hint, and the look is the
 // proof: what the look finds is delivered also if it was announced before, so a change may

@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -73,42 +76,58 @@ func (u *unsent) take(instance string) (payloads []string) {
 	return payloads
 }
 
-// An announcement is the base64 of a tag, and of 24 bytes for each change: its ID, and its
-// version. Whoever may connect to the database may send a NOTIFY, and what is announced is
-// forgotten, and read again, by all processes. So the tag is an HMAC under the name of the
-// store's instance, which is random, and which only those can read who can read the store.
+// An announcement is the base64 of a salt and of sealed changes, 24 bytes for each: its ID,
+// and its version. Whoever may connect to the database may listen, and learns neither who
+// was revoked nor when; and may send a NOTIFY, though what is announced is forgotten, and
+// read again, by all processes. The key comes from the salt and the name of the store's
+// instance, which is random, and which only those can read who can read the store.
 const (
-	tagLen    = 16
+	saltLen   = 16
 	announced = len(backend.ID{}) + 8
 )
 
 func announcement(instance string, changes []row) string {
-	b := make([]byte, tagLen, tagLen+len(changes)*announced)
+	plain := make([]byte, 0, len(changes)*announced)
 	for _, c := range changes {
-		b = binary.BigEndian.AppendUint64(append(b, c.id[:]...), uint64(c.version))
+		plain = binary.BigEndian.AppendUint64(append(plain, c.id[:]...), uint64(c.version))
 	}
-	copy(b, tagOf(instance, b[tagLen:]))
-	return base64.StdEncoding.EncodeToString(b)
+	salt := make([]byte, saltLen)
+	_, _ = rand.Read(salt) // it never returns an error
+	return base64.StdEncoding.EncodeToString(sealer(instance, salt).Seal(salt, nil, plain, nil))
 }
 
 // readAnnouncement reads an announcement. ok is false if it names no change, or is not of
 // the store.
 func readAnnouncement(instance, payload string) (changes []row, ok bool) {
 	b, err := base64.StdEncoding.DecodeString(payload)
-	if err != nil || len(b) <= tagLen || (len(b)-tagLen)%announced != 0 || !hmac.Equal(b[:tagLen], tagOf(instance, b[tagLen:])) {
+	if err != nil || len(b) < saltLen {
 		return nil, false
 	}
-	for part := range slices.Chunk(b[tagLen:], announced) {
+	plain, err := sealer(instance, b[:saltLen]).Open(nil, nil, b[saltLen:], nil)
+	if err != nil || len(plain) == 0 || len(plain)%announced != 0 {
+		return nil, false
+	}
+	for part := range slices.Chunk(plain, announced) {
 		id := backend.ID(part[:len(backend.ID{})])
 		changes = append(changes, row{id, int64(binary.BigEndian.Uint64(part[len(id):]))})
 	}
 	return changes, true
 }
 
-func tagOf(instance string, changes []byte) []byte {
+// sealer has a key of its own for each announcement: together the processes on a store make
+// more of them than one key of AES-GCM is good for.
+func sealer(instance string, salt []byte) cipher.AEAD {
 	mac := hmac.New(sha256.New, []byte("fob notify "+instance))
-	mac.Write(changes)
-	return mac.Sum(nil)[:tagLen]
+	mac.Write(salt)
+	block, err := aes.NewCipher(mac.Sum(nil))
+	if err != nil {
+		panic(err) // there is no such length of a key
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // AES has the blocks that GCM wants
+	}
+	return aead
 }
 
 // notify is the goroutine that sends NOTIFY, once for all changes since the last.
