@@ -67,11 +67,15 @@ type Fleet struct {
 	left   int        // how often Leave was called
 	joined bool
 	ttl    atomic.Int64 // the longest life of tokens, in nanoseconds, that this process knows to be announced
+
+	asking chan struct{} // has one for each read of the bounds that is under way
+	turn   sync.Mutex    // guards next
+	next   *answer       // of the read that begins next, if somebody waits for it
 }
 
 // New makes a Fleet for a process that has announced nothing yet. It does not ask the
 // store.
-func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
+func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, asking: make(chan struct{}, maxAsking)} }
 
 // Bounds are the bounds that hold for every process on the store.
 type Bounds struct {
@@ -189,13 +193,6 @@ func (f *Fleet) Lower(ctx context.Context, bound time.Duration) error {
 		}
 		return retry.Raced(err)
 	})
-}
-
-// Bounds reads the fleet's bounds. It fails with errs.ErrCorrupt if their record cannot be
-// read.
-func (f *Fleet) Bounds(ctx context.Context) (Bounds, error) {
-	have, _, err := f.read(ctx)
-	return have, err
 }
 
 // IsBounds reports whether an ID is that of the record of the fleet's bounds.

@@ -3,7 +3,10 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -186,4 +189,84 @@ func TestTheLongestUsageIntervalIsKnownWhileItIsNeeded(t *testing.T) {
 	interval, err := closed.JoinUsage(ctx)
 	require.Error(t, err)
 	require.Equal(t, fleet.DefaultUsageInterval, interval, "nobody knows that it may be later")
+}
+
+// TestManyAskForTheBoundsAtOnce: they share reads, and each gets what was there after it
+// asked.
+func TestManyAskForTheBoundsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		patient := newProcess(store, fleet.Config{Patience: time.Hour})
+		var reads atomic.Int64
+		slow := &get{store, func() error { reads.Add(1); time.Sleep(time.Second); return nil }}
+		p := newProcess(slow, fleet.Config{})
+		var group sync.WaitGroup
+		ask := func(want time.Duration) {
+			group.Go(func() {
+				have, err := p.Bounds(t.Context())
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, have.Staleness, want)
+			})
+		}
+		for range 100 {
+			ask(fleet.DefaultStaleness)
+		}
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, patient.Join(t.Context()))
+		for range 100 {
+			ask(time.Hour)
+		}
+		group.Wait()
+		require.LessOrEqual(t, reads.Load(), int64(6))
+		require.NoError(t, store.Close())
+	})
+}
+
+// TestWhoAsksForOthersMayFailAlone, by its own context or in whatever way.
+func TestWhoAsksForOthersMayFailAlone(t *testing.T) {
+	for _, panics := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store, fails := memory.New(), false
+			first := make(chan struct{})
+			blocks := &get{store, func() error {
+				<-first
+				if fails {
+					fails = false
+					if panics {
+						panic("a bug")
+					}
+					return backend.ErrUnavailable
+				}
+				return nil
+			}}
+			p := newProcess(blocks, fleet.Config{})
+			var group sync.WaitGroup
+			for range 4 { // as many reads as there may be
+				group.Go(func() { _, _ = p.Bounds(t.Context()) })
+				synctest.Wait()
+			}
+			group.Go(func() { // waits for its turn, and asks for the rest
+				defer func() { require.Equal(t, panics, recover() != nil) }()
+				_, err := p.Bounds(t.Context())
+				require.ErrorIs(t, err, backend.ErrUnavailable)
+			})
+			synctest.Wait()
+			for range 10 {
+				group.Go(func() {
+					have, err := p.Bounds(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, fleet.DefaultStaleness, have.Staleness)
+				})
+			}
+			synctest.Wait()
+			for range 4 {
+				first <- struct{}{}
+			}
+			synctest.Wait()
+			fails = true
+			close(first)
+			group.Wait()
+			require.NoError(t, store.Close())
+		})
+	}
 }
