@@ -71,16 +71,16 @@ type Stats struct {
 // Cache is a bounded map from Key to V. Make one with New. It is safe for
 // concurrent use. It starts no goroutine and needs no Close.
 type Cache[V any] struct {
-	// seq is the number of invalidations. stripes[i] is the value of seq at the
-	// last one of a Ref that falls on stripe i; stripe 0 is for Clear, on which
-	// everything depends. Two Refs on one stripe cost a needless reload, no more.
+	// seq is the number of invalidations, and names are those that were lately
+	// invalidated. cleared is the value of seq at the last Clear.
 	seq     atomic.Uint64
-	stripes []atomic.Uint64
+	cleared atomic.Uint64
+	names   names
 	seed    [2]uint64
 	shards  []shard[V]
 	shift   uint // of a hash, to the number of its shard
 
-	mu sync.Mutex // held by Invalidate: seq and stripes change together
+	mu sync.Mutex // held by Invalidate and Clear: seq changes together with names and cleared
 
 	size             func(*V) int
 	hits             Counter
@@ -91,8 +91,17 @@ type Cache[V any] struct {
 
 // brokenness turns off a rule, so that a test can see what it is there for.
 type brokenness struct {
-	publishFirst func() // called where a reader may come between
-	ignoreTicket bool
+	publishFirst   func() // called where a reader may come between
+	ignoreTicket   bool
+	overwriteFirst bool   // see line.note
+	floorFirst     bool   // see line.changed
+	amid           func() // called between two steps, whether their order is broken or not
+}
+
+func (b *brokenness) pause() {
+	if b.amid != nil {
+		b.amid()
+	}
 }
 
 // New makes an empty Cache.
@@ -107,12 +116,12 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	_, _ = rand.Read(seed[:]) // never returns an error
 	c := &Cache[V]{
 		// Secret, so that nobody can choose keys that fall on one bucket.
-		seed:    [2]uint64{binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])},
-		stripes: make([]atomic.Uint64, 1+pow2(cfg.Entries, 1<<10, 1<<16)),
-		shards:  make([]shard[V], pow2(cfg.Entries/128, 1, 64)),
-		size:    cfg.Size,
-		hits:    NewCounter(),
-		misses:  NewCounter(),
+		seed:   [2]uint64{binary.LittleEndian.Uint64(seed[:8]), binary.LittleEndian.Uint64(seed[8:])},
+		names:  make(names, pow2(cfg.Entries/entriesPerLine, leastLines, mostLines)),
+		shards: make([]shard[V], pow2(cfg.Entries/128, 1, 64)),
+		size:   cfg.Size,
+		hits:   NewCounter(),
+		misses: NewCounter(),
 	}
 	c.shift = uint(64 - bits.TrailingZeros(uint(len(c.shards))))
 	for i := range c.shards {
@@ -151,9 +160,7 @@ func (c *Cache[V]) mix(b *[16]byte) uint64 {
 	return hi ^ lo
 }
 
-func (c *Cache[V]) stripe(r Ref) uint32 {
-	return 1 + uint32(c.mix((*[16]byte)(&r))%uint64(len(c.stripes)-1))
-}
+func (c *Cache[V]) place(r Ref) place { return c.names.place(c.mix((*[16]byte)(&r))) }
 
 func (c *Cache[V]) shard(hash uint64) *shard[V] { return &c.shards[hash>>c.shift] }
 
@@ -197,19 +204,33 @@ func (c *Cache[V]) Peek(k Key) (v *V, ok bool) {
 
 // good reports whether no Ref of e changed since its ticket.
 func (c *Cache[V]) good(e *entry[V]) bool {
-	// seq is read before the stripes, and Invalidate writes it after them: whoever
-	// sees a value of seq sees every stripe that it counts.
+	// seq is read before the names, and Invalidate writes it after them: whoever
+	// sees a value of seq sees every name that it counts.
 	seq := c.seq.Load()
 	if e.checked.Load() == seq {
 		return true
 	}
-	for _, i := range &e.refs {
-		if c.stripes[i].Load() > e.ticket {
-			return false
-		}
+	if c.changed(e) {
+		return false
 	}
 	e.checked.Store(seq)
 	return true
+}
+
+// changed reports whether a Ref of e may have changed since its ticket.
+func (c *Cache[V]) changed(e *entry[V]) bool {
+	if c.cleared.Load() > e.ticket {
+		return true
+	}
+	for _, p := range &e.refs {
+		if p == 0 {
+			break
+		}
+		if c.names.line(p).changed(p, e.ticket, &c.broken) {
+			return true
+		}
+	}
+	return false
 }
 
 // Put remembers v, which was read after t was taken and made from refs, for
@@ -230,7 +251,7 @@ func (c *Cache[V]) Put(k Key, v V, t Ticket, until int64, refs ...Ref) (*V, bool
 		e.size = uint32(min(max(0, c.size(&e.value)), math.MaxInt32))
 	}
 	for i, r := range refs {
-		e.refs[i] = c.stripe(r)
+		e.refs[i] = c.place(r)
 	}
 	hash := c.mix((*[16]byte)(&k))
 	s := c.shard(hash)
@@ -276,7 +297,8 @@ func (c *Cache[V]) Invalidate(refs ...Ref) {
 		c.broken.publishFirst()
 	}
 	for _, r := range refs {
-		c.stripes[c.stripe(r)].Store(next)
+		p := c.place(r)
+		c.names.line(p).note(p, next, &c.broken)
 	}
 	c.seq.Store(next) // last: see good
 }
@@ -286,7 +308,7 @@ func (c *Cache[V]) Invalidate(refs ...Ref) {
 func (c *Cache[V]) Clear() {
 	c.mu.Lock()
 	next := c.seq.Load() + 1
-	c.stripes[0].Store(next)
+	c.cleared.Store(next)
 	c.seq.Store(next)
 	c.mu.Unlock()
 	for i := range c.shards {

@@ -7,17 +7,32 @@ func (c *Cache[V]) BreakPublishOrder(between func()) { c.broken.publishFirst = b
 // BreakTickets makes Put take its ticket after the read instead of before.
 func (c *Cache[V]) BreakTickets() { c.broken.ignoreTicket = true }
 
-// SameStripe tells whether a change of one of two refs also ends what depends on
-// the other.
-func (c *Cache[V]) SameStripe(a, b Ref) bool { return c.stripe(a) == c.stripe(b) }
+// BreakOverwriteOrder makes Invalidate overwrite a name before the floor stands for it.
+func (c *Cache[V]) BreakOverwriteOrder() { c.broken.overwriteFirst = true }
 
-// Stripe is where a change of a Ref is written down: one of Stripes, from 1.
-func (c *Cache[V]) Stripe(r Ref) int { return int(c.stripe(r)) }
+// BreakFloorOrder makes Get look at the floor before the names.
+func (c *Cache[V]) BreakFloorOrder() { c.broken.floorFirst = true }
 
-// Stripes and Shards are into how many parts a Cache is divided.
-func (c *Cache[V]) Stripes() int { return len(c.stripes) - 1 }
+// Amid has a function called between two steps of Invalidate, and of a Get that looks
+// whether something was invalidated. nil is none.
+func (c *Cache[V]) Amid(pause func()) { c.broken.amid = pause }
 
-// Shards is explained at Stripes.
+// OneLine makes all Refs fall on one line, in an empty Cache.
+func (c *Cache[V]) OneLine() { c.names = c.names[:1] }
+
+// Alike tells whether a Ref is taken for another one.
+func (c *Cache[V]) Alike(a, b Ref) bool { return c.place(a) == c.place(b) }
+
+// Line is where a change of a Ref is written down: one of Lines, from 0.
+func (c *Cache[V]) Line(r Ref) int { return int(c.place(r)>>markBits) - 1 }
+
+// LineNames is how many names a line holds.
+const LineNames = lineNames
+
+// Lines and Shards are into how many parts a Cache is divided.
+func (c *Cache[V]) Lines() int { return len(c.names) }
+
+// Shards is explained at Lines.
 func (c *Cache[V]) Shards() int { return len(c.shards) }
 
 // Steps is how many entries are compared, on average, until a Get finds the one

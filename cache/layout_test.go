@@ -10,39 +10,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Ref shares its stripe with others, one for each entry but 1,024 at least and
-// 65,536 at most. A shard has 128 entries or more, but there are 64 at most.
+// A Cache has a line for every four entries, but 2,048 at least and 32,768 at most. A
+// shard has 128 entries or more, but there are 64 at most.
 func TestIntoHowManyPartsACacheIsDivided(t *testing.T) {
-	for entries, want := range map[int]struct{ stripes, shards int }{
-		1: {1024, 1}, 128: {1024, 1}, 255: {1024, 1}, 256: {1024, 2}, 383: {1024, 2}, 384: {1024, 4}, 1024: {1024, 8},
-		1025: {2048, 8}, 2048: {2048, 16}, 3000: {4096, 32}, 4096: {4096, 32}, 8192: {8192, 64}, 65_535: {65_536, 64}, 200_000: {65_536, 64},
+	for entries, want := range map[int]struct{ lines, shards int }{
+		1: {2048, 1}, 128: {2048, 1}, 255: {2048, 1}, 256: {2048, 2}, 383: {2048, 2}, 384: {2048, 4}, 1024: {2048, 8},
+		2048: {2048, 16}, 3000: {2048, 32}, 8195: {2048, 64}, 8196: {4096, 64}, 65_535: {16_384, 64}, 65_540: {32_768, 64}, 200_000: {32_768, 64},
 	} {
 		c := newCache[int](t, entries)
-		require.Equal(t, want.stripes, c.Stripes(), "%d entries", entries)
+		require.Equal(t, want.lines, c.Lines(), "%d entries", entries)
 		require.Equal(t, want.shards, c.Shards(), "%d entries", entries)
 	}
 	c, err := cache.New(cache.Config[int]{})
 	require.NoError(t, err)
-	require.Equal(t, []int{65_536, 64}, []int{c.Stripes(), c.Shards()}, "the default is 100,000 entries")
-}
-
-func TestRefsFallOnAllStripesAndNeverOnThatOfClear(t *testing.T) {
-	c := newCache[int](t, 10)
-	mustPut(t, c, key(1), 1, c.Begin(), always)
-	used := map[int]bool{}
-	for i := range 40_000 { // a stripe is missed once in 10^14 times
-		used[c.Stripe(ref(i))] = true
-		c.Invalidate(ref(i))
-	}
-	_, ok := c.Get(key(1), 0)
-	require.True(t, ok, "what was made from nothing ends by Clear alone")
-	require.Len(t, used, c.Stripes())
-	for stripe := range used {
-		require.True(t, stripe >= 1 && stripe <= c.Stripes())
-	}
-	c.Clear()
-	_, ok = c.Get(key(1), 0)
-	require.False(t, ok)
+	require.Equal(t, []int{32_768, 64}, []int{c.Lines(), c.Shards()}, "the default is 100,000 entries")
 }
 
 // A full table has one entry for each bucket: half as many again are compared as

@@ -34,7 +34,7 @@ type entry[V any] struct {
 	used    atomic.Bool // since the order last looked
 	size    uint32      // see Config.Size
 	ticket  uint64
-	refs    [MaxRefs]uint32 // stripes; 0 where unused, which every entry depends on
+	refs    [MaxRefs]place // 0 where unused, after those that are used
 }
 
 // orderBytes is what the order and the tables keep for one entry: golang-lru's list

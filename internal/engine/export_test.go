@@ -85,5 +85,25 @@ func (m *Memory) Noted() (loads, kept, absent int) {
 // Together reports whether two records are noted in one place, which has its own bound.
 func (m *Memory) Together(a, b ID) bool { return m.newest.shard(a) == m.newest.shard(b) }
 
+// CountSteps returns a function that says how often entries were dropped since then.
+func (m *Memory) CountSteps() (steps func() int) {
+	counting := &countedSteps{dependents: m.newest.memory}
+	m.newest.memory = counting
+	return func() int { return counting.n }
+}
+
+type countedSteps struct {
+	dependents
+	n int
+}
+
+func (c *countedSteps) forget(ids ...ID) {
+	c.n++
+	c.dependents.forget(ids...)
+}
+
+// Shards is how many places records are noted in.
+const Shards = len(newest{}.shards)
+
 // PinRoom is how many records a load can read of which something is kept.
 const PinRoom = maxReads

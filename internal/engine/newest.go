@@ -67,9 +67,9 @@ func (n *newest) start(of dependents, entries int) {
 	}
 }
 
-func (n *newest) shard(id ID) *newestShard {
-	return &n.shards[binary.LittleEndian.Uint64(id[8:])*0x9e3779b97f4a7c15>>58]
-}
+func (n *newest) shard(id ID) *newestShard { return &n.shards[shardOf(id)] }
+
+func shardOf(id ID) uint64 { return binary.LittleEndian.Uint64(id[8:]) * 0x9e3779b97f4a7c15 >> 58 }
 
 // put notes a version. It returns the entries that were dropped to make room.
 func (g *generations) put(id ID, version uint64) (gone map[ID]uint64) {
@@ -185,7 +185,7 @@ func (n *newest) unpin(p *Reading, id ID) (differs bool) {
 		gone = s.kept.put(id, noted.version)
 	case p.absent:
 		for id := range s.absent.put(id, noted.version) {
-			n.memory.forgetAbsent(id) // only refusals depend on it, and forget also drops entries of other records on its stripe
+			n.memory.forgetAbsent(id) // only refusals depend on it, and forget would note it in every cache
 		}
 	}
 	if len(gone) > 0 {
@@ -223,16 +223,37 @@ func (n *newest) saw(id ID, version uint64) {
 	}
 }
 
-// forget drops every entry that depends on these records.
+// forget drops every entry that depends on these records. It takes the lock of a shard once,
+// however many of the records belong there.
 func (n *newest) forget(ids ...ID) {
+	var ends [len(n.shards)]int // where the records of a shard end, once they are sorted
 	for _, id := range ids {
-		s := n.shard(id)
-		s.mu.Lock()
+		ends[shardOf(id)]++
+	}
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	starts, sorted := ends, make([]ID, len(ids))
+	for _, id := range ids {
+		i := shardOf(id)
+		starts[i]--
+		sorted[starts[i]] = id
+	}
+	for i, start := range starts {
+		if start < ends[i] {
+			n.shards[i].forget(n.memory, sorted[start:ends[i]])
+		}
+	}
+}
+
+func (s *newestShard) forget(memory dependents, ids []ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
 		s.kept.drop(id)
 		s.absent.drop(id)
-		n.memory.forget(id)
-		s.mu.Unlock()
 	}
+	memory.forget(ids...)
 }
 
 // clear drops every entry.
