@@ -272,3 +272,34 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 }
+
+func TestSumIsTheEndOfAText(t *testing.T) {
+	text := keytext.Format("acme_live", [keytext.IDLen]byte([]byte("0123456789abcdef")), keytext.NewSecret())
+	require.Equal(t, text[len(text)-6:], string(sumOf(text)))
+	require.Equal(t, "abcdef", string(sumOf("abcdef")))
+	require.Equal(t, make([]byte, 6), sumOf("abcde"), "of what is no text")
+}
+
+func sumOf(text string) []byte {
+	sum := keytext.Sum(text)
+	return sum[:]
+}
+
+// A character that is no digit has no value that could stand for a digit and a carry.
+func TestNoTwoTextsDifferInTheChecksumAlone(t *testing.T) {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	for place := 1; place < 6; place++ {
+		for forged := false; !forged; {
+			text := keytext.Format("acme", [keytext.IDLen]byte([]byte("0123456789abcdef")), keytext.NewSecret())
+			sum := sumOf(text)
+			before := strings.IndexByte(digits, sum[place-1])
+			if sum[place] != '4' || before < 2 {
+				continue
+			}
+			// Two less of the digit before are 124, and 124 and 4 are 128.
+			sum[place-1], sum[place] = digits[before-2], '-'
+			require.False(t, keytext.Summed(text[:len(text)-6]+string(sum)), "at %d", place)
+			forged = true
+		}
+	}
+}
