@@ -181,6 +181,7 @@ func (m *Manager) CacheStats() CacheStats {
 		Keys: m.keys.Stats(), Absent: s.Absent, NegativeHits: s.Refused, Rechecked: s.Rechecked,
 		Collapsed: s.Collapsed, Stale: s.Stale, FeedAge: s.FeedAge,
 	}
+	st.Keys.Hits += m.usage.Hits() // most are counted as uses only
 	if m.accessTokens != nil {
 		st.Tokens = m.accessTokens.Stats()
 	}

@@ -37,8 +37,6 @@ func (m *Manager) importedText(presented string) bool {
 	return true
 }
 
-func (importedKeys) check(string) error { return nil }
-
 // Absent implements engine.Loader.
 func (importedKeys) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)

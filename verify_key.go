@@ -23,12 +23,12 @@ import (
 // which the record and the cached answer are found.
 type nativeKeys struct{ m *Manager }
 
-// recogniseKey is for a text with one of our prefixes, which has a number, and with the
-// right checksum.
+// recogniseKey is for a text with one of our prefixes, which has a number.
 func (m *Manager) recogniseKey(presented string, number int, text *recognised) {
 	text.form, text.number, text.memory = nativeKeys{m}, int16(number), m.keys
 	text.hashed = keytext.Secret(presented)
 	text.placed, text.at = true, cache.Key(text.hashed[1:1+keytext.IDLen])
+	text.tail = keytext.Sum(presented)
 }
 
 // noPrefix is the index of a prefix that is none of ours.
@@ -54,7 +54,8 @@ func (m *Manager) hasPrefix(prefix string) bool {
 	return false
 }
 
-func (nativeKeys) check(presented string) error {
+// checkKey checks the text of a native key by itself.
+func checkKey(presented string) error {
 	if problem := keytext.Check(presented); problem != keytext.OK {
 		return errs.OfText(problem)
 	}
@@ -125,7 +126,7 @@ func (m *Manager) rememberKey(ctx context.Context, q *lookup, k *Key) (*answer, 
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	b := body{use: usagelog.Cell{ID: k.state.ID}, key: k}
+	b := body{use: usagelog.Cell{ID: k.state.ID, Hit: true}, key: k}
 	if b.from, b.to, b.refused = k.state.Span(clock.Forever); k.state.Epoch < state.epoch {
 		b.from, b.to, b.refused = 0, 0, ErrRevoked
 	}

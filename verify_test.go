@@ -2,6 +2,7 @@ package fob_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +234,72 @@ func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
 			require.Equal(t, rec.Version, mustVerify(t, m, text).(*fob.Key).Version())
 		})
 	}
+}
+
+// A hit looks at two lines of memory: 96 bytes come before the body.
+func TestWhatAHitOfAKeyLooksAtIsTogether(t *testing.T) {
+	require.Equal(t, uintptr(2*64-96), fob.HotPartOfBody)
+}
+
+// A hit compares the checksum with that of the text that was accepted. What is not that
+// text, to the last character, is refused as if nothing were in memory.
+func TestATextThatIsAlmostThatOfACachedKey(t *testing.T) {
+	m := newManager(t, nil, fob.Config{})
+	text, _ := mustIssue(t, m, fob.KeySpec{})
+	mustVerify(t, m, text)
+	body := len(text) - keytext.BodyLen
+	with := func(at int, c byte) string { return text[:at] + string(c) + text[at+1:] }
+	for name, v := range map[string]fob.Verifier{"cached": m, "fresh": m.Fresh()} {
+		refused := func(presented string, reason error) {
+			t.Helper()
+			cred, err := v.Verify(t.Context(), presented)
+			require.ErrorIs(t, err, reason, "%s: %s", name, presented)
+			require.Nil(t, cred)
+		}
+		for at := body + 1; at < len(text); at++ {
+			other := byte('a')
+			if text[at] == other {
+				other = 'b'
+			}
+			refused(with(at, other), fob.ErrKeyChecksum)
+			refused(with(at, '-'), fob.ErrKeyAlphabet)
+		}
+		block := keytext.Block(text)
+		refused(keytext.Format("acme_live", [keytext.IDLen]byte(block[1:]), keytext.NewSecret()), fob.ErrUnknown)
+		cred, err := v.Verify(t.Context(), text)
+		require.NoError(t, err)
+		require.NotNil(t, cred)
+	}
+}
+
+// A change that is made, told and proved between the look into memory and the look at the
+// clock: the answer was found before, and does not claim to be of later.
+func TestAnAnswerIsAsOfWhatWasProvedBeforeItWasFound(t *testing.T) {
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		var meanwhile atomic.Pointer[func()]
+		here := newManager(t, fault, fob.Config{MaxStaleness: time.Hour, Clock: func() time.Time {
+			if happens := meanwhile.Swap(nil); happens != nil {
+				(*happens)()
+			}
+			return time.Now()
+		}})
+		defer here.Close()
+		there := newManager(t, fault, fob.Config{})
+		defer there.Close()
+		text, key := mustIssue(t, there, fob.KeySpec{})
+		pass(time.Second)
+		mustVerify(t, here, text)
+		var changed time.Time
+		happens := func() {
+			changed = time.Now()
+			require.NoError(t, there.Disable(t.Context(), key.ID()))
+			pass(time.Second)
+			require.Less(t, here.CacheStats().FeedAge, time.Since(changed))
+		}
+		meanwhile.Store(&happens)
+		cred := mustVerify(t, here, text)
+		require.False(t, changed.IsZero())
+		require.False(t, cred.AsOf().After(changed), "as of %v, changed at %v", cred.AsOf(), changed)
+		mustReject(t, here, text, fob.ErrDisabled)
+	})
 }

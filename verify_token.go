@@ -42,8 +42,6 @@ func (m *Manager) recogniseToken(presented string, text *recognised) error {
 // bytesOf returns the memory of a text, which must only be read.
 func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
-func (accessTokens) check(string) error { return nil }
-
 // Absent implements engine.Loader.
 func (accessTokens) Absent(q *lookup, found *engine.Absence[body]) error {
 	return ofSameText(q, found)

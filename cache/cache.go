@@ -74,19 +74,19 @@ type Cache[V any] struct {
 	// seq is the number of invalidations, and names are those that were lately
 	// invalidated. cleared is the value of seq at the last Clear.
 	seq     atomic.Uint64
-	cleared atomic.Uint64
-	names   names
 	seed    [2]uint64
 	shards  []shard[V]
 	shift   uint // of a hash, to the number of its shard
+	names   names
+	cleared atomic.Uint64
+	hits    Counter
+	misses  Counter
+	size    func(*V) int
+	broken  brokenness
+	_       [64]byte // readers share no line with what follows
 
-	mu sync.Mutex // held by Invalidate and Clear: seq changes together with names and cleared
-
-	size             func(*V) int
-	hits             Counter
-	misses           Counter
+	mu               sync.Mutex // held by Invalidate and Clear: seq changes together with names and cleared
 	evicted, refused atomic.Uint64
-	broken           brokenness
 }
 
 // brokenness turns off a rule, so that a test can see what it is there for.
@@ -172,17 +172,7 @@ func (c *Cache[V]) Begin() Ticket { return Ticket{c.seq.Load()} }
 // takes no lock and allocates nothing. The value is shared with everybody else
 // who gets it: what is changed in it must be changed atomically.
 func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
-	hash := c.mix((*[16]byte)(&k))
-	for e := c.shard(hash).table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
-		if e.key != k {
-			continue
-		}
-		if now >= e.until || !c.good(e) {
-			break
-		}
-		if !e.used.Load() { // most often it is: then nothing is written
-			e.used.Store(true)
-		}
+	if e := c.find(k); e != nil && now < e.until && c.use(e) {
 		c.hits.Add(1)
 		return &e.value, true
 	}
@@ -190,16 +180,53 @@ func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
 	return nil, false
 }
 
+// Find is Get for entries that are for all times, and counts neither a hit nor a miss: its
+// caller does, see Found, or knows better. To count is an atomic write, for which a
+// processor waits until everything before it is done; a caller that has something to do
+// while the entry comes from memory does that first.
+func (c *Cache[V]) Find(k Key) (v *V, ok bool) {
+	if e := c.find(k); e != nil && c.use(e) {
+		return &e.value, true
+	}
+	return nil, false
+}
+
+// Found counts a hit, or a miss.
+func (c *Cache[V]) Found(ok bool) {
+	if ok {
+		c.hits.Add(1)
+	} else {
+		c.misses.Add(1)
+	}
+}
+
 // Peek is Get for whoever looks and uses nothing: whatever the time of the entry, it
 // counts neither as a hit nor as a miss, and keeps the entry from no eviction.
 func (c *Cache[V]) Peek(k Key) (v *V, ok bool) {
-	hash := c.mix((*[16]byte)(&k))
-	for e := c.shard(hash).table.Load().bucket(hash).Load(); e != nil; e = e.next.Load() {
-		if e.key == k {
-			return &e.value, c.good(e)
-		}
+	if e := c.find(k); e != nil {
+		return &e.value, c.good(e)
 	}
 	return nil, false
+}
+
+func (c *Cache[V]) find(k Key) *entry[V] {
+	hash := c.mix((*[16]byte)(&k))
+	e := c.shard(hash).table.Load().bucket(hash).Load()
+	for e != nil && e.key != k {
+		e = e.next.Load()
+	}
+	return e
+}
+
+// use reports whether e is good, and keeps it from the next eviction if it is.
+func (c *Cache[V]) use(e *entry[V]) bool {
+	if !c.good(e) {
+		return false
+	}
+	if !e.used.Load() { // most often it is: then nothing is written
+		e.used.Store(true)
+	}
+	return true
 }
 
 // good reports whether no Ref of e changed since its ticket.

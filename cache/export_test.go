@@ -1,5 +1,7 @@
 package cache
 
+import "unsafe"
+
 // BreakPublishOrder makes Invalidate announce a change before it is visible, and
 // call a function between the two.
 func (c *Cache[V]) BreakPublishOrder(between func()) { c.broken.publishFirst = between }
@@ -62,6 +64,9 @@ func (c Counter) Cells() (all, used int) {
 	}
 	return len(c.cells.all), used
 }
+
+// HeadOfEntry is how many bytes of an entry come before its value.
+const HeadOfEntry = unsafe.Offsetof(entry[int64]{}.value)
 
 // Holds reports whether an entry of that key is there, without marking it as read.
 func (c *Cache[V]) Holds(k Key) bool {

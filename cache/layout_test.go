@@ -90,6 +90,11 @@ func TestOfTwoAnswersToOneReadTheLastStays(t *testing.T) {
 	require.Equal(t, 1, c.Stats().Entries)
 }
 
+// What a hit looks at first, and the beginning of the value, are in one line of memory.
+func TestTheHeadOfAnEntry(t *testing.T) {
+	require.Equal(t, uintptr(48), cache.HeadOfEntry)
+}
+
 // So that one Put never walks through everything, however much was read.
 func TestAnEvictionPassesOver32EntriesAtMost(t *testing.T) {
 	c := newCache[int](t, 40)
@@ -177,11 +182,11 @@ func TestClearCountsAsOneInvalidation(t *testing.T) {
 	require.EqualValues(t, 2, c.Stats().Invalidations, "however many refs it has")
 }
 
-// A counter has four cells for each processor, 8 at least and 256 at most, and
+// A counter has eight cells for each processor, 16 at least and 256 at most, and
 // goroutines that run at once use all of them.
 func TestACounterIsSpread(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	for procs, want := range map[int]int{1: 8, 2: 8, 3: 16, 8: 32, 64: 256, 100: 256} {
+	for procs, want := range map[int]int{1: 16, 2: 16, 3: 32, 8: 64, 16: 128, 64: 256, 100: 256} {
 		runtime.GOMAXPROCS(procs)
 		c := cache.NewCounter()
 		cells, _ := c.Cells()

@@ -24,17 +24,18 @@ type table[V any] struct {
 	buckets []atomic.Pointer[entry[V]]
 }
 
-// entry has what a hit looks at first, so that it is in one line of memory.
+// entry has what a hit looks at first. That is 48 bytes, so that a value that is compared
+// begins in the same line of memory.
 type entry[V any] struct {
 	key     Key
 	next    atomic.Pointer[entry[V]]
 	checked atomic.Uint64 // no Ref of this entry had changed when seq was this; 0 in a new entry: when seq was 0 nothing had changed yet
 	until   int64
-	value   V           // aligned to 8 bytes on every platform, for its atomic numbers
-	used    atomic.Bool // since the order last looked
-	size    uint32      // see Config.Size
-	ticket  uint64
+	used    atomic.Bool    // since the order last looked
+	size    uint32         // see Config.Size
+	value   V              // aligned to 8 bytes on every platform, for its atomic numbers
 	refs    [MaxRefs]place // 0 where unused, after those that are used
+	ticket  uint64
 }
 
 // orderBytes is what the order and the tables keep for one entry: golang-lru's list

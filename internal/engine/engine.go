@@ -25,28 +25,35 @@ import (
 // it differs from every other text that has the same place in memory.
 type Digest = digest.Digest
 
+// Tail is the end of a text, a checksum say: as much as the entry has room for beside Form.
+type Tail [6]byte
+
 // Answer is the cache entry of something that was found: enough to answer a verification
 // with one hash and a few comparisons. It is immutable, except for its age and for what
 // Body itself allows to change.
+//
+// What a hit looks at comes first, so that it lies in two lines of memory, of which the
+// entry of the cache begins the first.
 type Answer[B any] struct {
+	// The numbers that package atomic touches come before all smaller fields: on 32-bit
+	// platforms nothing else would align them.
+	asOf int64 // monotonic; only through package atomic once it is shared
+	// Form is the form of what was presented, as in Lookup.
+	Form int16
+	// Tail is the part of the presented text that Seen is not made over, if it has one.
+	Tail Tail
 	// Seen is the digest of the text that was presented when the answer was first accepted.
 	// It is never the digest in the store, so that a cache hit costs one block of SHA-256,
 	// whatever pepper or hash the record is under.
 	Seen Digest
-
-	// The numbers that package atomic touches come before all smaller fields: on 32-bit
-	// platforms nothing else would align them.
-	asOf int64 // monotonic; only through package atomic once it is shared
+	// Body is what was found.
+	Body B
 	// Version is the version of the record, if the answer is found by the ID of one record;
 	// zero if it is found in another way.
 	Version uint64
-	// Body is what was found.
-	Body B
 	// Told is where the engine stores the time, in Unix milliseconds, as of which Body is
 	// known to be good; nil if nobody reads that time.
 	Told *atomic.Int64
-	// Form is the form of what was presented, as in Lookup.
-	Form int16
 }
 
 // AsOf is the instant (monotonic) as of which the answer is known to be good, from what was
@@ -106,6 +113,7 @@ type Lookup[B any] struct {
 	At        cache.Key               // the place of the answer in Memory
 	Form      int16                   // an answer of another form is no answer to this lookup
 	Seen      Digest
+	Tail      Tail // as in Answer
 	Presented string
 	Old       *Answer[B] // the answer in memory, if it is too old to be believed
 
@@ -192,10 +200,18 @@ func (e *Engine[B]) AddMemory(size func(*Answer[B]) int, byID bool) (*cache.Cach
 // Now reads the clock. It reads what the feed has proved before it reads the clock, and so
 // before anything is looked up: an answer that is found in memory afterwards had not
 // changed by the instant that the feed has proved.
-func (e *Engine[B]) Now() clock.Moment {
-	synced := e.synced.Load()
+func (e *Engine[B]) Now() clock.Moment { return e.NowSince(e.Proved()) }
+
+// Proved returns the instant (monotonic) up to which the feed has proved that it told of
+// every change.
+func (e *Engine[B]) Proved() int64 { return e.synced.Load() }
+
+// NowSince is Now for a caller that has called Proved before it looked something up, and
+// reads the clock afterwards. An answer that was found is then a little older than at the
+// look, and is not believed for longer.
+func (e *Engine[B]) NowSince(proved int64) clock.Moment {
 	now := e.cfg.Clock.Now()
-	now.Synced = synced
+	now.Synced = proved
 	return now
 }
 

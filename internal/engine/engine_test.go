@@ -300,3 +300,9 @@ func TestARecordThatChangesDuringALoadIsReadOnceMore(t *testing.T) {
 		require.Equal(t, 2, d.loaded())
 	})
 }
+
+// With the 48 bytes that a cache entry begins with, a body begins in the middle of the
+// second line of memory, so that what it begins with is in it too.
+func TestTheHeadOfAnAnswer(t *testing.T) {
+	require.Equal(t, uintptr(48), engine.HeadOfAnswer)
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
@@ -104,6 +105,9 @@ func (c *countedSteps) forget(ids ...ID) {
 
 // Shards is how many places records are noted in.
 const Shards = len(newest{}.shards)
+
+// HeadOfAnswer is how many bytes of an Answer come before its Body.
+const HeadOfAnswer = unsafe.Offsetof(Answer[int64]{}.Body)
 
 // PinRoom is how many records a load can read of which something is kept.
 const PinRoom = maxReads

@@ -85,7 +85,7 @@ func (m *memory[B]) version(id ID) uint64 {
 // the records that the Loader has named with Reads, and on refs. asOf is the instant
 // (monotonic) as of which the answer is known to be good.
 func (e *Engine[B]) Remember(q *Lookup[B], a Answer[B], asOf int64, refs ...cache.Ref) *Answer[B] {
-	a.Seen, a.Form, a.asOf = q.Seen, q.Form, asOf
+	a.Seen, a.Tail, a.Form, a.asOf = q.Seen, q.Tail, q.Form, asOf
 	a.tell(q.Now.Wall(asOf))
 	stored, ok := q.Memory.Put(q.At, a, q.ticket, clock.Forever, refs...)
 	q.kept = q.kept || ok

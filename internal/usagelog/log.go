@@ -6,10 +6,12 @@ package usagelog
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/errs"
 	"golang.org/x/sync/semaphore"
 )
@@ -28,6 +30,9 @@ type Log struct {
 	older []*Cell // it is empty again when dirty is full
 	sums  map[backend.ID]Tally
 
+	hits cache.Counter // that were moved out of their cells
+	told atomic.Uint64 // what Hits has returned
+
 	flush *semaphore.Weighted // held by a write and by a read of usage, so that they never overlap; taken before mu
 }
 
@@ -39,7 +44,7 @@ type Tally struct {
 
 // New makes a log that holds two generations of up to limit cells.
 func New(limit int) *Log {
-	return &Log{limit: limit, sums: make(map[backend.ID]Tally), flush: semaphore.NewWeighted(1)}
+	return &Log{limit: limit, sums: make(map[backend.ID]Tally), hits: cache.NewCounter(), flush: semaphore.NewWeighted(1)}
 }
 
 // Count counts one use, at ms (Unix milliseconds), of a credential that was not in the
@@ -52,14 +57,7 @@ func (l *Log) Count(id backend.ID, ms int64) {
 
 // Used counts one use, at ms (Unix milliseconds), of the key whose cell c is.
 func (l *Log) Used(c *Cell, ms int64) {
-	c.add()
-	for {
-		last := atomic.LoadInt64(&c.last)
-		if ms <= last || atomic.CompareAndSwapInt64(&c.last, last, ms) {
-			break
-		}
-	}
-	if atomic.LoadUint32(&c.queued) == 0 && atomic.CompareAndSwapUint32(&c.queued, 0, 1) {
+	if c.use(ms) {
 		l.add(c)
 	}
 }
@@ -72,7 +70,7 @@ func (l *Log) add(c *Cell) {
 	}
 	l.dirty = append(l.dirty, c)
 	if n := len(l.older); n > 0 {
-		moveCount(l.sums, l.older[n-1])
+		l.moveCount(l.sums, l.older[n-1])
 		l.older[n-1] = nil
 		l.older = l.older[:n-1]
 	}
@@ -80,12 +78,33 @@ func (l *Log) add(c *Cell) {
 
 // moveCount moves the count of a cell into a map of tallies, and takes the cell out of the
 // log.
-func moveCount(into map[backend.ID]Tally, c *Cell) {
-	// The mark is cleared before the counter is read, so that a use after the read puts the
-	// cell into the log again.
-	atomic.StoreUint32(&c.queued, 0)
-	if n := c.take(); n > 0 {
-		addTally(into, c.ID, n, atomic.LoadInt64(&c.last))
+func (l *Log) moveCount(into map[backend.ID]Tally, c *Cell) {
+	if n, last := c.take(); n > 0 {
+		addTally(into, c.ID, n, last)
+		if c.Hit {
+			l.hits.Add(n)
+		}
+	}
+}
+
+// Hits returns how many uses of cells that say Hit were counted since New. It does not keep
+// anybody waiting who counts, so what is counted or moved meanwhile may be missing; it never
+// returns less than it did before.
+func (l *Log) Hits() uint64 {
+	l.mu.Lock()
+	n, cells := l.hits.Load(), slices.Concat(l.dirty, l.older)
+	l.mu.Unlock()
+	for _, c := range cells {
+		if c.Hit {
+			pending, _ := c.count()
+			n += pending
+		}
+	}
+	for {
+		told := l.told.Load()
+		if n <= told || l.told.CompareAndSwap(told, n) {
+			return max(n, told)
+		}
 	}
 }
 
@@ -97,7 +116,7 @@ func (l *Log) take() map[backend.ID]Tally {
 	l.mu.Unlock()
 	for _, cells := range cells {
 		for _, c := range cells {
-			moveCount(taken, c)
+			l.moveCount(taken, c)
 		}
 	}
 	return taken
@@ -131,8 +150,8 @@ func (l *Log) pending(ids map[backend.ID]bool) map[backend.ID]Tally {
 	}
 	for _, cells := range [][]*Cell{l.dirty, l.older} {
 		for _, c := range cells {
-			if n := c.count(); n > 0 && ids[c.ID] {
-				addTally(found, c.ID, n, atomic.LoadInt64(&c.last))
+			if n, last := c.count(); n > 0 && ids[c.ID] {
+				addTally(found, c.ID, n, last)
 			}
 		}
 	}
