@@ -337,3 +337,35 @@ func TestAMarkTellsOfTheClockOfWhoeverWroteIt(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatOthersIssueEndsNoAnswerHere, though there are many times as many such changes as
+// entries in the cache; and each change of what is in memory is seen.
+func TestWhatOthersIssueEndsNoAnswerHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		defer store.Close()
+		here, there := newManager(t, store, fob.Config{CacheEntries: 100}), newManager(t, store, fob.Config{})
+		defer here.Close()
+		defer there.Close()
+		synctest.Wait() // for the feed, which forgets everything when it begins
+		text, key := mustIssue(t, there, fob.KeySpec{Subject: "alice"})
+		mustVerify(t, here, text)
+		before := here.CacheStats().Keys.Misses
+		for range 1000 { // a small cache remembers 14,336 changes
+			mustIssue(t, there, fob.KeySpec{Subject: "bob"})
+		}
+		synctest.Wait()
+		mustVerify(t, here, text)
+		require.Equal(t, before, here.CacheStats().Keys.Misses)
+		require.NoError(t, there.Disable(t.Context(), key.ID()))
+		synctest.Wait()
+		mustReject(t, here, text, fob.ErrDisabled)
+		require.NoError(t, there.Enable(t.Context(), key.ID()))
+		synctest.Wait()
+		mustVerify(t, here, text)
+		_, err := there.RevokeSubject(t.Context(), "alice", "", fob.SubjectApplication)
+		require.NoError(t, err)
+		synctest.Wait()
+		mustReject(t, here, text, fob.ErrRevoked)
+	})
+}

@@ -68,15 +68,8 @@ func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error)
 			s.after = "" // the error may be about the cursor
 			return retired, true, errors.Join(append(problems, errs.OfStore("fob: list rotations", err))...)
 		}
-		for i := range page.Records {
-			did, err := s.retireIfQuiet(ctx, &page.Records[i])
-			if err != nil {
-				problems = append(problems, err)
-			}
-			if did {
-				retired++
-			}
-		}
+		did, failed := s.retireQuiet(ctx, page.Records)
+		retired, problems = retired+did, append(problems, failed...)
 		if ctx.Err() != nil {
 			return retired, true, errors.Join(problems...) // the next sweep looks at this page again
 		}
@@ -88,29 +81,117 @@ func (s *Sweeper) Sweep(ctx context.Context) (retired int, more bool, err error)
 	return retired, s.after != "", errors.Join(problems...)
 }
 
-func (s *Sweeper) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool, error) {
-	id, err := targetOf(rec)
-	if err != nil {
-		return false, err
-	}
+// rotated is a rotation whose old key is still accepted.
+type rotated struct {
+	rec   *backend.Record // of the rotation
+	old   *keystate.State
+	least time.Duration // how long the old key must have been unused
+}
+
+// retireQuiet retires the quiet keys of a page of rotations. It asks the store a few times
+// for the whole page, and then for each key that it may retire: there can be very many
+// rotations, and each process looks at all of them.
+func (s *Sweeper) retireQuiet(ctx context.Context, page []backend.Record) (retired int, problems []error) {
 	now := s.cfg.Clock.Read()
-	old, err := s.cfg.Keys.Read(ctx, id)
-	switch {
-	case errors.Is(err, errs.ErrNotFound):
-		return false, nil // the record of this rotation is purged at its deadline
-	case err != nil:
-		return false, err
-	case old.RetireAt == 0 || old.Quiet == 0 || old.EndsAt() <= clock.Millis(now) || old.Status != keystate.Active:
-		return false, nil // the rotation has not finished, or the key has ended already
+	all, problems := s.open(ctx, page, clock.Millis(now))
+	unused, err := s.unused(ctx, all, now)
+	if err != nil {
+		problems = append(problems, err)
 	}
-	quiet, err := s.isQuiet(ctx, old, now)
-	if err != nil || !quiet {
+	for _, r := range unused {
+		did, err := s.retire(ctx, r, now)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		if did {
+			retired++
+		}
+	}
+	return retired, problems
+}
+
+// open returns the rotations of a page that have finished and whose old key has not ended.
+func (s *Sweeper) open(ctx context.Context, page []backend.Record, now int64) (open []rotated, problems []error) {
+	of := make(map[record.ID]*backend.Record, len(page))
+	ids := make([]record.ID, 0, len(page))
+	for i := range page {
+		id, err := targetOf(&page[i])
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		of[id], ids = &page[i], append(ids, id)
+	}
+	olds, err := s.cfg.Keys.ReadMany(ctx, ids...) // without what was purged: the record of that rotation is purged at its deadline
+	if err != nil {
+		problems = append(problems, err)
+	}
+	for _, old := range olds {
+		if old.RetireAt != 0 && old.Quiet != 0 && old.EndsAt() > now && old.Status == keystate.Active {
+			open = append(open, rotated{rec: of[old.ID], old: old})
+		}
+	}
+	return open, problems
+}
+
+// unused returns those of the rotations whose successor has been used, and whose old key
+// has not been used within its quiet time. The quiet time counts as at least twice the
+// longest interval at which any process of the fleet writes its usage: once because a use
+// may not be written yet, and once more because the time of a use comes from a clock that
+// may be behind this one.
+func (s *Sweeper) unused(ctx context.Context, all []rotated, now time.Time) (unused []rotated, err error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	ids := make([]record.ID, 0, 2*len(all))
+	for _, r := range all {
+		ids = append(ids, r.old.ID, r.old.Successor)
+	}
+	usage, err := s.cfg.Usage(ctx, ids...)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, nil
+	case errors.Is(err, errs.ErrCorrupt) && len(all) > 1:
+		return s.unusedEach(ctx, all, now) // the store does not say of which key
+	case err != nil:
+		return nil, err
+	}
+	interval, err := s.cfg.Fleet.UsageInterval(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range all {
+		r.least = max(clock.MillisOf(r.old.Quiet), 2*interval, 2*s.cfg.Interval)
+		if usage[2*i+1].N > 0 && now.Sub(clock.Instant(usage[2*i].Last)) >= r.least {
+			unused = append(unused, r)
+		}
+	}
+	return unused, nil
+}
+
+func (s *Sweeper) unusedEach(ctx context.Context, all []rotated, now time.Time) (unused []rotated, err error) {
+	var problems []error
+	for i := range all {
+		one, err := s.unused(ctx, all[i:i+1], now)
+		unused = append(unused, one...)
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return unused, errors.Join(problems...)
+}
+
+// retire ends the overlap of a key that is unused, unless its successor was issued so short
+// a time ago that the key could not be quiet since then. It reports whether it did.
+func (s *Sweeper) retire(ctx context.Context, r rotated, now time.Time) (bool, error) {
+	successor, err := s.cfg.Keys.Read(ctx, r.old.Successor)
+	if err != nil || now.Sub(clock.Instant(successor.IssuedAt)) < r.least {
 		return false, err
 	}
 	retired := false
-	old, err = s.cfg.Keys.Edit(backend.Urgent(ctx), id, func(k *keystate.State, _ bool) (bool, error) {
+	old, err := s.cfg.Keys.Edit(backend.Urgent(ctx), r.old.ID, func(k *keystate.State, _ bool) (bool, error) {
 		// The key may have been changed or rotated differently meanwhile.
-		retired = k.RetireAt == old.RetireAt && k.Status == keystate.Active
+		retired = k.RetireAt == r.old.RetireAt && k.Status == keystate.Active
 		if retired {
 			k.RetireAt, k.Retired = clock.Millis(now), true
 		}
@@ -120,38 +201,9 @@ func (s *Sweeper) retireIfQuiet(ctx context.Context, rec *backend.Record) (bool,
 		return false, err
 	}
 	s.cfg.Retired(old)
-	if err := s.cfg.Keys.Delete(ctx, rec.ID, rec.Version); err != nil &&
+	if err := s.cfg.Keys.Delete(ctx, r.rec.ID, r.rec.Version); err != nil &&
 		!errors.Is(err, backend.ErrNotFound) && !errors.Is(err, backend.ErrConflict) {
 		return true, errs.OfStore("fob: delete rotation", err)
 	}
 	return true, nil
-}
-
-// isQuiet reports whether the successor has been used, and the old key has been used
-// neither since the successor was issued nor within its quiet time. The quiet time counts
-// as at least twice the longest interval at which any process of the fleet writes its
-// usage: once because a use may not be written yet, and once more because the time of a use
-// comes from a clock that may be behind this one.
-func (s *Sweeper) isQuiet(ctx context.Context, old *keystate.State, now time.Time) (bool, error) {
-	usage, err := s.cfg.Usage(ctx, old.ID, old.Successor)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	successor, err := s.cfg.Keys.Read(ctx, old.Successor)
-	if err != nil {
-		return false, err
-	}
-	interval, err := s.cfg.Fleet.UsageInterval(ctx)
-	if err != nil {
-		return false, err
-	}
-	least := max(clock.MillisOf(old.Quiet), 2*interval, 2*s.cfg.Interval)
-	last := clock.Instant(usage[0].Last)
-	if issued := clock.Instant(successor.IssuedAt); last.Before(issued) {
-		last = issued
-	}
-	return usage[1].N > 0 && now.Sub(last) >= least, nil
 }

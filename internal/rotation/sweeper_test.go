@@ -28,6 +28,8 @@ type sweeper struct {
 	*rotation.Sweeper
 	used     map[record.ID]usagelog.Tally
 	usageErr error
+	corrupt  record.ID // whose usage cannot be read
+	asked    int       // how often usage was asked for
 	told     []record.ID // of the keys that were retired
 }
 
@@ -37,7 +39,11 @@ func newSweeper(t *testing.T, store backend.Store, interval time.Duration) *swee
 		Keys: s.Keys, Clock: s.Clock, Interval: interval,
 		Fleet: fleet.New(fleet.Config{Records: s.Keys.Store, Clock: s.Clock}),
 		Usage: func(_ context.Context, ids ...record.ID) (found []usagelog.Tally, err error) {
+			s.asked++
 			for _, id := range ids {
+				if id == s.corrupt {
+					return nil, errs.ErrCorrupt
+				}
 				found = append(found, s.used[id])
 			}
 			return found, s.usageErr
@@ -145,6 +151,63 @@ func TestARotationThatCannotBeReadIsToldAndHoldsUpNone(t *testing.T) {
 			require.Equal(t, 1, retired)
 		})
 	}
+}
+
+// asked counts the calls of a store. A call for many records is one.
+type asked struct {
+	*memory.Store
+	calls int
+}
+
+func (s *asked) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	s.calls++
+	return s.Store.Get(ctx, id)
+}
+
+func (s *asked) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	s.calls++
+	return s.Store.GetMany(ctx, ids)
+}
+
+func (s *asked) List(ctx context.Context, q backend.Query) (backend.Page, error) {
+	s.calls++
+	return s.Store.List(ctx, q)
+}
+
+// TestASweepAsksOncePerPage, and not once per rotation, as long as no key is quiet.
+func TestASweepAsksOncePerPage(t *testing.T) {
+	store := &asked{Store: memory.New()}
+	s := newSweeper(t, store, time.Minute)
+	const n = 250 // three pages
+	for range n {
+		old, next := s.rotated()
+		s.use(old)
+		s.use(next)
+	}
+	store.calls, s.asked = 0, 0
+	require.Zero(t, s.sweep())
+	require.Equal(t, 3*3, store.calls, "a page is a list, its keys, and the interval of the fleet")
+	require.Equal(t, 3, s.asked)
+
+	s.now = s.now.Add(quietTime)
+	require.Equal(t, n, s.sweep())
+}
+
+// TestAUsageThatCannotBeReadHoldsUpNoOtherKey on the same page.
+func TestAUsageThatCannotBeReadHoldsUpNoOtherKey(t *testing.T) {
+	s := newSweeper(t, memory.New(), time.Minute)
+	for i := range 3 {
+		old, next := s.rotated()
+		s.use(next)
+		if i == 1 {
+			s.corrupt = old.ID
+		}
+	}
+	s.now = s.now.Add(quietTime)
+	retired, _, err := s.Sweep(t.Context())
+	require.ErrorIs(t, err, errs.ErrCorrupt)
+	require.Equal(t, 2, retired)
+	require.Equal(t, 1, s.rotations())
 }
 
 // What was revoked stays revoked, and no two sweeps count one key.
