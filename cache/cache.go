@@ -244,16 +244,19 @@ func (c *Cache[V]) good(e *entry[V]) bool {
 	return true
 }
 
-// changed reports whether a Ref of e may have changed since its ticket.
+// changed reports whether a Ref of e may have changed since its ticket. What was known of e
+// when it was last found good need not be looked for again: by now, names that were
+// invalidated before may have made room for others.
 func (c *Cache[V]) changed(e *entry[V]) bool {
-	if c.cleared.Load() > e.ticket {
+	since := max(e.ticket, e.checked.Load())
+	if c.cleared.Load() > since {
 		return true
 	}
 	for _, p := range &e.refs {
 		if p == 0 {
 			break
 		}
-		if c.names.line(p).changed(p, e.ticket, &c.broken) {
+		if c.names.line(p).changed(p, since, &c.broken) {
 			return true
 		}
 	}

@@ -38,6 +38,36 @@ func TestChangesOfOthersEndNothing(t *testing.T) {
 	require.LessOrEqual(t, lost, entries/500)
 }
 
+// However long a storm lasts, an entry that is used meanwhile ends for none of the others: it
+// was found good not long ago. One that is not used ends when the names since its ticket are
+// more than are remembered.
+func TestALongStormEndsNothingThatIsUsed(t *testing.T) {
+	c := newCache[int](t, 1000)
+	const entries = 100
+	for i := range 2 * entries {
+		mustPut(t, c, key(i), i, c.Begin(), always, ref(i), ref(1000+i))
+	}
+	for i := range 20 * c.Lines() * cache.LineNames {
+		c.Invalidate(ref(10_000 + i))
+		if i%(c.Lines()/2) == 0 {
+			for used := range entries {
+				c.Get(key(used), 0)
+			}
+		}
+	}
+	left := [2]int{}
+	for i := range 2 * entries {
+		if _, ok := c.Get(key(i), 0); ok {
+			left[i/entries]++
+		}
+	}
+	require.GreaterOrEqual(t, left[0], entries/2, "one in ten is expected to end, because two names look alike")
+	require.Zero(t, left[1])
+	c.Invalidate(ref(0))
+	_, ok := c.Get(key(0), 0)
+	require.False(t, ok)
+}
+
 // A Cache remembers 14,336 names however few entries it may hold: half as many changes of
 // others end few of these.
 func TestASmallCacheRemembersAsManyNames(t *testing.T) {
