@@ -347,8 +347,8 @@ func TestWhatOthersIssueEndsNoAnswerHere(t *testing.T) {
 		here, there := newManager(t, store, fob.Config{CacheEntries: 100}), newManager(t, store, fob.Config{})
 		defer here.Close()
 		defer there.Close()
-		synctest.Wait() // for the feed, which forgets everything when it begins
 		text, key := mustIssue(t, there, fob.KeySpec{Subject: "alice"})
+		synctest.Wait() // until the feed has begun, and has told of that key
 		mustVerify(t, here, text)
 		before := here.CacheStats().Keys.Misses
 		for range 1000 { // a small cache remembers 14,336 changes
