@@ -3,7 +3,7 @@
 package recent
 
 import (
-	"slices"
+	"container/list"
 	"sync"
 	"time"
 
@@ -22,8 +22,9 @@ const (
 // value says all that the joined values say (Join). The zero value is empty. It is safe for
 // concurrent use.
 type List[K comparable, V interface{ Join(older V) V }] struct {
-	mu   sync.Mutex // guards both
-	done []entry[K, V]
+	mu   sync.Mutex          // guards all below
+	done list.List           // of entry[K, V]
+	of   map[K]*list.Element // the entry of each key
 	// whole is the instant (monotonic) from which on the list is complete: the entries that
 	// had to make room for others would have expired by then. It is zero if no entry had to
 	// make room. The instants of entries cannot say that, because the first entry may have
@@ -42,15 +43,23 @@ func (l *List[K, V]) Note(now clock.Moment, key K, value V) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget(now)
-	if i := slices.IndexFunc(l.done, func(old entry[K, V]) bool { return old.key == key }); i >= 0 {
-		value = value.Join(l.done[i].value)
-		l.done = slices.Delete(l.done, i, i+1)
+	if old := l.of[key]; old != nil {
+		value = value.Join(l.remove(old).value)
 	}
-	if len(l.done) == Max {
-		l.whole = max(l.whole, l.done[0].at+int64(For))
-		l.done = slices.Delete(l.done, 0, 1)
+	if l.done.Len() == Max {
+		l.whole = max(l.whole, l.remove(l.done.Front()).at+int64(For))
 	}
-	l.done = append(l.done, entry[K, V]{now.Mono, key, value})
+	if l.of == nil {
+		l.of = make(map[K]*list.Element)
+	}
+	l.of[key] = l.done.PushBack(entry[K, V]{now.Mono, key, value})
+}
+
+// remove takes an entry out of the list.
+func (l *List[K, V]) remove(e *list.Element) entry[K, V] {
+	old, _ := l.done.Remove(e).(entry[K, V]) // there is nothing else in the list
+	delete(l.of, old.key)
+	return old
 }
 
 // All returns the values in the list. whole says that the list is complete: whatever had to
@@ -59,17 +68,20 @@ func (l *List[K, V]) All(now clock.Moment) (done []V, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget(now)
-	for i := range l.done {
-		done = append(done, l.done[i].value)
+	for e := l.done.Front(); e != nil; e = e.Next() {
+		if one, ok := e.Value.(entry[K, V]); ok {
+			done = append(done, one.value)
+		}
 	}
 	return done, now.Mono >= l.whole
 }
 
 // forget drops the entries that are older than For.
 func (l *List[K, V]) forget(now clock.Moment) {
-	old := 0
-	for old < len(l.done) && now.Mono-l.done[old].at >= int64(For) {
-		old++
+	for e := l.done.Front(); e != nil; e = l.done.Front() {
+		if one, ok := e.Value.(entry[K, V]); ok && now.Mono-one.at < int64(For) {
+			return
+		}
+		l.remove(e)
 	}
-	l.done = slices.Delete(l.done, 0, old)
 }

@@ -1,6 +1,7 @@
 package recent_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -66,3 +67,34 @@ func TestWhatMakesRoomIsMissing(t *testing.T) {
 	_, whole = l.All(at(recent.For))
 	require.True(t, whole)
 }
+
+// BenchmarkNote notes things of which each is new, after a number of others: it takes as
+// long however many there are.
+func BenchmarkNote(b *testing.B) {
+	for _, before := range []int{0, 100, recent.Max} {
+		b.Run(fmt.Sprintf("after=%d", before), func(b *testing.B) {
+			for b.Loop() {
+				var l recent.List[string, level]
+				for i := range before {
+					l.Note(at(0), names[i], 1)
+				}
+				for _, name := range names[before : before+recent.Max] {
+					l.Note(at(0), name, 1)
+				}
+				done, whole := l.All(at(0))
+				if len(done) != recent.Max || whole != (before == 0) {
+					b.Fatal(len(done), whole)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(before+recent.Max), "ns/note")
+		})
+	}
+}
+
+// names are different things that something is done to.
+var names = func() (all [2 * recent.Max]string) {
+	for i := range all {
+		all[i] = fmt.Sprintf("user-%d", i)
+	}
+	return all
+}()

@@ -28,8 +28,8 @@ type sweeper struct {
 	*rotation.Sweeper
 	used     map[record.ID]usagelog.Tally
 	usageErr error
-	corrupt  record.ID // whose usage cannot be read
-	asked    int       // how often usage was asked for
+	corrupt  record.ID   // whose usage cannot be read
+	asked    int         // how often usage was asked for
 	told     []record.ID // of the keys that were retired
 }
 
