@@ -98,7 +98,11 @@ func (s *Sweeper) retireQuiet(ctx context.Context, page []backend.Record) (retir
 	if err != nil {
 		problems = append(problems, err)
 	}
-	for _, r := range unused {
+	quiet, err := s.quiet(ctx, unused, now)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	for _, r := range quiet {
 		did, err := s.retire(ctx, r, now)
 		if err != nil {
 			problems = append(problems, err)
@@ -169,6 +173,27 @@ func (s *Sweeper) unused(ctx context.Context, all []rotated, now time.Time) (unu
 	return unused, nil
 }
 
+// quiet returns those of the rotations whose successor was issued so long ago that the old
+// key can have been quiet since then. A key whose successor is gone stays until its overlap
+// is over.
+func (s *Sweeper) quiet(ctx context.Context, unused []rotated, now time.Time) (quiet []rotated, err error) {
+	ids := make([]record.ID, len(unused))
+	for i, r := range unused {
+		ids[i] = r.old.Successor
+	}
+	successors, err := s.cfg.Keys.ReadMany(ctx, ids...)
+	issued := make(map[record.ID]int64, len(successors))
+	for _, k := range successors {
+		issued[k.ID] = k.IssuedAt
+	}
+	for _, r := range unused {
+		if at, found := issued[r.old.Successor]; found && now.Sub(clock.Instant(at)) >= r.least {
+			quiet = append(quiet, r)
+		}
+	}
+	return quiet, err
+}
+
 func (s *Sweeper) unusedEach(ctx context.Context, all []rotated, now time.Time) (unused []rotated, err error) {
 	var problems []error
 	for i := range all {
@@ -181,13 +206,8 @@ func (s *Sweeper) unusedEach(ctx context.Context, all []rotated, now time.Time) 
 	return unused, errors.Join(problems...)
 }
 
-// retire ends the overlap of a key that is unused, unless its successor was issued so short
-// a time ago that the key could not be quiet since then. It reports whether it did.
+// retire ends the overlap of a key that is quiet. It reports whether it did.
 func (s *Sweeper) retire(ctx context.Context, r rotated, now time.Time) (bool, error) {
-	successor, err := s.cfg.Keys.Read(ctx, r.old.Successor)
-	if err != nil || now.Sub(clock.Instant(successor.IssuedAt)) < r.least {
-		return false, err
-	}
 	retired := false
 	old, err := s.cfg.Keys.Edit(backend.Urgent(ctx), r.old.ID, func(k *keystate.State, _ bool) (bool, error) {
 		// The key may have been changed or rotated differently meanwhile.

@@ -189,6 +189,13 @@ func TestASweepAsksOncePerPage(t *testing.T) {
 	require.Equal(t, 3*3, store.calls, "a page is a list, its keys, and the interval of the fleet")
 	require.Equal(t, 3, s.asked)
 
+	for id := range s.used {
+		s.used[id] = usagelog.Tally{N: 1}
+	}
+	store.calls, s.asked = 0, 0
+	require.Zero(t, s.sweep(), "the successors are young")
+	require.Equal(t, 3*4, store.calls, "and the successors of the page")
+
 	s.now = s.now.Add(quietTime)
 	require.Equal(t, n, s.sweep())
 }
