@@ -14,10 +14,11 @@ import (
 const purgeAtOnce = 100
 
 // How much of the feed one statement trims, and how many of them one Purge makes;
-// and how often a Purge trims at all.
+// and how often a Purge trims at all. One process that purges keeps up with 8,000
+// changes a second, made by all.
 const (
 	trimAtOnce  = 5000
-	trimsAPurge = 10
+	trimsAPurge = 100
 	trimEvery   = time.Minute
 )
 

@@ -47,3 +47,20 @@ func TestAPurgeHoldsFewLocks(t *testing.T) {
 	w.until(t, "all of them", func() bool { return w.changes == 999 })
 	require.NoError(t, tx.Rollback(t.Context()))
 }
+
+// TestOnePurgeTrimsWhatAMinuteBrings, of a fleet that makes several thousand changes a
+// second and in which one process purges.
+func TestOnePurgeTrimsWhatAMinuteBrings(t *testing.T) {
+	t.Parallel() // it mostly waits
+	p := newPlace(t, server(t).URL("postgres"), nil)
+	s := p.open(t, postgres.Options{})
+	const n = 120_000
+	_, err := p.pool.Exec(t.Context(), p.fill(
+		`INSERT INTO {schema}.change (version, id, at) SELECT i, decode(md5(i::text), 'hex'), now() - interval '2 days' FROM generate_series(1, $1::int) i`), n)
+	require.NoError(t, err)
+	_, err = s.Purge(t.Context(), time.UnixMilli(5), 10)
+	require.NoError(t, err)
+	var left int
+	require.NoError(t, p.pool.QueryRow(t.Context(), p.fill(`SELECT count(*) FROM {schema}.change`)).Scan(&left))
+	require.Zero(t, left)
+}
