@@ -47,7 +47,8 @@ func (fs *figures) charts() ([]*chart, error) {
 			out = append(out, c)
 		}
 	}
-	return out, nil
+	grown, err := fs.grown()
+	return append(out, grown...), err
 }
 
 // bar is one horizontal bar.

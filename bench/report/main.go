@@ -6,6 +6,8 @@
 //	go run ./bench/report -set keys,scaling -count 3
 //	go run ./bench/report -from bench/out/bench.txt -docs docs/benchmarks.md -images docs/images
 //	go run ./bench/report -from docs/images/bench.txt -images docs/images   # draws the charts again
+//	go run ./bench/report -set growth,crowd -o bench/out                    # what docs/scaling.md shows
+//	go run ./bench/report -from docs/images/growth.txt -docs docs/scaling.md -images docs/images
 package main
 
 import (
@@ -96,11 +98,8 @@ func report(ctx context.Context, o options, stdout, progress io.Writer) error {
 	return err
 }
 
-// rawName is what the output that charts were drawn from is kept as, beside them.
-const rawName = "bench.txt"
-
-// keep writes the charts and what they were drawn from, so that they can be drawn
-// again without measuring again.
+// keep writes the charts and what they were drawn from, under its own name, so that they
+// can be drawn again without measuring again.
 func keep(dir, raw string, charts []*chart) error {
 	text, err := os.ReadFile(raw)
 	if err != nil {
@@ -110,7 +109,7 @@ func keep(dir, raw string, charts []*chart) error {
 	for _, c := range charts {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, c.name+".svg"), c.svg, 0o644))
 	}
-	errs = append(errs, os.WriteFile(filepath.Join(dir, rawName), text, 0o644))
+	errs = append(errs, os.WriteFile(filepath.Join(dir, filepath.Base(raw)), text, 0o644))
 	return errors.Join(errs...)
 }
 

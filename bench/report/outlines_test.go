@@ -139,26 +139,34 @@ func TestNoTextMeetsABar(t *testing.T) {
 
 // The data that the published charts were drawn from are kept beside them.
 func TestPublishedChartsAreThoseOfTheirData(t *testing.T) {
-	f, err := os.Open(filepath.Join("..", "..", "docs", "images", rawName))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, f.Close()) }()
-	fs, err := parse(f)
-	require.NoError(t, err)
-	charts, err := fs.charts()
-	require.NoError(t, err)
-	all := published(t)
-	require.Len(t, charts, len(all))
-	for _, c := range charts {
-		drawn, kept := painted(t, c.svg), painted(t, all[c.name])
-		require.Len(t, kept, len(drawn), c.name)
-		for colour, boxes := range drawn {
-			require.Len(t, kept[colour], len(boxes), "%s: %s", c.name, colour)
-			for i, b := range boxes {
-				k := kept[colour][i]
-				// Other processors round otherwise.
-				require.InDeltaSlice(t, []float64{b.left, b.right, b.low, b.high}, []float64{k.left, k.right, k.low, k.high}, 0.5,
-					"%s is not what its data draw: go run ./bench/report -from docs/images/%s -images docs/images", c.name, rawName)
-			}
+	all, drawnFrom := published(t), 0
+	for _, data := range []string{"bench.txt", "growth.txt"} {
+		f, err := os.Open(filepath.Join("..", "..", "docs", "images", data))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, f.Close()) }()
+		fs, err := parse(f)
+		require.NoError(t, err)
+		charts, err := fs.charts()
+		require.NoError(t, err)
+		drawnFrom += len(charts)
+		for _, c := range charts {
+			requireSame(t, c, all[c.name], "go run ./bench/report -from docs/images/"+data+" -images docs/images")
+		}
+	}
+	require.Len(t, all, drawnFrom)
+}
+
+func requireSame(t *testing.T, c *chart, published []byte, mend string) {
+	t.Helper()
+	drawn, kept := painted(t, c.svg), painted(t, published)
+	require.Len(t, kept, len(drawn), c.name)
+	for colour, boxes := range drawn {
+		require.Len(t, kept[colour], len(boxes), "%s: %s", c.name, colour)
+		for i, b := range boxes {
+			k := kept[colour][i]
+			// Other processors round otherwise.
+			require.InDeltaSlice(t, []float64{b.left, b.right, b.low, b.high}, []float64{k.left, k.right, k.low, k.high}, 0.5,
+				"%s is not what its data draw: %s", c.name, mend)
 		}
 	}
 }

@@ -33,6 +33,8 @@ var sets = []set{
 	{name: "peers", pkg: "./bench/peers", bench: "."},
 	{name: "cache", pkg: "./cache", bench: "."},
 	{name: "parent", pkg: "./bench", bench: "^BenchmarkRevokeParent$", once: true},
+	{name: "growth", pkg: "./bench", bench: "^BenchmarkGrowth$"},
+	{name: "crowd", pkg: "./internal/fleettest", bench: "^BenchmarkCrowd$", once: true},
 	{name: "million", pkg: "./bench", bench: "^BenchmarkMillion", once: true},
 }
 
