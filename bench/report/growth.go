@@ -26,8 +26,8 @@ type growth struct {
 // growths are the charts of docs/scaling.md. What a benchmark measured before it was mended
 // is recorded under a name that begins with Before.
 var growths = []growth{
-	{"growth-hit", "A key from memory, by how many are there", "keys in memory", "ns", []slope{
-		{"Verify, uniform", "Growth/hit/keys=", "ns/op"},
+	{"growth-hit", "A key from memory, by how many are there", "keys in memory", "times hash and map", []slope{
+		{"Verify, in random order", "Growth/hit/keys=", "×-floor"},
 	}},
 	{"growth-changes", "Answers read again for 10,000 changes of other records", "answers in memory", "%", []slope{
 		{"keys issued elsewhere, before", "BeforeGrowth/changes/cached=", "%-read-again"},
