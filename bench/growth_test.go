@@ -33,7 +33,7 @@ func BenchmarkGrowth(b *testing.B) {
 		{"hit/keys", []int{1000, 10_000, 100_000, 1_000_000}, growHit},
 		{"changes/cached", []int{1000, 10_000, 100_000}, growChanges},
 		{"revocations/cached", []int{1000, 10_000, 100_000}, growRevocations},
-		{"usage_held/keys", []int{1000, 10_000, 100_000, 1_000_000}, growUsageHeld},
+		{"usage_held/keys", []int{1000, 10_000, 100_000}, growUsageHeld},
 		{"usage_read/unwritten", []int{1000, 10_000, 100_000}, growUsageRead},
 		{"sweep/rotations", []int{10, 100, 1000}, growSweep},
 		{"list/limit", []int{1, 10, 100, 1000}, growList},
