@@ -79,6 +79,21 @@ func TestAnEntryMayHaveSixRefs(t *testing.T) {
 	}
 }
 
+// TestNothingThatWasReadBeforeAClearComesInAfterIt, however many refs it has.
+func TestNothingThatWasReadBeforeAClearComesInAfterIt(t *testing.T) {
+	for n := range cache.MaxRefs + 1 {
+		c := newCache[string](t, 100)
+		var refs []cache.Ref
+		for i := range n {
+			refs = append(refs, ref(i+1))
+		}
+		before := c.Begin()
+		c.Clear()
+		_, ok := c.Put(key(1), "old", before, always, refs...)
+		require.False(t, ok, "%d refs", n)
+	}
+}
+
 func TestOfTwoAnswersToOneReadTheLastStays(t *testing.T) {
 	c := newCache[int](t, 10)
 	ticket := c.Begin()
