@@ -180,14 +180,6 @@ func (c *crowd) late(b *testing.B, victims []victim) (late []time.Duration) {
 	return late
 }
 
-func heapInUse() uint64 {
-	runtime.GC()
-	runtime.GC() // what the first has finalized
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
-	return mem.HeapAlloc
-}
-
 // processorTime is what this operating system process has used so far.
 func processorTime(b *testing.B) time.Duration {
 	var used syscall.Rusage

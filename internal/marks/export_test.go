@@ -13,3 +13,6 @@ func (t *table) Len() int                                 { return t.n }
 func (t *table) DropIf(from, most int, over func(kind byte, value uint64) bool) (next int) {
 	return t.dropIf(from, most, over)
 }
+
+// SettleEvery is the pause between two reads of what the feed has named.
+const SettleEvery = settleEvery

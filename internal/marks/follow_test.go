@@ -75,6 +75,12 @@ func (f *follower) noReads() {
 	})
 }
 
+// settle waits until what was named has been read, although nobody needs it.
+func (f *follower) settle() {
+	time.Sleep(marks.SettleEvery)
+	synctest.Wait()
+}
+
 func (f *follower) ended(t *testing.T, id record.ID, in time.Duration) {
 	t.Helper()
 	_, err := f.elsewhere().End(t.Context(), id, f.now.Add(in).UnixMilli(), "left")
@@ -192,7 +198,7 @@ func TestAMarkThatCannotBeReadIsToldOfUntilItCan(t *testing.T) {
 		(&marks.Mark{Before: clock.Forever}).Encode(&good)
 		put(string(good.Body))
 		f.Begin() // the feed has missed that
-		synctest.Wait()
+		f.settle()
 		require.Len(t, f.problems, 2)
 		require.NoError(t, f.problems[1])
 		f.knows(t, token, true, true)
@@ -210,7 +216,7 @@ func TestAMarkThatIsOverIsDropped(t *testing.T) {
 		f.now = f.now.Add(2 * time.Hour)
 		f.noReads()
 		f.Name([]record.ID{token}, clock.Moment{})
-		synctest.Wait()
+		f.settle()
 		f.knows(t, token, true, false)
 		f.knows(t, other, true, true)
 		f.now = f.now.Add(2 * time.Hour)
@@ -231,7 +237,7 @@ func TestAMarkThatIsGoneIsDropped(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, f.fault.Delete(t.Context(), token, rec.Version))
 		f.Name([]record.ID{token}, clock.Moment{})
-		synctest.Wait()
+		f.settle()
 		f.knows(t, token, true, false)
 	})
 }
@@ -323,4 +329,61 @@ func (s manyMarks) Scan(_ context.Context, kind backend.Kind, fn func([]backend.
 		}
 	}
 	return nil
+}
+
+// TestRevocationsAreReadTogether, as long as nobody needs them: the store is asked twice a
+// second, however many there are in a second.
+func TestRevocationsAreReadTogether(t *testing.T) {
+	const n, every = 100, 10 * time.Millisecond
+	name := func(t *testing.T, f *follower, i int) record.ID {
+		id := record.Named(record.Mark, "token", fmt.Sprint(i))
+		f.ended(t, id, time.Hour)
+		f.Name([]record.ID{id}, clock.Moment{Mono: int64(i + 1)})
+		return id
+	}
+	for _, c := range []struct {
+		needed bool
+		least  int
+		most   int
+	}{{false, 2, 4}, {true, n, n + 1}} {
+		follow(t, func(t *testing.T, f *follower) {
+			f.Begin()
+			time.Sleep(time.Minute)
+			bulk := &bulkReads{Store: f.store}
+			f.Store.Store = bulk
+			for i := range n {
+				id := name(t, f, i)
+				if c.needed {
+					f.Get(id)
+				}
+				time.Sleep(every)
+				if c.needed {
+					f.knows(t, id, true, true)
+				}
+			}
+			time.Sleep(time.Second)
+			require.Len(t, f.settled, n)
+			require.GreaterOrEqual(t, bulk.n, c.least)
+			require.LessOrEqual(t, bulk.n, c.most)
+		})
+	}
+}
+
+// bulkReads counts reads. A read of several records is one.
+type bulkReads struct {
+	backend.Store
+	n int
+}
+
+func (b *bulkReads) Unwrap() backend.Store { return b.Store }
+
+func (b *bulkReads) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	b.n++
+	return b.Store.Get(ctx, id)
+}
+
+func (b *bulkReads) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	b.n++
+	bulk, _ := backend.As[backend.BulkReader](b.Store)
+	return bulk.GetMany(ctx, ids)
 }

@@ -47,6 +47,7 @@ type Set struct {
 	begun    uint64
 
 	toFill, toSettle chan struct{} // have one when there is something to read
+	needed           chan struct{} // has one when a mark was asked for that was named and is not read
 }
 
 // naming is when the feed has named a record.
@@ -61,6 +62,7 @@ func New(follows bool, forget func(...backend.ID)) *Set {
 	return &Set{
 		Follows: follows, forget: forget, whole: make(map[record.ID]Mark), named: make(map[record.ID]naming),
 		told: make(map[record.ID]struct{}), toFill: make(chan struct{}, 1), toSettle: make(chan struct{}, 1),
+		needed: make(chan struct{}, 1),
 	}
 }
 
@@ -74,6 +76,9 @@ func (s *Set) Get(id record.ID) (found Mark, known bool) {
 		return found, true // it is not taken back
 	}
 	_, changed := s.named[id]
+	if changed {
+		ring(s.needed)
+	}
 	return found, s.complete && !changed
 }
 
