@@ -21,6 +21,7 @@ race: ## the same under the race detector, in random order
 
 proof: ## linearizability, staleness and ten million races, and the long forms of other tests, for about an hour
 	FOB_LONG=1 go test -count=1 -timeout 1h ./backend/backendtest ./backend/badger ./backend/etcd/etcdtest
+	FOB_LONG=1 go test -count=1 -timeout 1h -run Crowd ./internal/fleettest
 	FOB_RACES=10000000 FOB_PROOF_ROUNDS=200 FOB_LONG=1 go test -race -timeout 3h -v \
 		-run 'TestKill9|TestLinearizable|TestBoundedStaleness|TestVerifyRacesRevoke|TestTheProofBites' .
 

@@ -3,5 +3,6 @@
 // slowed down and left half open, and with servers and processes that are killed.
 //
 // It is tests only, in a module of its own so that none of its servers reaches a user.
-// Each process is this test binary started again; see child_test.go.
+// Each process is this test binary started again; see child_test.go. Where there are
+// hundreds of processes, each is a Manager with a store of its own; see crowd_test.go.
 package fleettest
