@@ -115,11 +115,23 @@ func (fs *figures) draw(g growth) (*chart, error) {
 	}
 	slices.SortFunc(ticks, func(a, b plot.Tick) int { return int(a.Value - b.Value) })
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
+	p.Y.Tick.Marker = plot.TickerFunc(plainTicks)
 	p.Add(gridLines{ticks})
 	p.Legend.Left, p.Legend.Top = true, true
 	p.Y.Min = 0
 	p.Y.Max = max(p.Y.Max, math.SmallestNonzeroFloat32) * 1.4 // the legend is above the lines
 	return rendered(p, g.name, g.title, strings.Join(text, "; "), 300)
+}
+
+// plainTicks are the ticks that an axis has by default, with numbers that end in no zeros.
+func plainTicks(least, most float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(least, most)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'g', 4, 64)
+		}
+	}
+	return ticks
 }
 
 // thousands writes a whole number with a comma between every three digits.
