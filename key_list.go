@@ -49,7 +49,7 @@ type Page struct {
 	Next Cursor
 }
 
-// listBudget bounds the records that one List looks at.
+// listBudget bounds the records that one List looks at; each call counts for DefaultLimit at least.
 const listBudget = 2000
 
 // List returns keys, a page at a time. A key that exists during the whole walk
@@ -117,7 +117,7 @@ func (m *Manager) listKeys(ctx context.Context, q Query) (Page, error) {
 		if page.Next == "" {
 			break
 		}
-		looked += len(page.Records)
+		looked += max(len(page.Records), backend.DefaultLimit)
 	}
 	return out, nil
 }

@@ -98,6 +98,34 @@ func TestOneListCallLooksAtABoundedNumberOfRecords(t *testing.T) {
 	require.Equal(t, []string{"last"}, listAll(t, m, fob.Query{Tag: "rare", Limit: 1000}))
 }
 
+// TestAListAsksTwentyTimesAtMost, however few keys it is to return: a page may be short.
+func TestAListAsksTwentyTimesAtMost(t *testing.T) {
+	for _, limit := range []int{1, 2, 100, 1000} {
+		fault := backendtest.NewFault(memory.New())
+		m := newManager(t, fault, fob.Config{})
+		const n = 300
+		for i := range n {
+			var tags []string
+			if i == n-1 {
+				tags = []string{"last"}
+			}
+			mustIssue(t, m, fob.KeySpec{Tags: tags})
+		}
+		var found []fob.Credential
+		for q := (fob.Query{Tag: "last", Limit: limit}); ; {
+			before := fault.Calls(backendtest.OpList)
+			page, err := m.List(t.Context(), q)
+			require.NoError(t, err)
+			require.LessOrEqual(t, fault.Calls(backendtest.OpList)-before, 20)
+			found = append(found, page.Credentials...)
+			if q.Cursor = page.Next; page.Next == "" {
+				break
+			}
+		}
+		require.Len(t, found, 1)
+	}
+}
+
 func TestSweepPurgesWhatIsLongOver(t *testing.T) {
 	clock := newClock()
 	store := memory.New()

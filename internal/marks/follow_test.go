@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -335,36 +336,40 @@ func (s manyMarks) Scan(_ context.Context, kind backend.Kind, fn func([]backend.
 // second, however many there are in a second.
 func TestRevocationsAreReadTogether(t *testing.T) {
 	const n, every = 100, 10 * time.Millisecond
-	name := func(t *testing.T, f *follower, i int) record.ID {
-		id := record.Named(record.Mark, "token", fmt.Sprint(i))
-		f.ended(t, id, time.Hour)
-		f.Name([]record.ID{id}, clock.Moment{Mono: int64(i + 1)})
-		return id
-	}
 	for _, c := range []struct {
-		needed bool
-		least  int
-		most   int
+		needed      bool
+		least, most int64
 	}{{false, 2, 4}, {true, n, n + 1}} {
-		follow(t, func(t *testing.T, f *follower) {
+		synctest.Test(t, func(t *testing.T) {
+			store := memory.New()
+			reads := &bulkReads{Store: store}
+			f := &follower{process: newProcess(reads, time.Now()), store: store}
 			f.Begin()
-			time.Sleep(time.Minute)
-			bulk := &bulkReads{Store: f.store}
-			f.Store.Store = bulk
+			settled := 0
+			ctx, cancel := context.WithCancel(t.Context())
+			go f.KeepFilled(ctx, store, marks.Progress{})
+			go f.KeepSettled(ctx, func(marks.Settled) { settled++ })
+			synctest.Wait()
 			for i := range n {
-				id := name(t, f, i)
+				id := record.Named(record.Mark, "token", fmt.Sprint(i))
+				f.ended(t, id, time.Hour)
+				f.Name([]record.ID{id}, clock.Moment{Mono: int64(i + 1)})
 				if c.needed {
 					f.Get(id)
 				}
 				time.Sleep(every)
 				if c.needed {
+					synctest.Wait()
 					f.knows(t, id, true, true)
 				}
 			}
-			time.Sleep(time.Second)
-			require.Len(t, f.settled, n)
-			require.GreaterOrEqual(t, bulk.n, c.least)
-			require.LessOrEqual(t, bulk.n, c.most)
+			f.settle()
+			require.Equal(t, n, settled)
+			require.GreaterOrEqual(t, reads.n.Load(), c.least)
+			require.LessOrEqual(t, reads.n.Load(), c.most)
+			cancel()
+			synctest.Wait()
+			require.NoError(t, store.Close())
 		})
 	}
 }
@@ -372,18 +377,18 @@ func TestRevocationsAreReadTogether(t *testing.T) {
 // bulkReads counts reads. A read of several records is one.
 type bulkReads struct {
 	backend.Store
-	n int
+	n atomic.Int64
 }
 
 func (b *bulkReads) Unwrap() backend.Store { return b.Store }
 
 func (b *bulkReads) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
-	b.n++
+	b.n.Add(1)
 	return b.Store.Get(ctx, id)
 }
 
 func (b *bulkReads) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
-	b.n++
+	b.n.Add(1)
 	bulk, _ := backend.As[backend.BulkReader](b.Store)
 	return bulk.GetMany(ctx, ids)
 }
