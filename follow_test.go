@@ -348,15 +348,25 @@ func TestWhatOthersIssueEndsNoAnswerHere(t *testing.T) {
 		defer here.Close()
 		defer there.Close()
 		text, key := mustIssue(t, there, fob.KeySpec{Subject: "alice"})
-		synctest.Wait() // until the feed has begun, and has told of that key
-		mustVerify(t, here, text)
+		texts := []string{text}
+		for range 19 {
+			text, _ := mustIssue(t, there, fob.KeySpec{Subject: "alice"})
+			texts = append(texts, text)
+		}
+		synctest.Wait() // until the feed has begun, and has told of these keys
+		verifyAll := func() {
+			for _, text := range texts {
+				mustVerify(t, here, text)
+			}
+		}
+		verifyAll()
 		before := here.CacheStats().Keys.Misses
 		for range 1000 { // a small cache remembers 14,336 changes
 			mustIssue(t, there, fob.KeySpec{Subject: "bob"})
 		}
 		synctest.Wait()
-		mustVerify(t, here, text)
-		require.Equal(t, before, here.CacheStats().Keys.Misses)
+		verifyAll()
+		require.LessOrEqual(t, here.CacheStats().Keys.Misses-before, uint64(2), "one in some hundred runs is expected, because two names look alike")
 		require.NoError(t, there.Disable(t.Context(), key.ID()))
 		synctest.Wait()
 		mustReject(t, here, text, fob.ErrDisabled)
