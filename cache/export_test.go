@@ -31,6 +31,9 @@ func (c *Cache[V]) Line(r Ref) int { return int(c.place(r)>>markBits) - 1 }
 // LineNames is how many names a line holds.
 const LineNames = lineNames
 
+// BytesOfLine is how long a line is.
+const BytesOfLine = unsafe.Sizeof(line{})
+
 // Lines and Shards are into how many parts a Cache is divided.
 func (c *Cache[V]) Lines() int { return len(c.names) }
 

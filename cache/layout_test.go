@@ -108,6 +108,8 @@ func TestOfTwoAnswersToOneReadTheLastStays(t *testing.T) {
 // What a hit looks at first, and the beginning of the value, are in one line of memory.
 func TestTheHeadOfAnEntry(t *testing.T) {
 	require.Equal(t, uintptr(48), cache.HeadOfEntry)
+	require.Equal(t, uintptr(64), cache.BytesOfLine, "a line of names is one too")
+	require.Equal(t, 7, cache.LineNames)
 }
 
 // So that one Put never walks through everything, however much was read.

@@ -33,13 +33,12 @@ const (
 // to 229,376 names. A small Cache has more lines than its entries ask for, because how
 // much is invalidated depends on how much there is elsewhere, and not on its own size.
 const (
-	entriesPerLine      = 4
-	leastLines          = 1 << 11
-	mostLines           = 1 << 15
-	_              uint = 1<<32 - (mostLines+1)<<markBits // a place fits into 32 bits
+	entriesPerLine = 4
+	leastLines     = 1 << 11
+	mostLines      = 1 << 15
 )
 
-// place is a line, counted from 1, and a mark. 0 is none.
+// place is a line, counted from 1, and a mark: 28 bits at most. 0 is none.
 type place uint32
 
 func (n names) place(hash uint64) place {
@@ -73,7 +72,8 @@ func (l *line) note(p place, number uint64, b *brokenness) {
 
 // changed reports whether a Ref may have been invalidated after a ticket was taken.
 func (l *line) changed(p place, ticket uint64, b *brokenness) bool {
-	floor, mark := uint64(0), uint64(p)&markMask
+	var floor uint64
+	mark := uint64(p) & markMask
 	if b.floorFirst {
 		floor = l.floor.Load()
 		b.pause()

@@ -208,6 +208,46 @@ func TestNamesAgainstAModel(t *testing.T) {
 	}
 }
 
+// Whoever comes between any two steps finds what was invalidated before, in the names or in
+// the floor. With the steps in the other order he does not.
+func TestAmidTheStepsNothingIsLost(t *testing.T) {
+	for name, spoil := range map[string]func(c *cache.Cache[int]){
+		"":          func(*cache.Cache[int]) {},
+		"overwrite": func(c *cache.Cache[int]) { c.BreakOverwriteOrder() },
+		"floor":     func(c *cache.Cache[int]) { c.BreakFloorOrder() },
+	} {
+		c := newCache[int](t, 10)
+		c.OneLine()
+		names := unlike(c, 1+cache.LineNames)
+		mustPut(t, c, key(1), 1, c.Begin(), always, names[0])
+		for _, r := range names[:cache.LineNames] {
+			c.Invalidate(r) // the first one's is the oldest then
+		}
+		spoil(c)
+		served, depth := false, 0
+		amid := func(do func()) func() {
+			return func() {
+				if depth++; depth == 1 { // nobody comes between the steps of who comes between
+					do()
+				}
+				depth--
+			}
+		}
+		get := func() {
+			_, ok := c.Get(key(1), 0)
+			served = served || ok
+		}
+		if name == "floor" {
+			c.Amid(amid(func() { c.Invalidate(names[cache.LineNames]) }))
+			get()
+		} else {
+			c.Amid(amid(get))
+			c.Invalidate(names[cache.LineNames])
+		}
+		require.Equal(t, name != "", served, name)
+	}
+}
+
 func TestNamesFallOnAllLines(t *testing.T) {
 	c := newCache[int](t, 10)
 	mustPut(t, c, key(1), 1, c.Begin(), always)

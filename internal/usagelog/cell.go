@@ -35,7 +35,6 @@ const (
 	isSpread   = 1 << 15
 	lastShift  = 16
 	belowLast  = 1<<lastShift - 1
-	mostLast   = 1<<(64-lastShift) - 1
 )
 
 // maxClashes is how often, between two writes of usage, two cores may want the same cell at
@@ -65,11 +64,12 @@ func (c *Cell) useBeyond() {
 		counter.Add(1)
 		return
 	}
-	if n := atomic.LoadUint64(&c.more); atomic.CompareAndSwapUint64(&c.more, n, n+1) {
-		return
+	for {
+		if n := atomic.LoadUint64(&c.more); atomic.CompareAndSwapUint64(&c.more, n, n+1) {
+			return
+		}
+		c.clash()
 	}
-	atomic.AddUint64(&c.more, 1)
-	c.clash()
 }
 
 // mark notes when the cell was last used, and that it is in the log. It writes only what is
@@ -86,7 +86,7 @@ func (c *Cell) mark(ms int64) (toQueue bool) {
 
 // marked is a word with a use at ms (Unix milliseconds), in the log.
 func marked(word uint64, ms int64) uint64 {
-	if at := uint64(min(max(ms, 0), mostLast)); at > word>>lastShift {
+	if at := uint64(max(ms, 0)); at > word>>lastShift {
 		word = word&belowLast | at<<lastShift
 	}
 	return word | isQueued

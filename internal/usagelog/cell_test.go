@@ -56,6 +56,28 @@ func TestACellCountsOnWhateverHappens(t *testing.T) {
 	}
 }
 
+// Where a use is counted is a matter of time: of one write, or of waiting for other cores.
+func TestWhereACellCounts(t *testing.T) {
+	require.Equal(t, 16_383, usagelog.UsesInWord)
+	require.Equal(t, 32, usagelog.MaxClashes)
+	l, c := usagelog.New(4), &usagelog.Cell{ID: idOf(1)}
+	for i := range usagelog.UsesInWord + 5 {
+		require.Equal(t, min(i, usagelog.UsesInWord), c.InWord())
+		l.Used(c, 1)
+	}
+	require.EqualValues(t, usagelog.UsesInWord+5, flushed(t, l, c.ID).N)
+	require.Zero(t, c.InWord())
+	l.Used(c, 1)
+	require.Equal(t, 1, c.InWord())
+	c.Crowd()
+	l.Used(c, 1)
+	require.Equal(t, 1, c.InWord(), "it is spread")
+	require.EqualValues(t, 2, flushed(t, l, c.ID).N)
+	l.Used(c, 1)
+	require.Zero(t, c.InWord(), "and stays so")
+	require.EqualValues(t, 1, flushed(t, l, c.ID).N)
+}
+
 func TestACountIsSpreadAfterSomeClashesBetweenTwoWrites(t *testing.T) {
 	l, c := usagelog.New(4), &usagelog.Cell{ID: idOf(1)}
 	for range 3 {

@@ -18,3 +18,6 @@ const MaxClashes = maxClashes
 
 // Clash is one of them.
 func (c *Cell) Clash() { c.clash() }
+
+// InWord is how many uses are counted in the number that has everything.
+func (c *Cell) InWord() int { return int(c.word & usesInWord) }
