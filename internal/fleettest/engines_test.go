@@ -1,6 +1,7 @@
 package fleettest_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,6 +32,7 @@ type storeAt struct {
 	Path      string   // sqlite
 	URL       string   // postgres
 	Schema    string   // postgres
+	Conns     int32    // postgres: how many connections the pool may have; 6 if it is zero
 	Endpoints []string // etcd
 	Prefix    string   // etcd
 }
@@ -49,7 +51,7 @@ func (s storeAt) open(ctx context.Context) (backend.Store, func(), error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		cfg.MaxConns = 6
+		cfg.MaxConns = cmp.Or(s.Conns, 6)
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 		postgres.Configure(cfg)
 		pool, err := pgxpool.NewWithConfig(ctx, cfg)

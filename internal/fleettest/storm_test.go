@@ -63,6 +63,7 @@ func newStorm(t testing.TB, e engine, delay time.Duration) *storm {
 	t.Helper()
 	at := e.fresh(t)
 	far, l := e.through(t, at)
+	far.Conns = 24 // a probe is refused by a read that takes the delay, and there are 500 probes a second
 	s := new(storm)
 	s.here, s.there = stormManager(t, at), stormManager(t, far)
 	if l != nil {
