@@ -25,6 +25,8 @@ type flawed struct {
 	put      func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error)
 	remove   func(ctx context.Context, id backend.ID, version uint64) error
 	list     func(ctx context.Context, q backend.Query) (backend.Page, error)
+	getMany  func(ctx context.Context, ids []backend.ID) ([]backend.Record, error)
+	scan     func(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error
 	addUsage func(ctx context.Context, batch []backend.Usage) error
 	usage    func(ctx context.Context, ids []backend.ID) ([]backend.Usage, error)
 	purge    func(ctx context.Context, before time.Time, limit int) (int, error)
@@ -60,6 +62,20 @@ func (f *flawed) List(ctx context.Context, q backend.Query) (backend.Page, error
 		return f.list(ctx, q)
 	}
 	return f.Store.List(ctx, q)
+}
+
+func (f *flawed) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	if f.getMany != nil {
+		return f.getMany(ctx, ids)
+	}
+	return f.Store.GetMany(ctx, ids)
+}
+
+func (f *flawed) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	if f.scan != nil {
+		return f.scan(ctx, kind, fn)
+	}
+	return f.Store.Scan(ctx, kind, fn)
 }
 
 func (f *flawed) AddUsage(ctx context.Context, batch []backend.Usage) error {
@@ -266,6 +282,51 @@ func flaws() []flaw {
 					b.Changes[i].Version--
 				}
 				return fn(b)
+			}
+		}},
+		{"GetMany stops at what it does not find", []string{"bulk"}, func(_ *testing.T, f *flawed) {
+			f.getMany = func(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+				for i, id := range ids {
+					if _, err := f.Store.Get(ctx, id); errors.Is(err, backend.ErrNotFound) {
+						ids = ids[:i]
+						break
+					}
+				}
+				return f.Store.GetMany(ctx, ids)
+			}
+		}},
+		{"GetMany remembers what it has read", []string{"bulk"}, func(_ *testing.T, f *flawed) {
+			var mu sync.Mutex
+			known := make(map[backend.ID]backend.Record)
+			f.getMany = func(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+				found, err := f.Store.GetMany(ctx, ids)
+				mu.Lock()
+				defer mu.Unlock()
+				for i, rec := range found {
+					if old, ok := known[rec.ID]; ok {
+						found[i] = old
+					}
+					known[rec.ID] = found[i]
+				}
+				return found, err
+			}
+		}},
+		{"Scan leaves out the last of each part", []string{"bulk"}, func(_ *testing.T, f *flawed) {
+			f.scan = func(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+				return f.Store.Scan(ctx, kind, func(recs []backend.Record) error {
+					if len(recs) > 1 {
+						recs = recs[:len(recs)-1]
+					}
+					return fn(recs)
+				})
+			}
+		}},
+		{"Scan goes on although fn has failed", []string{"bulk"}, func(_ *testing.T, f *flawed) {
+			f.scan = func(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+				return f.Store.Scan(ctx, kind, func(recs []backend.Record) error {
+					_ = fn(recs)
+					return nil
+				})
 			}
 		}},
 		{"Purge takes its limit for advice", []string{"sweep"}, func(_ *testing.T, f *flawed) {
