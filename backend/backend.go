@@ -121,10 +121,10 @@ type Batch struct {
 }
 
 // Watcher is the change feed. R12: the first Batch comes at once; every change after it
-// (or after from) is delivered at least once, in any order, or else a Reset. R13: while
-// the engine answers, a Batch comes at least every HeartbeatEvery, or as often as the
-// context asks for (WithProofEvery). R14: a slow fn never delays a writer. Watch returns
-// fn's error, the context's, or ErrClosed.
+// (or after from), or a later one of the same ID, is delivered at least once, in any
+// order, or else a Reset. R13: while the engine answers, a Batch comes at least every
+// HeartbeatEvery, or as often as the context asks for (WithProofEvery). R14: a slow fn
+// never delays a writer. Watch returns fn's error, the context's, or ErrClosed.
 type Watcher interface {
 	Watch(ctx context.Context, from Token, fn func(Batch) error) error
 }
@@ -158,18 +158,19 @@ type Lister interface {
 	List(ctx context.Context, q Query) (Page, error)
 }
 
-// BulkReader reads many records at once. R19: each as Get does, so that it sees every
-// Put that returned before the call began; but not all of them at one instant. Records
-// that do not exist are left out; the others come in any order, each as often as ids
-// names it or once. More than MaxLimit IDs are ErrInvalid.
+// BulkReader reads many records at once. R19: it reads each as Get does, so it sees every
+// Put that returned before the call began; but it need not read all at one instant.
+// Records that do not exist are left out. The others come in any order; one that ids
+// names twice comes once or twice. More than MaxLimit IDs are ErrInvalid.
 type BulkReader interface {
 	GetMany(ctx context.Context, ids []ID) ([]Record, error)
 }
 
-// Scanner reads all records of a Kind, much faster than by pages. R20: in any order;
-// one that exists during the whole Scan at least once, in a state that it had
-// during the Scan. fn runs in the caller's goroutine, with at least one record each
-// time, and may keep them. Scan returns fn's error as it is.
+// Scanner reads all records of a Kind, where the engine can in less time than List takes.
+// R20: a record that exists during the whole Scan is delivered at least once, in any
+// order, in a state that it had during the Scan. fn runs in the caller's goroutine, gets
+// at least one record each time, and may keep them. Scan returns fn's error as it is. A
+// Kind of zero is ErrInvalid.
 type Scanner interface {
 	Scan(ctx context.Context, kind Kind, fn func([]Record) error) error
 }
