@@ -59,9 +59,11 @@ type Config struct {
 	// MaxStaleness bounds how long a change made by another process can go unseen here,
 	// even if the store's feed is slow or broken: a cached answer that was last known to
 	// be current longer ago than this is read again. A change made through this Manager is
-	// seen at once. Default 2 s, 50 ms to 24 h. If the sum of MaxStaleness and
-	// StaleIfError is more than 2 s, it is written into the store before it is used, so
-	// that the receipts of other processes are right (see [Manager.FleetStaleness]).
+	// seen at once. While nothing changes, the feed is asked twice a second to prove that
+	// it is complete, and up to 20 times if MaxStaleness is less than 2 s. Default 2 s, 50
+	// ms to 24 h. If the sum of MaxStaleness and StaleIfError is more than 2 s, it is
+	// written into the store before it is used, so that the receipts of other processes
+	// are right (see [Manager.FleetStaleness]).
 	MaxStaleness time.Duration
 	// StaleIfError is how much longer than MaxStaleness a cached answer may be used while
 	// the store cannot be read. The price of this availability is that for so long a

@@ -98,8 +98,8 @@ var (
 	ErrInvalid = errs.ErrInvalid
 	// ErrIdempotency: the idempotency key was used for a different request.
 	ErrIdempotency = errs.ErrIdempotency
-	// ErrIndeterminate: the change may or may not have been made, because the
-	// store could not say. Call again: all changes here can be repeated.
+	// ErrIndeterminate: the change may or may not have been made, or was made in part,
+	// as far as the store could say. Call again: all changes here can be repeated.
 	ErrIndeterminate = errs.ErrIndeterminate
 	// ErrBusy: too many slow hashes of imported keys are being computed, or one for the
 	// same key.

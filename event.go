@@ -17,10 +17,10 @@ type Event struct {
 	SubjectKind SubjectKind
 	Epoch       uint64
 	Reason      RevokeReason
-	Count       int // of EventCatchingUp and EventCaughtUp
+	Count       int // of revocations: see EventCatchingUp
 	// Err is why something failed, for the types that report a failure. For a revocation,
-	// UpdateKey, Disable and Enable it is ErrIndeterminate if the store could not say
-	// whether the change was made; a repeat that finds the change made reports no other
+	// UpdateKey, Disable and Enable it is ErrIndeterminate if the change may have been
+	// made, in whole or in part; a repeat that finds the change made reports no other
 	// event. Otherwise it is nil.
 	Err error
 }
@@ -51,11 +51,10 @@ const (
 	// tries again. See [Manager.Health].
 	EventFeedLost
 	EventFeedResumed // the feed that was lost is followed again
-	// EventCatchingUp: the revocations in the store are being read into memory, Count of them
-	// so far. It is reported each second, and EventCaughtUp at the end if it was. See
-	// Health.CatchingUp.
+	// EventCatchingUp: Count revocations of the store have been read into memory so far. It is
+	// reported once a second while that lasts, and not at all if it takes less than a second.
 	EventCatchingUp
-	EventCaughtUp
+	EventCaughtUp // the last EventCatchingUp is over; Count is how many there were
 )
 
 var eventNames = [...]string{

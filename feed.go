@@ -24,8 +24,8 @@ func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error
 	return found, err
 }
 
-// maxProofEvery is how often the feed is asked for a proof if cached answers may be older
-// than four times that. It is what an idle process costs its store.
+// maxProofEvery is the longest time between two proofs that the feed is asked for. It
+// decides what an idle process costs its store.
 const maxProofEvery = 500 * time.Millisecond
 
 // followFeed brings the changes that the store's feed reports into memory until ctx ends.

@@ -22,7 +22,7 @@ type Health struct {
 	// that it has reported every change.
 	Following bool
 	// FeedAge is how long ago the feed last proved that; negative if it never has, or if
-	// the store has no feed.
+	// the store has no feed. A feed that works proves it about twice a second, or oftener.
 	FeedAge time.Duration
 	// Err is why the feed was lost, and LostAt when. They are nil and zero while the feed
 	// is followed.
@@ -31,9 +31,9 @@ type Health struct {
 	// Failures is how many tries to follow it again have failed since.
 	Failures int
 	// CatchingUp reports that the revocations in the store are still being read into memory,
-	// after the start or after the feed has begun anew. Until that is done, what revokes a
-	// credential is read from the store whenever the answer is not cached: verification is
-	// no less right, but slower. Revocations is how many are in memory.
+	// after the start or after the feed has begun anew. Until that is done, a verification
+	// that the cache cannot answer reads from the store what may revoke the credential: it
+	// is as right as ever, but slower. Revocations is how many are in memory.
 	CatchingUp  bool
 	Revocations int
 	// Staleness is how old an answer given now may be: MaxStaleness, or at most 2 s until

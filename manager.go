@@ -89,8 +89,8 @@ func (m *Manager) String() string { return fmt.Sprintf("%v", m) }
 // million records as for none, and works while the store is down. It starts at most four
 // goroutines: one for upkeep, and three that follow the store's feed and read what was
 // revoked. [Manager.Close] ends them. If the store panics in one of them, that is an
-// event, and the goroutine goes on. A Config that cannot work is ErrInvalid, with every problem
-// named; so is a nil store.
+// event, and the goroutine goes on. A Config that cannot work is ErrInvalid, with every
+// problem named; so is a nil store.
 func New(store backend.Store, cfg Config) (*Manager, error) {
 	if guard.MissingStore(store) {
 		return nil, fmt.Errorf("%w: no store", ErrInvalid)

@@ -68,8 +68,8 @@ func (m *Manager) receipt(ctx context.Context, already bool) Receipt {
 // credential; the receipt says by when that holds in other processes.
 // Revoking again is no error. An ID that names nothing is ErrNotFound.
 //
-// ErrIndeterminate means that the store could not say whether it was done: call
-// Revoke again until it returns nil.
+// ErrIndeterminate means that the store could not say whether it was done, or that only
+// a part of it was done (of a session, say): call Revoke again until it returns nil.
 func (m *Manager) Revoke(ctx context.Context, id ID, reason RevokeReason) (Receipt, error) {
 	reason = reason.clean()
 	already, token, err := m.revokeID(ctx, id, reason)
