@@ -8,10 +8,10 @@
 // A Store borrows the pool; close the store first. Every method is one statement
 // in a transaction of its own, and one round trip; only Purge and Maintain send as
 // many as they need. Scan reads all records of a kind, about a million a second, and holds
-// a connection and a snapshot of the server until it ends. New records that come in a burst share statements, which take
-// at most four connections and half of the pool, unless they hang; hooks and tracers
-// of the pool see the values of one caller's context then, so a hook that chooses a
-// tenant or a role by them does not go with a Store.
+// a connection and a snapshot of the server until it ends. New records that come in a
+// burst share statements, which take at most four connections and half of the pool, unless
+// they hang; hooks and tracers of the pool see the values of one caller's context then, so
+// a hook that chooses a tenant or a role by them does not go with a Store.
 //
 // # Durability
 //
@@ -67,29 +67,29 @@
 //   - A process that only verifies reads (ReadOnly): SELECT on the five tables.
 //
 // LISTEN and NOTIFY need no grant. Whoever may connect to the database can hear that
-// something changes, and can send a NOTIFY, which makes a Watch look. Only who can read
-// meta can read what has changed in it, or name a record, and so make every process read
-// that record again; nobody can hide a change by it.
+// something changes, and can send a NOTIFY, which makes a Watch look. What has changed is
+// sealed. Only somebody who can read the table meta can open that seal, or make one: then
+// every process reads the named record again. Nobody can hide a change by a NOTIFY.
 //
 // # The feed
 //
 // Each write adds a row to the table change in its own transaction. A Watch asks
 // for new rows as often as its consumer needs a proof that none was missed (see
 // backend.WithProofEvery; a Manager asks twice a second), every 200 milliseconds while
-// changes come, and every Options.PollInterval while it cannot listen. Its place in the feed is no row number: numbers are given out in one
-// order and committed in another, and who follows them misses rows. It is the
-// snapshot of the last look, which says exactly which transactions were still
-// running; those, and the ones begun since, are what the next look is for. A
-// transaction that stays open for hours holds nothing back, in this database or
-// another one of the server. A token keeps the snapshot's oldest transaction. After
-// a crash the server gives out again the numbers of transactions whose end had not
+// changes come, and every Options.PollInterval while it cannot listen. Its place in the
+// feed is no row number: numbers are given out in one order and committed in another, and
+// who follows them misses rows. It is the snapshot of the last look, which says exactly
+// which transactions were still running; those, and the ones begun since, are what the
+// next look is for. A transaction that stays open for hours holds nothing back, in this
+// database or another one of the server. A token keeps the snapshot's oldest transaction.
+// After a crash the server gives out again the numbers of transactions whose end had not
 // reached the disk, so a Watch moves on only to a snapshot whose part of the log has.
 //
 // NOTIFY is sent after the commit, once for all writes of some milliseconds: in
 // the transaction it would make all commits of the database take turns. It names what has
 // changed, sealed under a key that all processes on the schema have, and a Watch
-// delivers that at once, without a question to the server: however many processes there
-// are, a change costs each of them nothing but the news. It is a hint, and the look is the
+// delivers that at once, without a question to the server, however many processes there
+// are. It is a hint, and the look is the
 // proof: what the look finds is delivered also if it was announced before, so a change may
 // come twice. To hear it, each Watch takes one connection out of the pool for good, beyond
 // the pool's limit, and looks on the same one: a connection that has silently died does not

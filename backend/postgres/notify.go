@@ -77,10 +77,11 @@ func (u *unsent) take(instance string) (payloads []string) {
 }
 
 // An announcement is the base64 of a salt and of sealed changes, 24 bytes for each: its ID,
-// and its version. Whoever may connect to the database may listen, and learns neither who
-// was revoked nor when; and may send a NOTIFY, though what is announced is forgotten, and
-// read again, by all processes. The key comes from the salt and the name of the store's
-// instance, which is random, and which only those can read who can read the store.
+// and its version. Whoever may connect to the database may listen and may send a NOTIFY.
+// Because of the seal they learn that something changes and about how much, but not what;
+// and they cannot make all processes forget a record, and read it again, by naming it. The
+// key comes from the salt and the name of the store's instance, which is random, and which
+// only those can read who can read the store.
 const (
 	saltLen   = 16
 	announced = len(backend.ID{}) + 8
