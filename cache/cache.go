@@ -180,10 +180,11 @@ func (c *Cache[V]) Get(k Key, now int64) (v *V, ok bool) {
 	return nil, false
 }
 
-// Find is Get for entries that are for all times, and counts neither a hit nor a miss: its
-// caller does, see Found, or knows better. To count is an atomic write, for which a
-// processor waits until everything before it is done; a caller that has something to do
-// while the entry comes from memory does that first.
+// Find is Get without the time and without the count: it ignores until which time an entry
+// was put, and counts neither a hit nor a miss. The caller calls Found for that, or counts
+// in a place of its own. A count is an atomic write, for which a processor waits until
+// everything before it is done; so a caller that has something to do while the entry comes
+// from memory does that first.
 func (c *Cache[V]) Find(k Key) (v *V, ok bool) {
 	if e := c.find(k); e != nil && c.use(e) {
 		return &e.value, true
@@ -191,7 +192,7 @@ func (c *Cache[V]) Find(k Key) (v *V, ok bool) {
 	return nil, false
 }
 
-// Found counts a hit, or a miss.
+// Found counts what a Find has returned: a hit if ok, else a miss.
 func (c *Cache[V]) Found(ok bool) {
 	if ok {
 		c.hits.Add(1)

@@ -26,8 +26,9 @@ type Settled struct {
 }
 
 // KeepFilled reads all marks whenever the feed begins, until ctx ends. One goroutine runs it,
-// and another KeepSettled, so that a revocation is known at once, however many others are
-// still to be read. A panic of the store goes through; the loop can be run again.
+// and another one KeepSettled, so that a revocation is known at once, however many others
+// are still to be read. It does not recover a panic of the store, after which it can be
+// called again.
 func (l *Ledger) KeepFilled(ctx context.Context, lister backend.Lister, to Progress) {
 	if _, _, complete := l.Known(); !complete && l.filling() > 0 {
 		ring(l.toFill) // it may have been told before it panicked
@@ -52,9 +53,9 @@ func (l *Ledger) KeepFilled(ctx context.Context, lister backend.Lister, to Progr
 const settleEvery = 500 * time.Millisecond
 
 // KeepSettled reads the marks that the feed has named, until ctx ends, and calls told with
-// each. The first is read at once, and those that are named within settleEvery together,
-// unless one of them is needed: whoever asks the set for it does not know it until then. It
-// is run like KeepFilled.
+// each. The first is read at once. Those that are named within settleEvery after that are
+// read together, or as soon as somebody asks the set for one of them. It is run like
+// KeepFilled.
 func (l *Ledger) KeepSettled(ctx context.Context, told func(Settled)) {
 	ring(l.toSettle)
 	var backoff retry.Backoff

@@ -41,9 +41,10 @@ func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created in
 	return found, rec.Created, err
 }
 
-// Any reports whether ends is true of one of the marks whose records have the ids. If live
-// is true, it looks at what the set knows; it reads the others from the store, all in one
-// call, and tells reads of each before. Its errors are those of Read.
+// Any reports whether ends returns true for one of the marks whose records have the ids. If
+// live is true, a mark that the set knows is taken from there. The others are read from the
+// store, all in one call; before that, reads is called with each of their ids. The errors
+// are those of Read.
 func (l *Ledger) Any(ctx context.Context, live bool, reads func(record.ID), ends func(record.ID, *Mark) bool, ids ...record.ID) (bool, error) {
 	var unknown []record.ID
 	for _, id := range ids {

@@ -1,7 +1,8 @@
 // Package marks holds the marks of a store: records that revoke credentials without a change
-// of the credentials' own records. It has the set of all marks, which the store's feed keeps
-// up to date (marks.go), and writes marks (ledger.go). It does not know what a credential is,
-// nor how a token is checked: its callers ask whether a mark revokes what they hold.
+// of the credentials' own records. It has the set of the marks that are known here
+// (marks.go, table.go), reads those into it that are missing and those that the store's feed
+// names (follow.go), and writes marks (ledger.go). It does not know what a credential is, nor
+// how a token is checked: its callers ask whether a mark revokes what they hold.
 package marks
 
 import (
@@ -21,11 +22,11 @@ import (
 // was revoked has a mark, so a Set that knows all of them answers for every credential:
 // nothing has to be read from the store to know that a token is not revoked.
 //
-// A Set says when it does not know. It does not while it is being filled, for what it has
-// not been told of yet, and for a record that the feed has named until that was read
-// ([Set.Name]). Whoever asks has to read the store then. So a process serves from the
-// beginning, however many marks there are, and a revocation that the feed names holds at
-// once. A Set is safe for concurrent use.
+// A Set says when it does not know a mark. While it is being filled, it knows only of the
+// tokens and families whose marks it has; and it does not know a record that the feed has
+// named ([Set.Name]) until that was read. Whoever asks has to read the store then. So a
+// process serves from the beginning, however many marks there are, and a revocation that
+// the feed names holds at once. A Set is safe for concurrent use.
 type Set struct {
 	Follows bool                // there is a feed; without one the set knows nothing
 	forget  func(...backend.ID) // drops the answers in memory that were made from these records

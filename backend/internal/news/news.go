@@ -1,4 +1,5 @@
-// Package news wakes whoever waits for something new, the Watches of a store above all.
+// Package news wakes whoever waits for something new, the Watches of a store above all, and
+// says how long a Watch waits from one proof to the next.
 package news
 
 import "sync"
