@@ -19,8 +19,8 @@ import (
 // two of them at the same time.
 type Follower struct {
 	Watcher backend.Watcher
-	// Begin reads everything anew, because the feed misses no change from now on, but may
-	// have missed some before. If Begin fails, the feed counts as lost, and Begin is called
+	// Begin drops what is in memory or reads it anew, because the feed misses no change from
+	// now on, but may have missed some before. If Begin fails, the feed counts as lost, and Begin is called
 	// again.
 	Begin func(context.Context) error
 	// Apply takes in the changes of a batch, of which there may be none. If Apply fails,
