@@ -191,8 +191,7 @@ func TestAWatchHasOneConnection(t *testing.T) {
 		w.sees(t, n, create(t, s, n))
 	}
 	w.hears(t)
-	time.Sleep(2 * backend.HeartbeatEvery)
-	require.Equal(t, 1, beside())
+	await.Until(t, "one connection, and no more", func() bool { return beside() == 1 })
 	w.stop()
 	await.Until(t, "none", func() bool { return beside() == 0 })
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/postgres"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/stretchr/testify/require"
 )
 
@@ -37,10 +38,16 @@ func TestAScanMayTakeLong(t *testing.T) {
 	require.Equal(t, stop, s.Scan(t.Context(), 1, func([]backend.Record) error { return stop }))
 	ctx, cancel := context.WithCancel(t.Context())
 	require.ErrorIs(t, s.Scan(ctx, 1, func([]backend.Record) error { cancel(); return nil }), context.Canceled)
-	closed := make(chan error, 1)
+	var closed chan error
 	require.ErrorIs(t, s.Scan(t.Context(), 1, func([]backend.Record) error {
-		go func() { closed <- s.Close() }()
-		time.Sleep(10 * time.Millisecond)
+		if closed == nil {
+			closed = make(chan error, 1)
+			go func() { closed <- s.Close() }()
+			await.Until(t, "Close has begun", func() bool {
+				_, err := s.Get(t.Context(), record(1).ID)
+				return errors.Is(err, backend.ErrClosed)
+			})
+		}
 		return nil
 	}), backend.ErrClosed)
 	require.NoError(t, <-closed)
@@ -64,20 +71,23 @@ func TestAScanThatHangs(t *testing.T) {
 func TestBulkReadsOfWhatIsNoRecord(t *testing.T) {
 	s, p := open(t, postgres.Options{})
 	create(t, s, 1)
-	for _, sql := range []string{
-		"ALTER TABLE {schema}.record DROP CONSTRAINT record_id_check, DROP CONSTRAINT record_version_check, DROP CONSTRAINT record_parent_check",
-		"UPDATE {schema}.record SET version = 0", "UPDATE {schema}.record SET version = 1, parent = ''", "UPDATE {schema}.record SET parent = 'x'",
-		"UPDATE {schema}.record SET parent = NULL, id = 'y'",
+	_, err := p.pool.Exec(t.Context(), p.fill("ALTER TABLE {schema}.record DROP CONSTRAINT record_id_check, DROP CONSTRAINT record_version_check, DROP CONSTRAINT record_parent_check"))
+	require.NoError(t, err)
+	for _, c := range []struct {
+		set  string
+		want error
+	}{
+		{"version = 0", backend.ErrCorrupt},
+		{"version = 1, parent = ''", nil}, // no parent
+		{"parent = 'x'", backend.ErrCorrupt},
+		{"parent = NULL, id = 'y'", backend.ErrCorrupt},
 	} {
-		_, err := p.pool.Exec(t.Context(), p.fill(sql))
+		_, err := p.pool.Exec(t.Context(), p.fill("UPDATE {schema}.record SET "+c.set))
 		require.NoError(t, err)
-		err = s.Scan(t.Context(), 1, func([]backend.Record) error { return nil })
-		switch sql {
-		case "UPDATE {schema}.record SET version = 1, parent = ''", "ALTER TABLE {schema}.record DROP CONSTRAINT record_id_check, DROP CONSTRAINT record_version_check, DROP CONSTRAINT record_parent_check":
-			require.NoError(t, err, sql)
-		default:
-			require.ErrorIs(t, err, backend.ErrCorrupt, sql)
-		}
+		found := 0
+		err = s.Scan(t.Context(), 1, func(recs []backend.Record) error { found += len(recs); return nil })
+		require.ErrorIs(t, err, c.want, c.set)
+		require.Equal(t, c.want == nil, found == 1, c.set)
 	}
 }
 
