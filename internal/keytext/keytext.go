@@ -5,9 +5,10 @@
 // The 55 characters after the last '_' are base62 in ASCII order, so that IDs sort as bytes
 // in the order in which they were drawn. The checksum is CRC-32C over everything before it.
 // A text is read in three steps, from cheap to expensive, so that a caller can stop early:
-// Split, Check (whose quick part is Summed), Block. None of them allocates, keeps the text,
-// or can panic. The package does not know whether a key exists, nor which prefixes are in
-// use.
+// Split, Check (whose quick part is Summed), Block. A caller that knows the Sum of a text
+// which was accepted may compare that in place of Check. None of them allocates, keeps the
+// text, or can panic. The package does not know whether a key exists, nor which prefixes are
+// in use.
 package keytext
 
 import (
