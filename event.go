@@ -54,7 +54,7 @@ const (
 	// EventCatchingUp: Count revocations of the store have been read into memory so far. It is
 	// reported once a second while that lasts, and not at all if it takes less than a second.
 	EventCatchingUp
-	EventCaughtUp // the last EventCatchingUp is over; Count is how many there were
+	EventCaughtUp // all have been read, Count of them; only after an EventCatchingUp
 )
 
 var eventNames = [...]string{
