@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/fobkit/fob/backend/internal/outbox"
 )
 
@@ -27,7 +28,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	f := &follower{store: s, from: slices.Clone(from), every: backend.ProofEvery(ctx), box: outbox.New(slices.Clone(from), maxWaiting, backend.MaxLimit)}
+	f := &follower{store: s, from: slices.Clone(from), every: news.ProofPause(ctx), box: outbox.New(slices.Clone(from), maxWaiting, backend.MaxLimit)}
 	if from == nil {
 		f.from = nil
 	} else if f.from == nil {

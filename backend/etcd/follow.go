@@ -252,10 +252,7 @@ func (f *follower) session(ctx context.Context) error {
 
 // pause is the time between two proofs.
 func (f *follower) pause(busy bool) time.Duration {
-	switch {
-	case f.every <= backend.HeartbeatEvery:
-		return f.every / 2 // the answer takes time too
-	case busy:
+	if busy {
 		return min(f.every, busyEvery)
 	}
 	return f.every

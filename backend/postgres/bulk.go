@@ -55,8 +55,8 @@ const (
 // Where ctx has no deadline, Options.StatementTimeout bounds each wait for the server, and
 // not the whole.
 func (s *Store) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
-	if kind == 0 {
-		return fmt.Errorf("postgres: scan: %w: no Kind", backend.ErrInvalid)
+	if err := backend.CheckScan(kind); err != nil {
+		return fmt.Errorf("postgres: scan: %w", err)
 	}
 	if err := s.enter(ctx); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/news"
 	"github.com/fobkit/fob/backend/internal/outbox"
 	"github.com/jackc/pgx/v5"
 )
@@ -48,7 +49,7 @@ func (s *Store) Watch(ctx context.Context, from backend.Token, fn func(backend.B
 	}
 	within, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(s.life, cancel)
-	f := &follower{store: s, at: place{since: fullSnapshot()}, box: outbox.New(from, maxWaiting, maxChanges), every: backend.ProofEvery(ctx)}
+	f := &follower{store: s, at: place{since: fullSnapshot()}, box: outbox.New(from, maxWaiting, maxChanges), every: news.ProofPause(ctx)}
 	if from != nil {
 		f.resume(from)
 	} else {

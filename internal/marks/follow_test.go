@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
+	"github.com/fobkit/fob/internal/await"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/marks"
@@ -170,6 +172,29 @@ func TestAFillingThatFailsIsTriedAgain(t *testing.T) {
 		f.knows(t, other, true, false)
 		require.Len(t, f.failed, 1)
 	})
+}
+
+// TestAStoreWithoutScanIsListed, page by page.
+func TestAStoreWithoutScanIsListed(t *testing.T) {
+	store := memory.New()
+	defer store.Close()
+	p := newProcess(struct{ backend.Store }{store}, time.UnixMilli(1_700_000_000_000))
+	for i := range backend.MaxLimit + 10 {
+		_, err := p.End(t.Context(), record.Named(record.Mark, "token", fmt.Sprint(i)), p.now.Add(time.Hour).UnixMilli(), "")
+		require.NoError(t, err)
+	}
+	other := newProcess(struct{ backend.Store }{store}, p.now)
+	ctx, cancel := context.WithCancel(t.Context())
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		other.KeepFilled(ctx, store, marks.Progress{Failed: func(err error) { t.Error(err) }})
+	})
+	other.Begin()
+	await.Until(t, "that all are known", func() bool { _, _, complete := other.Known(); return complete })
+	cancel()
+	filling.Wait()
+	n, _, _ := other.Known()
+	require.Equal(t, backend.MaxLimit+10, n)
 }
 
 // A mark that cannot be read is told once, and once more when it can be read again, however
