@@ -2,6 +2,7 @@ package fob_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,9 +184,9 @@ func TestTheRecordOfAFamilySaysWhyItEnded(t *testing.T) {
 }
 
 // TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed, by a clock that is half a day behind and
-// purged by one that is half a day ahead: they live for an hour at most and are accepted for
-// the leeway after that. How long a session could have lasted has nothing to do with it: its
-// own record says that it has ended.
+// purged by one that is half a day ahead, and for the leeway after that. Tokens live for an
+// hour at most, and those of a session as long as it was begun with. How long the session
+// could have lasted has nothing to do with it: its own record says that it has ended.
 func TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed(t *testing.T) {
 	const margin, leeway = 24 * time.Hour, 5 * time.Minute
 	for _, session := range []time.Duration{30 * 24 * time.Hour, time.Minute} {
@@ -193,16 +194,24 @@ func TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed(t *testing.T) {
 		m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) {
 			cfg.RefreshTTL, cfg.Leeway = session, leeway
 		}), clock))
-		for _, id := range []fob.ID{
-			mustToken(t, m, fob.TokenSpec{Refreshable: true}).Token.Family(), mustToken(t, m, fob.TokenSpec{}).Token.ID(),
-		} {
+		revoke := func(id fob.ID) int64 {
+			before := mustList(t, store, 6)
 			_, err := m.Revoke(context.Background(), id, "left")
 			require.NoError(t, err)
+			for _, mark := range mustList(t, store, 6) {
+				if !slices.ContainsFunc(before, func(b backend.Record) bool { return b.ID == mark.ID }) {
+					return mark.PurgeAt
+				}
+			}
+			return 0
 		}
-		marks := mustList(t, store, 6)
-		require.Len(t, marks, 2)
-		for _, mark := range marks {
-			require.Equal(t, clock.Now().Add(time.Hour+2*leeway+margin).UnixMilli(), mark.PurgeAt)
+		ends := func(life time.Duration) int64 { return clock.Now().Add(life + 2*leeway + margin).UnixMilli() }
+		spec := fob.TokenSpec{Refreshable: true, TTL: 20 * time.Minute}
+		require.Equal(t, ends(time.Hour), revoke(mustToken(t, m, fob.TokenSpec{}).Token.ID()))
+		require.Equal(t, ends(20*time.Minute), revoke(mustToken(t, m, spec).Token.Family()))
+		if session > 3*time.Hour {
+			spec.NotBefore = clock.Now().Add(2 * time.Hour)
+			require.Equal(t, ends(2*time.Hour+20*time.Minute), revoke(mustToken(t, m, spec).Token.Family()))
 		}
 	}
 }
@@ -248,4 +257,34 @@ func TestWhatACallHasBegunOfARevocationIsFinished(t *testing.T) {
 			mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
 		})
 	}
+}
+
+// TestWhoHangsUpInTheMiddleOfARevocationDoesNotStopIt: whoever signs out closes the window.
+func TestWhoHangsUpInTheMiddleOfARevocationDoesNotStopIt(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	m := newManager(t, fault, tokenConfig())
+	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	mustVerify(t, m, issued.Access.Reveal())
+	ctx, hangUp := context.WithCancel(t.Context())
+	fault.InjectOnce(backendtest.OpPut, backendtest.Injection{After: hangUp})
+	_, _ = m.Revoke(ctx, issued.Token.Family(), "signed out")
+	require.Error(t, ctx.Err())
+	_, err := m.Fresh().Verify(t.Context(), issued.Access.Reveal())
+	require.ErrorIs(t, err, fob.ErrRevoked)
+}
+
+// TestASessionThatEndedLongAgoGetsNoMark, whatever can be read of the fleet.
+func TestASessionThatEndedLongAgoGetsNoMark(t *testing.T) {
+	clock, store := newClock(), memory.New()
+	fault := backendtest.NewFault(unfed{store})
+	m := newManager(t, fault, clocked(tokenConfig(), clock))
+	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
+	_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+	require.NoError(t, err)
+	clock.Add(40 * time.Hour)
+	_, err = m.Sweep(t.Context())
+	require.NoError(t, err)
+	onEach(fault, callsOf(backendtest.OpGet, fob.RecordFleet), backendtest.Unavailable())
+	mustNotRefresh(t, m, issued.Refresh, fob.ErrRevoked)
+	require.Empty(t, mustList(t, store, 6))
 }

@@ -15,14 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/recent"
-	"github.com/fobkit/fob/internal/record"
 )
-
-// readMark reads one mark from the store; the zero mark if there is none.
-func (m *Manager) readMark(ctx context.Context, id record.ID) (marks.Mark, error) {
-	found, _, err := m.marks.Read(ctx, id)
-	return found, err
-}
 
 // maxProofEvery is the longest time between two proofs that the feed is asked for. It
 // decides what an idle process costs its store.
@@ -113,8 +106,10 @@ func (m *Manager) fillMarks(ctx context.Context, lister backend.Lister) {
 	m.marks.KeepFilled(ctx, lister, marks.Progress{
 		Moved:  func(n int) { m.report(Event{Type: EventCatchingUp, Count: n}) },
 		Filled: func(n int) { m.report(Event{Type: EventCaughtUp, Count: n}) },
-		Failed: func(err error) {
-			m.report(Event{Type: EventUpkeepFailed, Err: errs.OfStore("fob: read what was revoked", err)})
+		Tried: func(err error) {
+			if m.problems.Set("revocations", errs.OnlyCorrupt(err)); err != nil {
+				m.report(Event{Type: EventUpkeepFailed, Err: err})
+			}
 		},
 	})
 }
@@ -159,7 +154,7 @@ func (r recentRevocation) Join(older recentRevocation) recentRevocation {
 
 // reapplyIssuer raises the issuer's mark to the value that it had here, unless it has it.
 func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
-	old, err := m.readMark(ctx, m.issuerMark())
+	old, _, err := m.marks.Read(ctx, m.issuerMark())
 	if err != nil {
 		return errs.OfStore("read", err)
 	}

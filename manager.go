@@ -99,10 +99,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{
-		cfg:   cfg,
-		usage: usagelog.New(cfg.CacheEntries),
-	}
+	m := &Manager{cfg: cfg, usage: usagelog.New(cfg.CacheEntries)}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.life.Start()
 	if err := m.makeMemory(); err != nil {

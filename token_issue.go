@@ -98,7 +98,7 @@ func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, r
 // sealToken gives a token its ID and seals it with the active key. The Token that it
 // returns was read from the sealed claims, so that it shares no memory with the spec.
 func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issued, error) {
-	issuer, err := m.readMark(ctx, m.issuerMark())
+	issuer, _, err := m.marks.Read(ctx, m.issuerMark())
 	if err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
@@ -200,5 +200,10 @@ func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (
 // markEnd is when everything that a mark made now revokes has expired by every clock, if
 // no token lives longer than longest.
 func (m *Manager) markEnd(longest time.Duration, now time.Time) int64 {
-	return clock.Millis(now.Add(longest + 2*m.cfg.Tokens.late() + clock.PurgeMargin))
+	return m.marksOver(clock.Millis(now.Add(longest)))
+}
+
+// marksOver is when tokens that expire at an instant have expired by every clock.
+func (m *Manager) marksOver(expired int64) int64 {
+	return expired + (2*m.cfg.Tokens.late() + clock.PurgeMargin).Milliseconds()
 }

@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -199,7 +200,7 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 // is accepted here either. If there is none, the call that has ended the family did not
 // finish, and familyEnded does what is left.
 func (m *Manager) familyEnded(ctx context.Context, f *tokenFamily) error {
-	mark, err := m.readMark(ctx, markOf("family", ID(f.ID)))
+	mark, _, err := m.marks.Read(ctx, markOf("family", ID(f.ID)))
 	if err == nil && mark == (marks.Mark{}) && f.EndedAt != 0 {
 		err = m.life.Protect(ctx, func(ctx context.Context) error {
 			_, err := m.endFamily(ctx, ID(f.ID), RevokeReason(f.Reason))
@@ -290,7 +291,8 @@ func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented str
 }
 
 // endFamily revokes a family: first its record, so that it gives out no further access
-// token, and then by a mark those that it gave out. The mark lasts as long as these can.
+// token, and then by a mark those that it gave out. Once the first is done, the caller
+// cannot keep it from the second by hanging up.
 //
 // It had been revoked already only if both were done before. Otherwise the call that has
 // ended the record did not finish, and has reported nothing.
@@ -305,21 +307,23 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 		if err != nil {
 			return err
 		}
-		now := m.now()
+		now := clock.Millis(m.now())
 		if !f.Ended {
-			f.End(clock.Millis(now), string(reason))
+			f.End(now, string(reason))
 			if _, err = m.records.Replace(backend.Urgent(ctx), f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
 				return retry.Raced(err)
 			}
 			already = false
 		}
-		end := m.markEnd(m.fleet.LongestTTL(ctx), now)
-		if lasts := end - clock.Millis(now); f.EndedAt != 0 && f.EndedAt+lasts <= clock.Millis(now) {
-			return nil // all its access tokens have expired, and so has the mark, if there was one
+		end := m.marksOver(max(cmp.Or(f.EndedAt, now), f.spec.notBefore) + f.TTL) // of the last token that it gave out
+		if end <= now {
+			return nil // and so has the mark, if there was one
 		}
-		marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
-		already = already && marked
-		return err
+		return m.life.Finish(ctx, func(ctx context.Context) error {
+			marked, err := m.marks.End(ctx, markOf("family", id), end, string(reason))
+			already = already && marked
+			return err
+		})
 	})
 	return already && err == nil, errs.Settle(!already, err)
 }

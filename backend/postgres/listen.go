@@ -12,7 +12,8 @@ import (
 const (
 	// listenPatience bounds the wait for a connection to listen on.
 	listenPatience = 5 * time.Second
-	// listenAgain is the pause after no connection to listen on could be had.
+	// listenAgain is the pause after no connection to listen on could be had, and the
+	// shortest time between two.
 	listenAgain = time.Second
 	// hangUpPatience bounds the goodbye on such a connection.
 	hangUpPatience = time.Second
@@ -41,12 +42,13 @@ func (s *Store) newDialler(ctx context.Context) *dialler {
 	d := &dialler{make(chan struct{}, 1), make(chan *line), make(chan struct{})}
 	s.done.Go(func() {
 		defer close(d.done)
-		for {
+		for last := (time.Time{}); ; last = time.Now() {
 			select {
 			case <-ctx.Done():
 				return
 			case <-d.wanted:
 			}
+			sleepFor(ctx, max(0, time.Until(last.Add(listenAgain)))) // the last one may have died at once
 			l := s.dial(ctx)
 			if l == nil {
 				return

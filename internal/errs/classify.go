@@ -75,6 +75,15 @@ func OfStore(doing string, err error) error {
 	return fmt.Errorf("%s: %w (%w)", doing, ours, err)
 }
 
+// OnlyCorrupt returns err if it is ErrCorrupt, which lasts until somebody mends the record,
+// and else nil.
+func OnlyCorrupt(err error) error {
+	if errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	return nil
+}
+
 // Settle returns the error of a change that has ended with err. unsure says that an earlier
 // try of the change may have been applied: then any error becomes ErrIndeterminate, because
 // the outcome of the change is unknown. nil stays nil.

@@ -3,11 +3,15 @@ package fleet
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // maxAsking is how many reads of the bounds are under way at a time. While one of them hangs,
 // the others go on.
 const maxAsking = 4
+
+// patience is how long a read waits for its turn.
+const patience = time.Second
 
 // answer is what one read of the bounds has found, for all who asked before it began.
 type answer struct {
@@ -48,9 +52,12 @@ func (f *Fleet) Bounds(ctx context.Context) (Bounds, error) {
 // ask reads the bounds for all who wait for a, as soon as it is its turn.
 func (f *Fleet) ask(ctx context.Context, a *answer) {
 	defer close(a.done)
+	impatient := time.NewTimer(patience)
+	defer impatient.Stop()
 	select {
 	case f.asking <- struct{}{}:
 		defer func() { <-f.asking }()
+	case <-impatient.C: // the others hang; perhaps this one does not
 	case <-ctx.Done(): // the read says so
 	}
 	f.turn.Lock()

@@ -134,6 +134,20 @@ func (l *Life) Protect(ctx context.Context, write func(context.Context) error) e
 	return write(ctx)
 }
 
+// Finish is Protect for the last part of a change of which a part is written, so that the
+// caller cannot leave it half done by hanging up. After Close it runs the write with the
+// context of the caller, who may be protected already.
+func (l *Life) Finish(ctx context.Context, write func(context.Context) error) error {
+	release, ok := l.Hold()
+	if !ok {
+		return write(ctx)
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retry.Within)
+	defer cancel()
+	return write(ctx)
+}
+
 // Sleep waits for d. If ctx or the life ends before that, it returns the error of ctx or
 // errs.ErrClosed. If d is not positive, it returns nil at once, without looking at either.
 func (l *Life) Sleep(ctx context.Context, d time.Duration) error {

@@ -2,11 +2,13 @@ package marks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/retry"
 )
@@ -15,7 +17,7 @@ import (
 type Progress struct {
 	Moved  func(marks int) // each second: how many marks were read so far
 	Filled func(marks int) // at the end, if Moved was called
-	Failed func(error)     // the marks could not be read; they are read again after a pause
+	Tried  func(error)     // after each try: nil if all were read; else they are read again after a pause
 }
 
 // Settled is what is told of a mark that was read after the feed had named it.
@@ -37,15 +39,24 @@ func (l *Ledger) KeepFilled(ctx context.Context, lister backend.Lister, to Progr
 	for waits(ctx, l.toFill) {
 		if err := l.fillAll(ctx, lister, to); err != nil {
 			if ctx.Err() == nil {
-				to.Failed(err)
+				to.Tried(errs.OfStore("fob: read what was revoked", err))
 			}
-			backoff.Pause(ctx)
+			if errors.Is(err, backend.ErrCorrupt) {
+				retry.Pause(ctx, corruptPause)
+			} else {
+				backoff.Pause(ctx)
+			}
 			ring(l.toFill)
 			continue
 		}
+		to.Tried(nil)
 		backoff.Reset()
 	}
 }
+
+// corruptPause is the pause before all marks are read again, where a record has kept the
+// store from reading them. Somebody has to mend it, and there may be ten million others.
+const corruptPause = time.Minute
 
 // settleEvery is the pause between two reads of marks that the feed has named and that
 // nobody needs. Without it each process would read once for each revocation: a fleet of 500
@@ -127,7 +138,6 @@ func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress
 		}
 	}
 	l.filled(number)
-	l.DropOver()
 	if moved {
 		to.Filled(read)
 	}
@@ -135,7 +145,8 @@ func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress
 }
 
 // DropOver removes from memory the marks of what has expired by every clock, also those of
-// which the feed has not told that they were purged. It reads nothing.
+// which the feed has not told that they were purged. It reads nothing, and believes the
+// clock of this process: it is for whoever may purge (see backend.Purger).
 func (l *Ledger) DropOver() { l.dropOver(l.now()) }
 
 // all calls fn with all records of a kind, by whatever the store has for that.
@@ -162,32 +173,58 @@ func all(ctx context.Context, store backend.Store, lister backend.Lister, kind b
 // call, and puts them into the set. A mark that cannot be read is told to Problem, and is no
 // error. An error means that the store could not be asked. more says that others are named.
 func (l *Ledger) settleSome(ctx context.Context, told func(Settled)) (more bool, err error) {
-	ids, as := l.namedNow(backend.MaxLimit, l.now())
+	ids, as := l.namedNow(backend.MaxLimit)
 	if len(ids) == 0 {
 		return false, nil
 	}
-	recs, err := l.Store.GetMany(ctx, ids...)
+	read, bad, err := l.readNamed(ctx, ids)
 	if err != nil {
 		return true, err
 	}
-	read := make(map[record.ID]*backend.Record, len(recs))
-	for i := range recs {
-		read[recs[i].ID] = &recs[i]
-	}
 	for _, id := range ids {
 		var to Mark
-		if rec := read[id]; rec != nil {
-			if to, err = Decode(rec); err != nil {
-				to = Mark{Bad: fmt.Errorf("record %x: %w", id, err)}
-				l.Problem(id, to.Bad) // until the record can be read
-			} else if as[id].at != (clock.Moment{}) {
-				told(Settled{to, rec.Created, as[id].at})
-			}
+		rec, wrong := read[id], bad[id]
+		if rec != nil {
+			to, wrong = Decode(rec)
+		}
+		switch {
+		case wrong != nil:
+			to = Mark{Bad: fmt.Errorf("record %x: %w", id, wrong)}
+			l.Problem(id, to.Bad) // until the record can be read
+		case rec != nil && as[id].at != (clock.Moment{}):
+			told(Settled{to, rec.Created, as[id].at})
 		}
 		if l.settle(id, as[id], to) {
 			l.Problem(id, nil)
 		}
 	}
-	_, named, _ := l.Known()
-	return named > 0, nil
+	return len(ids) == backend.MaxLimit, nil // what was named meanwhile rings again
+}
+
+// readNamed reads records by their IDs, without those that do not exist. bad says of those
+// that the store cannot read what is wrong with them.
+func (l *Ledger) readNamed(ctx context.Context, ids []record.ID) (read map[record.ID]*backend.Record, bad map[record.ID]error, err error) {
+	read, bad = make(map[record.ID]*backend.Record, len(ids)), make(map[record.ID]error)
+	recs, err := l.Store.GetMany(ctx, ids...)
+	if err == nil {
+		for i := range recs {
+			read[recs[i].ID] = &recs[i]
+		}
+		return read, bad, nil
+	}
+	if !errors.Is(err, backend.ErrCorrupt) {
+		return nil, nil, err
+	}
+	for _, id := range ids { // the store does not say of which record
+		rec, err := l.Store.Get(ctx, id)
+		switch {
+		case err == nil:
+			read[id] = &rec
+		case errors.Is(err, backend.ErrCorrupt):
+			bad[id] = errs.OfStore("read", err)
+		case !errors.Is(err, backend.ErrNotFound):
+			return nil, nil, err
+		}
+	}
+	return read, bad, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,7 +48,11 @@ func follow(t *testing.T, test func(t *testing.T, f *follower)) {
 		go f.KeepFilled(ctx, lister, marks.Progress{
 			Moved:  func(n int) { f.moved = append(f.moved, n) },
 			Filled: func(n int) { f.filled = append(f.filled, n) },
-			Failed: func(err error) { f.failed = append(f.failed, err) },
+			Tried: func(err error) {
+				if err != nil {
+					f.failed = append(f.failed, err)
+				}
+			},
 		})
 		go f.KeepSettled(ctx, func(s marks.Settled) { f.settled = append(f.settled, s) })
 		test(t, f)
@@ -187,7 +192,11 @@ func TestAStoreWithoutScanIsListed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var filling sync.WaitGroup
 	filling.Go(func() {
-		other.KeepFilled(ctx, store, marks.Progress{Failed: func(err error) { t.Error(err) }})
+		other.KeepFilled(ctx, store, marks.Progress{Tried: func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}})
 	})
 	other.Begin()
 	await.Until(t, "that all are known", func() bool { _, _, complete := other.Known(); return complete })
@@ -232,24 +241,133 @@ func TestAMarkThatCannotBeReadIsToldOfUntilItCan(t *testing.T) {
 	})
 }
 
-// What has expired by every clock is dropped without a read.
+// What has expired by every clock is dropped without a read, by whoever may purge.
 func TestAMarkThatIsOverIsDropped(t *testing.T) {
 	follow(t, func(t *testing.T, f *follower) {
 		f.ended(t, token, time.Hour)
 		f.ended(t, other, 3*time.Hour)
 		f.Begin()
 		synctest.Wait()
-		f.now = f.now.Add(2 * time.Hour)
 		f.noReads()
+		for _, left := range []int{1, 0} {
+			f.now = f.now.Add(2 * time.Hour)
+			f.DropOver()
+			n, _, _ := f.Known()
+			require.Equal(t, left, n)
+			f.knows(t, token, true, false)
+			f.knows(t, other, true, left == 1)
+		}
+	})
+}
+
+// A process that begins with a wrong clock, and whose clock is set right then, knows what
+// was revoked.
+func TestAClockThatIsWrongAtTheBeginningDropsNothing(t *testing.T) {
+	follow(t, func(t *testing.T, f *follower) {
+		right := f.now
+		f.ended(t, token, 26*time.Hour)
+		f.now = right.Add(48 * time.Hour)
+		f.Begin()
 		f.Name([]record.ID{token}, clock.Moment{})
 		f.settle()
-		f.knows(t, token, true, false)
-		f.knows(t, other, true, true)
-		f.now = f.now.Add(2 * time.Hour)
-		f.DropOver()
+		f.now = right
+		f.knows(t, token, true, true)
+	})
+}
+
+// damaged is a store that cannot read one record, and does not say of which of many.
+type damaged struct {
+	*memory.Store
+	bad backend.ID
+}
+
+func (d damaged) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	if id == d.bad {
+		return backend.Record{}, backend.ErrCorrupt
+	}
+	return d.Store.Get(ctx, id)
+}
+
+func (d damaged) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	if slices.Contains(ids, d.bad) {
+		return nil, backend.ErrCorrupt
+	}
+	return d.Store.GetMany(ctx, ids)
+}
+
+func (d damaged) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	if backend.Kind(d.bad[0]) == kind {
+		return backend.ErrCorrupt
+	}
+	return d.Store.Scan(ctx, kind, fn)
+}
+
+// A record that the store itself cannot read is told of, and keeps no other from being read.
+func TestARecordThatTheStoreCannotReadHoldsUpNoOther(t *testing.T) {
+	follow(t, func(t *testing.T, f *follower) {
+		f.Begin()
+		synctest.Wait()
+		f.ended(t, token, time.Hour)
+		f.Store.Store = damaged{f.store.(*memory.Store), other}
+		f.Name([]record.ID{other, token, subject}, clock.Moment{Mono: 1})
+		f.settle()
+		f.knows(t, token, true, true)
+		f.knows(t, subject, true, false)
+		require.Len(t, f.problems, 1)
+		require.ErrorIs(t, f.problems[0], errs.ErrCorrupt)
+		found, known := f.Get(other)
+		require.True(t, known)
+		require.ErrorIs(t, found.Bad, errs.ErrCorrupt)
+
+		// All that are there cannot be read meanwhile, and that is not tried all the time.
+		f.Begin()
+		time.Sleep(10*time.Minute + time.Second)
+		require.InDelta(t, 11, len(f.failed), 1)
+		f.Store.Store = f.store
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		f.knows(t, token, true, true)
 		f.knows(t, other, true, false)
-		n, _, _ := f.Known()
-		require.Zero(t, n)
+	})
+}
+
+// What is named during a read does not begin the next one at once.
+func TestWhatIsNamedDuringAReadWaits(t *testing.T) {
+	follow(t, func(t *testing.T, f *follower) {
+		f.Begin()
+		synctest.Wait()
+		bulk := &bulkReads{Store: f.store, takes: 20 * time.Millisecond}
+		f.Store.Store = bulk // nobody reads now
+		const n = 2000
+		for i := range n { // 200 logouts a second, for 10 s
+			f.Name([]record.ID{numbered(uint64(i))}, clock.Moment{})
+			time.Sleep(5 * time.Millisecond)
+		}
+		f.settle()
+		_, named, _ := f.Known()
+		require.Zero(t, named)
+		require.LessOrEqual(t, bulk.n.Load(), int64(25))
+	})
+}
+
+// After a burst of names their map is as small as before.
+func TestABurstOfNamesLeavesNothingBehind(t *testing.T) {
+	follow(t, func(t *testing.T, f *follower) {
+		f.Begin()
+		synctest.Wait()
+		before := heapNow()
+		ids := make([]record.ID, 200_000)
+		for i := range ids {
+			ids[i] = numbered(uint64(i))
+		}
+		f.Name(ids, clock.Moment{})
+		require.Greater(t, heapNow()-before, int64(8<<20))
+		ids = nil
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		_, named, _ := f.Known()
+		require.Zero(t, named)
+		require.Less(t, heapNow()-before, int64(2<<20))
 	})
 }
 
@@ -312,7 +430,11 @@ func BenchmarkFill(b *testing.B) {
 			l.KeepFilled(ctx, memory.New(), marks.Progress{
 				Moved:  func(int) { moved++ },
 				Filled: func(int) { cancel() },
-				Failed: func(err error) { b.Error(err) },
+				Tried: func(err error) {
+					if err != nil {
+						b.Error(err)
+					}
+				},
 			})
 		}()
 		l.Begin()
@@ -372,7 +494,7 @@ func TestRevocationsAreReadTogether(t *testing.T) {
 			f.Begin()
 			settled := 0
 			ctx, cancel := context.WithCancel(t.Context())
-			go f.KeepFilled(ctx, store, marks.Progress{})
+			go f.KeepFilled(ctx, store, marks.Progress{Tried: func(error) {}})
 			go f.KeepSettled(ctx, func(marks.Settled) { settled++ })
 			synctest.Wait()
 			for i := range n {
@@ -402,18 +524,21 @@ func TestRevocationsAreReadTogether(t *testing.T) {
 // bulkReads counts reads. A read of several records is one.
 type bulkReads struct {
 	backend.Store
-	n atomic.Int64
+	takes time.Duration // each of them
+	n     atomic.Int64
 }
 
 func (b *bulkReads) Unwrap() backend.Store { return b.Store }
 
 func (b *bulkReads) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
 	b.n.Add(1)
+	time.Sleep(b.takes)
 	return b.Store.Get(ctx, id)
 }
 
 func (b *bulkReads) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
 	b.n.Add(1)
+	time.Sleep(b.takes)
 	bulk, _ := backend.As[backend.BulkReader](b.Store)
 	return bulk.GetMany(ctx, ids)
 }

@@ -40,6 +40,7 @@ type Set struct {
 	// named are the records that have changed and were not read since.
 	named   map[record.ID]naming
 	namings uint64
+	most    int // how many were named at a time, since named was made
 	// told are the records of which Problem was told that they cannot be read.
 	told map[record.ID]struct{}
 	// complete says that all marks of the store that are not in named are known. begun is
@@ -50,6 +51,9 @@ type Set struct {
 	toFill, toSettle chan struct{} // have one when there is something to read
 	needed           chan struct{} // has one when a mark was asked for that was named and is not read
 }
+
+// manyNamed is how many named records there may have been before their map is made anew.
+const manyNamed = 4096
 
 // naming is when the feed has named a record.
 type naming struct {
@@ -154,6 +158,7 @@ func (s *Set) Name(ids []record.ID, at clock.Moment) {
 	if len(s.named) > 0 {
 		ring(s.toSettle)
 	}
+	s.most = max(s.most, len(s.named))
 }
 
 // ring tells whoever reads from bell that there is something to do. It waits for nobody.
@@ -164,21 +169,14 @@ func ring(bell chan<- struct{}) {
 	}
 }
 
-// namedNow returns at most most of the records that were named and not read since. now is
-// in Unix milliseconds.
-func (s *Set) namedNow(most int, now int64) (ids []record.ID, as map[record.ID]naming) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// namedNow returns at most most of the records that were named and not read since.
+func (s *Set) namedNow(most int) (ids []record.ID, as map[record.ID]naming) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	as = make(map[record.ID]naming, min(most, len(s.named)))
 	for id, n := range s.named {
 		if len(ids) == most {
 			break
-		}
-		if k := s.at(id); k.over(now) {
-			// It was purged, as the mark of anything that has expired is: nothing to read.
-			delete(s.named, id)
-			s.brief.drop(id)
-			continue
 		}
 		ids, as[id] = append(ids, id), n
 	}
@@ -208,6 +206,9 @@ func (s *Set) settle(id record.ID, as naming, to Mark) (mended bool) {
 	}
 	if s.named[id].number == as.number {
 		delete(s.named, id)
+	}
+	if s.most = max(s.most, len(s.named)); s.most > manyNamed && len(s.named) == 0 {
+		s.most, s.named = 0, make(map[record.ID]naming) // a map never gets smaller
 	}
 	return mended
 }
