@@ -593,42 +593,42 @@ func TestTheCacheIsBoundedInBytes(t *testing.T) {
 
 // What finds a good entry is a hit, once, whether it is accepted or not.
 func TestEachHitIsCountedOnce(t *testing.T) {
-	clock := newClock()
-	cfg := clocked(tokenConfig(), clock)
-	cfg.MaxStaleness = time.Hour
-	m := newManager(t, nil, cfg)
-	text, _ := mustIssue(t, m, fob.KeySpec{})
-	short, _ := mustIssue(t, m, fob.KeySpec{ExpiresAt: clock.Now().Add(time.Minute)})
-	plain := mustToken(t, m, fob.TokenSpec{Subject: "ada"}).Access.Reveal()
-	parent, _ := mustIssue(t, m, fob.KeySpec{})
-	exchanged := mustExchange(t, m, parent, fob.TokenSpec{}).Access.Reveal()
-	for _, presented := range []string{text, short, plain, exchanged} {
-		mustVerify(t, m, presented)
-	}
-	hits := func() [2]uint64 {
-		st := m.CacheStats()
-		return [2]uint64{st.Keys.Hits, st.Tokens.Hits}
-	}
-	require.Equal(t, [2]uint64{}, hits(), "each was read")
-	want := [2]uint64{}
-	for range 3 {
-		for at, presented := range map[int][]string{0: {text, short}, 1: {plain, exchanged}} {
-			for _, p := range presented {
-				mustVerify(t, m, p)
-				want[at]++
-				require.Equal(t, want, hits())
+	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
+		cfg := tokenConfig()
+		cfg.MaxStaleness = time.Hour
+		m := newManager(t, fault, cfg)
+		defer m.Close()
+		text, _ := mustIssue(t, m, fob.KeySpec{})
+		short, _ := mustIssue(t, m, fob.KeySpec{ExpiresAt: time.Now().Add(time.Minute)})
+		parent, _ := mustIssue(t, m, fob.KeySpec{})
+		plain := mustToken(t, m, fob.TokenSpec{Subject: "ada"}).Access.Reveal()
+		exchanged := mustExchange(t, m, parent, fob.TokenSpec{}).Access.Reveal()
+		pass(time.Second) // the feed has told of all of it
+		for _, presented := range []string{text, short, plain, exchanged} {
+			mustVerify(t, m, presented)
+		}
+		hits := func() [2]uint64 {
+			st := m.CacheStats()
+			return [2]uint64{st.Keys.Hits, st.Tokens.Hits}
+		}
+		require.Equal(t, [2]uint64{}, hits(), "each was read")
+		want := [2]uint64{}
+		for range 3 {
+			for at, presented := range map[int][]string{0: {text, short}, 1: {plain, exchanged}} {
+				for _, p := range presented {
+					mustVerify(t, m, p)
+					want[at]++
+					require.Equal(t, want, hits())
+				}
 			}
 		}
-	}
-	block := keytext.Block(text)
-	mustReject(t, m, keytext.Format("acme_live", [keytext.IDLen]byte(block[1:]), keytext.NewSecret()), fob.ErrUnknown)
-	clock.Add(time.Minute)
-	mustReject(t, m, short, fob.ErrExpired)
-	want[0] += 2
-	require.Equal(t, want, hits(), "what is refused with what is in memory")
-	_, err := m.Usage(t.Context(), fob.ID(block[1:17]))
-	require.NoError(t, err)
-	require.Equal(t, want, hits())
+		block := keytext.Block(text)
+		mustReject(t, m, keytext.Format("acme_live", [keytext.IDLen]byte(block[1:]), keytext.NewSecret()), fob.ErrUnknown)
+		pass(time.Minute)
+		mustReject(t, m, short, fob.ErrExpired)
+		want[0] += 2
+		require.Equal(t, want, hits(), "what is refused with what is in memory")
+	})
 }
 
 func TestANextVersionOfCacheSettingsIsChecked(t *testing.T) {
