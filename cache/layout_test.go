@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Cache has a line for every four entries, but 2,048 at least and 32,768 at most. A
+// A Cache has a line for every four entries, but 2,048 at least and 8,192 at most. A
 // shard has 128 entries or more, but there are 64 at most.
 func TestIntoHowManyPartsACacheIsDivided(t *testing.T) {
 	for entries, want := range map[int]struct{ lines, shards int }{
 		1: {2048, 1}, 128: {2048, 1}, 255: {2048, 1}, 256: {2048, 2}, 383: {2048, 2}, 384: {2048, 4}, 1024: {2048, 8},
-		2048: {2048, 16}, 3000: {2048, 32}, 8195: {2048, 64}, 8196: {4096, 64}, 65_535: {16_384, 64}, 65_540: {32_768, 64}, 200_000: {32_768, 64},
+		2048: {2048, 16}, 3000: {2048, 32}, 8195: {2048, 64}, 8196: {4096, 64}, 16_400: {8192, 64}, 200_000: {8192, 64},
 	} {
 		c := newCache[int](t, entries)
 		require.Equal(t, want.lines, c.Lines(), "%d entries", entries)
@@ -23,7 +23,7 @@ func TestIntoHowManyPartsACacheIsDivided(t *testing.T) {
 	}
 	c, err := cache.New(cache.Config[int]{})
 	require.NoError(t, err)
-	require.Equal(t, []int{32_768, 64}, []int{c.Lines(), c.Shards()}, "the default is 100,000 entries")
+	require.Equal(t, []int{8192, 64}, []int{c.Lines(), c.Shards()}, "the default is 100,000 entries")
 }
 
 // A full table has one entry for each bucket: half as many again are compared as

@@ -29,13 +29,13 @@ const (
 	markMask = 1<<markBits - 1
 )
 
-// A Cache has a line for every four entries, 128 KiB at least and 2 MiB at most: 14,336
-// to 229,376 names. A small Cache has more lines than its entries ask for, because how
+// A Cache has a line for every four entries, 128 KiB at least and 512 KiB at most: 14,336
+// to 57,344 names. A small Cache has more lines than its entries ask for, because how
 // much is invalidated depends on how much there is elsewhere, and not on its own size.
 const (
 	entriesPerLine = 4
 	leastLines     = 1 << 11
-	mostLines      = 1 << 15
+	mostLines      = 1 << 13
 )
 
 // place is a line, counted from 1, and a mark: 28 bits at most. 0 is none.

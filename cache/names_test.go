@@ -9,8 +9,8 @@ import (
 )
 
 // A storm of changes that concern nothing in the Cache leaves it as it is: of entries with
-// five Refs, 10,000 changes of other names end two in a thousand at most. With one number
-// for each of 65,536 stripes it was every second one.
+// five Refs, 10,000 changes of other names end four in a thousand at most. With one number
+// for each of 65,536 stripes, which take as much memory, it was every second one.
 func TestChangesOfOthersEndNothing(t *testing.T) {
 	const entries, refs, storm = 10_000, 5, 10_000
 	c := newCache[int](t, 0) // as many as it holds by default
@@ -34,8 +34,8 @@ func TestChangesOfOthersEndNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d entries are lost", lost, entries)
-	// Four are expected, because two names look alike, give or take two.
-	require.LessOrEqual(t, lost, entries/500)
+	// Seventeen are expected, because two names look alike or a line is full, give or take four.
+	require.LessOrEqual(t, lost, entries/250)
 }
 
 // However long a storm lasts, an entry that is used meanwhile ends for none of the others: it
