@@ -114,3 +114,10 @@ func TestErrorsOfATokenAreRejectionsUnlessTheKeyIsAtFault(t *testing.T) {
 		require.NotErrorIs(t, errs.OfToken(cause), errs.ErrRejected)
 	}
 }
+
+func TestOnlyWhatIsCorruptLasts(t *testing.T) {
+	require.NoError(t, errs.OnlyCorrupt(nil))
+	require.NoError(t, errs.OnlyCorrupt(errs.ErrConflict))
+	corrupt := errs.OfStore("read", backend.ErrCorrupt)
+	require.Equal(t, corrupt, errs.OnlyCorrupt(corrupt))
+}

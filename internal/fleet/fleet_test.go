@@ -270,3 +270,32 @@ func TestWhoAsksForOthersMayFailAlone(t *testing.T) {
 		})
 	}
 }
+
+// TestReadsThatHangHoldUpNobody: as many as there may be hang, and the store answers again.
+func TestReadsThatHangHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		var hang atomic.Bool
+		hang.Store(true)
+		end := make(chan struct{})
+		p := newProcess(&get{store, func() error {
+			if hang.Load() {
+				<-end
+			}
+			return nil
+		}}, fleet.Config{})
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() { _, _ = p.Bounds(t.Context()) })
+			synctest.Wait()
+		}
+		hang.Store(false)
+		began := time.Now()
+		_, err := p.Bounds(t.Context())
+		require.NoError(t, err)
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+		close(end)
+		group.Wait()
+		require.NoError(t, store.Close())
+	})
+}

@@ -113,6 +113,30 @@ func TestAProtectedWriteIsEndedByNobody(t *testing.T) {
 	})
 }
 
+// What finishes a change is ended by nobody either; after Close it is the caller's own.
+func TestWhatIsHalfDoneIsFinished(t *testing.T) {
+	start(t, func(t *testing.T, l *lifecycle.Life) {
+		hung, hangUp := context.WithCancel(t.Context())
+		hangUp()
+		began, failed := time.Now(), errors.New("failed")
+		end := make(chan error)
+		go func() {
+			end <- l.Finish(hung, func(ctx context.Context) error {
+				<-ctx.Done()
+				return failed
+			})
+		}()
+		synctest.Wait()
+		returned := closing(l)
+		require.False(t, returned())
+		require.ErrorIs(t, <-end, failed)
+		require.Equal(t, retry.Within, time.Since(began))
+		require.True(t, returned())
+		require.ErrorIs(t, l.Finish(hung, func(ctx context.Context) error { return ctx.Err() }), context.Canceled)
+		require.NoError(t, l.Finish(t.Context(), func(ctx context.Context) error { return ctx.Err() }))
+	})
+}
+
 func TestALoopThatPanicsBeginsAgain(t *testing.T) {
 	start(t, func(t *testing.T, l *lifecycle.Life) {
 		var told []error
