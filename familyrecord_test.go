@@ -210,8 +210,8 @@ func TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed(t *testing.T) {
 		require.Equal(t, ends(time.Hour), revoke(mustToken(t, m, fob.TokenSpec{}).Token.ID()))
 		require.Equal(t, ends(20*time.Minute), revoke(mustToken(t, m, spec).Token.Family()))
 		if session > time.Hour {
-			spec.NotBefore = clock.Now().Add(30 * time.Minute)
-			require.Equal(t, ends(50*time.Minute), revoke(mustToken(t, m, spec).Token.Family()))
+			spec.NotBefore, spec.TTL = clock.Now().Add(30*time.Minute), 40*time.Minute
+			require.Equal(t, ends(70*time.Minute), revoke(mustToken(t, m, spec).Token.Family()), "what is refreshed lives from then on")
 		}
 	}
 }
