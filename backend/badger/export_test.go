@@ -11,8 +11,8 @@ func (s *Store) FailCommits(err error) { s.hooks.commitError = func() error { re
 // SetFree makes the file system look as if that much were free.
 func (s *Store) SetFree(free func() uint64) { s.hooks.freeBytes = free }
 
-// OnBatch is called with the number of operations in each batch, before it is
-// made.
+// OnBatch is called with the number of operations that are evaluated together, before they
+// are. A batch may be evaluated in several parts.
 func (s *Store) OnBatch(f func(int)) { s.hooks.batched = f }
 
 // Overwrite puts a value under a record's key, past all checks.
