@@ -278,25 +278,26 @@ func TestAClockThatIsWrongAtTheBeginningDropsNothing(t *testing.T) {
 // damaged is a store that cannot read one record, and does not say of which of many.
 type damaged struct {
 	*memory.Store
-	bad backend.ID
+	bad    backend.ID
+	mended atomic.Bool
 }
 
-func (d damaged) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
-	if id == d.bad {
+func (d *damaged) Get(ctx context.Context, id backend.ID) (backend.Record, error) {
+	if id == d.bad && !d.mended.Load() {
 		return backend.Record{}, backend.ErrCorrupt
 	}
 	return d.Store.Get(ctx, id)
 }
 
-func (d damaged) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
-	if slices.Contains(ids, d.bad) {
+func (d *damaged) GetMany(ctx context.Context, ids []backend.ID) ([]backend.Record, error) {
+	if slices.Contains(ids, d.bad) && !d.mended.Load() {
 		return nil, backend.ErrCorrupt
 	}
 	return d.Store.GetMany(ctx, ids)
 }
 
-func (d damaged) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
-	if backend.Kind(d.bad[0]) == kind {
+func (d *damaged) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.Record) error) error {
+	if backend.Kind(d.bad[0]) == kind && !d.mended.Load() {
 		return backend.ErrCorrupt
 	}
 	return d.Store.Scan(ctx, kind, fn)
@@ -305,10 +306,13 @@ func (d damaged) Scan(ctx context.Context, kind backend.Kind, fn func([]backend.
 // A record that the store itself cannot read is told of, and keeps no other from being read.
 func TestARecordThatTheStoreCannotReadHoldsUpNoOther(t *testing.T) {
 	follow(t, func(t *testing.T, f *follower) {
+		store := &damaged{Store: f.store.(*memory.Store), bad: other}
+		store.mended.Store(true)
+		f.Store.Store = store // nobody reads yet
 		f.Begin()
 		synctest.Wait()
 		f.ended(t, token, time.Hour)
-		f.Store.Store = damaged{f.store.(*memory.Store), other}
+		store.mended.Store(false)
 		f.Name([]record.ID{other, token, subject}, clock.Moment{Mono: 1})
 		f.settle()
 		f.knows(t, token, true, true)
@@ -322,8 +326,9 @@ func TestARecordThatTheStoreCannotReadHoldsUpNoOther(t *testing.T) {
 		// All that are there cannot be read meanwhile, and that is not tried all the time.
 		f.Begin()
 		time.Sleep(10*time.Minute + time.Second)
+		synctest.Wait()
 		require.InDelta(t, 11, len(f.failed), 1)
-		f.Store.Store = f.store
+		store.mended.Store(true)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		f.knows(t, token, true, true)
@@ -334,10 +339,10 @@ func TestARecordThatTheStoreCannotReadHoldsUpNoOther(t *testing.T) {
 // What is named during a read does not begin the next one at once.
 func TestWhatIsNamedDuringAReadWaits(t *testing.T) {
 	follow(t, func(t *testing.T, f *follower) {
+		bulk := &bulkReads{Store: f.store, takes: 20 * time.Millisecond}
+		f.Store.Store = bulk // nobody reads yet
 		f.Begin()
 		synctest.Wait()
-		bulk := &bulkReads{Store: f.store, takes: 20 * time.Millisecond}
-		f.Store.Store = bulk // nobody reads now
 		const n = 2000
 		for i := range n { // 200 logouts a second, for 10 s
 			f.Name([]record.ID{numbered(uint64(i))}, clock.Moment{})
