@@ -124,28 +124,34 @@ func (l *Life) Loop(loop func(context.Context), failed func(error)) {
 // and its error says what is then known of it. Nor does a write of maintenance, because the
 // next round makes it again.
 func (l *Life) Protect(ctx context.Context, write func(context.Context) error) error {
-	release, ok := l.Hold()
-	if !ok {
+	open, err := l.protect(ctx, write)
+	if !open {
 		return errs.ErrClosed
 	}
-	defer release()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retry.Within)
-	defer cancel()
-	return write(ctx)
+	return err
 }
 
 // Finish is Protect for the last part of a change of which a part is written, so that the
 // caller cannot leave it half done by hanging up. After Close it runs the write with the
 // context of the caller, who may be protected already.
 func (l *Life) Finish(ctx context.Context, write func(context.Context) error) error {
-	release, ok := l.Hold()
-	if !ok {
+	open, err := l.protect(ctx, write)
+	if !open {
 		return write(ctx)
+	}
+	return err
+}
+
+// protect runs a write that goes on without its caller. It does not if open is false.
+func (l *Life) protect(ctx context.Context, write func(context.Context) error) (open bool, err error) {
+	release, open := l.Hold()
+	if !open {
+		return false, nil
 	}
 	defer release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retry.Within)
 	defer cancel()
-	return write(ctx)
+	return true, write(ctx)
 }
 
 // Sleep waits for d. If ctx or the life ends before that, it returns the error of ctx or

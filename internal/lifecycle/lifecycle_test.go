@@ -92,46 +92,38 @@ func TestOnlySoManyAreHeld(t *testing.T) {
 	})
 }
 
+// TestAProtectedWriteIsEndedByNobody, and neither is what finishes a change that was begun.
 func TestAProtectedWriteIsEndedByNobody(t *testing.T) {
-	start(t, func(t *testing.T, l *lifecycle.Life) {
-		hung, hangUp := context.WithCancel(t.Context())
-		hangUp()
-		began, failed := time.Now(), errors.New("failed")
-		end := make(chan error)
-		go func() {
-			end <- l.Protect(hung, func(ctx context.Context) error {
-				<-ctx.Done()
-				return failed
-			})
-		}()
-		synctest.Wait()
-		returned := closing(l)
-		require.False(t, returned())
-		require.ErrorIs(t, <-end, failed)
-		require.Equal(t, retry.Within, time.Since(began))
-		require.True(t, returned())
-	})
+	for _, run := range []func(*lifecycle.Life, context.Context, func(context.Context) error) error{
+		(*lifecycle.Life).Protect, (*lifecycle.Life).Finish,
+	} {
+		start(t, func(t *testing.T, l *lifecycle.Life) {
+			hung, hangUp := context.WithCancel(t.Context())
+			hangUp()
+			began, failed := time.Now(), errors.New("failed")
+			end := make(chan error)
+			go func() {
+				end <- run(l, hung, func(ctx context.Context) error {
+					<-ctx.Done()
+					return failed
+				})
+			}()
+			synctest.Wait()
+			returned := closing(l)
+			require.False(t, returned())
+			require.ErrorIs(t, <-end, failed)
+			require.Equal(t, retry.Within, time.Since(began))
+			require.True(t, returned())
+		})
+	}
 }
 
-// What finishes a change is ended by nobody either; after Close it is the caller's own.
-func TestWhatIsHalfDoneIsFinished(t *testing.T) {
+// After Close, what finishes a change is the caller's own.
+func TestWhatIsFinishedAfterCloseIsTheCallersOwn(t *testing.T) {
 	start(t, func(t *testing.T, l *lifecycle.Life) {
+		require.True(t, l.Close())
 		hung, hangUp := context.WithCancel(t.Context())
 		hangUp()
-		began, failed := time.Now(), errors.New("failed")
-		end := make(chan error)
-		go func() {
-			end <- l.Finish(hung, func(ctx context.Context) error {
-				<-ctx.Done()
-				return failed
-			})
-		}()
-		synctest.Wait()
-		returned := closing(l)
-		require.False(t, returned())
-		require.ErrorIs(t, <-end, failed)
-		require.Equal(t, retry.Within, time.Since(began))
-		require.True(t, returned())
 		require.ErrorIs(t, l.Finish(hung, func(ctx context.Context) error { return ctx.Err() }), context.Canceled)
 		require.NoError(t, l.Finish(t.Context(), func(ctx context.Context) error { return ctx.Err() }))
 	})
