@@ -35,14 +35,14 @@ func (s *Store) Read(ctx context.Context, id record.ID) (*State, error) {
 // ReadMany reads many keys, in any order and without those that do not exist. A key that
 // cannot be read does not keep it from the others: err joins the errors of all such keys.
 func (s *Store) ReadMany(ctx context.Context, ids ...record.ID) (keys []*State, err error) {
-	recs, err := s.GetMany(ctx, ids...)
-	if err != nil && !errors.Is(err, backend.ErrCorrupt) {
+	recs, failed, err := s.GetEach(ctx, ids...)
+	if err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	if err != nil { // the store does not say of which record
-		return s.readEach(ctx, ids)
-	}
 	var problems []error
+	for _, err := range failed {
+		problems = append(problems, errs.OfStore("read", err))
+	}
 	for i := range recs {
 		k := new(State)
 		if err := Decode(&recs[i], k); err != nil {
@@ -50,20 +50,6 @@ func (s *Store) ReadMany(ctx context.Context, ids ...record.ID) (keys []*State, 
 			continue
 		}
 		keys = append(keys, k)
-	}
-	return keys, errors.Join(problems...)
-}
-
-func (s *Store) readEach(ctx context.Context, ids []record.ID) (keys []*State, err error) {
-	var problems []error
-	for _, id := range ids {
-		k, err := s.Read(ctx, id)
-		switch {
-		case err == nil:
-			keys = append(keys, k)
-		case !errors.Is(err, errs.ErrNotFound):
-			problems = append(problems, err)
-		}
 	}
 	return keys, errors.Join(problems...)
 }

@@ -205,26 +205,18 @@ func (l *Ledger) settleSome(ctx context.Context, told func(Settled)) (more bool,
 // that the store cannot read what is wrong with them.
 func (l *Ledger) readNamed(ctx context.Context, ids []record.ID) (read map[record.ID]*backend.Record, bad map[record.ID]error, err error) {
 	read, bad = make(map[record.ID]*backend.Record, len(ids)), make(map[record.ID]error)
-	recs, err := l.Store.GetMany(ctx, ids...)
-	if err == nil {
-		for i := range recs {
-			read[recs[i].ID] = &recs[i]
-		}
-		return read, bad, nil
-	}
-	if !errors.Is(err, backend.ErrCorrupt) {
+	recs, failed, err := l.Store.GetEach(ctx, ids...)
+	if err != nil {
 		return nil, nil, err
 	}
-	for _, id := range ids { // the store does not say of which record
-		rec, err := l.Store.Get(ctx, id)
-		switch {
-		case err == nil:
-			read[id] = &rec
-		case errors.Is(err, backend.ErrCorrupt):
-			bad[id] = errs.OfStore("read", err)
-		case !errors.Is(err, backend.ErrNotFound):
+	for id, err := range failed {
+		if !errors.Is(err, backend.ErrCorrupt) {
 			return nil, nil, err
 		}
+		bad[id] = errs.OfStore("read", err)
+	}
+	for i := range recs {
+		read[recs[i].ID] = &recs[i]
 	}
 	return read, bad, nil
 }

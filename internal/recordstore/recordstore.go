@@ -68,6 +68,26 @@ func (s *Store) GetMany(ctx context.Context, ids ...backend.ID) ([]backend.Recor
 	return getMany(ctx, s.Store, ids)
 }
 
+// GetEach is GetMany for records of which the store may be unable to read some. Where it is,
+// and does not say of which, each is read by itself, and failed has the errors of those that
+// could not be read, by their IDs. If there is another error, nothing was read.
+func (s *Store) GetEach(ctx context.Context, ids ...backend.ID) (found []backend.Record, failed map[backend.ID]error, err error) {
+	if found, err = s.GetMany(ctx, ids...); !errors.Is(err, backend.ErrCorrupt) {
+		return found, nil, err
+	}
+	found, failed = nil, make(map[backend.ID]error)
+	for _, id := range ids {
+		rec, err := s.Get(ctx, id)
+		switch {
+		case err == nil:
+			found = append(found, rec)
+		case !errors.Is(err, backend.ErrNotFound):
+			failed[id] = err
+		}
+	}
+	return found, failed, nil
+}
+
 func getMany(ctx context.Context, store backend.Store, ids []backend.ID) (found []backend.Record, err error) {
 	if bulk, ok := backend.As[backend.BulkReader](store); ok && len(ids) > 1 {
 		for part := range slices.Chunk(ids, backend.MaxLimit) {
