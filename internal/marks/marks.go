@@ -6,9 +6,6 @@
 package marks
 
 import (
-	"iter"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/fobkit/fob/backend"
@@ -151,14 +148,18 @@ func (s *Set) Name(ids []record.ID, at clock.Moment) {
 	defer s.mu.Unlock()
 	for _, id := range ids {
 		if Is(id) {
-			s.namings++
-			s.named[id] = naming{s.namings, at}
+			s.name(id, at)
 		}
 	}
-	if len(s.named) > 0 {
-		ring(s.toSettle)
-	}
+}
+
+// name notes that a record has to be read. at is the zero Moment if it is not known that it
+// has changed.
+func (s *Set) name(id record.ID, at clock.Moment) {
+	s.namings++
+	s.named[id] = naming{s.namings, at}
 	s.most = max(s.most, len(s.named))
+	ring(s.toSettle)
 }
 
 // ring tells whoever reads from bell that there is something to do. It waits for nobody.
@@ -207,7 +208,7 @@ func (s *Set) settle(id record.ID, as naming, to Mark) (mended bool) {
 	if s.named[id].number == as.number {
 		delete(s.named, id)
 	}
-	if s.most = max(s.most, len(s.named)); s.most > manyNamed && len(s.named) == 0 {
+	if s.most > manyNamed && len(s.named) == 0 {
 		s.most, s.named = 0, make(map[record.ID]naming) // a map never gets smaller
 	}
 	return mended
@@ -221,17 +222,10 @@ func (s *Set) Begin() {
 	defer s.mu.Unlock()
 	s.complete = false
 	s.begun++
-	s.nameAgain(maps.Keys(s.told))
-	ring(s.toFill)
-}
-
-// nameAgain names records of which it is not known that they have changed.
-func (s *Set) nameAgain(ids iter.Seq[record.ID]) {
-	for id := range ids {
-		s.namings++
-		s.named[id] = naming{number: s.namings}
-		ring(s.toSettle)
+	for id := range s.told {
+		s.name(id, clock.Moment{})
 	}
+	ring(s.toFill)
 }
 
 // filling returns the number of the filling that is under way.
@@ -250,7 +244,9 @@ func (s *Set) fill(ids []record.ID, found []Mark, bad []record.ID) {
 	for i, id := range ids {
 		s.raise(id, found[i])
 	}
-	s.nameAgain(slices.Values(bad))
+	for _, id := range bad {
+		s.name(id, clock.Moment{})
+	}
 }
 
 // filled notes that the filling with a number is done. If another one has begun since,
