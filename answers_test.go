@@ -359,7 +359,7 @@ func TestAPanicOfTheStoreLeavesNobodyWaiting(t *testing.T) {
 
 func TestUnknownKeysAreRemembered(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
-		m := newManager(t, fault, fob.Config{Foreign: &fob.ForeignKeys{}})
+		m := newManager(t, fault, fob.Config{Imported: &fob.ImportedKeys{}})
 		defer m.Close()
 		pass(time.Second)
 		text, key := mustIssue(t, m, fob.KeySpec{})
@@ -387,7 +387,7 @@ func TestUnknownKeysAreRemembered(t *testing.T) {
 		before = gets(fault)
 		mustReject(t, m, foreignText, fob.ErrUnknown)
 		require.Equal(t, before, gets(fault))
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
 	})
@@ -396,12 +396,12 @@ func TestUnknownKeysAreRemembered(t *testing.T) {
 func TestAKeyMadeElsewhereIsNotUnknownForLong(t *testing.T) {
 	bubble(t, func(t *testing.T, fault *backendtest.Fault) {
 		for _, store := range []backend.Store{fault, bare{fault}} {
-			here := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{}})
-			there := newManager(t, fault, fob.Config{Foreign: &fob.ForeignKeys{}})
+			here := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
+			there := newManager(t, fault, fob.Config{Imported: &fob.ImportedKeys{}})
 			text := fmt.Sprintf("%s-%T", foreignText, store)
 			mustReject(t, here, text, fob.ErrUnknown)
 			mustReject(t, here, text, fob.ErrUnknown)
-			_, err := there.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+			_, err := there.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 			require.NoError(t, err)
 			if _, plain := store.(bare); plain {
 				pass(2 * time.Second) // MaxStaleness

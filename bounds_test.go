@@ -187,13 +187,13 @@ func TestTheCacheCountsWhatAKeyHolds(t *testing.T) {
 		t.Helper()
 		digest := otherDigest(foreignKey)[:imported]
 		if imported > 0 {
-			cfg.Foreign = &fob.ForeignKeys{Digest: func(string) []byte { return digest }}
+			cfg.Imported = &fob.ImportedKeys{Digest: func(string) []byte { return digest }}
 		}
 		m := newManager(t, bare{memory.New()}, cfg)
 		text := foreignKey
 		if imported > 0 {
 			spec.Subject = "app-42"
-			_, err := m.ImportKey(t.Context(), spec, fob.ForeignKey{Digest: digest})
+			_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Digest: digest})
 			require.NoError(t, err)
 		} else {
 			var key *fob.Key

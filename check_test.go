@@ -19,7 +19,7 @@ import (
 var pepperText = []byte("0123456789abcdef0123456789abcdef")
 
 func peppered(key []byte) fob.Config {
-	return fob.Config{Foreign: located(), Peppers: []fob.Pepper{{ID: "p1", Key: key}}}
+	return fob.Config{Imported: located(), Peppers: []fob.Pepper{{ID: "p1", Key: key}}}
 }
 
 // A pepper that was read from a file together with the end of its line is not the
@@ -30,7 +30,7 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	text, key := mustIssue(t, good, fob.KeySpec{})
 	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
 	mustIssue(t, good, spec)
-	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"})
+	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 	require.NoError(t, err)
 	require.NoError(t, good.Check(t.Context()))
 	require.Empty(t, good.Health().Problems)
@@ -54,8 +54,8 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 		"issue":         second(bad.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
 		"repeated":      second(bad.IssueKey(t.Context(), spec)),
 		"rotate":        second(bad.RotateKey(t.Context(), key.ID(), fob.Rotation{})),
-		"import":        failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "ab12cd.another", Locator: "ab12cd"})),
-		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"})),
+		"import":        failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})),
+		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})),
 		"check":         bad.Check(t.Context()),
 		"Health":        errors.Join(bad.Health().Problems...),
 		"no rejection ": bad.Check(t.Context()),
@@ -142,11 +142,11 @@ func TestAStoreWithoutCheckValues(t *testing.T) {
 	mustReject(t, good, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
 }
 
-// ForeignKeys.Digest is a secret of Config like the others: it is keyed.
+// ImportedKeys.Digest is a secret of Config like the others: it is keyed.
 func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	store := memory.New()
-	good := newManager(t, store, fob.Config{Foreign: located()})
-	for n, f := range []fob.ForeignKey{{Digest: otherDigest(foreignText)}, {Digest: otherDigest("zz99.another-secret"), Locator: "zz99"}} {
+	good := newManager(t, store, fob.Config{Imported: located()})
+	for n, f := range []fob.ImportedKey{{Digest: otherDigest(foreignText)}, {Digest: otherDigest("zz99.another-secret"), Locator: "zz99"}} {
 		_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
 		require.NoError(t, err, n)
 	}
@@ -156,7 +156,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 		mac.Write([]byte(presented))
 		return mac.Sum(nil)
 	}
-	bad := newManager(t, store, fob.Config{Foreign: wrong})
+	bad := newManager(t, store, fob.Config{Imported: wrong})
 	for _, presented := range []string{foreignText, "zz99.another-secret", "some.garbage"} {
 		_, err := bad.Verify(t.Context(), presented)
 		require.ErrorIs(t, err, fob.ErrPepper)
@@ -164,7 +164,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	}
 	require.ErrorIs(t, bad.Check(t.Context()), fob.ErrPepper)
 	require.Len(t, bad.Health().Problems, 1)
-	require.ErrorIs(t, failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: make([]byte, 32)})), fob.ErrPepper)
+	require.ErrorIs(t, failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: make([]byte, 32)})), fob.ErrPepper)
 	mustReject(t, good, "some.garbage", fob.ErrUnknown)
 	mustVerify(t, good, foreignText)
 }

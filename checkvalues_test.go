@@ -62,7 +62,7 @@ func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
 		writes := 0
 		for what, err := range map[string]error{
 			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
-			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: otherDigest(foreignText)})),
+			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: otherDigest(foreignText)})),
 		} {
 			require.ErrorIs(t, err, backend.ErrUnavailable, what)
 		}
@@ -142,8 +142,8 @@ func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
 // refused, even if the check value cannot be read.
 func TestAnImportedKeyProvesThePepper(t *testing.T) {
 	store := memory.New()
-	cfg := fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate}, Peppers: peppered(pepperText).Peppers}
-	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+	cfg := fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate}, Peppers: peppered(pepperText).Peppers}
+	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
 	onEach(fault, callsOf(backendtest.OpGet, fob.RecordCheck), backendtest.Unavailable())
@@ -160,8 +160,8 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
 	for _, form := range formNames {
 		store := memory.New()
-		importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
-		m := newManager(t, bare{store}, fob.Config{Foreign: wrong})
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+		m := newManager(t, bare{store}, fob.Config{Imported: wrong})
 		f := inForm(t, form, otherForeignText)
 		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
 		if f.Hash != "" {
@@ -177,11 +177,11 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 // compared cannot be checked.
 func TestAForeignDigestOfNothing(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
 	with := func(digest func(string) []byte) *fob.Manager {
 		foreign := located()
 		foreign.Digest = digest
-		return newManager(t, bare{store}, fob.Config{Foreign: foreign})
+		return newManager(t, bare{store}, fob.Config{Imported: foreign})
 	}
 	strict := with(func(presented string) []byte {
 		if presented[:2] != "ab" {
@@ -220,7 +220,7 @@ func (c clockedStore) Now(context.Context) (time.Time, error) { return c.now() }
 // failed.
 func TestCheckTellsOfEachReadThatFails(t *testing.T) {
 	cfg := tokenConfig()
-	cfg.Foreign, cfg.Peppers = located(), []fob.Pepper{{ID: "p1", Key: pepperText}}
+	cfg.Imported, cfg.Peppers = located(), []fob.Pepper{{ID: "p1", Key: pepperText}}
 	fault := backendtest.NewFault(memory.New())
 	var clockErr error
 	m := newManager(t, clockedStore{bare{fault}, func() (time.Time, error) { return time.Now(), clockErr }}, cfg)
@@ -247,10 +247,10 @@ func TestCheckTellsOfEachReadThatFails(t *testing.T) {
 // is right again.
 func TestCheckComparesWhatWasNotUsedYet(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
 	wrong := located()
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
-	m := newManager(t, bare{store}, fob.Config{Foreign: wrong})
+	m := newManager(t, bare{store}, fob.Config{Imported: wrong})
 	require.ErrorIs(t, m.Check(t.Context()), fob.ErrPepper)
 	require.Len(t, m.Health().Problems, 1)
 	rec := checkOf(t, store)

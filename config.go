@@ -32,7 +32,7 @@ type Config struct {
 
 	// Peppers are secrets held outside the store. Digests are made under them
 	// (HMAC-SHA-256), so a copy of the store alone is not enough to check a guess of a
-	// secret that was issued here, or imported with a Locator (see ForeignKey). They do
+	// secret that was issued here, or imported with a Locator (see ImportedKey). They do
 	// not stop somebody who can write to the store: a record under no pepper is accepted,
 	// and no digest covers what a key grants. New digests are made under the first pepper;
 	// a key whose digest is under another one, or under none, is rehashed when it is next
@@ -43,9 +43,9 @@ type Config struct {
 	// it: add the new pepper second everywhere, deploy, then move it to the front.
 	Peppers []Pepper
 
-	// Foreign says how keys of other systems are recognised ([Manager.ImportKey]); nil
+	// Imported says how keys of other systems are recognised ([Manager.ImportKey]); nil
 	// refuses them.
-	Foreign *ForeignKeys
+	Imported *ImportedKeys
 
 	// Tokens turns on access tokens; nil means keys only.
 	Tokens *TokenConfig
@@ -225,17 +225,17 @@ func (c Config) resolved() (Config, error) {
 			problem("Peppers[%d]: %d bytes, at least %d", i, len(p.Key), minPepper)
 		}
 	}
-	if c.Foreign != nil {
-		f := *c.Foreign
+	if c.Imported != nil {
+		f := *c.Imported
 		orDefault(&f.MaxLength, defaultImportedMax)
 		orDefault(&f.SlowChecks, max(1, runtime.GOMAXPROCS(0)/2))
 		if f.MaxLength < 8 || f.MaxLength > maxImportedMax {
-			problem("Foreign.MaxLength %d, want 8 to %d", f.MaxLength, maxImportedMax)
+			problem("Imported.MaxLength %d, want 8 to %d", f.MaxLength, maxImportedMax)
 		}
 		if f.SlowChecks < 1 {
-			problem("Foreign.SlowChecks %d, at least 1", f.SlowChecks)
+			problem("Imported.SlowChecks %d, at least 1", f.SlowChecks)
 		}
-		c.Foreign = &f
+		c.Imported = &f
 	}
 	if c.Tokens != nil {
 		resolved, more := c.Tokens.resolved(c.Prefix)

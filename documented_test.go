@@ -18,13 +18,13 @@ func TestWhatFreshReads(t *testing.T) {
 	store := backendtest.NewFault(memory.New())
 	m, err := fob.New(store, fob.Config{
 		Prefix: "acme_live", SweepInterval: -1, Tokens: &fob.TokenConfig{}, UsageInterval: time.Hour,
-		Foreign: &fob.ForeignKeys{Locate: func(p string) (string, bool) { return p[:4], true }, Digest: func(p string) []byte { return []byte(strings.Repeat(p[:8], 2)) }},
+		Imported: &fob.ImportedKeys{Locate: func(p string) (string, bool) { return p[:4], true }, Digest: func(p string) []byte { return []byte(strings.Repeat(p[:8], 2)) }},
 	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	const foreign = "ab12cd.secret"
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Digest: []byte(strings.Repeat(foreign[:8], 2))})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Digest: []byte(strings.Repeat(foreign[:8], 2))})
 	require.NoError(t, err)
 	issue := func(spec fob.TokenSpec) string {
 		spec.Subject = "user-7"

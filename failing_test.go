@@ -39,8 +39,8 @@ func isVerified(text *string) func(*testing.T, *fob.Manager) {
 }
 
 func undertakings() map[string]undertaking {
-	tokens, foreign := tokenConfig(), fob.Config{Foreign: located()}
-	peppered := fob.Config{Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}, Foreign: located()}
+	tokens, foreign := tokenConfig(), fob.Config{Imported: located()}
+	peppered := fob.Config{Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}, Imported: located()}
 	type (
 		do   = func(ctx context.Context, m *fob.Manager) error
 		done = func(t *testing.T, m *fob.Manager)
@@ -79,7 +79,7 @@ func undertakings() map[string]undertaking {
 				}
 		}
 	}
-	imports := func(f fob.ForeignKey) func(*testing.T, *fob.Manager) (do, done) {
+	imports := func(f fob.ImportedKey) func(*testing.T, *fob.Manager) (do, done) {
 		return func(*testing.T, *fob.Manager) (do, done) {
 			text := foreignText
 			return func(ctx context.Context, m *fob.Manager) error {
@@ -115,7 +115,7 @@ func undertakings() map[string]undertaking {
 	}
 	imported := func(t *testing.T, m *fob.Manager) string {
 		for _, text := range []string{"ab12cd.another", foreignText} {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Secret: text, Locator: "ab12cd"})
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: text, Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
 		return foreignText
@@ -146,10 +146,10 @@ func undertakings() map[string]undertaking {
 			_, err := m.UpdateKey(ctx, id, fob.KeyUpdate{NotBefore: &begins})
 			return err
 		}, fob.ErrNotYetValid)},
-		"import a secret":        {foreign, imports(fob.ForeignKey{Secret: foreignText})},
-		"import with a locator":  {foreign, imports(fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"})},
-		"import a digest":        {foreign, imports(fob.ForeignKey{Digest: otherDigest(foreignText)})},
-		"import, peppered":       {peppered, imports(fob.ForeignKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})},
+		"import a secret":        {foreign, imports(fob.ImportedKey{Secret: foreignText})},
+		"import with a locator":  {foreign, imports(fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})},
+		"import a digest":        {foreign, imports(fob.ImportedKey{Digest: otherDigest(foreignText)})},
+		"import, peppered":       {peppered, imports(fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})},
 		"verify a key":           {fob.Config{}, verify(func(t *testing.T, m *fob.Manager) string { text, _ := mustIssue(t, m, fob.KeySpec{}); return text }, false)},
 		"verify an imported key": {peppered, verify(imported, false)},
 		"verify a derived token": {tokens, verify(derived, false)},

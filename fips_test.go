@@ -80,7 +80,7 @@ func foreignHashes(t *testing.T, secret string) (all []foreignHash) {
 }
 
 func fipsConfig() fob.Config {
-	return fob.Config{Foreign: &fob.ForeignKeys{Locate: func(s string) (string, bool) {
+	return fob.Config{Imported: &fob.ImportedKeys{Locate: func(s string) (string, bool) {
 		locator, _, ok := strings.Cut(s, ".")
 		return locator, ok
 	}}}
@@ -94,7 +94,7 @@ func fipsHashes(t *testing.T) {
 		var key *fob.Key
 		var err error
 		elsewhere(t, func() {
-			key, err = m.ImportKey(ctx, fob.KeySpec{Subject: fmt.Sprint("app-", i)}, fob.ForeignKey{Hash: h.text, Locator: "ab12"})
+			key, err = m.ImportKey(ctx, fob.KeySpec{Subject: fmt.Sprint("app-", i)}, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
 		})
 		require.NoError(t, err, h.name)
 		for _, presented := range []string{"ab12.fips-secret", "ab12.wrong-secret"} {
@@ -125,7 +125,7 @@ func fipsImport(t *testing.T) {
 	for i, h := range foreignHashes(t, "ab12.fips-secret") {
 		m := newManager(t, nil, fipsConfig())
 		spec := fob.KeySpec{Subject: fmt.Sprint("app-", i)}
-		_, err := m.ImportKey(ctx, spec, fob.ForeignKey{Hash: h.text, Locator: "ab12"})
+		_, err := m.ImportKey(ctx, spec, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
 		if h.allowed {
 			require.NoError(t, err, h.name)
 			continue
@@ -135,7 +135,7 @@ func fipsImport(t *testing.T) {
 		require.NotContains(t, err.Error(), h.text, h.name)
 		// Nothing was begun.
 		elsewhere(t, func() {
-			_, err = m.ImportKey(ctx, spec, fob.ForeignKey{Hash: h.text, Locator: "ab12"})
+			_, err = m.ImportKey(ctx, spec, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
 		})
 		require.NoError(t, err, h.name)
 	}

@@ -16,10 +16,10 @@ func TestEveryKeyTellsAsOfWhenItIsSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		defer store.Close()
-		m := newManager(t, bare{store}, fob.Config{Foreign: &fob.ForeignKeys{}})
+		m := newManager(t, bare{store}, fob.Config{Imported: &fob.ImportedKeys{}})
 		began := time.Now()
 		text, issued := mustIssue(t, m, fob.KeySpec{Subject: "acme"})
-		imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "acme"}, fob.ForeignKey{Secret: "key-of-another-system"})
+		imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "acme"}, fob.ImportedKey{Secret: "key-of-another-system"})
 		require.NoError(t, err)
 		name := "renamed"
 		updated, err := m.UpdateKey(t.Context(), issued.ID(), fob.KeyUpdate{Name: &name})

@@ -110,7 +110,7 @@ func (m *Manager) checkSkew(ctx context.Context) (err error) {
 // Check reports whether the Manager can work as it is configured. Call it at the start of
 // a process: [New] does not call the store, so that a process can start while the store
 // is down. Check reads the store and compares every secret of Config with its check value
-// there (ErrPepper if a pepper or ForeignKeys.Digest has changed, ErrSealKey if the
+// there (ErrPepper if a pepper or ImportedKeys.Digest has changed, ErrSealKey if the
 // SealKey has). It tells the other processes how stale this one's answers may be (see
 // [Manager.FleetStaleness]), compares the clock with that of the store if there is one
 // (ErrSkew), and looks whether the feed was lost. Its error joins everything that is

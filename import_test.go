@@ -23,7 +23,7 @@ func TestImportsInTwoFormsInEveryOrder(t *testing.T) {
 		{"raw", "raw with locator"}, {"raw", "sha256 with locator"},
 	} {
 		t.Run(names[0]+", "+names[1], func(t *testing.T) {
-			cfg := fob.Config{Foreign: located()}
+			cfg := fob.Config{Imported: located()}
 			interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 				return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
 						return m.ImportKey(ctx, fob.KeySpec{Subject: "a"}, all[names[i%2]])
@@ -46,11 +46,11 @@ func TestImportsInTwoFormsInEveryOrder(t *testing.T) {
 
 // Two keys with one locator are both imported, in whatever order.
 func TestImportsWithOneLocatorInEveryOrder(t *testing.T) {
-	cfg := fob.Config{Foreign: located()}
+	cfg := fob.Config{Imported: located()}
 	text := func(i int) string { return fmt.Sprintf("ab12cd.secret-number-%d", i) }
 	interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 		return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
-				return m.ImportKey(ctx, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text(i), Locator: "ab12cd"})
+				return m.ImportKey(ctx, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(i), Locator: "ab12cd"})
 			}, func(t *testing.T, results []result) {
 				m := after(t, store, cfg)
 				defer m.Close()
@@ -63,21 +63,21 @@ func TestImportsWithOneLocatorInEveryOrder(t *testing.T) {
 }
 
 // bcrypted is the key of a text as its bcrypt hash.
-func bcrypted(t *testing.T, text string) fob.ForeignKey {
+func bcrypted(t *testing.T, text string) fob.ImportedKey {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(text), bcrypt.MinCost)
 	require.NoError(t, err)
-	return fob.ForeignKey{Hash: string(hash), Locator: "ab12cd"}
+	return fob.ImportedKey{Hash: string(hash), Locator: "ab12cd"}
 }
 
 // Keys of which only the locator is the same are told apart, and each is its own key.
 func TestKeysThatShareALocator(t *testing.T) {
 	for _, peppers := range [][]fob.Pepper{nil, {{ID: "p", Key: make([]byte, 32)}}} {
 		fault := backendtest.NewFault(memory.New())
-		cfg := fob.Config{Foreign: located(), Peppers: peppers}
+		cfg := fob.Config{Imported: located(), Peppers: peppers}
 		m := newManager(t, bare{fault}, cfg)
 		text := func(n int) string { return fmt.Sprintf("ab12cd.secret-number-%d", n) }
-		forms := []fob.ForeignKey{
+		forms := []fob.ImportedKey{
 			{Secret: text(0), Locator: "ab12cd"}, {Secret: text(1), Locator: "ab12cd"}, bcrypted(t, text(2)), bcrypted(t, text(3)),
 			{Digest: otherDigest(text(4)), Locator: "ab12cd"},
 		}
@@ -98,7 +98,7 @@ func TestKeysThatShareALocator(t *testing.T) {
 			f.Another = true
 			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, f)
 			require.ErrorIs(t, err, fob.ErrAlready, n)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: text(n), Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.ErrorIs(t, err, fob.ErrAlready, "in another form: its hash is there to compare with")
 			require.Equal(t, keys[n].ID(), mustVerify(t, m, text(n)).ID())
 			require.Equal(t, fmt.Sprint(n), mustVerify(t, newManager(t, bare{fault}, cfg), text(n)).Subject())
@@ -117,10 +117,10 @@ func TestKeysThatShareALocator(t *testing.T) {
 			}
 		}
 		for n := len(forms); n < 8; n++ {
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text(n), Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text(8), Locator: "ab12cd"})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(8), Locator: "ab12cd"})
 		require.ErrorIs(t, err, fob.ErrConflict)
 		require.NotErrorIs(t, err, fob.ErrAlready)
 		for range 3 {
@@ -134,18 +134,18 @@ func TestKeysThatShareALocator(t *testing.T) {
 // What cannot be read of one of the keys that share a locator shuts out no other one.
 func TestACorruptKeyLeavesTheOthersOfItsLocatorAlone(t *testing.T) {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: located()})
-	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"})
+	m := newManager(t, store, fob.Config{Imported: located()})
+	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "ab12cd.another", Locator: "ab12cd"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})
 	require.NoError(t, err)
 	rec, err := store.Get(t.Context(), idOf(first))
 	require.NoError(t, err)
 	rec.Body[5] ^= 1
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
-	mustVerify(t, newManager(t, store, fob.Config{Foreign: located()}), "ab12cd.another")
-	_, err = newManager(t, store, fob.Config{Foreign: located()}).Verify(t.Context(), foreignText)
+	mustVerify(t, newManager(t, store, fob.Config{Imported: located()}), "ab12cd.another")
+	_, err = newManager(t, store, fob.Config{Imported: located()}).Verify(t.Context(), foreignText)
 	mustBeUnsure(t, err)
 }
 
@@ -155,7 +155,7 @@ func TestAnImportIsFinishedInAnotherForm(t *testing.T) {
 	all := foreignForms(t)
 	for n := 1; ; n++ {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, fob.Config{Foreign: located()})
+		m := newManager(t, fault, fob.Config{Imported: located()})
 		fault.CrashAfter(1, backendtest.OpPut)
 		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, all["sha256"])
 		require.Error(t, err)
@@ -181,12 +181,12 @@ func TestASlowImportIsTakenOver(t *testing.T) {
 	for step := 1; step <= 3; step++ {
 		inner := memory.New()
 		fault := backendtest.NewFault(inner)
-		slow, quick := newManager(t, fault, fob.Config{Foreign: located()}), newManager(t, inner, fob.Config{Foreign: located()})
+		slow, quick := newManager(t, fault, fob.Config{Imported: located()}), newManager(t, inner, fob.Config{Imported: located()})
 		atPut(fault, step, backendtest.Injection{Before: func() {
-			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "quick"}, fob.ForeignKey{Secret: foreignText})
+			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "quick"}, fob.ImportedKey{Secret: foreignText})
 			require.NoError(t, err)
 		}})
-		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: "a", Name: "slow", TTL: time.Hour}, fob.ForeignKey{Secret: foreignText})
+		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: "a", Name: "slow", TTL: time.Hour}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.Equal(t, "quick", mustVerify(t, quick, foreignText).(*fob.Key).Name())

@@ -33,19 +33,19 @@ func TestAnImportWhoseLastStepCannotBeLookedAt(t *testing.T) {
 							looks = 0
 							return unknown(func() {
 								if theirs != "" {
-									importUntil(t, store, fob.Config{Foreign: located()}, ours, fob.ForeignKey{Secret: foreignText}, theirs)
+									importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, theirs)
 								}
 							})
 						}
 					}
 					return backendtest.Injection{}
 				})
-				_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				require.ErrorIs(t, err, backend.ErrUnavailable)
 				require.ErrorIs(t, err, fob.ErrIndeterminate)
 				fault.Inject(nil)
 				mustReject(t, m, foreignText, fob.ErrUnknown)
-				_, err = m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+				_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				require.NoError(t, err)
 			})
 		})
@@ -57,7 +57,7 @@ func TestAnImportWhoseLastStepCannotBeLookedAt(t *testing.T) {
 func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 	for _, cutOff := range []bool{false, true} {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, bare{fault}, fob.Config{Foreign: located(), MaxStaleness: time.Minute})
+		m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
 		refused := func() {
 			for range 3 {
 				mustReject(t, m, foreignText, fob.ErrUnknown)
@@ -83,7 +83,7 @@ func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 			}
 			return backendtest.Injection{Before: func() { refused(); down = true }, Lose: backendtest.LostAck().Lose}
 		})
-		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		if cutOff {
 			require.ErrorIs(t, err, fob.ErrIndeterminate)
 		} else {
@@ -97,16 +97,16 @@ func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 // An import reads what was begun before it, in several records: if any of them cannot be
 // read, or any step not be written, it fails, and takes nobody's key for another one.
 func TestAnImportFailsWithEachOfItsCalls(t *testing.T) {
-	text, cfg := fob.ForeignKey{Secret: foreignText}, fob.Config{Foreign: located(), Peppers: []fob.Pepper{{ID: "p", Key: pepperText}}}
+	text, cfg := fob.ImportedKey{Secret: foreignText}, fob.Config{Imported: located(), Peppers: []fob.Pepper{{ID: "p", Key: pepperText}}}
 	locatedText, hash := inForm(t, "located text", foreignText), inForm(t, "hash", foreignText)
 	locatedHash, blow := inForm(t, "located hash", foreignText), bcrypted(t, foreignText)
 	type step struct {
-		foreign fob.ForeignKey
+		foreign fob.ImportedKey
 		stage   string
 	}
 	for name, c := range map[string]struct {
 		before []step
-		last   fob.ForeignKey
+		last   fob.ImportedKey
 		told   string
 	}{
 		"nothing was begun":              {nil, text, "+"},
@@ -149,9 +149,9 @@ func TestAnImportFailsWithEachOfItsCalls(t *testing.T) {
 
 // A locator is full at eight keys; one of these eight goes on all the same.
 func TestTheFirstOfEightKeysOfALocatorIsFinished(t *testing.T) {
-	store, cfg := memory.New(), fob.Config{Foreign: located()}
-	f := func(n int) fob.ForeignKey {
-		return fob.ForeignKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"}
+	store, cfg := memory.New(), fob.Config{Imported: located()}
+	f := func(n int) fob.ImportedKey {
+		return fob.ImportedKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"}
 	}
 	importUntil(t, store, cfg, ours, f(0), onlyClaimed)
 	m := newManager(t, bare{store}, cfg)
@@ -169,10 +169,10 @@ func TestTheFirstOfEightKeysOfALocatorIsFinished(t *testing.T) {
 // An import is an event, and a closed Manager imports nothing.
 func TestAnImportIsObserved(t *testing.T) {
 	seen := &observed{}
-	m := newManager(t, nil, fob.Config{Foreign: located(), Observer: seen})
-	key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+	m := newManager(t, nil, fob.Config{Imported: located(), Observer: seen})
+	key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrAlready)
 	events := seen.take()
 	require.Len(t, events, 1)
@@ -180,6 +180,6 @@ func TestAnImportIsObserved(t *testing.T) {
 	require.Equal(t, key.ID(), events[0].ID)
 	require.Equal(t, "a", events[0].Subject)
 	require.NoError(t, m.Close())
-	_, err = m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: otherForeignText})
+	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherForeignText})
 	require.ErrorIs(t, err, fob.ErrClosed)
 }

@@ -20,22 +20,22 @@ const otherForeignText = "ab12cd.another-secret-of-that-system"
 var formNames = []string{"text", "located text", "hash", "located hash", "bcrypt", "digest", "located digest"}
 
 // inForm is the key of a text in one of these forms.
-func inForm(t *testing.T, name, text string) fob.ForeignKey {
+func inForm(t *testing.T, name, text string) fob.ImportedKey {
 	t.Helper()
 	sum := sha256.Sum256([]byte(text))
 	switch name {
 	case "text":
-		return fob.ForeignKey{Secret: text}
+		return fob.ImportedKey{Secret: text}
 	case "located text":
-		return fob.ForeignKey{Secret: text, Locator: "ab12cd"}
+		return fob.ImportedKey{Secret: text, Locator: "ab12cd"}
 	case "hash":
-		return fob.ForeignKey{Hash: hex.EncodeToString(sum[:])}
+		return fob.ImportedKey{Hash: hex.EncodeToString(sum[:])}
 	case "located hash":
-		return fob.ForeignKey{Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}
+		return fob.ImportedKey{Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}
 	case "digest":
-		return fob.ForeignKey{Digest: otherDigest(text)}
+		return fob.ImportedKey{Digest: otherDigest(text)}
 	case "located digest":
-		return fob.ForeignKey{Digest: otherDigest(text), Locator: "ab12cd"}
+		return fob.ImportedKey{Digest: otherDigest(text), Locator: "ab12cd"}
 	}
 	return bcrypted(t, text)
 }
@@ -64,7 +64,7 @@ const (
 )
 
 // importUntil imports a key by a process that dies after the stage.
-func importUntil(t *testing.T, store backend.Store, cfg fob.Config, spec fob.KeySpec, f fob.ForeignKey, stage string) {
+func importUntil(t *testing.T, store backend.Store, cfg fob.Config, spec fob.KeySpec, f fob.ImportedKey, stage string) {
 	t.Helper()
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
@@ -116,7 +116,7 @@ var (
 )
 
 // One key in two forms is one key as far as that can be told, and two keys are two. What
-// cannot be told is not guessed, but left to the caller (ForeignKey.Another). Of an
+// cannot be told is not guessed, but left to the caller (ImportedKey.Another). Of an
 // import that was cut off the same is known as soon as its key is written.
 func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
 	for text, want := range map[string][]string{foreignText: ofTheSameKey, otherForeignText: ofAnotherKey} {
@@ -125,7 +125,7 @@ func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
 			another  bool
 			peppered bool
 		}{{finished, false, false}, {finished, true, true}, {keyWritten, false, true}, {purged, false, false}} {
-			cfg := fob.Config{Foreign: located()}
+			cfg := fob.Config{Imported: located()}
 			if c.peppered {
 				cfg.Peppers = []fob.Pepper{{ID: "p", Key: pepperText}}
 			}
@@ -156,7 +156,7 @@ func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
 }
 
 // toldOfSecond imports b, of the key text, after a, and returns what that was told.
-func toldOfSecond(t *testing.T, cfg fob.Config, stage string, a, b fob.ForeignKey, text string) string {
+func toldOfSecond(t *testing.T, cfg fob.Config, stage string, a, b fob.ImportedKey, text string) string {
 	t.Helper()
 	store := memory.New()
 	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, a, stage)
@@ -197,7 +197,7 @@ func TestAPlaceThatWasOnlyClaimedIsTakenOver(t *testing.T) {
 		"==+++==", // digest
 		"??+??==", // located digest
 	}
-	cfg := fob.Config{Foreign: located()}
+	cfg := fob.Config{Imported: located()}
 	for i, first := range formNames {
 		row := ""
 		for _, second := range formNames {
@@ -234,7 +234,7 @@ func TestAPlaceThatWasOnlyClaimedIsTakenOver(t *testing.T) {
 
 // Of two bcrypt hashes nobody knows whether they are of one key, hashed twice.
 func TestTwoBcryptHashesOfOneKey(t *testing.T) {
-	cfg := fob.Config{Foreign: located()}
+	cfg := fob.Config{Imported: located()}
 	for stage, want := range map[string]string{onlyClaimed: "+", keyWritten: "?", finished: "?"} {
 		store := memory.New()
 		importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText), stage)
@@ -246,7 +246,7 @@ func TestTwoBcryptHashesOfOneKey(t *testing.T) {
 
 // Where the other system has no digest of its own, the rest is as it was.
 func TestImportsWithoutADigestOfTheOtherSystem(t *testing.T) {
-	cfg := fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate}}
+	cfg := fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate}}
 	for i, first := range formNames[:5] {
 		row := ""
 		for _, second := range formNames[:5] {
@@ -270,7 +270,7 @@ func TestImportsWithoutADigestOfTheOtherSystem(t *testing.T) {
 // its text can be compared with its record; what only the pepper could tell is left open.
 func TestAnImportUnderAPepperThatHasGone(t *testing.T) {
 	cfg := func(ids ...string) fob.Config {
-		c := fob.Config{Foreign: located()}
+		c := fob.Config{Imported: located()}
 		for _, id := range ids {
 			c.Peppers = append(c.Peppers, fob.Pepper{ID: id, Key: append([]byte(id), pepperText...)})
 		}
@@ -316,7 +316,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 	blow := bcrypted(t, foreignText)
 	locator := recordNamed(3, "locator", "ab12cd")
 	for name, c := range map[string]struct {
-		foreign fob.ForeignKey
+		foreign fob.ImportedKey
 		at      backend.ID
 		what    string
 		of      string
@@ -331,7 +331,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 	} {
 		for _, pepper := range [][]byte{nil, pepperText} {
 			store := memory.New()
-			cfg := fob.Config{Foreign: located()}
+			cfg := fob.Config{Imported: located()}
 			id := ""
 			if pepper != nil {
 				id = "p1"
@@ -355,7 +355,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 			if c.at != locator {
 				continue
 			}
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: otherForeignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: otherForeignText, Locator: "ab12cd"})
 			require.NoError(t, err, name)
 			_, err = store.Get(t.Context(), recordNamed(3, "locator", "ab12cd", "1"))
 			require.NoError(t, err, name)
@@ -366,7 +366,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 // An import that was cut off before there was anything to recognise a key by is gone on
 // with by whoever imports a key with its locator.
 func TestAnImportFromBeforeKeysWereRecognised(t *testing.T) {
-	cfg := fob.Config{Foreign: located()}
+	cfg := fob.Config{Imported: located()}
 	for _, second := range formNames {
 		f := inForm(t, second, foreignText)
 		if f.Locator == "" && f.Secret == "" {

@@ -32,7 +32,7 @@ func inBubble(t *testing.T, test func(t *testing.T, store *memory.Store, fault *
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		fault := backendtest.NewFault(store)
-		m := newManager(t, bare{fault}, fob.Config{Foreign: located()})
+		m := newManager(t, bare{fault}, fob.Config{Imported: located()})
 		defer m.Close()
 		test(t, store, fault, m)
 	})
@@ -47,10 +47,10 @@ func TestAnImportThatIsPushedOutWaitsForTheOther(t *testing.T) {
 				var pushed []time.Time
 				push := func() {
 					pushed = append(pushed, time.Now())
-					importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ForeignKey{Secret: foreignText}, stage)
+					importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ImportedKey{Secret: foreignText}, stage)
 				}
 				onFirst(fault, 2, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: push})
-				key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				require.NoError(t, err)
 				require.Len(t, pushed, 2)
 				require.Greater(t, pushed[1].Sub(pushed[0]), half)
@@ -72,10 +72,10 @@ func TestAnImportLooksAgainAfterItsClaim(t *testing.T) {
 		writes := 0
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{After: func() {
 			writes = fault.Calls(backendtest.OpPut)
-			importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ForeignKey{Secret: foreignText}, onlyClaimed)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ImportedKey{Secret: foreignText}, onlyClaimed)
 		}})
 		start := time.Now()
-		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		require.Greater(t, time.Since(start), half)
 		require.Equal(t, 3, fault.Calls(backendtest.OpPut)-writes, "the claim anew, the key and the last step")
@@ -87,17 +87,17 @@ func TestAnImportLooksAgainAfterItsClaim(t *testing.T) {
 func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 		theirs := backendtest.NewFault(store)
-		other := newManager(t, bare{theirs}, fob.Config{Foreign: located()})
+		other := newManager(t, bare{theirs}, fob.Config{Imported: located()})
 		defer other.Close()
 		onNth(theirs, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Delay: soon})
 		told := make(chan error, 1)
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: func() {
 			go func() {
-				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "theirs"}, fob.ForeignKey{Secret: foreignText}))
+				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "theirs"}, fob.ImportedKey{Secret: foreignText}))
 			}()
 			time.Sleep(time.Millisecond)
 		}})
-		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.NoError(t, <-told)
 		require.Equal(t, "theirs", mustVerify(t, m, foreignText).(*fob.Key).Name())
@@ -108,9 +108,9 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 func TestAnImportThatComesTooLateForItsLastStep(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
-			importUntil(t, store, fob.Config{Foreign: located()}, ours, fob.ForeignKey{Secret: foreignText}, finished)
+			importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, finished)
 		}})
-		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.NotErrorIs(t, err, fob.ErrIndeterminate)
 	})
@@ -120,15 +120,15 @@ func TestAnImportThatComesTooLateForItsLastStep(t *testing.T) {
 // then imported is a new one.
 func TestALeftOverThatIsPurgedMeanwhile(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
-		text := fob.ForeignKey{Secret: foreignText}
-		importUntil(t, store, fob.Config{Foreign: located()}, ours, text, keyWritten)
+		text := fob.ImportedKey{Secret: foreignText}
+		importUntil(t, store, fob.Config{Imported: located()}, ours, text, keyWritten)
 		time.Sleep(time.Hour)
 		var pushed, gone bool
 		fault.Inject(func(c backendtest.Call) backendtest.Injection {
 			switch {
 			case c.Op == backendtest.OpPut && isKind(c.ID, fob.RecordKey) && !pushed:
 				pushed = true
-				return backendtest.Injection{Before: func() { importUntil(t, store, fob.Config{Foreign: located()}, ours, text, keyWritten) }}
+				return backendtest.Injection{Before: func() { importUntil(t, store, fob.Config{Imported: located()}, ours, text, keyWritten) }}
 			case c.Op == backendtest.OpGet && isKind(c.ID, fob.RecordAlias) && pushed && !gone:
 				gone = true
 				return backendtest.Injection{Before: func() {
@@ -152,17 +152,17 @@ func TestALeftOverThatIsPurgedMeanwhile(t *testing.T) {
 func TestAnImportGoesOnAtOnceWithItsOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, _ *backendtest.Fault, m *fob.Manager) {
 		begun := time.Now().Truncate(time.Millisecond)
-		importUntil(t, store, fob.Config{Foreign: located()}, ours, fob.ForeignKey{Secret: foreignText}, keyWritten)
+		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, keyWritten)
 		time.Sleep(time.Hour)
 		start := time.Now()
-		key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		require.Zero(t, time.Since(start))
 		require.True(t, begun.Equal(key.IssuedAt()))
 		require.True(t, begun.Equal(mustVerify(t, m, foreignText).(*fob.Key).IssuedAt()))
 
-		importUntil(t, store, fob.Config{Foreign: located()}, ours, fob.ForeignKey{Secret: otherForeignText}, keyWritten)
-		all := newManager(t, store, fob.Config{Foreign: located()})
+		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: otherForeignText}, keyWritten)
+		all := newManager(t, store, fob.Config{Imported: located()})
 		defer all.Close()
 		page, err := all.List(t.Context(), fob.Query{})
 		require.NoError(t, err)
@@ -173,7 +173,7 @@ func TestAnImportGoesOnAtOnceWithItsOwn(t *testing.T) {
 			}
 		}
 		start = time.Now()
-		_, err = m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: otherForeignText})
+		_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherForeignText})
 		require.Equal(t, "?", toldOfImport(t, err))
 		require.Zero(t, time.Since(start))
 	})
@@ -185,15 +185,15 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 	for name, goesOn := range map[string]bool{"it is dead": false, "it lives": true} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, _ *backendtest.Fault, m *fob.Manager) {
-				importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText}, keyWritten)
+				importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText}, keyWritten)
 				if goesOn {
 					go func() {
 						time.Sleep(4 * soon)
-						importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText}, finished)
+						importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText}, finished)
 					}()
 				}
 				start := time.Now()
-				_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				if goesOn {
 					require.ErrorIs(t, err, fob.ErrAlready)
 					require.Equal(t, "b", mustVerify(t, m, foreignText).Subject())
@@ -204,7 +204,7 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 				require.Greater(t, time.Since(start), 2*half+4*soon, "longer than who finds it dead waits before he finishes it")
 				require.Less(t, time.Since(start), 5*time.Second)
 				mustReject(t, m, foreignText, fob.ErrUnknown)
-				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText})
+				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
 				require.NoError(t, err)
 			})
 		})
@@ -232,11 +232,11 @@ func TestAnImportWhoseLastStepIsUnknown(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 				onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 					if c.stage != "" {
-						importUntil(t, store, fob.Config{Foreign: located()}, c.spec, fob.ForeignKey{Secret: foreignText}, c.stage)
+						importUntil(t, store, fob.Config{Imported: located()}, c.spec, fob.ImportedKey{Secret: foreignText}, c.stage)
 					}
 				}))
 				start := time.Now()
-				key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				fault.Inject(nil)
 				if c.stage == "" {
 					require.Equal(t, 4, fault.Calls(backendtest.OpPut), "the claim, the key, and the last step twice")
@@ -271,7 +271,7 @@ func TestAnImportWhoseLastAnswerIsLostIsConfirmed(t *testing.T) {
 			lost = rec.Version
 		}
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), inj)
-		_, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		rec, err := store.Get(t.Context(), at)
 		require.NoError(t, err)
@@ -284,17 +284,17 @@ func TestAnImportWhoseLastAnswerIsLostIsConfirmed(t *testing.T) {
 func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 		theirs := backendtest.NewFault(store)
-		other := newManager(t, bare{theirs}, fob.Config{Foreign: located()})
+		other := newManager(t, bare{theirs}, fob.Config{Imported: located()})
 		defer other.Close()
 		onNth(theirs, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Delay: soon})
 		told := make(chan error, 1)
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 			go func() {
-				told <- failure(other.ImportKey(context.Background(), ours, fob.ForeignKey{Secret: foreignText}))
+				told <- failure(other.ImportKey(context.Background(), ours, fob.ImportedKey{Secret: foreignText}))
 			}()
 			time.Sleep(time.Millisecond)
 		}))
-		key, err := m.ImportKey(t.Context(), ours, fob.ForeignKey{Secret: foreignText})
+		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		require.NoError(t, <-told)
 		rec, err := store.Get(t.Context(), idOf(key))
@@ -307,7 +307,7 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 // writes over it: that is a race like any other, and the call goes on.
 func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	store := memory.New()
-	cfg, spec, f := fob.Config{Foreign: located()}, fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Secret: foreignText}
+	cfg, spec, f := fob.Config{Imported: located()}, fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: foreignText}
 	importUntil(t, store, cfg, spec, f, keyWritten)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)

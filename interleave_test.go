@@ -330,10 +330,10 @@ func TestImportsOfOneKeyInEveryOrder(t *testing.T) {
 		"as others":   func(i int) fob.KeySpec { return fob.KeySpec{Subject: "a", Name: fmt.Sprint(i)} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := fob.Config{Foreign: located()}
+			cfg := fob.Config{Imported: located()}
 			interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 				return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
-						return m.ImportKey(ctx, spec(i), fob.ForeignKey{Secret: foreignText})
+						return m.ImportKey(ctx, spec(i), fob.ImportedKey{Secret: foreignText})
 					}, func(t *testing.T, results []result) {
 						won := winners(results)
 						require.Len(t, won, 1, "%v", results)

@@ -14,18 +14,18 @@ import (
 	"github.com/fobkit/fob/internal/limits"
 )
 
-// ForeignKeys says how keys made by another system are recognised, so that they can be
+// ImportedKeys says how keys made by another system are recognised, so that they can be
 // imported ([Manager.ImportKey]) and go on working. Their text is parsed apart from that
-// of native keys, whose form never becomes laxer by it. The zero ForeignKeys accepts
+// of native keys, whose form never becomes laxer by it. The zero ImportedKeys accepts
 // imports by raw value and by unsalted SHA-256.
-type ForeignKeys struct {
+type ImportedKeys struct {
 	// Locate returns the locator of a presented key: the public part by which its record
 	// is found, such as the ID or start of a key like "ab12cd.secret". It is needed for
 	// salted and slow hashes, by which no record can be found. ok is false for text that
 	// is no such key. The locator must not be secret on its own.
 	Locate func(presented string) (locator string, ok bool)
 	// Digest is the other system's own digest of a presented key, for records imported by
-	// ForeignKey.Digest. It may be keyed with a secret of that system, must be
+	// ImportedKey.Digest. It may be keyed with a secret of that system, must be
 	// deterministic and hard to invert, and is called for every foreign text that is not
 	// in the cache. If Digest is nil or returns nothing, the text is no key of that
 	// system: it matches no imported digest.
@@ -43,18 +43,18 @@ type ForeignKeys struct {
 	SlowChecks int
 }
 
-// ForeignKey is what is known of a key made by another system. Set exactly one
+// ImportedKey is what is known of a key made by another system. Set exactly one
 // of Secret, Hash and Digest.
-type ForeignKey struct {
+type ImportedKey struct {
 	// Secret is the key itself. See Locator for what the store then keeps.
 	Secret string
 	// Hash is the other system's hash of the key: SHA-256 in hex; or "$sha512$…", bcrypt,
 	// PBKDF2 or argon2id in the forms that the guide for imports lists. It is verified
 	// once, at the first use, and then replaced by the digest made here.
 	Hash string
-	// Digest is what ForeignKeys.Digest returns for the key, 16 to 64 bytes.
+	// Digest is what ImportedKeys.Digest returns for the key, 16 to 64 bytes.
 	Digest []byte
-	// Locator is what ForeignKeys.Locate returns for the key. A salted Hash requires it,
+	// Locator is what ImportedKeys.Locate returns for the key. A salted Hash requires it,
 	// otherwise it is optional: without it the key is found by its SHA-256 (or Digest),
 	// which is stored under no pepper. Then whoever has a copy of the store can check
 	// guesses of a weak secret: give a Locator if there is one, and rotate the other keys.
@@ -67,19 +67,19 @@ type ForeignKey struct {
 }
 
 // Format writes nothing of the key, for every verb.
-func (ForeignKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+func (ImportedKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
 // String returns a redaction.
-func (ForeignKey) String() string { return redacted }
+func (ImportedKey) String() string { return redacted }
 
 // MarshalBinary fails, because it would write the key.
-func (ForeignKey) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
+func (ImportedKey) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // MarshalText returns a redaction; JSON, XML and YAML use it too.
-func (ForeignKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (ImportedKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue returns a redaction.
-func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (ImportedKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // ImportKey makes a key of another system valid here: its text stays the same, everything
 // else is as if it had been issued here. Prefix and IdempotencyKey of spec must be empty.
@@ -94,8 +94,8 @@ func (ForeignKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // somebody has revoked or disabled the key that it left.
 //
 // Up to eight keys can have one Locator. A further key is imported beside them; if it
-// cannot be told whether it is one of them, that is ErrConflict (see ForeignKey.Another).
-func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*Key, error) {
+// cannot be told whether it is one of them, that is ErrConflict (see ImportedKey.Another).
+func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ImportedKey) (*Key, error) {
 	asOf := clock.Millis(m.now())
 	k, err := m.importKey(ctx, spec, foreign)
 	if err != nil {
@@ -105,12 +105,12 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	return keyOf(k, asOf), nil
 }
 
-func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKey) (*keystate.State, error) {
+func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ImportedKey) (*keystate.State, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
 	}
-	if m.cfg.Foreign == nil {
-		return nil, fmt.Errorf("%w: Config.Foreign is not set", ErrInvalid)
+	if m.cfg.Imported == nil {
+		return nil, fmt.Errorf("%w: Config.Imported is not set", ErrInvalid)
 	}
 	if spec.Prefix != "" || spec.IdempotencyKey != "" {
 		return nil, fmt.Errorf("%w: Prefix and IdempotencyKey are for keys issued here", ErrInvalid)
@@ -133,8 +133,8 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ForeignKe
 	return k, nil
 }
 
-// checkImported checks a ForeignKey before it is imported.
-func (m *Manager) checkImported(f ForeignKey) error {
+// checkImported checks a ImportedKey before it is imported.
+func (m *Manager) checkImported(f ImportedKey) error {
 	given := 0
 	for _, set := range []bool{f.Secret != "", f.Hash != "", f.Digest != nil} {
 		if set {
@@ -147,8 +147,8 @@ func (m *Manager) checkImported(f ForeignKey) error {
 	if err := limits.CheckText("locator", f.Locator, 0, maxSubject); err != nil {
 		return err
 	}
-	if f.Locator != "" && m.cfg.Foreign.Locate == nil {
-		return fmt.Errorf("%w: a Locator without Config.Foreign.Locate", ErrInvalid)
+	if f.Locator != "" && m.cfg.Imported.Locate == nil {
+		return fmt.Errorf("%w: a Locator without Config.Imported.Locate", ErrInvalid)
 	}
 	switch {
 	case f.Secret != "":
@@ -167,15 +167,15 @@ func (m *Manager) checkImported(f ForeignKey) error {
 		if err := h.Usable(); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-	case m.cfg.Foreign.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
-		return fmt.Errorf("%w: want Config.Foreign.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
+	case m.cfg.Imported.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
+		return fmt.Errorf("%w: want Config.Imported.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
 	}
 	return nil
 }
 
-func (m *Manager) checkImportedSecret(f ForeignKey) error {
+func (m *Manager) checkImportedSecret(f ImportedKey) error {
 	if !m.importedText(f.Secret) {
-		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minImported, m.cfg.Foreign.MaxLength)
+		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minImported, m.cfg.Imported.MaxLength)
 	}
 	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.hasPrefix(prefix) {
 		return fmt.Errorf("%w: the key has the native form", ErrInvalid)
@@ -184,8 +184,8 @@ func (m *Manager) checkImportedSecret(f ForeignKey) error {
 		return fmt.Errorf("%w: the key begins as a token does, and would be taken for one", ErrInvalid)
 	}
 	if f.Locator != "" {
-		if found, ok := m.cfg.Foreign.Locate(f.Secret); !ok || found != f.Locator {
-			return fmt.Errorf("%w: Config.Foreign.Locate does not find this Locator in the key", ErrInvalid)
+		if found, ok := m.cfg.Imported.Locate(f.Secret); !ok || found != f.Locator {
+			return fmt.Errorf("%w: Config.Imported.Locate does not find this Locator in the key", ErrInvalid)
 		}
 	}
 	return nil

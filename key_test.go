@@ -171,7 +171,7 @@ func TestAnUnknownKeyAndAWrongSecretAreUnknown(t *testing.T) {
 
 func TestTheStoredDigestIsNoCredential(t *testing.T) {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{}})
+	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	rec, err := store.Get(t.Context(), idOf(key))
 	require.NoError(t, err)

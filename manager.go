@@ -38,7 +38,7 @@ type Manager struct {
 	clock    clock.Clock
 
 	prefixes []acceptedPrefix
-	imported *imported.Store // nil without Config.Foreign
+	imported *imported.Store // nil without Config.Imported
 
 	engine *engine.Engine[body]
 	// keys and accessTokens cache the answers about credentials that were found; subjects
@@ -124,10 +124,10 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	for _, p := range cfg.OtherPrefixes {
 		m.prefixes = append(m.prefixes, acceptedPrefix{text: p, other: true})
 	}
-	if cfg.Foreign != nil {
+	if cfg.Imported != nil {
 		m.imported = &imported.Store{
-			Store: m.keystore, Peppers: m.peppers, Locate: cfg.Foreign.Locate, Digest: cfg.Foreign.Digest,
-			Limiter: importedhash.NewLimiter(cfg.Foreign.SlowChecks),
+			Store: m.keystore, Peppers: m.peppers, Locate: cfg.Imported.Locate, Digest: cfg.Imported.Digest,
+			Limiter: importedhash.NewLimiter(cfg.Imported.SlowChecks),
 		}
 	}
 	if cfg.Tokens != nil {

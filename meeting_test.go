@@ -115,9 +115,9 @@ func TestAnImportWhoseEndWasLostDoesNotTakeAnothersForItsOwn(t *testing.T) {
 	inner := memory.New()
 	defer inner.Close()
 	fault := backendtest.NewFault(inner)
-	cfg := fob.Config{Foreign: located()}
+	cfg := fob.Config{Imported: located()}
 	a, b := newManager(t, bare{fault}, cfg), newManager(t, bare{inner}, cfg)
-	key := fob.ForeignKey{Secret: "ab12cd.secret-number-1", Locator: "ab12cd"}
+	key := fob.ImportedKey{Secret: "ab12cd.secret-number-1", Locator: "ab12cd"}
 	onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
 		_, err := b.ImportKey(context.Background(), fob.KeySpec{Subject: "s", Scopes: fob.Scopes{"b:b"}}, key)
 		require.NoError(t, err)

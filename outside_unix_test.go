@@ -57,7 +57,7 @@ func walled(t testing.TB, size int, start string, fill byte) string {
 func TestLengthIsLookedAtFirst(t *testing.T) {
 	m := newManager(t, nil, fob.Config{
 		Prefix: "acme_live", RetiredPrefixes: []string{"old"}, OtherPrefixes: []string{"acme_test"}, Tokens: &fob.TokenConfig{Protocol: fob.V4Public, Issuer: "acme"},
-		Foreign: &fob.ForeignKeys{MaxLength: 4096, Digest: func(p string) []byte { return []byte(p) }, Locate: func(p string) (string, bool) { return p[:4], true }},
+		Imported: &fob.ImportedKeys{MaxLength: 4096, Digest: func(p string) []byte { return []byte(p) }, Locate: func(p string) (string, bool) { return p[:4], true }},
 	})
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", Refreshable: true})

@@ -38,7 +38,7 @@ import (
 var harmless = map[string]string{
 	"Applied": "counts", "CacheStats": "counts", "Swept": "counts", "Usage": "counts and times", "Health": "times and errors, which quote nothing",
 	"Credential": "an interface; its kinds are specimens", "Observer": "an interface", "TokenKeySource": "an interface", "Verifier": "an interface",
-	"ObserverFunc": "a function", "VerifierFunc": "a function", "ForeignKeys": "functions and numbers", "TokenVerifierConfig": "names, times and a function",
+	"ObserverFunc": "a function", "VerifierFunc": "a function", "ImportedKeys": "functions and numbers", "TokenVerifierConfig": "names, times and a function",
 	"Cursor": "the place of a record", "ID": "public", "Kind": "a number", "Status": "a number", "SubjectKind": "a number", "EventType": "a number", "Protocol": "a number",
 	"RevokeReason": "a label", "Scope": "public", "Scopes": "public", "Grant": "public", "Grants": "public", "Resource": "public",
 	"Event": "who and what, and errors that quote nothing", "KeyUpdate": "labels and scopes", "Query": "labels", "Page": "Keys", "Receipt": "times", "Revocation": "IDs and times",
@@ -66,7 +66,7 @@ const (
 // them, by the way of printing. They have exported fields of plain types, which users
 // fill in, or hold what they need for each request. Each is named in the threat model.
 var unpreventable = map[string]string{
-	"Pepper": wrongVerb + "; " + fmtHidden + "; " + reflection, "ForeignKey": wrongVerb + "; " + fmtHidden + "; " + reflection,
+	"Pepper": wrongVerb + "; " + fmtHidden + "; " + reflection, "ImportedKey": wrongVerb + "; " + fmtHidden + "; " + reflection,
 	"TokenConfig": wrongVerb + "; " + fmtHidden + "; " + reflection, "Config": wrongVerb + "; " + fmtHidden + "; " + reflection,
 	"KeySpec":            wrongVerb + "; " + fmtHidden + "; " + reflection,
 	"Manager":            reflection,
@@ -273,7 +273,7 @@ func samples(t *testing.T) map[string]sample {
 	)
 	pepper := fob.Pepper{ID: "p1", Key: []byte(word)}
 	tokens := fob.TokenConfig{Issuer: "i", SealKey: []byte(tokenKey)}
-	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, CacheEntries: 1, Foreign: located()}
+	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, CacheEntries: 1, Imported: located()}
 	m, err := fob.New(memory.New(), cfg)
 	require.NoError(t, err)
 	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
@@ -300,7 +300,7 @@ func samples(t *testing.T) map[string]sample {
 		"Pepper":             {holders(pepper), []string{word}, false},
 		"TokenConfig":        {holders(tokens), []string{tokenKey}, false},
 		"Config":             {holders(cfg), []string{word, tokenKey}, false},
-		"ForeignKey":         {holders(fob.ForeignKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}, false},
+		"ImportedKey":        {holders(fob.ImportedKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}, false},
 		"KeySpec":            {holders(fob.KeySpec{Subject: "app-42", IdempotencyKey: word}), []string{word}, false},
 		"TokenKey":           {holders(keys[0]), []string{tokenKey}, false},
 		"Key":                {holders(key), append(text, word), false},

@@ -12,7 +12,7 @@ import (
 // bodies are the bodies of real records, without their checksum.
 func bodies(t testing.TB) [][]byte {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{}, Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}})
+	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}, Peppers: []fob.Pepper{{ID: "p", Key: make([]byte, 32)}}})
 	var out [][]byte
 	add := func(k *fob.Key) {
 		rec, err := store.Get(t.Context(), idOf(k))
@@ -35,7 +35,7 @@ func bodies(t testing.TB) [][]byte {
 	add(last)
 	_, k = mustIssue(t, m, fob.KeySpec{IdempotencyKey: requestID})
 	add(k)
-	k, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	k, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	add(k)
 	return out

@@ -86,8 +86,8 @@ func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 // newPeppers moves the peppers out of m.cfg into the keeper that makes digests.
 func (m *Manager) newPeppers() *pepper.Keeper {
 	cfg := pepper.KeeperConfig{Store: m.records, Clock: &m.clock, Problem: m.problem}
-	if m.cfg.Foreign != nil {
-		cfg.Imported = m.cfg.Foreign.Digest
+	if m.cfg.Imported != nil {
+		cfg.Imported = m.cfg.Imported.Digest
 	}
 	keeper := pepper.NewKeeper(cfg)
 	for i, p := range m.cfg.Peppers {

@@ -90,11 +90,11 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 	)
 	pepper := fob.Pepper{ID: "p1", Key: []byte(word)}
 	tokens := fob.TokenConfig{Issuer: "i", SealKey: []byte(tokenKey)}
-	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, Foreign: located()}
+	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, Imported: located()}
 	m := newManager(t, nil, cfg)
 	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
 	require.NoError(t, err)
-	old, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Hash: oldHash, Locator: "ab12cd"})
+	old, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Hash: oldHash, Locator: "ab12cd"})
 	require.NoError(t, err)
 	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", Refreshable: true})
 	require.NoError(t, err)
@@ -119,7 +119,7 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 		"TokenConfig": {shown(tokens), []string{tokenKey}},
 		"TokenKey":    {hidden(keys[0]), []string{tokenKey}},
 		"Config":      {shown(cfg), []string{word, tokenKey}},
-		"ForeignKey":  {shown(fob.ForeignKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}},
+		"ImportedKey": {shown(fob.ImportedKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}},
 		"KeySpec":     {shown(fob.KeySpec{Subject: "app-42", IdempotencyKey: word}), []string{word}},
 		"Key":         {shown(*plainKey), []string{string(digest[:])}},
 		"imported":    {shown(*old), []string{oldHash}},
@@ -196,7 +196,7 @@ func TestNoErrorQuotesWhatItRefuses(t *testing.T) {
 func TestNoErrorOrEventTellsASecret(t *testing.T) {
 	seen := &observed{}
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Observer: seen, Foreign: &fob.ForeignKeys{}})
+	m := newManager(t, store, fob.Config{Observer: seen, Imported: &fob.ImportedKeys{}})
 	text, key := mustIssue(t, m, fob.KeySpec{IdempotencyKey: requestID})
 	var said strings.Builder
 	for i := range text { // everything close to the real one
@@ -207,11 +207,11 @@ func TestNoErrorOrEventTellsASecret(t *testing.T) {
 	}
 	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: text + "\n", Name: text})
 	fmt.Fprintln(&said, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 	fmt.Fprintln(&said, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: text})
 	fmt.Fprintln(&said, err)
-	fmt.Fprintf(&said, "%v %+v %#v\n", fob.ForeignKey{Secret: text}, fob.ForeignKey{Secret: text}, fob.ForeignKey{Secret: text})
+	fmt.Fprintf(&said, "%v %+v %#v\n", fob.ImportedKey{Secret: text}, fob.ImportedKey{Secret: text}, fob.ImportedKey{Secret: text})
 	fmt.Fprintf(&said, "%v %+v\n", fob.Pepper{ID: "p", Key: []byte(text)}, []fob.Pepper{{ID: "p", Key: []byte(text)}})
 	_, err = fob.New(store, fob.Config{Peppers: []fob.Pepper{{ID: "p", Key: []byte(text[30:50])}}})
 	fmt.Fprintln(&said, err)
@@ -279,7 +279,7 @@ func FuzzParseScopes(f *testing.F) {
 
 func FuzzVerify(f *testing.F) {
 	store := memory.New()
-	m, err := fob.New(store, fob.Config{Prefix: "acme_live", Foreign: &fob.ForeignKeys{}, SweepInterval: -1})
+	m, err := fob.New(store, fob.Config{Prefix: "acme_live", Imported: &fob.ImportedKeys{}, SweepInterval: -1})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = m.Close() })
 	secret, _, err := m.IssueKey(f.Context(), fob.KeySpec{Subject: "a"})
@@ -304,7 +304,7 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 		Prefix:          "Acme",
 		RetiredPrefixes: []string{"x", "x"},
 		Peppers:         []fob.Pepper{{ID: "a b", Key: make([]byte, 31)}},
-		Foreign:         &fob.ForeignKeys{MaxLength: 5000, SlowChecks: -1},
+		Imported:        &fob.ImportedKeys{MaxLength: 5000, SlowChecks: -1},
 		CacheEntries:    -1,
 		MaxStaleness:    time.Millisecond,
 		UsageInterval:   time.Nanosecond,

@@ -14,7 +14,7 @@ import (
 // a wrong one, if it was issued here, or imported with a locator and used since.
 func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 	pepper := func(b byte) []fob.Pepper { return []fob.Pepper{{ID: "p", Key: bytes.Repeat([]byte{b}, 32)}} }
-	imported := func(f fob.ForeignKey) func(t *testing.T, m *fob.Manager) (string, string) {
+	imported := func(f fob.ImportedKey) func(t *testing.T, m *fob.Manager) (string, string) {
 		return func(t *testing.T, m *fob.Manager) (right, wrong string) {
 			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
 			require.NoError(t, err)
@@ -26,20 +26,20 @@ func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 			text, key := mustIssue(t, m, fob.KeySpec{})
 			return text, forge(t, "acme_live", key.ID())
 		},
-		"imported by secret": imported(fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}),
+		"imported by secret": imported(fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}),
 		"imported by hash":   imported(foreignForms(t)["bcrypt"]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
-			m := newManager(t, store, fob.Config{Foreign: located(), Peppers: pepper(1)})
+			m := newManager(t, store, fob.Config{Imported: located(), Peppers: pepper(1)})
 			right, wrong := made(t, m)
 			mustVerify(t, m, right)
-			thief := newManager(t, store, fob.Config{Foreign: located()})
+			thief := newManager(t, store, fob.Config{Imported: located()})
 			_, err1 := thief.Verify(t.Context(), right)
 			_, err2 := thief.Verify(t.Context(), wrong)
 			require.ErrorIs(t, err1, fob.ErrPepper)
 			require.Equal(t, err1, err2)
-			guesser := newManager(t, store, fob.Config{Foreign: located(), Peppers: pepper(2)})
+			guesser := newManager(t, store, fob.Config{Imported: located(), Peppers: pepper(2)})
 			_, err1 = guesser.Verify(t.Context(), right)
 			_, err2 = guesser.Verify(t.Context(), wrong)
 			require.ErrorIs(t, err1, fob.ErrPepper)
@@ -48,12 +48,12 @@ func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 	}
 }
 
-// With Config.Foreign anything may be a key of the other system.
+// With Config.Imported anything may be a key of the other system.
 func TestUnknownForeignTextCostsThreeReadsAndIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
-	m := newManager(t, bare{fault}, fob.Config{Foreign: located(), Clock: newClock().Now})
+	m := newManager(t, bare{fault}, fob.Config{Imported: located(), Clock: newClock().Now})
 	mustReject(t, m, "complete.garbage", fob.ErrUnknown)
-	require.Equal(t, 3+1, fault.Calls(backendtest.OpGet), "the first time also the check value of Foreign.Digest")
+	require.Equal(t, 3+1, fault.Calls(backendtest.OpGet), "the first time also the check value of Imported.Digest")
 	mustReject(t, m, "complete.garbage", fob.ErrUnknown)
 	for range 10 {
 		mustReject(t, m, "complete.garbage", fob.ErrUnknown)

@@ -189,7 +189,7 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 		for by, read := range read {
 			t.Run(what+"/"+by, func(t *testing.T) {
 				bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
-					cfg := fob.Config{MaxStaleness: time.Second, StaleIfError: time.Hour, Tokens: tokenConfig().Tokens, Foreign: &fob.ForeignKeys{}}
+					cfg := fob.Config{MaxStaleness: time.Second, StaleIfError: time.Hour, Tokens: tokenConfig().Tokens, Imported: &fob.ImportedKeys{}}
 					here := newManager(t, bare{fault}, cfg)
 					defer here.Close()
 					there := newManager(t, store, fob.Config{})
@@ -197,7 +197,7 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 					text, key := mustIssue(t, here, fob.KeySpec{Subject: "one"})
 					issued, err := here.ExchangeKey(t.Context(), text, fob.TokenSpec{Audience: "api"})
 					require.NoError(t, err)
-					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: "two"}, fob.ForeignKey{Secret: foreignText})
+					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: "two"}, fob.ImportedKey{Secret: foreignText})
 					require.NoError(t, err)
 					// The fleet knows of the patience, and what is read from then on is believed.
 					pass(5 * time.Second)
@@ -324,12 +324,12 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 		inner := memory.New()
 		defer inner.Close()
 		fault := backendtest.NewFault(inner)
-		m := newManager(t, bare{fault}, fob.Config{Foreign: located()})
+		m := newManager(t, bare{fault}, fob.Config{Imported: located()})
 		text := func(n int) string { return fmt.Sprintf("ab12cd.secret-number-%d", n) }
 		var key *fob.Key
 		for n := range nth + 1 {
 			var err error
-			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint("s", n)}, fob.ForeignKey{Secret: text(n), Locator: "ab12cd"})
+			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint("s", n)}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
 		for range 3 {
@@ -348,7 +348,7 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 // from it, however the key is found, and where only a part of the answer found a place in
 // memory.
 func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
-	forms := map[string]*fob.ForeignKey{
+	forms := map[string]*fob.ImportedKey{
 		"made here":                nil,
 		"imported":                 {Secret: foreignText},
 		"imported under a locator": {Secret: foreignText, Locator: "ab12cd"},
@@ -358,7 +358,7 @@ func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, with a feed: %v", name, follows), func(t *testing.T) {
 				bubbleOver(t, func(t *testing.T, store backend.Store, fault *backendtest.Fault) {
 					var feed resettable
-					cfg := fob.Config{MaxStaleness: time.Minute, Foreign: &fob.ForeignKeys{Locate: located().Locate}}
+					cfg := fob.Config{MaxStaleness: time.Minute, Imported: &fob.ImportedKeys{Locate: located().Locate}}
 					over := feed.over(fault)
 					if !follows {
 						over = bare{fault}

@@ -165,7 +165,7 @@ func (m *Manager) recognise(presented string, text *recognised) error {
 			return err
 		}
 		return ErrWrongEnvironment
-	case m.cfg.Foreign != nil:
+	case m.cfg.Imported != nil:
 		return m.recogniseImported(presented, text)
 	case problem == keytext.OK:
 		return ErrKeyPrefix

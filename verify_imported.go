@@ -26,7 +26,7 @@ const minImported = 8
 
 // importedText is the whole grammar of imported keys: visible ASCII, bounded.
 func (m *Manager) importedText(presented string) bool {
-	if len(presented) < minImported || len(presented) > m.cfg.Foreign.MaxLength {
+	if len(presented) < minImported || len(presented) > m.cfg.Imported.MaxLength {
 		return false
 	}
 	for i := range len(presented) {

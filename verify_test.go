@@ -108,10 +108,10 @@ func TestAKeyThatIsRefusedIsNotRehashed(t *testing.T) {
 // key may begin in any other way.
 func TestWhatBeginsLikeAToken(t *testing.T) {
 	cfg := tokenConfig()
-	cfg.Foreign = &fob.ForeignKeys{}
+	cfg.Imported = &fob.ImportedKeys{}
 	m := newManager(t, nil, cfg)
 	for _, text := range []string{"v1.local.AAAA", "v9.local.AAAA", "v4.AAAAAAA"} {
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 		require.ErrorIs(t, err, fob.ErrInvalid, text)
 		_, err = m.Verify(t.Context(), text)
 		require.ErrorIs(t, err, fob.ErrMalformed, text)
@@ -119,7 +119,7 @@ func TestWhatBeginsLikeAToken(t *testing.T) {
 	}
 	for _, text := range []string{"v0.local.AAAA", "v:.local.AAAA", "v4-local.AAAA", "w4.local.AAAA", "vv4.local.AAAA", "44.local.AAAA", "v44.local.AAAA"} {
 		mustReject(t, m, text, fob.ErrUnknown)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 		require.NoError(t, err, text)
 		mustVerify(t, m, text)
 	}

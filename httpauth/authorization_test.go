@@ -27,7 +27,7 @@ func visible() string {
 // credential and in the key header.
 func TestWhatCanBeImportedCanBePresented(t *testing.T) {
 	const most = 4096
-	m, err := fob.New(memory.New(), fob.Config{Prefix: "acme_live", SweepInterval: -1, Foreign: &fob.ForeignKeys{MaxLength: most}})
+	m, err := fob.New(memory.New(), fob.Config{Prefix: "acme_live", SweepInterval: -1, Imported: &fob.ImportedKeys{MaxLength: most}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()
 	guard, err := httpauth.Require(m, httpauth.Options{AnyCredential: true})
@@ -51,7 +51,7 @@ func TestWhatCanBeImportedCanBePresented(t *testing.T) {
 			continue
 		}
 		seen[text] = true
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ForeignKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: text})
 		require.NoError(t, err, "%q", text)
 		for _, h := range []header{{"Authorization", "Bearer " + text}, {"authorization", "bearer   " + text}, {"X-API-Key", text}} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)

@@ -99,7 +99,7 @@ func (s *Store) matches(ctx context.Context, k *keystate.State, presented string
 	if text, ok := strings.CutPrefix(k.ImportedHash, ownMark); ok {
 		want, err := hex.DecodeString(text)
 		if err != nil || s.Digest == nil {
-			return false, fmt.Errorf("%w: imported digest, or no Config.Foreign.Digest", errs.ErrCorrupt)
+			return false, fmt.Errorf("%w: imported digest, or no Config.Imported.Digest", errs.ErrCorrupt)
 		}
 		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}

@@ -67,7 +67,7 @@ func (s *Store) ownDigest(text string) []byte {
 // Limiter allows.
 func (s *Store) CheckLanes(h importedhash.Hash) error {
 	if h.Lanes() > s.Limiter.Cores() {
-		return fmt.Errorf("%w: a hash of %d lanes, and Config.Foreign.SlowChecks is %d", errs.ErrInvalid, h.Lanes(), s.Limiter.Cores())
+		return fmt.Errorf("%w: a hash of %d lanes, and Config.Imported.SlowChecks is %d", errs.ErrInvalid, h.Lanes(), s.Limiter.Cores())
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func TestAnImportThatWasCutOffIsFinishedByAnother(t *testing.T) {
 // A hash of more lanes than there are turns is not computed, and none is called wrong by that.
 func TestAHashOfTooManyLanes(t *testing.T) {
 	const three = "$argon2id$v=19$m=64,t=1,p=3$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-	const told = "fob: invalid argument: a hash of 3 lanes, and Config.Foreign.SlowChecks is 2"
+	const told = "fob: invalid argument: a hash of 3 lanes, and Config.Imported.SlowChecks is 2"
 	h, err := importedhash.Parse(three)
 	require.NoError(t, err)
 	s := newStore(memory.New())

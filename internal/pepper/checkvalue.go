@@ -105,7 +105,7 @@ func (k *Keeper) ofImported() (v checkValue, ok bool) {
 		k.tells = true
 		k.foreign = newCheckValue("foreign digest", checkRecord("foreign", "digest"),
 			digest.Of(append([]byte("fob foreign digest check "), made...)),
-			fmt.Errorf("%w: Config.Foreign.Digest is another one than that of the keys imported by it", errs.ErrPepper))
+			fmt.Errorf("%w: Config.Imported.Digest is another one than that of the keys imported by it", errs.ErrPepper))
 	})
 	return k.foreign, k.tells
 }

@@ -186,7 +186,7 @@ func TestAnImportedDigestThatIsAnotherOneIsFoundOut(t *testing.T) {
 	require.NoError(t, right.VouchImported(t.Context()))
 	require.NoError(t, right.DoubtImported(t.Context()))
 
-	const text = "fob: pepper not configured: Config.Foreign.Digest is another one than that of the keys imported by it"
+	const text = "fob: pepper not configured: Config.Imported.Digest is another one than that of the keys imported by it"
 	require.EqualError(t, wrong.VouchImported(t.Context()), text)
 	require.EqualError(t, wrong.DoubtImported(t.Context()), text)
 	require.Equal(t, []string{"foreign digest"}, names(wrong.problems))

@@ -29,8 +29,8 @@ import (
 const foreignText = "ab12cd.s3cr3t-of-another-system"
 
 // located is how the other system's keys are found: "<locator>.<secret>".
-func located() *fob.ForeignKeys {
-	return &fob.ForeignKeys{
+func located() *fob.ImportedKeys {
+	return &fob.ImportedKeys{
 		Locate: func(presented string) (string, bool) {
 			locator, _, ok := strings.Cut(presented, ".")
 			return locator, ok
@@ -45,7 +45,7 @@ func otherDigest(presented string) []byte {
 	return mac.Sum(nil)
 }
 
-func foreignForms(t *testing.T) map[string]fob.ForeignKey {
+func foreignForms(t *testing.T) map[string]fob.ImportedKey {
 	t.Helper()
 	b64 := base64.RawStdEncoding.EncodeToString
 	salt := []byte("0123456789abcdef")
@@ -57,7 +57,7 @@ func foreignForms(t *testing.T) map[string]fob.ForeignKey {
 	pb, err := pbkdf2.Key(sha256.New, foreignText, salt, 1000, 32)
 	require.NoError(t, err)
 	argon := argon2.IDKey([]byte(foreignText), salt, 1, 64, 1, 32)
-	return map[string]fob.ForeignKey{
+	return map[string]fob.ImportedKey{
 		"raw":                 {Secret: foreignText},
 		"raw with locator":    {Secret: foreignText, Locator: "ab12cd"},
 		"sha256":              {Hash: hex.EncodeToString(sum[:])},
@@ -79,7 +79,7 @@ func TestImportedKeysGoOnWorking(t *testing.T) {
 		for _, peppers := range [][]fob.Pepper{nil, {pepper}} {
 			t.Run(name, func(t *testing.T) {
 				fault := backendtest.NewFault(memory.New())
-				cfg := fob.Config{Foreign: located(), Peppers: peppers}
+				cfg := fob.Config{Imported: located(), Peppers: peppers}
 				m := newManager(t, fault, cfg)
 				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"a"}}, foreign)
 				require.NoError(t, err)
@@ -120,13 +120,13 @@ func TestImportedKeysGoOnWorking(t *testing.T) {
 }
 
 func TestAnImportIsOnce(t *testing.T) {
-	m := newManager(t, nil, fob.Config{Foreign: located()})
+	m := newManager(t, nil, fob.Config{Imported: located()})
 	spec := fob.KeySpec{Subject: "a"}
-	_, err := m.ImportKey(t.Context(), spec, fob.ForeignKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), spec, fob.ForeignKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
 	require.Equal(t, "a", mustVerify(t, m, foreignText).Subject())
 }
@@ -134,16 +134,16 @@ func TestAnImportIsOnce(t *testing.T) {
 func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 	for n := 0; ; n++ {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, fob.Config{Foreign: located()})
+		m := newManager(t, fault, fob.Config{Imported: located()})
 		fault.CrashAfter(n)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		if err == nil {
 			require.GreaterOrEqual(t, n, 3)
 			return
 		}
 		mustReject(t, m, foreignText, fob.ErrUnknown)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
 	}
@@ -151,32 +151,32 @@ func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 
 func TestWhatCannotBeImported(t *testing.T) {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: located()})
+	m := newManager(t, store, fob.Config{Imported: located()})
 	native, _ := mustIssue(t, m, fob.KeySpec{})
 	sum := sha256.Sum256([]byte(foreignText))
 	hash := hex.EncodeToString(sum[:])
 	for name, c := range map[string]struct {
 		spec    fob.KeySpec
-		foreign fob.ForeignKey
+		foreign fob.ImportedKey
 	}{
-		"nothing":          {fob.KeySpec{Subject: "a"}, fob.ForeignKey{}},
-		"two things":       {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Hash: hash}},
-		"short":            {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "short"}},
-		"space":            {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "has a space in it"}},
-		"native":           {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: native}},
-		"unknown hash":     {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: "$md5$x"}},
-		"salted, no place": {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: foreignForms(t)["bcrypt"].Hash}},
-		"wrong locator":    {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "zz"}},
-		"short digest":     {fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: []byte("short")}},
-		"prefix":           {fob.KeySpec{Subject: "a", Prefix: "acme_live"}, fob.ForeignKey{Secret: foreignText}},
-		"no subject":       {fob.KeySpec{}, fob.ForeignKey{Secret: foreignText}},
+		"nothing":          {fob.KeySpec{Subject: "a"}, fob.ImportedKey{}},
+		"two things":       {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Hash: hash}},
+		"short":            {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "short"}},
+		"space":            {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "has a space in it"}},
+		"native":           {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: native}},
+		"unknown hash":     {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: "$md5$x"}},
+		"salted, no place": {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: foreignForms(t)["bcrypt"].Hash}},
+		"wrong locator":    {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "zz"}},
+		"short digest":     {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: []byte("short")}},
+		"prefix":           {fob.KeySpec{Subject: "a", Prefix: "acme_live"}, fob.ImportedKey{Secret: foreignText}},
+		"no subject":       {fob.KeySpec{}, fob.ImportedKey{Secret: foreignText}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := m.ImportKey(t.Context(), c.spec, c.foreign)
 			require.ErrorIs(t, err, fob.ErrInvalid)
 		})
 	}
-	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.NoError(t, func() error { _, err := m.Verify(t.Context(), native); return err }())
 }
@@ -191,11 +191,11 @@ func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
 
 // The alias and the key are two records: a thief who may write aliases must not
 // turn a native key's record into a foreign one.
-func TestANativeKeyIsNoForeignKey(t *testing.T) {
+func TestANativeKeyIsNoImportedKey(t *testing.T) {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{}})
+	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, key := mustIssue(t, m, fob.KeySpec{})
-	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ForeignKey{Secret: foreignText})
+	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	mustReject(t, m, forge(t, "acme_live", imported.ID()), fob.ErrUnknown)
 	require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
@@ -203,10 +203,10 @@ func TestANativeKeyIsNoForeignKey(t *testing.T) {
 
 func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: 1}})
+	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: 1}})
 	hash, err := bcrypt.GenerateFromPassword([]byte(foreignText), 8)
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: string(hash), Locator: "ab12cd"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: string(hash), Locator: "ab12cd"})
 	require.NoError(t, err)
 	var busy, rejected atomic.Int64
 	var wg sync.WaitGroup
@@ -233,8 +233,8 @@ func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
 	for n := range 2 {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, fob.Config{Foreign: located()})
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		m := newManager(t, fault, fob.Config{Imported: located()})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		fault.CrashAfter(n, backendtest.OpGet)
 		_, err = m.Verify(t.Context(), foreignText)
@@ -248,10 +248,10 @@ func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
 func TestAKeyIsImportedInOneForm(t *testing.T) {
 	sum := sha256.Sum256([]byte(foreignText))
 	hash := hex.EncodeToString(sum[:])
-	text, locatedText := fob.ForeignKey{Secret: foreignText}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}
-	locatedHash, locatedDigest := fob.ForeignKey{Hash: hash, Locator: "ab12cd"}, fob.ForeignKey{Digest: otherDigest(foreignText), Locator: "ab12cd"}
-	plainHash, digest := fob.ForeignKey{Hash: hash}, fob.ForeignKey{Digest: otherDigest(foreignText)}
-	for name, forms := range map[string][2]fob.ForeignKey{
+	text, locatedText := fob.ImportedKey{Secret: foreignText}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}
+	locatedHash, locatedDigest := fob.ImportedKey{Hash: hash, Locator: "ab12cd"}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"}
+	plainHash, digest := fob.ImportedKey{Hash: hash}, fob.ImportedKey{Digest: otherDigest(foreignText)}
+	for name, forms := range map[string][2]fob.ImportedKey{
 		"text, located text":     {text, locatedText},
 		"located text, text":     {locatedText, text},
 		"text, hash":             {text, plainHash},
@@ -265,7 +265,7 @@ func TestAKeyIsImportedInOneForm(t *testing.T) {
 		"located digest, text":   {locatedDigest, text},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newManager(t, nil, fob.Config{Foreign: located()})
+			m := newManager(t, nil, fob.Config{Imported: located()})
 			first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, forms[0])
 			require.NoError(t, err)
 			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, forms[1])
@@ -284,7 +284,7 @@ func TestAnImportRevivesNothing(t *testing.T) {
 	for name, foreign := range foreignForms(t) {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			m := newManager(t, nil, fob.Config{Foreign: located(), Clock: clock.Now})
+			m := newManager(t, nil, fob.Config{Imported: located(), Clock: clock.Now})
 			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, foreign)
 			require.NoError(t, err)
 			_, err = m.Revoke(t.Context(), key.ID(), "leaked")
@@ -304,9 +304,9 @@ func TestAnImportRevivesNothing(t *testing.T) {
 // revoked meanwhile is not imported again.
 func TestARevokedLeftOverIsNotImported(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
-	m := newManager(t, fault, fob.Config{Foreign: located()})
+	m := newManager(t, fault, fob.Config{Imported: located()})
 	fault.CrashAfter(2, backendtest.OpPut)
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 	require.Error(t, err)
 	fault.Inject(nil)
 	mustReject(t, m, foreignText, fob.ErrUnknown)
@@ -315,7 +315,7 @@ func TestARevokedLeftOverIsNotImported(t *testing.T) {
 	require.Len(t, page.Credentials, 1)
 	_, err = m.Revoke(t.Context(), page.Credentials[0].ID(), "")
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
 	mustReject(t, m, foreignText, fob.ErrUnknown)
 }
@@ -323,9 +323,9 @@ func TestARevokedLeftOverIsNotImported(t *testing.T) {
 func TestAnImportWhoseAnswersAreLost(t *testing.T) {
 	for n := range 3 {
 		fault := backendtest.NewFault(memory.New())
-		m := newManager(t, fault, fob.Config{Foreign: located()})
+		m := newManager(t, fault, fob.Config{Imported: located()})
 		atPut(fault, n+1, backendtest.LostAck())
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
@@ -336,14 +336,14 @@ func TestAnImportWhoseAnswersAreLost(t *testing.T) {
 // asked for holds.
 func TestOfManyImportsAtOnceExactlyOneWins(t *testing.T) {
 	for range 20 {
-		m := newManager(t, nil, fob.Config{Foreign: located()})
+		m := newManager(t, nil, fob.Config{Imported: located()})
 		var mu sync.Mutex
 		var won []string
 		var wg sync.WaitGroup
 		for n := range 8 {
 			wg.Go(func() {
 				name := fmt.Sprint(n)
-				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: name}, fob.ForeignKey{Secret: foreignText})
+				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: name}, fob.ImportedKey{Secret: foreignText})
 				if err == nil {
 					mu.Lock()
 					won = append(won, name)
@@ -361,11 +361,11 @@ func TestOfManyImportsAtOnceExactlyOneWins(t *testing.T) {
 
 func TestForeignTextThatIsTakenForATokenIsNotImported(t *testing.T) {
 	cfg := tokenConfig()
-	cfg.Foreign = located()
+	cfg.Imported = located()
 	m := newManager(t, nil, cfg)
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "v1.0123456789abcdef"})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "v1.0123456789abcdef"})
 	require.ErrorIs(t, err, fob.ErrInvalid)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: "v10.0123456789abcdef"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "v10.0123456789abcdef"})
 	require.NoError(t, err)
 	mustVerify(t, m, "v10.0123456789abcdef")
 }
@@ -379,24 +379,24 @@ func TestADigestOfNoKeyMatchesNone(t *testing.T) {
 		return otherDigest(presented)
 	}
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Foreign: foreign})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
+	m := newManager(t, store, fob.Config{Imported: foreign})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
 	require.NoError(t, err)
 	mustReject(t, m, "ab12cd.wrong-secret", fob.ErrUnknown)
 	without := located()
 	without.Digest = nil
-	_, err = newManager(t, store, fob.Config{Foreign: without}).Verify(t.Context(), foreignText)
+	_, err = newManager(t, store, fob.Config{Imported: without}).Verify(t.Context(), foreignText)
 	mustBeUnsure(t, err) // it is Config that lacks something
 	mustVerify(t, m, foreignText)
 }
 
 // A locator is public: who knows one may keep that key busy, and no other.
 func TestAFloodOnOneKeyLeavesTheOthersAlone(t *testing.T) {
-	m := newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: 1}})
+	m := newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: 1}})
 	for _, locator := range []string{"victim", "flooded"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte(locator+".good-secret"), bcrypt.MinCost)
 		require.NoError(t, err)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: string(hash), Locator: locator})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: string(hash), Locator: locator})
 		require.NoError(t, err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -424,12 +424,12 @@ func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
 	store := memory.New()
 	b64 := base64.RawStdEncoding.EncodeToString
 	salt := []byte("0123456789abcdef")
-	wide := fob.ForeignKey{
+	wide := fob.ImportedKey{
 		Hash:    "$argon2id$v=19$m=64,t=1,p=4$" + b64(salt) + "$" + b64(argon2.IDKey([]byte(foreignText), salt, 1, 64, 4, 32)),
 		Locator: "ab12cd",
 	}
 	manager := func(checks int) *fob.Manager {
-		return newManager(t, store, fob.Config{Foreign: &fob.ForeignKeys{Locate: located().Locate, SlowChecks: checks}})
+		return newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: checks}})
 	}
 	_, err := manager(3).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
 	require.ErrorIs(t, err, fob.ErrInvalid)
@@ -481,9 +481,9 @@ func twoFaults(t *testing.T, calls int, try func(t *testing.T, fault *backendtes
 
 func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
-		m := newManager(t, fault, fob.Config{Foreign: located()})
+		m := newManager(t, fault, fob.Config{Imported: located()})
 		imported := func() error {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 			return err
 		}
 		arm()

@@ -20,7 +20,7 @@ import (
 
 // The grammar of foreign keys: 8 bytes to MaxLength of visible ASCII.
 func TestWhatAForeignKeyMayLookLike(t *testing.T) {
-	m := newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{MaxLength: 40}})
+	m := newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{MaxLength: 40}})
 	for text, ok := range map[string]bool{
 		"!!!!!!!!": true, "~~~~~~~~": true, strings.Repeat("a", 8): true, strings.Repeat("b", 40): true,
 		"":        false,
@@ -28,7 +28,7 @@ func TestWhatAForeignKeyMayLookLike(t *testing.T) {
 		"with a space": false, "ends-with-one ": false, "tab\tinside": false, "line-end\n": false, "zero\x00byte": false,
 		"delete-\x7f-byte": false, "beyond-ascii-\x80": false, "ümlaut-inside": false,
 	} {
-		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 		if ok {
 			require.NoError(t, err, "%q", text)
 			require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
@@ -42,9 +42,9 @@ func TestWhatAForeignKeyMayLookLike(t *testing.T) {
 // A digest of the other system has 16 to 64 bytes, and there is a function for it; a
 // Locator is one that Locate can find.
 func TestTheBoundsOfWhatIsImported(t *testing.T) {
-	both, none := newManager(t, nil, fob.Config{Foreign: located()}), newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{}})
+	both, none := newManager(t, nil, fob.Config{Imported: located()}), newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{}})
 	for n, ok := range map[int]bool{0: false, 15: false, 16: true, 64: true, 65: false} {
-		f := fob.ForeignKey{Digest: bytes.Repeat([]byte{byte(n)}, n)}
+		f := fob.ImportedKey{Digest: bytes.Repeat([]byte{byte(n)}, n)}
 		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
 		if ok {
 			require.NoError(t, err, n)
@@ -56,14 +56,14 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 	}
 	sum := sha256.Sum256([]byte(foreignText))
 	for locator, ok := range map[string]bool{strings.Repeat("l", 256): true, strings.Repeat("l", 257): false, "line\nend": false} {
-		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: hex.EncodeToString(sum[:]), Locator: locator})
+		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: hex.EncodeToString(sum[:]), Locator: locator})
 		if ok {
 			require.NoError(t, err)
 		} else {
 			require.ErrorIs(t, err, fob.ErrInvalid, "%q", locator)
 		}
 	}
-	for _, f := range []fob.ForeignKey{{Secret: foreignText, Locator: "ab12cd"}, {Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}, bcrypted(t, foreignText)} {
+	for _, f := range []fob.ImportedKey{{Secret: foreignText, Locator: "ab12cd"}, {Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}, bcrypted(t, foreignText)} {
 		_, err := none.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
 		require.ErrorIs(t, err, fob.ErrInvalid, "nobody could find it by a locator")
 	}
@@ -72,15 +72,15 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 // Another system may make keys of the native form; with a prefix that is none of ours
 // they are foreign text like any other.
 func TestANativeFormWithAnotherPrefixIsForeignText(t *testing.T) {
-	m := newManager(t, nil, fob.Config{Foreign: &fob.ForeignKeys{}})
+	m := newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	theirs := relabel(t, text, "other_live")
 	mustReject(t, m, theirs, fob.ErrUnknown)
-	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: theirs})
+	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: theirs})
 	require.NoError(t, err)
 	require.Equal(t, key.ID(), mustVerify(t, m, theirs).ID())
 	require.NotEqual(t, key.ID(), mustVerify(t, m, text).ID())
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 }
 
@@ -103,10 +103,10 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
-			importUntil(t, bare{fault}, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 			// A place whose import has not finished leads nowhere, and is no reason to look again.
-			importUntil(t, bare{fault}, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: otherForeignText}, onlyClaimed)
-			m := newManager(t, bare{fault}, fob.Config{Foreign: &fob.ForeignKeys{
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: otherForeignText}, onlyClaimed)
+			m := newManager(t, bare{fault}, fob.Config{Imported: &fob.ImportedKeys{
 				Locate: func(string) (string, bool) { return c.locator, c.ok },
 				Digest: func(string) []byte { return c.digest },
 			}})
@@ -129,8 +129,8 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 
 // Of a salted hash nobody knows the SHA-256 of the key, not even that it is zero.
 func TestASaltedHashHasNoPlaceOfItsOwn(t *testing.T) {
-	m := newManager(t, nil, fob.Config{Foreign: located()})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Hash: strings.Repeat("0", 64)})
+	m := newManager(t, nil, fob.Config{Imported: located()})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: strings.Repeat("0", 64)})
 	require.NoError(t, err)
 	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText))
 	require.NoError(t, err)
@@ -158,7 +158,7 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
-			importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 			rec, err := store.Get(t.Context(), at)
 			require.NoError(t, err)
 			if fields == nil {
@@ -168,11 +168,11 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 			} else {
 				rewrite(t, store, rec, fields...)
 			}
-			m := newManager(t, bare{store}, fob.Config{Foreign: located()})
+			m := newManager(t, bare{store}, fob.Config{Imported: located()})
 			_, err = m.Verify(t.Context(), foreignText)
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			mustBeUnsure(t, err)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			require.NotErrorIs(t, err, fob.ErrConflict)
 		})
@@ -188,7 +188,7 @@ func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 	} {
 		for _, digest := range []func(string) []byte{otherDigest, func(string) []byte { return nil }, nil} {
 			store := memory.New()
-			m := newManager(t, bare{store}, fob.Config{Foreign: located()})
+			m := newManager(t, bare{store}, fob.Config{Imported: located()})
 			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, "located digest", foreignText))
 			require.NoError(t, err)
 			rec, err := store.Get(t.Context(), idOf(key))
@@ -202,7 +202,7 @@ func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 			rewrite(t, store, rec, fields...)
 			foreign := located()
 			foreign.Digest = digest
-			_, err = newManager(t, bare{store}, fob.Config{Foreign: foreign}).Verify(t.Context(), foreignText)
+			_, err = newManager(t, bare{store}, fob.Config{Imported: foreign}).Verify(t.Context(), foreignText)
 			switch want := told; {
 			case digest == nil: // Config lacks what it takes
 				require.ErrorIs(t, err, fob.ErrCorrupt, hash)
@@ -223,8 +223,8 @@ func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 func TestAnImportedKeyIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	clock := newClock()
-	m := newManager(t, bare{fault}, fob.Config{Foreign: located(), MaxStaleness: 500 * time.Millisecond, StaleIfError: time.Second, Clock: clock.Now})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: 500 * time.Millisecond, StaleIfError: time.Second, Clock: clock.Now})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	mustVerify(t, m, foreignText)
 	before := gets(fault)
@@ -252,8 +252,8 @@ func TestAnImportedKeyIsRemembered(t *testing.T) {
 func TestAForeignCheckFailsWithEachOfItsReads(t *testing.T) {
 	for n := 1; ; n++ {
 		fault := backendtest.NewFault(memory.New())
-		importUntil(t, bare{fault}, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText}, finished)
-		m := newManager(t, bare{fault}, fob.Config{Foreign: located()})
+		importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText}, finished)
+		m := newManager(t, bare{fault}, fob.Config{Imported: located()})
 		calls := onNth(fault, n, callsOf("", fob.RecordAlias, fob.RecordKey, fob.RecordSubject), backendtest.Unavailable())
 		_, err := m.Verify(t.Context(), foreignText)
 		if calls() < n {
@@ -272,12 +272,12 @@ func TestAForeignCheckFailsWithEachOfItsReads(t *testing.T) {
 func TestAKeyThatIsImportedWhileItIsLookedFor(t *testing.T) {
 	store := memory.New()
 	fault := backendtest.NewFault(store)
-	m := newManager(t, bare{fault}, fob.Config{Foreign: located(), MaxStaleness: time.Minute})
+	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
 	mustReject(t, m, foreignText, fob.ErrUnknown) // the second time it is remembered
 	at := recordNamed(3, "sha256", under(nil, foreignText))
 	met := onNth(fault, 1, callsAbout(backendtest.OpGet, at), backendtest.Injection{After: func() {
-		importUntil(t, store, fob.Config{Foreign: located()}, fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText}, finished)
-		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: foreignText})
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText}, finished)
+		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 	}})
 	_, _ = m.Verify(t.Context(), foreignText) // began before: either is right
@@ -288,9 +288,9 @@ func TestAKeyThatIsImportedWhileItIsLookedFor(t *testing.T) {
 // Also a text whose locator three keys have is remembered as unknown, and costs nothing.
 func TestAnUnknownTextOfASharedLocatorIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
-	m := newManager(t, bare{fault}, fob.Config{Foreign: located(), MaxStaleness: time.Minute})
+	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
 	for n := range 3 {
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ForeignKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"})
 		require.NoError(t, err)
 	}
 	for range 3 {
@@ -303,7 +303,7 @@ func TestAnUnknownTextOfASharedLocatorIsRemembered(t *testing.T) {
 
 // A foreign key that is about to be imported is printed by nobody.
 func TestAForeignKeyPrintsNothing(t *testing.T) {
-	f := fob.ForeignKey{Secret: foreignText, Hash: foreignText, Digest: []byte(foreignText), Locator: foreignText}
+	f := fob.ImportedKey{Secret: foreignText, Hash: foreignText, Digest: []byte(foreignText), Locator: foreignText}
 	text, err := f.MarshalText()
 	require.NoError(t, err)
 	asJSON, err := json.Marshal(f)
