@@ -4,7 +4,7 @@
 //
 // A store keeps small versioned records and knows nothing of what they mean:
 // it never sees a secret, decides no expiry and no revocation. Every rule of
-// the contract has a number, R1 to R20; backendtest names the number when a
+// the contract has a number, R1 to R22; backendtest names the number when a
 // store breaks one.
 package backend
 
@@ -19,7 +19,9 @@ import (
 // Cond, and List for a Query it cannot mean; nothing is written.)
 const (
 	MaxBody        = 64 << 10               // bytes in Record.Body
-	MaxOwner       = 512                    // bytes in Record.Owner
+	MaxOwner       = 1 << 10                // bytes in Record.Owner
+	MaxLabels      = 64                     // labels of one record
+	MaxLabel       = 512                    // bytes in one label
 	MaxLimit       = 1000                   // records in one Page, one Purge, or one GetMany
 	DefaultLimit   = 100                    // where Query.Limit is 0
 	HeartbeatEvery = 100 * time.Millisecond // longest time between two Batches of a Watch; see WithProofEvery
@@ -36,14 +38,15 @@ type Kind uint8
 // was Put, every byte and millisecond of it, with Version filled in.)
 type Record struct {
 	ID      ID
-	Kind    Kind   // immutable
-	Owner   string // who it belongs to: any bytes, no normalisation; immutable
-	Parent  ID     // what it came from, zero for none; immutable
-	Created int64  // orders lists; immutable
-	Expires int64  // orders lists by expiry; the store decides nothing by it
-	PurgeAt int64  // Purge may remove the record from then on; zero is never
-	Body    []byte // encoded by the core, at most MaxBody; nil and empty are equal
-	Version uint64 // set by the store; ignored in what is Put
+	Kind    Kind     // immutable
+	Owner   string   // who it belongs to: any bytes, no normalisation; immutable
+	Parent  ID       // what it came from, zero for none; immutable
+	Created int64    // orders lists; immutable
+	Expires int64    // orders lists by expiry; the store decides nothing by it
+	PurgeAt int64    // Purge may remove the record from then on; zero is never
+	Labels  []string // further lists that it is in, see Query.Label: ascending, none twice, any bytes; nil and empty are equal
+	Body    []byte   // encoded by the core, at most MaxBody; nil and empty are equal
+	Version uint64   // set by the store; ignored in what is Put
 }
 
 // Cond is the condition of a Put. Its zero value is invalid: there is no
@@ -134,13 +137,15 @@ type Watcher interface {
 type Cursor string
 
 // Query selects records of one Kind (required) by at most one index: Owner, or
-// Parent, or ExpiresBefore (0 < Expires < it). None lists the whole Kind. An
-// empty Owner and a zero Parent mean "not by this index".
+// Parent, or Label, or ExpiresBefore (0 < Expires < it). None lists the whole Kind. An
+// empty Owner, a zero Parent and an empty Label mean "not by this index".
 type Query struct {
 	Kind          Kind
 	Owner         string
 	Parent        ID
+	Label         string
 	ExpiresBefore int64
+	Newest        bool // the last created first; not with ExpiresBefore
 	After         Cursor
 	Limit         int // 1 to MaxLimit; 0 is DefaultLimit
 }
@@ -151,11 +156,19 @@ type Page struct {
 	Next    Cursor
 }
 
-// Lister lists by index. R15: in order of (Created, ID), by expiry (Expires,
-// ID); a record that keeps its place during the whole walk appears exactly
-// once, whatever is written meanwhile; expired ones stay until purged.
+// Lister lists by index. R15: in order of (Created, ID), with Newest in the reverse of
+// it, by expiry (Expires, ID); a record that keeps its place during the whole walk appears
+// exactly once, whatever is written meanwhile; expired ones stay until purged. R21: a
+// record is in the list of each label that the last Put gave it, and in no other.
 type Lister interface {
 	List(ctx context.Context, q Query) (Page, error)
+}
+
+// Counter counts the records of a list without reading them. R22: Count returns how many
+// records q selects, or most (at least 1) if there are that many or more. q.After and
+// q.Limit must not be set. What is written meanwhile may be counted or not.
+type Counter interface {
+	Count(ctx context.Context, q Query, most int) (n int, err error)
 }
 
 // BulkReader reads many records at once. R19: it reads each as Get does, so it sees every

@@ -19,6 +19,21 @@ func CheckPut(rec Record, cond Cond) error {
 	case rec.Created < 0 || rec.Expires < 0 || rec.PurgeAt < 0:
 		return fmt.Errorf("%w: negative time", ErrInvalid)
 	}
+	return checkLabels(rec.Labels)
+}
+
+func checkLabels(labels []string) error {
+	if len(labels) > MaxLabels {
+		return fmt.Errorf("%w: %d labels, at most %d", ErrInvalid, len(labels), MaxLabels)
+	}
+	for i, label := range labels {
+		switch {
+		case label == "" || len(label) > MaxLabel:
+			return fmt.Errorf("%w: label %d of %d bytes, want 1 to %d", ErrInvalid, i, len(label), MaxLabel)
+		case i > 0 && labels[i-1] >= label:
+			return fmt.Errorf("%w: label %d is not above the one before", ErrInvalid, i)
+		}
+	}
 	return nil
 }
 
@@ -33,7 +48,7 @@ func CheckUpdate(old, rec Record) error {
 // CheckQuery is rule R1 for a List and returns the page size to use.
 func CheckQuery(q Query) (limit int, err error) {
 	indexes := 0
-	for _, used := range []bool{q.Owner != "", q.Parent != ID{}, q.ExpiresBefore != 0} {
+	for _, used := range []bool{q.Owner != "", q.Parent != ID{}, q.Label != "", q.ExpiresBefore != 0} {
 		if used {
 			indexes++
 		}
@@ -43,12 +58,25 @@ func CheckQuery(q Query) (limit int, err error) {
 		return 0, fmt.Errorf("%w: query without a Kind", ErrInvalid)
 	case indexes > 1:
 		return 0, fmt.Errorf("%w: query by more than one index", ErrInvalid)
+	case q.Newest && q.ExpiresBefore != 0:
+		return 0, fmt.Errorf("%w: query by expiry with the newest first", ErrInvalid)
 	case q.ExpiresBefore < 0 || q.Limit < 0 || q.Limit > MaxLimit:
 		return 0, fmt.Errorf("%w: query limit or time out of range", ErrInvalid)
 	case q.Limit == 0:
 		return DefaultLimit, nil
 	}
 	return q.Limit, nil
+}
+
+// CheckCount is rule R22 for what Count is asked: what a store calls before anything else.
+func CheckCount(q Query, most int) error {
+	if _, err := CheckQuery(q); err != nil {
+		return err
+	}
+	if q.After != "" || q.Limit != 0 || most < 1 {
+		return fmt.Errorf("%w: count of a page, or up to %d", ErrInvalid, most)
+	}
+	return nil
 }
 
 // CheckPurge is rule R17 for the limit of a Purge.

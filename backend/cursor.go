@@ -44,12 +44,19 @@ func (c Cursor) Place(q Query) (at int64, id ID, err error) {
 // the clock from page to page, so only its use is part of it.
 func listIdentity(q Query) []byte {
 	head := []byte{1, byte(q.Kind), 0}
-	if q.ExpiresBefore != 0 {
+	switch {
+	case q.ExpiresBefore != 0:
 		head[2] = 1
+	case q.Newest:
+		head[2] = 2
 	}
 	h := sha256.New()
 	h.Write(head)
 	h.Write(q.Parent[:])
 	h.Write([]byte(q.Owner))
+	if q.Label != "" { // a query has an owner or a label, not both
+		h.Write([]byte{'l'})
+		h.Write([]byte(q.Label))
+	}
 	return h.Sum(nil)[:8]
 }

@@ -87,3 +87,34 @@ func (ix *index) after(p listPlace, yield func(listPlace) bool) {
 		}
 	}
 }
+
+// before yields the places before p, the last first, until yield returns false.
+func (ix *index) before(p listPlace, yield func(listPlace) bool) {
+	for n := ix.chunk(p); n >= 0; n-- {
+		c := ix.chunks[n]
+		i, _ := slices.BinarySearchFunc(c, p, listPlace.compare)
+		for i--; i >= 0; i-- {
+			if !yield(c[i]) {
+				return
+			}
+		}
+	}
+}
+
+// count is the number of places.
+func (ix *index) count() (n int) {
+	for _, c := range ix.chunks {
+		n += len(c)
+	}
+	return n
+}
+
+// countBelow is the number of places before p.
+func (ix *index) countBelow(p listPlace) (n int) {
+	last := ix.chunk(p)
+	for _, c := range ix.chunks[:last] {
+		n += len(c)
+	}
+	i, _ := slices.BinarySearchFunc(ix.chunks[last], p, listPlace.compare)
+	return n + i
+}

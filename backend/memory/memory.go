@@ -59,19 +59,12 @@ var (
 	_ backend.Store         = (*Store)(nil)
 	_ backend.Watcher       = (*Store)(nil)
 	_ backend.Lister        = (*Store)(nil)
+	_ backend.Counter       = (*Store)(nil)
 	_ backend.BulkReader    = (*Store)(nil)
 	_ backend.Scanner       = (*Store)(nil)
 	_ backend.UsageRecorder = (*Store)(nil)
 	_ backend.Purger        = (*Store)(nil)
 )
-
-// list names one index.
-type list struct {
-	by     byte // 'k'ind, 'o'wner, 'p'arent, 'e'xpiry, or 'd'ue to be purged
-	kind   backend.Kind
-	owner  string
-	parent backend.ID
-}
 
 // New makes an empty store.
 func New() *Store {
@@ -118,7 +111,7 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (backend.Record, error) 
 
 func copyOf(rec *backend.Record) backend.Record {
 	out := *rec
-	out.Body = slices.Clone(rec.Body)
+	out.Body, out.Labels = slices.Clone(rec.Body), slices.Clone(rec.Labels)
 	return out
 }
 
@@ -195,85 +188,6 @@ func (s *Store) Close() error {
 		close(s.done)
 	}
 	return nil
-}
-
-// listsOf yields the indexes that a record is in, and where.
-func listsOf(rec *backend.Record, yield func(list, int64)) {
-	yield(list{by: 'k', kind: rec.Kind}, rec.Created)
-	if rec.Owner != "" {
-		yield(list{by: 'o', kind: rec.Kind, owner: rec.Owner}, rec.Created)
-	}
-	if rec.Parent != (backend.ID{}) {
-		yield(list{by: 'p', kind: rec.Kind, parent: rec.Parent}, rec.Created)
-	}
-	if rec.Expires != 0 {
-		yield(list{by: 'e', kind: rec.Kind}, rec.Expires)
-	}
-	if rec.PurgeAt != 0 {
-		yield(list{by: 'd'}, rec.PurgeAt)
-	}
-}
-
-func (s *Store) enlist(rec *backend.Record) {
-	listsOf(rec, func(l list, at int64) {
-		ix := s.lists[l]
-		if ix == nil {
-			ix = new(index)
-			s.lists[l] = ix
-		}
-		ix.insert(listPlace{at, rec.ID})
-	})
-}
-
-func (s *Store) unlist(rec *backend.Record) {
-	listsOf(rec, func(l list, at int64) {
-		if s.lists[l].remove(listPlace{at, rec.ID}) {
-			delete(s.lists, l)
-		}
-	})
-}
-
-// List implements backend.Lister.
-func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error) {
-	limit, err := backend.CheckQuery(q)
-	if err != nil {
-		return backend.Page{}, err
-	}
-	at, id, err := q.After.Place(q)
-	if err != nil {
-		return backend.Page{}, err
-	}
-	if err := s.ready(ctx, s.mu.RLocker()); err != nil {
-		return backend.Page{}, err
-	}
-	defer s.mu.RUnlock()
-	l := list{by: 'k', kind: q.Kind}
-	before := int64(0)
-	switch {
-	case q.Owner != "":
-		l.by, l.owner = 'o', q.Owner
-	case q.Parent != backend.ID{}:
-		l.by, l.parent = 'p', q.Parent
-	case q.ExpiresBefore != 0:
-		l.by, before = 'e', q.ExpiresBefore
-	}
-	var page backend.Page
-	if ix := s.lists[l]; ix != nil {
-		var last listPlace
-		ix.after(listPlace{at, id}, func(p listPlace) bool {
-			if before != 0 && p.at >= before {
-				return false
-			}
-			if len(page.Records) == limit {
-				page.Next = backend.NewCursor(q, last.at, last.id)
-				return false
-			}
-			page.Records = append(page.Records, copyOf(s.load(p.id)))
-			last = p
-			return true
-		})
-	}
-	return page, nil
 }
 
 // GetMany implements backend.BulkReader.
