@@ -92,7 +92,7 @@ func TestABoundedNumberOfLoadsGoesOnAlone(t *testing.T) {
 			require.Zero(t, time.Since(began), "nobody waits for one that does not go on")
 			pass(15 * time.Second)                       // they are given up
 			disabled := mustVerify(t, m, texts[65]).ID() // so that it is not in memory the next time
-			require.NoError(t, m.Disable(t.Context(), disabled))
+			require.NoError(t, m.Disable(t.Context(), disabled, ""))
 			require.NoError(t, m.Enable(t.Context(), disabled))
 			synctest.Wait()
 		}

@@ -119,13 +119,13 @@ func TestAChangeElsewhereIsToldByTheFeed(t *testing.T) {
 		text, key := mustIssue(t, there, fob.KeySpec{})
 		mustVerify(t, here, text)
 		pass(time.Second)
-		require.NoError(t, there.Disable(t.Context(), key.ID()))
+		require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 		synctest.Wait() // no time passes: the store pushes
 		mustReject(t, here, text, fob.ErrDisabled)
 		require.NoError(t, there.Enable(t.Context(), key.ID()))
 		synctest.Wait()
 		mustVerify(t, here, text)
-		_, err := there.RevokeSubject(t.Context(), key.Subject(), "")
+		_, err := there.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
 		require.NoError(t, err)
 		synctest.Wait()
 		mustReject(t, here, text, fob.ErrRevoked)
@@ -387,7 +387,7 @@ func TestUnknownKeysAreRemembered(t *testing.T) {
 		before = gets(fault)
 		mustReject(t, m, foreignText, fob.ErrUnknown)
 		require.Equal(t, before, gets(fault))
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
 	})
@@ -401,7 +401,7 @@ func TestAKeyMadeElsewhereIsNotUnknownForLong(t *testing.T) {
 			text := fmt.Sprintf("%s-%T", foreignText, store)
 			mustReject(t, here, text, fob.ErrUnknown)
 			mustReject(t, here, text, fob.ErrUnknown)
-			_, err := there.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+			_, err := there.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 			require.NoError(t, err)
 			if _, plain := store.(bare); plain {
 				pass(2 * time.Second) // MaxStaleness
@@ -448,7 +448,7 @@ func TestFreshTrustsNoMemory(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, mustVerify(t, here, presented).ID(), cred.ID())
 	}
-	require.NoError(t, there.Disable(t.Context(), key.ID()))
+	require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 	for _, presented := range []string{text, issued.Access.Reveal()} {
 		mustVerify(t, here, presented) // as MaxStaleness allows, until anybody is told
 	}
@@ -562,7 +562,7 @@ func TestRevokingAParentEndsAllItsTokens(t *testing.T) {
 
 func TestAForgedTokenThatComesAgainCostsNoSignature(t *testing.T) {
 	m := newManager(t, bare{memory.New()}, fob.Config{Tokens: tokenConfig().Tokens, MaxStaleness: time.Hour})
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "u", Audience: "api"})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("u"), Audience: "api"})
 	require.NoError(t, err)
 	text := issued.Access.Reveal()
 	forged := text[:40] + "AAAA" + text[44:]
@@ -601,7 +601,7 @@ func TestEachHitIsCountedOnce(t *testing.T) {
 		text, _ := mustIssue(t, m, fob.KeySpec{})
 		short, _ := mustIssue(t, m, fob.KeySpec{ExpiresAt: time.Now().Add(time.Minute)})
 		parent, _ := mustIssue(t, m, fob.KeySpec{})
-		plain := mustToken(t, m, fob.TokenSpec{Subject: "ada"}).Access.Reveal()
+		plain := mustToken(t, m, fob.TokenSpec{Subject: fob.User("ada")}).Access.Reveal()
 		exchanged := mustExchange(t, m, parent, fob.TokenSpec{}).Access.Reveal()
 		pass(time.Second) // the feed has told of all of it
 		for _, presented := range []string{text, short, plain, exchanged} {

@@ -30,7 +30,7 @@ func TestWhatASpecMayHoldAtMost(t *testing.T) {
 		return all
 	}
 	for name, is := range map[string]struct{ taken, refused fob.KeySpec }{
-		"subject":           {fob.KeySpec{Subject: long(256)}, fob.KeySpec{Subject: long(257)}},
+		"subject":           {fob.KeySpec{Subject: fob.App(long(256))}, fob.KeySpec{Subject: fob.App(long(257))}},
 		"name":              {fob.KeySpec{Name: long(128)}, fob.KeySpec{Name: long(129)}},
 		"a tag":             {fob.KeySpec{Tags: []string{long(64)}}, fob.KeySpec{Tags: []string{long(65)}}},
 		"tags":              {fob.KeySpec{Tags: tags(16)}, fob.KeySpec{Tags: tags(17)}},
@@ -45,8 +45,8 @@ func TestWhatASpecMayHoldAtMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, spec := range []*fob.KeySpec{&is.taken, &is.refused} {
-				if spec.Subject == "" {
-					spec.Subject = "app-42"
+				if spec.Subject.Name == "" {
+					spec.Subject.Name = "app-42"
 				}
 			}
 			_, key, err := m.IssueKey(t.Context(), is.taken)
@@ -112,10 +112,10 @@ func TestWhatGrantsMayHoldAtMost(t *testing.T) {
 		"twice":            {one("t", []string{"a", "b"}, ids), one("t", []string{"a", "a"}, ids)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Grants: is.taken})
+			issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Grants: is.taken})
 			require.NoError(t, err)
 			require.Equal(t, is.taken, mustVerify(t, m, issued.Access.Reveal()).(*fob.Token).Grants())
-			issued, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Grants: is.refused})
+			issued, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Grants: is.refused})
 			require.ErrorIs(t, err, fob.ErrInvalid)
 			require.Zero(t, issued)
 		})
@@ -128,7 +128,7 @@ func TestNothingIsAllowedOnNothing(t *testing.T) {
 	for _, spec := range []fob.TokenSpec{
 		{Scopes: fob.Scopes{fob.ScopeAll}}, {Grants: fob.Grants{{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{fob.Any}}}},
 	} {
-		spec.Subject = "user-7"
+		spec.Subject.Name = "user-7"
 		cred := mustVerify(t, m, mustToken(t, m, spec).Access.Reveal())
 		require.True(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "42"}))
 		require.False(t, cred.AllowsOn("", fob.Resource{Type: "orders", ID: "42"}))
@@ -155,15 +155,15 @@ func TestNothingOfASpecIsKept(t *testing.T) {
 		}
 	}
 	text, key := mustIssue(t, m, fob.KeySpec{
-		Subject: borrowed("app-42"), Name: borrowed("export"), Tags: []string{borrowed("team-a")}, Scopes: fob.Scopes{fob.Scope(borrowed("orders:read"))},
+		Subject: fob.App(borrowed("app-42")), Name: borrowed("export"), Tags: []string{borrowed("team-a")}, Scopes: fob.Scopes{fob.Scope(borrowed("orders:read"))},
 	})
 	actions, ids := []string{borrowed("read")}, []string{borrowed("42")}
-	issued := mustToken(t, m, fob.TokenSpec{Subject: borrowed("user-7"), Grants: fob.Grants{{Type: borrowed("orders"), Actions: actions, Identifiers: ids}}})
+	issued := mustToken(t, m, fob.TokenSpec{Subject: fob.User(borrowed("user-7")), Grants: fob.Grants{{Type: borrowed("orders"), Actions: actions, Identifiers: ids}}})
 	reuse()
 	actions[0], ids[0] = "write", "43"
 
 	for _, k := range []*fob.Key{key, mustVerify(t, m, text).(*fob.Key)} {
-		require.Equal(t, "app-42", k.Subject())
+		require.Equal(t, "app-42", k.Subject().Name)
 		require.Equal(t, "export", k.Name())
 		require.Equal(t, []string{"team-a"}, k.Tags())
 		require.Equal(t, fob.Scopes{"orders:read"}, k.Scopes())
@@ -171,7 +171,7 @@ func TestNothingOfASpecIsKept(t *testing.T) {
 	}
 	want := fob.Grants{{Type: "orders", Actions: []string{"read"}, Identifiers: []string{"42"}}}
 	require.Equal(t, want, issued.Token.Grants())
-	require.Equal(t, "user-7", issued.Token.Subject())
+	require.Equal(t, "user-7", issued.Token.Subject().Name)
 	got := issued.Token.Grants()
 	got[0].Actions[0], got[0].Identifiers[0] = "write", "43"
 	require.Equal(t, want, issued.Token.Grants(), "what is handed out is a copy")
@@ -192,7 +192,7 @@ func TestTheCacheCountsWhatAKeyHolds(t *testing.T) {
 		m := newManager(t, bare{memory.New()}, cfg)
 		text := foreignKey
 		if imported > 0 {
-			spec.Subject = "app-42"
+			spec.Subject.Name = "app-42"
 			_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Digest: digest})
 			require.NoError(t, err)
 		} else {
@@ -213,7 +213,7 @@ func TestTheCacheCountsWhatAKeyHolds(t *testing.T) {
 	plain := takes(t, fob.Config{}, fob.KeySpec{}, 0, "")
 	require.Greater(t, plain, int64(100))
 	text := strings.Repeat("a", 60)
-	require.Equal(t, plain+60-int64(len("app-42")), takes(t, fob.Config{}, fob.KeySpec{Subject: text}, 0, ""))
+	require.Equal(t, plain+60-int64(len("app-42")), takes(t, fob.Config{}, fob.KeySpec{Subject: fob.App(text)}, 0, ""))
 	require.Equal(t, plain+60, takes(t, fob.Config{}, fob.KeySpec{Name: text}, 0, ""))
 	require.Equal(t, plain+2*(16+60), takes(t, fob.Config{}, fob.KeySpec{Tags: []string{text, "b" + text[1:]}}, 0, ""), "and the header of each string")
 	require.Equal(t, plain+2*(16+60), takes(t, fob.Config{}, fob.KeySpec{Scopes: fob.Scopes{fob.Scope(text), fob.Scope("b" + text[1:])}}, 0, ""))
@@ -314,7 +314,7 @@ func TestAnUnfinishedRotationHasNoSuccessor(t *testing.T) {
 // What a spec holds is shown wherever somebody prints it, but for its IdempotencyKey; a
 // form that could only hold all of it fails.
 func TestASpecShowsAllButItsIdempotencyKey(t *testing.T) {
-	spec := fob.KeySpec{Subject: "app-42", IdempotencyKey: "c1a4a2f6-very-secret"}
+	spec := fob.KeySpec{Subject: fob.App("app-42"), IdempotencyKey: "c1a4a2f6-very-secret"}
 	inYAML, err := spec.MarshalYAML()
 	require.NoError(t, err)
 	inText, err := spec.MarshalText()
@@ -328,7 +328,7 @@ func TestASpecShowsAllButItsIdempotencyKey(t *testing.T) {
 		require.Contains(t, shown, "redacted")
 		require.NotContains(t, shown, "very-secret")
 	}
-	require.NotContains(t, fob.KeySpec{Subject: "app-42"}.String(), "redacted", "there is nothing to hide")
+	require.NotContains(t, fob.KeySpec{Subject: fob.App("app-42")}.String(), "redacted", "there is nothing to hide")
 	_, err = spec.MarshalBinary()
 	require.Error(t, err)
 }

@@ -28,9 +28,9 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	store := memory.New()
 	good := newManager(t, store, peppered(pepperText))
 	text, key := mustIssue(t, good, fob.KeySpec{})
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	mustIssue(t, good, spec)
-	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 	require.NoError(t, err)
 	require.NoError(t, good.Check(t.Context()))
 	require.Empty(t, good.Health().Problems)
@@ -51,11 +51,11 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	}
 	// Nothing is made that the others could not check.
 	for name, err := range map[string]error{
-		"issue":         second(bad.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
+		"issue":         second(bad.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})),
 		"repeated":      second(bad.IssueKey(t.Context(), spec)),
 		"rotate":        second(bad.RotateKey(t.Context(), key.ID(), fob.Rotation{})),
-		"import":        failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})),
-		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})),
+		"import":        failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})),
+		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})),
 		"check":         bad.Check(t.Context()),
 		"Health":        errors.Join(bad.Health().Problems...),
 		"no rejection ": bad.Check(t.Context()),
@@ -91,7 +91,7 @@ func TestOfTwoPeppersWithOneIDTheFirstIsRight(t *testing.T) {
 	store := memory.New()
 	managers := []*fob.Manager{newManager(t, store, peppered(pepperText)), newManager(t, store, peppered(bytes.Repeat([]byte{3}, 32)))}
 	mustIssue(t, managers[1], fob.KeySpec{})
-	_, _, err := managers[0].IssueKey(t.Context(), fob.KeySpec{Subject: "a"})
+	_, _, err := managers[0].IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})
 	require.ErrorIs(t, err, fob.ErrPepper)
 }
 
@@ -99,7 +99,7 @@ func TestOfTwoPeppersWithOneIDTheFirstIsRight(t *testing.T) {
 func TestAMatchProvesThePepper(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	text, key := mustIssue(t, newManager(t, fault, peppered(pepperText)), fob.KeySpec{})
-	_, other := mustIssue(t, newManager(t, fault, peppered(pepperText)), fob.KeySpec{Subject: "other"})
+	_, other := mustIssue(t, newManager(t, fault, peppered(pepperText)), fob.KeySpec{Subject: fob.App("other")})
 	m := newManager(t, bare{fault}, peppered(pepperText))
 	before := fault.Calls(backendtest.OpGet)
 	mustVerify(t, m, text)
@@ -147,7 +147,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	store := memory.New()
 	good := newManager(t, store, fob.Config{Imported: located()})
 	for n, f := range []fob.ImportedKey{{Digest: otherDigest(foreignText)}, {Digest: otherDigest("zz99.another-secret"), Locator: "zz99"}} {
-		_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.NoError(t, err, n)
 	}
 	wrong := located()
@@ -164,7 +164,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	}
 	require.ErrorIs(t, bad.Check(t.Context()), fob.ErrPepper)
 	require.Len(t, bad.Health().Problems, 1)
-	require.ErrorIs(t, failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: make([]byte, 32)})), fob.ErrPepper)
+	require.ErrorIs(t, failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: make([]byte, 32)})), fob.ErrPepper)
 	mustReject(t, good, "some.garbage", fob.ErrUnknown)
 	mustVerify(t, good, foreignText)
 }

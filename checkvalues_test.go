@@ -43,7 +43,7 @@ func TestACheckValueThatCannotBeRead(t *testing.T) {
 			require.NoError(t, err)
 			m := newManager(t, bare{store}, peppered(pepperText))
 			require.ErrorIs(t, m.Check(t.Context()), fob.ErrCorrupt)
-			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})), fob.ErrCorrupt)
+			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})), fob.ErrCorrupt)
 			_, err = m.Verify(t.Context(), forge(t, "acme_live", key.ID()))
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			mustBeUnsure(t, err)
@@ -61,8 +61,8 @@ func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
 		onEach(fault, callsOf(op, fob.RecordCheck), backendtest.Unavailable())
 		writes := 0
 		for what, err := range map[string]error{
-			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})),
-			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: otherDigest(foreignText)})),
+			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})),
+			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(foreignText)})),
 		} {
 			require.ErrorIs(t, err, backend.ErrUnavailable, what)
 		}
@@ -100,7 +100,7 @@ func TestTwoCheckValuesAtOneTime(t *testing.T) {
 			once(fault, callsOf(backendtest.OpPut, fob.RecordCheck), backendtest.Injection{Before: func() {
 				mustIssue(t, newManager(t, bare{store}, peppered(c.theirs)), fob.KeySpec{})
 			}})
-			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})), c.told)
+			require.ErrorIs(t, second(m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})), c.told)
 		})
 	}
 }
@@ -119,7 +119,7 @@ func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
 		// The operator finds that it was the others that had the wrong one.
 		rec := checkOf(t, store)
 		require.NoError(t, store.Delete(t.Context(), rec.ID, rec.Version))
-		mustIssue(t, newManager(t, bare{store}, peppered(otherPepper)), fob.KeySpec{Subject: "b"})
+		mustIssue(t, newManager(t, bare{store}, peppered(otherPepper)), fob.KeySpec{Subject: fob.App("b")})
 
 		reads := onEach(fault, callsOf("", fob.RecordCheck), backendtest.Injection{})
 		time.Sleep(10*time.Second - time.Millisecond)
@@ -143,7 +143,7 @@ func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
 func TestAnImportedKeyProvesThePepper(t *testing.T) {
 	store := memory.New()
 	cfg := fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate}, Peppers: peppered(pepperText).Peppers}
-	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+	importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
 	onEach(fault, callsOf(backendtest.OpGet, fob.RecordCheck), backendtest.Unavailable())
@@ -160,10 +160,10 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
 	for _, form := range formNames {
 		store := memory.New()
-		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
 		m := newManager(t, bare{store}, fob.Config{Imported: wrong})
 		f := inForm(t, form, otherForeignText)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		if f.Hash != "" {
 			require.NoError(t, err, form)
 		} else {
@@ -177,7 +177,7 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 // compared cannot be checked.
 func TestAForeignDigestOfNothing(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
 	with := func(digest func(string) []byte) *fob.Manager {
 		foreign := located()
 		foreign.Digest = digest
@@ -247,7 +247,7 @@ func TestCheckTellsOfEachReadThatFails(t *testing.T) {
 // is right again.
 func TestCheckComparesWhatWasNotUsedYet(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
 	wrong := located()
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
 	m := newManager(t, bare{store}, fob.Config{Imported: wrong})
@@ -297,7 +297,7 @@ func TestManyRecordsThatCannotBeReadAreToldOfAFewTimes(t *testing.T) {
 		defer issuer.Close()
 		text, _ := mustIssue(t, issuer, fob.KeySpec{})
 		for n := range 40 {
-			_, err := issuer.RevokeSubject(t.Context(), string(rune('A'+n)), "", fob.SubjectApplication)
+			_, err := issuer.Revoke(t.Context(), fob.App(string(rune('A'+n))), "")
 			require.NoError(t, err)
 		}
 		page, err := store.List(t.Context(), backend.Query{Kind: fob.RecordSubject, Limit: 100})

@@ -147,9 +147,9 @@ func TestALongTokenIsIssuedOnlyOnceTheFleetKnows(t *testing.T) {
 		}
 		return backendtest.Injection{}
 	})
-	_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", TTL: 2 * time.Hour})
+	_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), TTL: 2 * time.Hour})
 	require.ErrorIs(t, err, backend.ErrUnavailable)
-	_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", TTL: time.Hour})
+	_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), TTL: time.Hour})
 	require.NoError(t, err, "an hour is what everybody reckons with")
 	fault.Inject(nil)
 	mustToken(t, m, fob.TokenSpec{TTL: 2 * time.Hour})
@@ -171,7 +171,7 @@ func TestWhatOthersStillNeedIsNotPurged(t *testing.T) {
 			return fob.Config{Clock: clockAt(clock, d), Retention: time.Millisecond, IdempotencyWindow: time.Hour}
 		}
 		m, early := newManager(t, store, cfg(-ahead)), newManager(t, store, cfg(ahead))
-		spec := fob.KeySpec{Subject: "a", IdempotencyKey: "0123456789abcdef"}
+		spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: "0123456789abcdef"}
 		text, _ := mustIssue(t, m, spec)
 		expiring, _ := mustIssue(t, m, fob.KeySpec{TTL: time.Hour})
 		clock.Add(time.Hour - time.Second)
@@ -196,7 +196,7 @@ func TestRevokeTokensEndsAllSoFarWhateverTheClocks(t *testing.T) {
 			text, _ := mustIssue(t, issuer, fob.KeySpec{})
 			derived, err := issuer.ExchangeKey(t.Context(), text, fob.TokenSpec{Refreshable: true})
 			require.NoError(t, err)
-			receipt, err := revoker.RevokeTokens(t.Context(), time.Time{}, "leaked")
+			receipt, err := revoker.Revoke(t.Context(), fob.AllTokens(time.Time{}), "leaked")
 			require.NoError(t, err)
 			require.False(t, receipt.Already)
 			for _, issued := range []fob.Issued{old, derived} {
@@ -230,7 +230,7 @@ func TestRevokeTokensBeforeAnInstantAndAllSoFar(t *testing.T) {
 	cut := clock.Now()
 	second := mustToken(t, m, fob.TokenSpec{}).Access.Reveal()
 	revoke := func(before time.Time) {
-		_, err := m.RevokeTokens(t.Context(), before, "")
+		_, err := m.Revoke(t.Context(), fob.AllTokens(before), "")
 		require.NoError(t, err)
 	}
 	revoke(cut)
@@ -432,17 +432,17 @@ func TestTimesBeyondTheCalendar(t *testing.T) {
 			continue
 		}
 		name := at.Format(time.RFC3339)
-		_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a", NotBefore: at})
+		_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), NotBefore: at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
-		_, _, err = m.IssueKey(t.Context(), fob.KeySpec{Subject: "a", ExpiresAt: at})
+		_, _, err = m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), ExpiresAt: at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
 		_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{NotBefore: &at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
 		_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{ExpiresAt: &at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
-		_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", NotBefore: at})
+		_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), NotBefore: at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
-		_, err = m.RevokeTokens(t.Context(), at, "")
+		_, err = m.Revoke(t.Context(), fob.AllTokens(at), "")
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
 		_, err = m.List(t.Context(), fob.Query{UnusedSince: at})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
@@ -563,7 +563,7 @@ func TestRecordsFromBefore(t *testing.T) {
 	require.ErrorIs(t, err, fob.ErrRevoked, "log in again")
 	_, err = other.Revoke(t.Context(), old.Token.Family(), "")
 	require.NoError(t, err)
-	_, err = other.RevokeTokens(t.Context(), time.Time{}, "")
+	_, err = other.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.NoError(t, err)
 	mustReject(t, other, young, fob.ErrRevoked)
 	mustVerify(t, other, mustToken(t, other, fob.TokenSpec{}).Access.Reveal())

@@ -36,7 +36,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 	}{
 		"the epoch of a subject": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
-			_, err := m.RevokeSubject(t.Context(), "user-7", "left", fob.SubjectUser)
+			_, err := m.Revoke(t.Context(), fob.User("user-7"), "left")
 			require.NoError(t, err)
 			return fob.RecordSubject, fresh(issued.Access.Reveal())
 		}, []string{"reason, left", "reason, too"}},
@@ -48,7 +48,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 		}, []string{"reason, left", "reason, too"}},
 		"the mark of the issuer": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
-			_, err := m.RevokeTokens(t.Context(), time.Time{}, "leaked")
+			_, err := m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "leaked")
 			require.NoError(t, err)
 			return fob.RecordMark, fresh(issued.Access.Reveal())
 		}, []string{"reason, left", "reason, too"}},

@@ -52,7 +52,7 @@ func crashChild(dir string) error {
 	for w := range 8 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
-				secret, key, err := m.IssueKey(context.Background(), fob.KeySpec{Subject: fmt.Sprintf("app-%d", w)})
+				secret, key, err := m.IssueKey(context.Background(), fob.KeySpec{Subject: fob.App(fmt.Sprintf("app-%d", w))})
 				if err != nil {
 					say("error", err.Error())
 					return

@@ -53,7 +53,7 @@ func TestUseOfWhatAKeyWasExchangedForIsUseOfTheKey(t *testing.T) {
 	mustRefresh(t, m, issued.Refresh)
 	used("an answer that is given again")
 
-	require.NoError(t, m.Disable(t.Context(), key.ID()))
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 	clock.Add(time.Minute)
 	mustReject(t, m, issued.Access.Reveal(), fob.ErrDisabled)
 	mustNotRefresh(t, m, next.Refresh, fob.ErrDisabled)
@@ -82,12 +82,12 @@ func TestAKeyThatOnlyItsTokensUseIsNotUnused(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, swept.Retired)
 	}
-	page, err := m.List(t.Context(), fob.Query{Subject: "app-42", UnusedSince: clock.Now().Add(-24 * time.Hour)})
+	page, err := m.List(t.Context(), fob.Query{Subject: fob.App("app-42"), UnusedSince: clock.Now().Add(-24 * time.Hour)})
 	require.NoError(t, err)
-	for _, c := range page.Credentials {
+	for _, c := range page.Items {
 		require.NotEqual(t, key.ID(), c.ID())
 	}
-	require.Contains(t, ids(page.Credentials), idle.ID())
+	require.Contains(t, ids(page.Items), idle.ID())
 	// An access token alone is enough.
 	clock.Add(23 * time.Hour)
 	last := mustRefresh(t, m, issued.Refresh)

@@ -24,10 +24,10 @@ func TestWhatFreshReads(t *testing.T) {
 	defer func() { require.NoError(t, m.Close()) }()
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	const foreign = "ab12cd.secret"
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Digest: []byte(strings.Repeat(foreign[:8], 2))})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Digest: []byte(strings.Repeat(foreign[:8], 2))})
 	require.NoError(t, err)
 	issue := func(spec fob.TokenSpec) string {
-		spec.Subject = "user-7"
+		spec.Subject.Name = "user-7"
 		issued, err := m.IssueToken(t.Context(), spec)
 		require.NoError(t, err)
 		return issued.Access.Reveal()

@@ -83,7 +83,7 @@ func undertakings() map[string]undertaking {
 		return func(*testing.T, *fob.Manager) (do, done) {
 			text := foreignText
 			return func(ctx context.Context, m *fob.Manager) error {
-				_, err := m.ImportKey(ctx, fob.KeySpec{Subject: "app-42"}, f)
+				_, err := m.ImportKey(ctx, fob.KeySpec{Subject: fob.App("app-42")}, f)
 				return err
 			}, isVerified(&text)
 		}
@@ -115,15 +115,15 @@ func undertakings() map[string]undertaking {
 	}
 	imported := func(t *testing.T, m *fob.Manager) string {
 		for _, text := range []string{"ab12cd.another", foreignText} {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: text, Locator: "ab12cd"})
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: text, Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
 		return foreignText
 	}
 	return map[string]undertaking{
-		"issue":              {fob.Config{}, issue(fob.KeySpec{Subject: "a"})},
-		"issue, idempotent":  {fob.Config{}, issue(fob.KeySpec{Subject: "a", IdempotencyKey: requestID})},
-		"issue, peppered":    {peppered, issue(fob.KeySpec{Subject: "a"})},
+		"issue":              {fob.Config{}, issue(fob.KeySpec{Subject: fob.App("a")})},
+		"issue, idempotent":  {fob.Config{}, issue(fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID})},
+		"issue, peppered":    {peppered, issue(fob.KeySpec{Subject: fob.App("a")})},
 		"rotate":             {fob.Config{}, rotate(fob.Rotation{})},
 		"rotate, overlap":    {fob.Config{}, rotate(fob.Rotation{Overlap: time.Hour})},
 		"rotate, quiet time": {fob.Config{}, rotate(fob.Rotation{Overlap: 100 * time.Hour, QuietTime: time.Hour})},
@@ -132,13 +132,13 @@ func undertakings() map[string]undertaking {
 			return err
 		}, fob.ErrRevoked)},
 		"revoke the subject": {fob.Config{}, onKey(func(ctx context.Context, m *fob.Manager, _ fob.ID) error {
-			_, err := m.RevokeSubject(ctx, "app-42", "left")
+			_, err := m.Revoke(ctx, fob.App("app-42"), "left")
 			return err
 		}, fob.ErrRevoked)},
-		"disable": {fob.Config{}, onKey(func(ctx context.Context, m *fob.Manager, id fob.ID) error { return m.Disable(ctx, id) }, fob.ErrDisabled)},
+		"disable": {fob.Config{}, onKey(func(ctx context.Context, m *fob.Manager, id fob.ID) error { return m.Disable(ctx, id, "") }, fob.ErrDisabled)},
 		"enable": {fob.Config{}, func(t *testing.T, m *fob.Manager) (do, done) {
 			text, key := mustIssue(t, m, fob.KeySpec{})
-			require.NoError(t, m.Disable(t.Context(), key.ID()))
+			require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 			return func(ctx context.Context, m *fob.Manager) error { return m.Enable(ctx, key.ID()) }, isVerified(&text)
 		}},
 		"update": {fob.Config{}, onKey(func(ctx context.Context, m *fob.Manager, id fob.ID) error {
@@ -164,17 +164,17 @@ func undertakings() map[string]undertaking {
 			return err
 		})},
 		"revoke all tokens": {tokens, onToken(func(ctx context.Context, m *fob.Manager, _ fob.Issued) error {
-			_, err := m.RevokeTokens(ctx, time.Time{}, "")
+			_, err := m.Revoke(ctx, fob.AllTokens(time.Time{}), "")
 			return err
 		})},
 		"revoke a user": {tokens, onToken(func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.RevokeSubject(ctx, i.Token.Subject(), "", i.Token.SubjectKind())
+			_, err := m.Revoke(ctx, fob.Subject{Kind: i.Token.SubjectKind(), Name: i.Token.Subject()}.Name, "")
 			return err
 		})},
 		"issue a token": {tokens, func(*testing.T, *fob.Manager) (do, done) {
 			var text string
 			return func(ctx context.Context, m *fob.Manager) error {
-				issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: "user-7"})
+				issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("user-7")})
 				text = issued.Access.Reveal()
 				return err
 			}, isVerified(&text)

@@ -226,7 +226,7 @@ func TestARaceThatIsLostAgainAndAgainIsNoConflict(t *testing.T) {
 				return err
 			},
 			"revoke a subject": func(ctx context.Context, m *fob.Manager) error {
-				_, err := m.RevokeSubject(ctx, "somebody", "left", fob.SubjectUser)
+				_, err := m.Revoke(ctx, fob.User("somebody"), "left")
 				return err
 			},
 			"rotate the token key": func(ctx context.Context, m *fob.Manager) error {

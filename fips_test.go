@@ -94,7 +94,7 @@ func fipsHashes(t *testing.T) {
 		var key *fob.Key
 		var err error
 		elsewhere(t, func() {
-			key, err = m.ImportKey(ctx, fob.KeySpec{Subject: fmt.Sprint("app-", i)}, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
+			key, err = m.ImportKey(ctx, fob.KeySpec{Subject: fob.App(fmt.Sprint("app-", i))}, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
 		})
 		require.NoError(t, err, h.name)
 		for _, presented := range []string{"ab12.fips-secret", "ab12.wrong-secret"} {
@@ -124,7 +124,7 @@ func fipsImport(t *testing.T) {
 	ctx := context.Background()
 	for i, h := range foreignHashes(t, "ab12.fips-secret") {
 		m := newManager(t, nil, fipsConfig())
-		spec := fob.KeySpec{Subject: fmt.Sprint("app-", i)}
+		spec := fob.KeySpec{Subject: fob.App(fmt.Sprint("app-", i))}
 		_, err := m.ImportKey(ctx, spec, fob.ImportedKey{Hash: h.text, Locator: "ab12"})
 		if h.allowed {
 			require.NoError(t, err, h.name)
@@ -145,7 +145,7 @@ func fipsTokens(t *testing.T) {
 	ctx := context.Background()
 	for _, p := range []fob.Protocol{fob.V4Local, fob.V4Public, fob.V2Public} {
 		m := newManager(t, nil, fob.Config{Tokens: &fob.TokenConfig{Protocol: p, SealKey: sealKeyOf(7)}})
-		issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: "app-1"})
+		issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("app-1")})
 		require.NoError(t, err, p)
 		require.Equal(t, issued.Token.ID(), mustVerify(t, m, issued.Access.Reveal()).ID(), p)
 		mustReject(t, m, issued.Access.Reveal()+"AA", fob.ErrRejected)
@@ -178,7 +178,7 @@ func fipsV2Local(t *testing.T) {
 	elsewhere(t, func() {
 		old = newManager(t, store, config(fob.V2Local))
 		var err error
-		issued, err = old.IssueToken(ctx, fob.TokenSpec{Subject: "app-1", Refreshable: true})
+		issued, err = old.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("app-1"), Refreshable: true})
 		require.NoError(t, err)
 	})
 	m := newManager(t, store, config(fob.V4Local))
@@ -194,7 +194,7 @@ func fipsV2Local(t *testing.T) {
 		// The active key is the old one: no new token, and the refresh secret is not used up.
 		_, err = m.Refresh(ctx, issued.Refresh.Reveal())
 		mustBeUnsure(t, err)
-		_, err = m.IssueToken(ctx, fob.TokenSpec{Subject: "app-1"})
+		_, err = m.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("app-1")})
 		mustBeUnsure(t, err)
 	}
 	var next fob.Issued
@@ -233,7 +233,7 @@ func fipsAnswers(t *testing.T) {
 	ctx := context.Background()
 	for _, peppers := range [][]fob.Pepper{nil, {{ID: "p1", Key: slices.Repeat([]byte{3}, 32)}}} {
 		m := newManager(t, nil, fob.Config{Peppers: peppers, Tokens: &fob.TokenConfig{SealKey: sealKeyOf(7)}})
-		spec := fob.KeySpec{Subject: "app-1", IdempotencyKey: "sixteen bytes ok"}
+		spec := fob.KeySpec{Subject: fob.App("app-1"), IdempotencyKey: "sixteen bytes ok"}
 		first, _, err := m.IssueKey(ctx, spec)
 		require.NoError(t, err)
 		second, _, err := m.IssueKey(ctx, spec)
@@ -241,7 +241,7 @@ func fipsAnswers(t *testing.T) {
 		require.Equal(t, first.Reveal(), second.Reveal())
 		mustVerify(t, m, first.Reveal())
 
-		issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: "app-1", Refreshable: true})
+		issued, err := m.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("app-1"), Refreshable: true})
 		require.NoError(t, err)
 		one, err := m.Refresh(ctx, issued.Refresh.Reveal())
 		require.NoError(t, err)

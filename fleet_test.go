@@ -31,7 +31,7 @@ func TestAReceiptKnowsTheMostPatientProcess(t *testing.T) {
 	receipt, err = here.Revoke(t.Context(), key.ID(), "")
 	require.NoError(t, err)
 	require.Equal(t, 65*time.Second, within(receipt))
-	receipt, err = here.RevokeSubject(t.Context(), "app-42", "")
+	receipt, err = here.Revoke(t.Context(), fob.App("app-42"), "")
 	require.NoError(t, err)
 	require.Equal(t, 65*time.Second, within(receipt))
 
@@ -144,7 +144,7 @@ func TestAnOldAnswerDoesNotBecomeGoodByJoining(t *testing.T) {
 					}
 					return backendtest.Injection{}
 				})
-				receipt, err := here.RevokeSubject(t.Context(), key.Subject(), "")
+				receipt, err := here.Revoke(t.Context(), fob.App(key.Subject().Name), "")
 				require.NoError(t, err)
 				require.Equal(t, 2*time.Second, within(receipt), "nobody has asked for more")
 				pass(time.Second)
@@ -267,7 +267,7 @@ func TestRevokeEverywhere(t *testing.T) {
 		receipt, err = here.RevokeEverywhere(short, key.ID(), "")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 10*time.Second, within(receipt))
-		receipt, err = here.RevokeTokens(t.Context(), time.Time{}, "")
+		receipt, err = here.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 		require.NoError(t, err)
 		began = time.Now()
 		_, err = here.WaitEverywhere(t.Context(), receipt)
@@ -589,7 +589,7 @@ func TestStartReadsOnlyWhatWasRevoked(t *testing.T) {
 		mustIssue(t, first, fob.KeySpec{})
 	}
 	for _, subject := range []string{"a", "b", "c"} {
-		_, err := first.RevokeSubject(t.Context(), subject, "", fob.SubjectUser)
+		_, err := first.Revoke(t.Context(), fob.User(subject), "")
 		require.NoError(t, err)
 	}
 	counted := &countedLists{Store: store}

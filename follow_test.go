@@ -323,7 +323,7 @@ func TestAMarkTellsOfTheClockOfWhoeverWroteIt(t *testing.T) {
 					if of == "token" {
 						_, err = there.Revoke(t.Context(), issued.Token.ID(), "")
 					} else {
-						_, err = there.RevokeSubject(t.Context(), "user-7", "", fob.SubjectUser)
+						_, err = there.Revoke(t.Context(), fob.User("user-7"), "")
 					}
 					require.NoError(t, err)
 					pass(time.Second)
@@ -347,10 +347,10 @@ func TestWhatOthersIssueEndsNoAnswerHere(t *testing.T) {
 		here, there := newManager(t, store, fob.Config{CacheEntries: 100}), newManager(t, store, fob.Config{})
 		defer here.Close()
 		defer there.Close()
-		text, key := mustIssue(t, there, fob.KeySpec{Subject: "alice"})
+		text, key := mustIssue(t, there, fob.KeySpec{Subject: fob.App("alice")})
 		texts := []string{text}
 		for i := range 19 { // each of its own subject, because all keys of one would end together
-			text, _ := mustIssue(t, there, fob.KeySpec{Subject: fmt.Sprint("friend ", i)})
+			text, _ := mustIssue(t, there, fob.KeySpec{Subject: fob.App(fmt.Sprint("friend ", i))})
 			texts = append(texts, text)
 		}
 		synctest.Wait() // until the feed has begun, and has told of these keys
@@ -362,18 +362,18 @@ func TestWhatOthersIssueEndsNoAnswerHere(t *testing.T) {
 		verifyAll()
 		before := here.CacheStats().Keys.Misses
 		for range 1000 { // a small cache remembers 14,336 changes
-			mustIssue(t, there, fob.KeySpec{Subject: "bob"})
+			mustIssue(t, there, fob.KeySpec{Subject: fob.App("bob")})
 		}
 		synctest.Wait()
 		verifyAll()
 		require.LessOrEqual(t, here.CacheStats().Keys.Misses-before, uint64(2), "one is expected in some hundred runs, because two names look alike")
-		require.NoError(t, there.Disable(t.Context(), key.ID()))
+		require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 		synctest.Wait()
 		mustReject(t, here, text, fob.ErrDisabled)
 		require.NoError(t, there.Enable(t.Context(), key.ID()))
 		synctest.Wait()
 		mustVerify(t, here, text)
-		_, err := there.RevokeSubject(t.Context(), "alice", "", fob.SubjectApplication)
+		_, err := there.Revoke(t.Context(), fob.App("alice"), "")
 		require.NoError(t, err)
 		synctest.Wait()
 		mustReject(t, here, text, fob.ErrRevoked)

@@ -18,8 +18,8 @@ func TestEveryKeyTellsAsOfWhenItIsSo(t *testing.T) {
 		defer store.Close()
 		m := newManager(t, bare{store}, fob.Config{Imported: &fob.ImportedKeys{}})
 		began := time.Now()
-		text, issued := mustIssue(t, m, fob.KeySpec{Subject: "acme"})
-		imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "acme"}, fob.ImportedKey{Secret: "key-of-another-system"})
+		text, issued := mustIssue(t, m, fob.KeySpec{Subject: fob.App("acme")})
+		imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("acme")}, fob.ImportedKey{Secret: "key-of-another-system"})
 		require.NoError(t, err)
 		name := "renamed"
 		updated, err := m.UpdateKey(t.Context(), issued.ID(), fob.KeyUpdate{Name: &name})

@@ -26,7 +26,7 @@ func TestImportsInTwoFormsInEveryOrder(t *testing.T) {
 			cfg := fob.Config{Imported: located()}
 			interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 				return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
-						return m.ImportKey(ctx, fob.KeySpec{Subject: "a"}, all[names[i%2]])
+						return m.ImportKey(ctx, fob.KeySpec{Subject: fob.App("a")}, all[names[i%2]])
 					}, func(t *testing.T, results []result) {
 						won := winners(results)
 						require.Len(t, won, 1, "%v", results)
@@ -50,7 +50,7 @@ func TestImportsWithOneLocatorInEveryOrder(t *testing.T) {
 	text := func(i int) string { return fmt.Sprintf("ab12cd.secret-number-%d", i) }
 	interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 		return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
-				return m.ImportKey(ctx, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(i), Locator: "ab12cd"})
+				return m.ImportKey(ctx, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text(i), Locator: "ab12cd"})
 			}, func(t *testing.T, results []result) {
 				m := after(t, store, cfg)
 				defer m.Close()
@@ -83,25 +83,25 @@ func TestKeysThatShareALocator(t *testing.T) {
 		}
 		var keys []*fob.Key
 		for n, f := range forms {
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint(n)}, f)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App(fmt.Sprint(n))}, f)
 			if f.Secret == "" && n > 0 {
 				require.ErrorIs(t, err, fob.ErrConflict, "nobody can tell that it is another one")
 				require.NotErrorIs(t, err, fob.ErrAlready)
 				require.NotErrorIs(t, err, fob.ErrContended)
 				f.Another = true
-				key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint(n)}, f)
+				key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App(fmt.Sprint(n))}, f)
 			}
 			require.NoError(t, err, n)
 			keys = append(keys, key)
 		}
 		for n, f := range forms {
 			f.Another = true
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, f)
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, f)
 			require.ErrorIs(t, err, fob.ErrAlready, n)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.ErrorIs(t, err, fob.ErrAlready, "in another form: its hash is there to compare with")
 			require.Equal(t, keys[n].ID(), mustVerify(t, m, text(n)).ID())
-			require.Equal(t, fmt.Sprint(n), mustVerify(t, newManager(t, bare{fault}, cfg), text(n)).Subject())
+			require.Equal(t, fmt.Sprint(n), mustVerify(t, newManager(t, bare{fault}, cfg), text(n)).Subject().Name)
 		}
 		mustReject(t, m, text(8), fob.ErrUnknown) // sees that others have rehashed the keys, and reads them once more
 		before := fault.Calls(backendtest.OpGet)
@@ -117,10 +117,10 @@ func TestKeysThatShareALocator(t *testing.T) {
 			}
 		}
 		for n := len(forms); n < 8; n++ {
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text(8), Locator: "ab12cd"})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text(8), Locator: "ab12cd"})
 		require.ErrorIs(t, err, fob.ErrConflict)
 		require.NotErrorIs(t, err, fob.ErrAlready)
 		for range 3 {
@@ -135,9 +135,9 @@ func TestKeysThatShareALocator(t *testing.T) {
 func TestACorruptKeyLeavesTheOthersOfItsLocatorAlone(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: located()})
-	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})
 	require.NoError(t, err)
 	rec, err := store.Get(t.Context(), idOf(first))
 	require.NoError(t, err)
@@ -157,20 +157,20 @@ func TestAnImportIsFinishedInAnotherForm(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		fault.CrashAfter(1, backendtest.OpPut)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, all["sha256"])
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["sha256"])
 		require.Error(t, err)
 		fault.CrashAfter(n, backendtest.OpPut)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, all["raw with locator"])
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["raw with locator"])
 		fault.Inject(nil)
 		if err == nil {
 			require.Greater(t, n, 3)
 			return
 		}
 		mustReject(t, m, foreignText, fob.ErrUnknown)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, all["sha256"])
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["sha256"])
 		require.NoError(t, err, "cut off after %d writes", n)
 		mustVerify(t, m, foreignText)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, all["raw with locator"])
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["raw with locator"])
 		require.ErrorIs(t, err, fob.ErrAlready)
 	}
 }
@@ -183,10 +183,10 @@ func TestASlowImportIsTakenOver(t *testing.T) {
 		fault := backendtest.NewFault(inner)
 		slow, quick := newManager(t, fault, fob.Config{Imported: located()}), newManager(t, inner, fob.Config{Imported: located()})
 		atPut(fault, step, backendtest.Injection{Before: func() {
-			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "quick"}, fob.ImportedKey{Secret: foreignText})
+			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "quick"}, fob.ImportedKey{Secret: foreignText})
 			require.NoError(t, err)
 		}})
-		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: "a", Name: "slow", TTL: time.Hour}, fob.ImportedKey{Secret: foreignText})
+		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), Name: "slow", TTL: time.Hour}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.Equal(t, "quick", mustVerify(t, quick, foreignText).(*fob.Key).Name())

@@ -81,7 +81,7 @@ func TestImportedKeysGoOnWorking(t *testing.T) {
 				fault := backendtest.NewFault(memory.New())
 				cfg := fob.Config{Imported: located(), Peppers: peppers}
 				m := newManager(t, fault, cfg)
-				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"a"}}, foreign)
+				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"a"}}, foreign)
 				require.NoError(t, err)
 				require.True(t, key.Imported())
 
@@ -121,14 +121,14 @@ func TestImportedKeysGoOnWorking(t *testing.T) {
 
 func TestAnImportIsOnce(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: located()})
-	spec := fob.KeySpec{Subject: "a"}
+	spec := fob.KeySpec{Subject: fob.App("a")}
 	_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	_, err = m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	require.Equal(t, "a", mustVerify(t, m, foreignText).Subject())
+	require.Equal(t, "a", mustVerify(t, m, foreignText).Subject().Name)
 }
 
 func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
@@ -136,14 +136,14 @@ func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		fault.CrashAfter(n)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		if err == nil {
 			require.GreaterOrEqual(t, n, 3)
 			return
 		}
 		mustReject(t, m, foreignText, fob.ErrUnknown)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
 	}
@@ -159,16 +159,16 @@ func TestWhatCannotBeImported(t *testing.T) {
 		spec    fob.KeySpec
 		foreign fob.ImportedKey
 	}{
-		"nothing":          {fob.KeySpec{Subject: "a"}, fob.ImportedKey{}},
-		"two things":       {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Hash: hash}},
-		"short":            {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "short"}},
-		"space":            {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "has a space in it"}},
-		"native":           {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: native}},
-		"unknown hash":     {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: "$md5$x"}},
-		"salted, no place": {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: foreignForms(t)["bcrypt"].Hash}},
-		"wrong locator":    {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "zz"}},
-		"short digest":     {fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: []byte("short")}},
-		"prefix":           {fob.KeySpec{Subject: "a", Prefix: "acme_live"}, fob.ImportedKey{Secret: foreignText}},
+		"nothing":          {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{}},
+		"two things":       {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Hash: hash}},
+		"short":            {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "short"}},
+		"space":            {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "has a space in it"}},
+		"native":           {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: native}},
+		"unknown hash":     {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: "$md5$x"}},
+		"salted, no place": {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: foreignForms(t)["bcrypt"].Hash}},
+		"wrong locator":    {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "zz"}},
+		"short digest":     {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: []byte("short")}},
+		"prefix":           {fob.KeySpec{Subject: fob.App("a"), Prefix: "acme_live"}, fob.ImportedKey{Secret: foreignText}},
 		"no subject":       {fob.KeySpec{}, fob.ImportedKey{Secret: foreignText}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestWhatCannotBeImported(t *testing.T) {
 			require.ErrorIs(t, err, fob.ErrInvalid)
 		})
 	}
-	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.NoError(t, func() error { _, err := m.Verify(t.Context(), native); return err }())
 }
@@ -195,7 +195,7 @@ func TestANativeKeyIsNoImportedKey(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, key := mustIssue(t, m, fob.KeySpec{})
-	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
+	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	mustReject(t, m, forge(t, "acme_live", imported.ID()), fob.ErrUnknown)
 	require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
@@ -206,7 +206,7 @@ func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: 1}})
 	hash, err := bcrypt.GenerateFromPassword([]byte(foreignText), 8)
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: string(hash), Locator: "ab12cd"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: string(hash), Locator: "ab12cd"})
 	require.NoError(t, err)
 	var busy, rejected atomic.Int64
 	var wg sync.WaitGroup
@@ -234,7 +234,7 @@ func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
 	for n := range 2 {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		require.NoError(t, err)
 		fault.CrashAfter(n, backendtest.OpGet)
 		_, err = m.Verify(t.Context(), foreignText)
@@ -266,9 +266,9 @@ func TestAKeyIsImportedInOneForm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newManager(t, nil, fob.Config{Imported: located()})
-			first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, forms[0])
+			first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, forms[0])
 			require.NoError(t, err)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, forms[1])
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, forms[1])
 			require.ErrorIs(t, err, fob.ErrConflict)
 			require.Equal(t, first.ID(), mustVerify(t, m, foreignText).ID())
 			_, err = m.Revoke(t.Context(), first.ID(), "leaked")
@@ -285,7 +285,7 @@ func TestAnImportRevivesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
 			m := newManager(t, nil, fob.Config{Imported: located(), Clock: clock.Now})
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, foreign)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, foreign)
 			require.NoError(t, err)
 			_, err = m.Revoke(t.Context(), key.ID(), "leaked")
 			require.NoError(t, err)
@@ -293,7 +293,7 @@ func TestAnImportRevivesNothing(t *testing.T) {
 			swept, err := m.Sweep(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, 1, swept.Purged)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, foreign)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, foreign)
 			require.ErrorIs(t, err, fob.ErrConflict)
 			mustReject(t, m, foreignText, fob.ErrUnknown)
 		})
@@ -306,16 +306,16 @@ func TestARevokedLeftOverIsNotImported(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, fault, fob.Config{Imported: located()})
 	fault.CrashAfter(2, backendtest.OpPut)
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 	require.Error(t, err)
 	fault.Inject(nil)
 	mustReject(t, m, foreignText, fob.ErrUnknown)
 	page, err := m.List(t.Context(), fob.Query{})
 	require.NoError(t, err)
-	require.Len(t, page.Credentials, 1)
-	_, err = m.Revoke(t.Context(), page.Credentials[0].ID(), "")
+	require.Len(t, page.Items, 1)
+	_, err = m.Revoke(t.Context(), page.Items[0].ID(), "")
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 	require.ErrorIs(t, err, fob.ErrConflict)
 	mustReject(t, m, foreignText, fob.ErrUnknown)
 }
@@ -325,7 +325,7 @@ func TestAnImportWhoseAnswersAreLost(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		atPut(fault, n+1, backendtest.LostAck())
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		fault.Inject(nil)
 		require.NoError(t, err)
 		mustVerify(t, m, foreignText)
@@ -343,7 +343,7 @@ func TestOfManyImportsAtOnceExactlyOneWins(t *testing.T) {
 		for n := range 8 {
 			wg.Go(func() {
 				name := fmt.Sprint(n)
-				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: name}, fob.ImportedKey{Secret: foreignText})
+				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: name}, fob.ImportedKey{Secret: foreignText})
 				if err == nil {
 					mu.Lock()
 					won = append(won, name)
@@ -363,9 +363,9 @@ func TestForeignTextThatIsTakenForATokenIsNotImported(t *testing.T) {
 	cfg := tokenConfig()
 	cfg.Imported = located()
 	m := newManager(t, nil, cfg)
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "v1.0123456789abcdef"})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "v1.0123456789abcdef"})
 	require.ErrorIs(t, err, fob.ErrInvalid)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: "v10.0123456789abcdef"})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "v10.0123456789abcdef"})
 	require.NoError(t, err)
 	mustVerify(t, m, "v10.0123456789abcdef")
 }
@@ -380,7 +380,7 @@ func TestADigestOfNoKeyMatchesNone(t *testing.T) {
 	}
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: foreign})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
 	require.NoError(t, err)
 	mustReject(t, m, "ab12cd.wrong-secret", fob.ErrUnknown)
 	without := located()
@@ -396,7 +396,7 @@ func TestAFloodOnOneKeyLeavesTheOthersAlone(t *testing.T) {
 	for _, locator := range []string{"victim", "flooded"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte(locator+".good-secret"), bcrypt.MinCost)
 		require.NoError(t, err)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: string(hash), Locator: locator})
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: string(hash), Locator: locator})
 		require.NoError(t, err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -431,10 +431,10 @@ func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
 	manager := func(checks int) *fob.Manager {
 		return newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: checks}})
 	}
-	_, err := manager(3).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	_, err := manager(3).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, wide)
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.ErrorContains(t, err, "SlowChecks")
-	_, err = manager(4).ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, wide)
+	_, err = manager(4).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, wide)
 	require.NoError(t, err)
 	_, err = manager(3).Verify(t.Context(), foreignText)
 	mustBeUnsure(t, err)
@@ -483,7 +483,7 @@ func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		imported := func() error {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 			return err
 		}
 		arm()
@@ -495,7 +495,7 @@ func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 		mustVerify(t, m, foreignText)
 		page, err := m.List(t.Context(), fob.Query{})
 		require.NoError(t, err)
-		require.Len(t, page.Credentials, 1)
+		require.Len(t, page.Items, 1)
 		require.NoError(t, m.Close())
 	})
 }
@@ -503,7 +503,7 @@ func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 func TestAnIdempotentIssueThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
 		m := newManager(t, fault, fob.Config{})
-		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 		arm()
 		first, _, err := m.IssueKey(t.Context(), spec)
 		fault.Inject(nil)
@@ -514,7 +514,7 @@ func TestAnIdempotentIssueThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 		mustVerify(t, m, text)
 		page, err := m.List(t.Context(), fob.Query{})
 		require.NoError(t, err)
-		require.Len(t, page.Credentials, 1)
+		require.Len(t, page.Items, 1)
 		require.NoError(t, m.Close())
 	})
 }

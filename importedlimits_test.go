@@ -28,7 +28,7 @@ func TestWhatAForeignKeyMayLookLike(t *testing.T) {
 		"with a space": false, "ends-with-one ": false, "tab\tinside": false, "line-end\n": false, "zero\x00byte": false,
 		"delete-\x7f-byte": false, "beyond-ascii-\x80": false, "ümlaut-inside": false,
 	} {
-		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 		if ok {
 			require.NoError(t, err, "%q", text)
 			require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
@@ -45,18 +45,18 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 	both, none := newManager(t, nil, fob.Config{Imported: located()}), newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{}})
 	for n, ok := range map[int]bool{0: false, 15: false, 16: true, 64: true, 65: false} {
 		f := fob.ImportedKey{Digest: bytes.Repeat([]byte{byte(n)}, n)}
-		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		if ok {
 			require.NoError(t, err, n)
 		} else {
 			require.ErrorIs(t, err, fob.ErrInvalid, n)
 		}
-		_, err = none.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		_, err = none.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.ErrorIs(t, err, fob.ErrInvalid, n)
 	}
 	sum := sha256.Sum256([]byte(foreignText))
 	for locator, ok := range map[string]bool{strings.Repeat("l", 256): true, strings.Repeat("l", 257): false, "line\nend": false} {
-		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: hex.EncodeToString(sum[:]), Locator: locator})
+		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: hex.EncodeToString(sum[:]), Locator: locator})
 		if ok {
 			require.NoError(t, err)
 		} else {
@@ -64,7 +64,7 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 		}
 	}
 	for _, f := range []fob.ImportedKey{{Secret: foreignText, Locator: "ab12cd"}, {Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}, bcrypted(t, foreignText)} {
-		_, err := none.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		_, err := none.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.ErrorIs(t, err, fob.ErrInvalid, "nobody could find it by a locator")
 	}
 }
@@ -76,11 +76,11 @@ func TestANativeFormWithAnotherPrefixIsForeignText(t *testing.T) {
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	theirs := relabel(t, text, "other_live")
 	mustReject(t, m, theirs, fob.ErrUnknown)
-	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: theirs})
+	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: theirs})
 	require.NoError(t, err)
 	require.Equal(t, key.ID(), mustVerify(t, m, theirs).ID())
 	require.NotEqual(t, key.ID(), mustVerify(t, m, text).ID())
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 }
 
@@ -103,9 +103,9 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
-			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 			// A place whose import has not finished leads nowhere, and is no reason to look again.
-			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: otherForeignText}, onlyClaimed)
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherForeignText}, onlyClaimed)
 			m := newManager(t, bare{fault}, fob.Config{Imported: &fob.ImportedKeys{
 				Locate: func(string) (string, bool) { return c.locator, c.ok },
 				Digest: func(string) []byte { return c.digest },
@@ -130,9 +130,9 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 // Of a salted hash nobody knows the SHA-256 of the key, not even that it is zero.
 func TestASaltedHashHasNoPlaceOfItsOwn(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: located()})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: strings.Repeat("0", 64)})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: strings.Repeat("0", 64)})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText))
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText))
 	require.NoError(t, err)
 }
 
@@ -158,7 +158,7 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
-			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
 			rec, err := store.Get(t.Context(), at)
 			require.NoError(t, err)
 			if fields == nil {
@@ -172,7 +172,7 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 			_, err = m.Verify(t.Context(), foreignText)
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			mustBeUnsure(t, err)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			require.NotErrorIs(t, err, fob.ErrConflict)
 		})
@@ -189,7 +189,7 @@ func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 		for _, digest := range []func(string) []byte{otherDigest, func(string) []byte { return nil }, nil} {
 			store := memory.New()
 			m := newManager(t, bare{store}, fob.Config{Imported: located()})
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, "located digest", foreignText))
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located digest", foreignText))
 			require.NoError(t, err)
 			rec, err := store.Get(t.Context(), idOf(key))
 			require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestAnImportedKeyIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	clock := newClock()
 	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: 500 * time.Millisecond, StaleIfError: time.Second, Clock: clock.Now})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 	require.NoError(t, err)
 	mustVerify(t, m, foreignText)
 	before := gets(fault)
@@ -252,7 +252,7 @@ func TestAnImportedKeyIsRemembered(t *testing.T) {
 func TestAForeignCheckFailsWithEachOfItsReads(t *testing.T) {
 	for n := 1; ; n++ {
 		fault := backendtest.NewFault(memory.New())
-		importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText}, finished)
+		importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText}, finished)
 		m := newManager(t, bare{fault}, fob.Config{Imported: located()})
 		calls := onNth(fault, n, callsOf("", fob.RecordAlias, fob.RecordKey, fob.RecordSubject), backendtest.Unavailable())
 		_, err := m.Verify(t.Context(), foreignText)
@@ -276,8 +276,8 @@ func TestAKeyThatIsImportedWhileItIsLookedFor(t *testing.T) {
 	mustReject(t, m, foreignText, fob.ErrUnknown) // the second time it is remembered
 	at := recordNamed(3, "sha256", under(nil, foreignText))
 	met := onNth(fault, 1, callsAbout(backendtest.OpGet, at), backendtest.Injection{After: func() {
-		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText}, finished)
-		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: foreignText})
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText}, finished)
+		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 	}})
 	_, _ = m.Verify(t.Context(), foreignText) // began before: either is right
@@ -290,7 +290,7 @@ func TestAnUnknownTextOfASharedLocatorIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
 	for n := range 3 {
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: fmt.Sprintf("ab12cd.secret-number-%d", n), Locator: "ab12cd"})
 		require.NoError(t, err)
 	}
 	for range 3 {

@@ -178,7 +178,7 @@ func TestAnImportIsObserved(t *testing.T) {
 	require.Len(t, events, 1)
 	require.Equal(t, fob.EventImported, events[0].Type)
 	require.Equal(t, key.ID(), events[0].ID)
-	require.Equal(t, "a", events[0].Subject)
+	require.Equal(t, "a", events[0].Subject.Name)
 	require.NoError(t, m.Close())
 	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherForeignText})
 	require.ErrorIs(t, err, fob.ErrClosed)

@@ -159,27 +159,27 @@ func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
 func toldOfSecond(t *testing.T, cfg fob.Config, stage string, a, b fob.ImportedKey, text string) string {
 	t.Helper()
 	store := memory.New()
-	importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, a, stage)
+	importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, a, stage)
 	m := newManager(t, bare{store}, cfg)
 	defer m.Close()
 	if stage == keyWritten {
 		mustReject(t, m, foreignText, fob.ErrUnknown)
 	}
-	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, b)
+	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 	told := toldOfImport(t, err)
 	if told == "+" {
 		cred := mustVerify(t, m, text)
 		if text != foreignText || stage == purged { // else the first may have a record of its own
 			require.Equal(t, key.ID(), cred.ID())
 		}
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, b)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 		require.Equal(t, "=", toldOfImport(t, err))
 	}
 	if stage == finished {
 		mustVerify(t, m, foreignText)
 	}
 	if stage != keyWritten {
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, a)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, a)
 		require.Equal(t, "=", toldOfImport(t, err))
 	}
 	return told
@@ -206,23 +206,23 @@ func TestAPlaceThatWasOnlyClaimedIsTakenOver(t *testing.T) {
 			if first == second {
 				b = a
 			}
-			importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, a, onlyClaimed)
+			importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, a, onlyClaimed)
 			m := newManager(t, bare{store}, cfg)
 			mustReject(t, m, foreignText, fob.ErrUnknown)
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, b)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, b)
 			require.NoError(t, err, "%s, %s", first, second)
 			require.Equal(t, key.ID(), mustVerify(t, m, foreignText).ID())
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, b)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, b)
 			require.ErrorIs(t, err, fob.ErrAlready, "%s, %s", first, second)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, a)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, a)
 			row += toldOfImport(t, err)
 			mustVerify(t, m, foreignText)
 			require.NoError(t, m.Close())
 
 			store = memory.New() // and another key comes through as well
-			importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, a, onlyClaimed)
+			importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, a, onlyClaimed)
 			m = newManager(t, bare{store}, cfg)
-			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, inForm(t, second, otherForeignText))
+			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, inForm(t, second, otherForeignText))
 			require.NoError(t, err, "%s, %s", first, second)
 			require.Equal(t, key.ID(), mustVerify(t, m, otherForeignText).ID())
 			mustReject(t, m, foreignText, fob.ErrUnknown)
@@ -237,9 +237,9 @@ func TestTwoBcryptHashesOfOneKey(t *testing.T) {
 	cfg := fob.Config{Imported: located()}
 	for stage, want := range map[string]string{onlyClaimed: "+", keyWritten: "?", finished: "?"} {
 		store := memory.New()
-		importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText), stage)
+		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText), stage)
 		m := newManager(t, bare{store}, cfg)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText))
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText))
 		require.Equal(t, want, toldOfImport(t, err), stage)
 	}
 }
@@ -255,9 +255,9 @@ func TestImportsWithoutADigestOfTheOtherSystem(t *testing.T) {
 			if first == second {
 				b = a
 			}
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, a)
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, a)
 			require.NoError(t, err)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, b)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 			row += toldOfImport(t, err)
 			mustVerify(t, m, foreignText)
 			require.NoError(t, m.Close())
@@ -281,29 +281,29 @@ func TestAnImportUnderAPepperThatHasGone(t *testing.T) {
 		{"located digest", "located digest", "?"}, {"located hash", "located hash", "?"}, {"bcrypt", "bcrypt", "?"},
 	} {
 		store := memory.New()
-		importUntil(t, store, cfg("old"), fob.KeySpec{Subject: "a"}, inForm(t, c.first, foreignText), finished)
+		importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, foreignText), finished)
 		both := newManager(t, bare{store}, cfg("new", "old"))
 		if c.first != "bcrypt" { // another hash
-			_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, c.first, foreignText))
+			_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, foreignText))
 			require.ErrorIs(t, err, fob.ErrAlready)
 		}
 		m := newManager(t, bare{store}, cfg("new"))
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, c.second, foreignText))
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.second, foreignText))
 		require.Equal(t, c.want, toldOfImport(t, err), c)
 		require.NotErrorIs(t, err, fob.ErrPepper)
 	}
 	// A text that was imported under it is in the record under it alone.
 	store := memory.New()
-	importUntil(t, store, cfg("old"), fob.KeySpec{Subject: "a"}, inForm(t, "located text", foreignText), finished)
+	importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", foreignText), finished)
 	m := newManager(t, bare{store}, cfg("new"))
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, "located text", foreignText))
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", foreignText))
 	require.ErrorIs(t, err, fob.ErrPepper)
 	// And a pepper with the same ID and another key says of no key that it is another one.
 	wrong := cfg("new", "old")
 	wrong.Peppers[1].Key = append([]byte("x"), pepperText...)
 	m = newManager(t, bare{store}, wrong)
 	for _, text := range []string{foreignText, otherForeignText} {
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, inForm(t, "located text", text))
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", text))
 		require.ErrorIs(t, err, fob.ErrPepper)
 	}
 }
@@ -338,7 +338,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 				cfg.Peppers = []fob.Pepper{{ID: id, Key: pepper}}
 			}
 			m := newManager(t, bare{store}, cfg)
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, c.foreign)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, c.foreign)
 			require.NoError(t, err, name)
 			led, err := store.Get(t.Context(), c.at)
 			require.NoError(t, err, name)
@@ -355,7 +355,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 			if c.at != locator {
 				continue
 			}
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: otherForeignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherForeignText, Locator: "ab12cd"})
 			require.NoError(t, err, name)
 			_, err = store.Get(t.Context(), recordNamed(3, "locator", "ab12cd", "1"))
 			require.NoError(t, err, name)
@@ -373,7 +373,7 @@ func TestAnImportFromBeforeKeysWereRecognised(t *testing.T) {
 			continue // it is not looked for by the locator
 		}
 		store := memory.New()
-		importUntil(t, store, cfg, fob.KeySpec{Subject: "a"}, bcrypted(t, foreignText), keyWritten)
+		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText), keyWritten)
 		led, err := store.Get(t.Context(), recordNamed(3, "locator", "ab12cd"))
 		require.NoError(t, err)
 		left := fieldsOf(t, led)
@@ -381,7 +381,7 @@ func TestAnImportFromBeforeKeysWereRecognised(t *testing.T) {
 		rewrite(t, store, led, left[:2]...)
 		m := newManager(t, bare{store}, cfg)
 		mustReject(t, m, foreignText, fob.ErrUnknown)
-		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.NoError(t, err, second)
 		id := key.ID()
 		require.Equal(t, left[0].v, string(id[:]), "the key that was begun")

@@ -25,7 +25,7 @@ const (
 	soon = 100 * time.Millisecond
 )
 
-var ours = fob.KeySpec{Subject: "a", Name: "ours"}
+var ours = fob.KeySpec{Subject: fob.App("a"), Name: "ours"}
 
 func inBubble(t *testing.T, test func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager)) {
 	t.Helper()
@@ -47,7 +47,7 @@ func TestAnImportThatIsPushedOutWaitsForTheOther(t *testing.T) {
 				var pushed []time.Time
 				push := func() {
 					pushed = append(pushed, time.Now())
-					importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ImportedKey{Secret: foreignText}, stage)
+					importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: foreignText}, stage)
 				}
 				onFirst(fault, 2, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: push})
 				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
@@ -72,7 +72,7 @@ func TestAnImportLooksAgainAfterItsClaim(t *testing.T) {
 		writes := 0
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{After: func() {
 			writes = fault.Calls(backendtest.OpPut)
-			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "a", Name: "dead"}, fob.ImportedKey{Secret: foreignText}, onlyClaimed)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: foreignText}, onlyClaimed)
 		}})
 		start := time.Now()
 		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
@@ -93,7 +93,7 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 		told := make(chan error, 1)
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: func() {
 			go func() {
-				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: "a", Name: "theirs"}, fob.ImportedKey{Secret: foreignText}))
+				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "theirs"}, fob.ImportedKey{Secret: foreignText}))
 			}()
 			time.Sleep(time.Millisecond)
 		}})
@@ -166,7 +166,7 @@ func TestAnImportGoesOnAtOnceWithItsOwn(t *testing.T) {
 		defer all.Close()
 		page, err := all.List(t.Context(), fob.Query{})
 		require.NoError(t, err)
-		for _, c := range page.Credentials {
+		for _, c := range page.Items {
 			if c.ID() != key.ID() {
 				_, err = all.Revoke(t.Context(), c.ID(), "")
 				require.NoError(t, err)
@@ -185,18 +185,18 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 	for name, goesOn := range map[string]bool{"it is dead": false, "it lives": true} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, _ *backendtest.Fault, m *fob.Manager) {
-				importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText}, keyWritten)
+				importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText}, keyWritten)
 				if goesOn {
 					go func() {
 						time.Sleep(4 * soon)
-						importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText}, finished)
+						importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText}, finished)
 					}()
 				}
 				start := time.Now()
 				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
 				if goesOn {
 					require.ErrorIs(t, err, fob.ErrAlready)
-					require.Equal(t, "b", mustVerify(t, m, foreignText).Subject())
+					require.Equal(t, "b", mustVerify(t, m, foreignText).Subject().Name)
 					return
 				}
 				require.Equal(t, "?", toldOfImport(t, err))
@@ -204,7 +204,7 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 				require.Greater(t, time.Since(start), 2*half+4*soon, "longer than who finds it dead waits before he finishes it")
 				require.Less(t, time.Since(start), 5*time.Second)
 				mustReject(t, m, foreignText, fob.ErrUnknown)
-				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "b"}, fob.ImportedKey{Secret: foreignText})
+				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
 				require.NoError(t, err)
 			})
 		})
@@ -214,7 +214,7 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 // The last step was not made, and nobody can tell: what stands there then says what
 // became of the import.
 func TestAnImportWhoseLastStepIsUnknown(t *testing.T) {
-	theirs := fob.KeySpec{Subject: "a", Name: "theirs"}
+	theirs := fob.KeySpec{Subject: fob.App("a"), Name: "theirs"}
 	for name, c := range map[string]struct {
 		spec  fob.KeySpec
 		stage string
@@ -307,7 +307,7 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 // writes over it: that is a race like any other, and the call goes on.
 func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	store := memory.New()
-	cfg, spec, f := fob.Config{Imported: located()}, fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: foreignText}
+	cfg, spec, f := fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: foreignText}
 	importUntil(t, store, cfg, spec, f, keyWritten)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
@@ -330,5 +330,5 @@ func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	_, err := m.ImportKey(t.Context(), spec, f)
 	require.NoError(t, err)
 	require.Equal(t, 1, purges)
-	require.Equal(t, "app-42", mustVerify(t, m, foreignText).Subject())
+	require.Equal(t, "app-42", mustVerify(t, m, foreignText).Subject().Name)
 }

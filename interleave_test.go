@@ -325,9 +325,9 @@ func mustBeTold(t *testing.T, results []result) {
 // that it is done, and the key works.
 func TestImportsOfOneKeyInEveryOrder(t *testing.T) {
 	for name, spec := range map[string]func(caller int) fob.KeySpec{
-		"as the same": func(int) fob.KeySpec { return fob.KeySpec{Subject: "a", Name: "seed"} },
-		"of others":   func(i int) fob.KeySpec { return fob.KeySpec{Subject: fmt.Sprint(i), Name: fmt.Sprint(i)} },
-		"as others":   func(i int) fob.KeySpec { return fob.KeySpec{Subject: "a", Name: fmt.Sprint(i)} },
+		"as the same": func(int) fob.KeySpec { return fob.KeySpec{Subject: fob.App("a"), Name: "seed"} },
+		"of others":   func(i int) fob.KeySpec { return fob.KeySpec{Subject: fob.App(fmt.Sprint(i)), Name: fmt.Sprint(i)} },
+		"as others":   func(i int) fob.KeySpec { return fob.KeySpec{Subject: fob.App("a"), Name: fmt.Sprint(i)} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := fob.Config{Imported: located()}
@@ -380,7 +380,7 @@ func TestRotationsOfOneKeyInEveryOrder(t *testing.T) {
 func TestIdempotentIssuesInEveryOrder(t *testing.T) {
 	interleaving{short: true, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 		return func(ctx context.Context, m *fob.Manager, _ int) (any, error) {
-				secret, _, err := m.IssueKey(ctx, fob.KeySpec{Subject: "a", IdempotencyKey: requestID})
+				secret, _, err := m.IssueKey(ctx, fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID})
 				return secret, err
 			}, func(t *testing.T, results []result) {
 				m := after(t, store, fob.Config{})
@@ -426,10 +426,10 @@ func TestRevocationsOfBothSubjectsInEveryOrder(t *testing.T) {
 	interleaving{short: true, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 		first := after(t, store, fob.Config{})
 		defer first.Close()
-		app, _ := mustIssue(t, first, fob.KeySpec{Subject: "a"})
-		user, _ := mustIssue(t, first, fob.KeySpec{Subject: "a", SubjectKind: fob.SubjectUser})
+		app, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.App("a")})
+		user, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.User("a")})
 		return func(ctx context.Context, m *fob.Manager, _ int) (any, error) {
-				return m.RevokeSubject(ctx, "a", "")
+				return m.Revoke(ctx, fob.App("a"), "")
 			}, func(t *testing.T, results []result) {
 				for _, r := range results {
 					require.NoError(t, r.err)

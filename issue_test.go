@@ -24,7 +24,7 @@ func TestAnIdempotentIssueReturnsTheSameSecret(t *testing.T) {
 		"peppered": {Clock: clock.Now, Peppers: []fob.Pepper{pepper}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spec := fob.KeySpec{Subject: name, Scopes: fob.Scopes{"a"}, IdempotencyKey: requestID}
+			spec := fob.KeySpec{Subject: fob.App(name), Scopes: fob.Scopes{"a"}, IdempotencyKey: requestID}
 			m := newManager(t, store, cfg)
 			first, key, err := m.IssueKey(t.Context(), spec)
 			require.NoError(t, err)
@@ -33,9 +33,9 @@ func TestAnIdempotentIssueReturnsTheSameSecret(t *testing.T) {
 			require.Equal(t, first.Reveal(), again.Reveal())
 			require.Equal(t, key.ID(), sameKey.ID())
 			mustVerify(t, m, again.Reveal())
-			page, err := m.List(t.Context(), fob.Query{Subject: name})
+			page, err := m.List(t.Context(), fob.Query{Subject: fob.App(name)})
 			require.NoError(t, err)
-			require.Len(t, page.Credentials, 1)
+			require.Len(t, page.Items, 1)
 
 			changed := spec
 			changed.Scopes = fob.Scopes{"a", "b"}
@@ -43,7 +43,7 @@ func TestAnIdempotentIssueReturnsTheSameSecret(t *testing.T) {
 			require.ErrorIs(t, err, fob.ErrIdempotency)
 
 			other := spec
-			other.Subject = name + "-2" // another tenant may choose the same key
+			other.Subject.Name = name + "-2" // another tenant may choose the same key
 			otherSecret, _, err := m.IssueKey(t.Context(), other)
 			require.NoError(t, err)
 			require.NotEqual(t, first.Reveal(), otherSecret.Reveal())
@@ -67,7 +67,7 @@ func TestTheStoreAloneCannotOpenAnIdempotentAnswer(t *testing.T) {
 	store := memory.New()
 	spy := &recording{Store: store}
 	m := newManager(t, spy, fob.Config{})
-	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a", IdempotencyKey: requestID})
+	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(spy.put), 2)
 	text := secret.Reveal()
@@ -92,7 +92,7 @@ func (r *recording) Put(ctx context.Context, rec backend.Record, cond backend.Co
 }
 
 func TestAnIdempotentIssueCutOffAnywhereIsFinishedByTheRepeat(t *testing.T) {
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	for n := 0; ; n++ {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{})
@@ -104,8 +104,8 @@ func TestAnIdempotentIssueCutOffAnywhereIsFinishedByTheRepeat(t *testing.T) {
 		mustVerify(t, m, secret.Reveal())
 		page, listErr := m.List(t.Context(), fob.Query{})
 		require.NoError(t, listErr)
-		require.Len(t, page.Credentials, 1)
-		require.Equal(t, key.ID(), page.Credentials[0].ID())
+		require.Len(t, page.Items, 1)
+		require.Equal(t, key.ID(), page.Items[0].ID())
 		if err == nil {
 			require.GreaterOrEqual(t, n, 4)
 			return
@@ -116,7 +116,7 @@ func TestAnIdempotentIssueCutOffAnywhereIsFinishedByTheRepeat(t *testing.T) {
 func TestConcurrentIdempotentIssuesAgree(t *testing.T) {
 	for range 20 {
 		m := newManager(t, nil, fob.Config{})
-		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 		var mu sync.Mutex
 		secrets := map[string]int{}
 		var wg sync.WaitGroup
@@ -147,7 +147,7 @@ func TestAnIssueWhoseAnswerIsLostIsMadeSureOf(t *testing.T) {
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	mustVerify(t, m, text)
 	fault.InjectOnce(backendtest.OpPut, backendtest.Unavailable())
-	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})
+	secret, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})
 	require.ErrorIs(t, err, backend.ErrUnavailable)
 	require.True(t, secret.IsZero())
 }
@@ -230,7 +230,7 @@ func TestPeppersInAnotherOrder(t *testing.T) {
 // A repeat must find what became of the key, not make it anew: its record outlives
 // the answer even where Retention is shorter than the window.
 func TestARepeatedIssueRevivesNothing(t *testing.T) {
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	limited := spec
 	limited.TTL = time.Hour
 	for name, c := range map[string]struct {
@@ -245,7 +245,7 @@ func TestARepeatedIssueRevivesNothing(t *testing.T) {
 			return err
 		}, fob.ErrRevoked, fob.StatusRevoked, 2},
 		"its subject revoked": {spec, func(m *fob.Manager, _ fob.ID) error {
-			_, err := m.RevokeSubject(t.Context(), "a", "")
+			_, err := m.Revoke(t.Context(), fob.App("a"), "")
 			return err
 		}, fob.ErrRevoked, fob.StatusRevoked, 1}, // the answer; the key's own record has no end
 		"expired": {limited, func(*fob.Manager, fob.ID) error { return nil }, fob.ErrExpired, fob.StatusExpired, 2},
@@ -280,7 +280,7 @@ func TestAnAnswerIsForgottenBeforeItsKey(t *testing.T) {
 	clock, late := newClock(), newClock()
 	clock.Add(time.Hour)
 	m := newManager(t, store, fob.Config{Clock: clock.Now, Retention: time.Millisecond})
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	text, key := mustIssue(t, m, spec)
 	_, err := m.Revoke(t.Context(), key.ID(), "leaked")
 	require.NoError(t, err)
@@ -295,7 +295,7 @@ func TestAnAnswerIsForgottenBeforeItsKey(t *testing.T) {
 }
 
 func TestARepeatedIssueIsOfTheSamePrefix(t *testing.T) {
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	store := memory.New()
 	mustIssue(t, newManager(t, store, fob.Config{Prefix: "acme_live"}), spec)
 	_, _, err := newManager(t, store, fob.Config{Prefix: "acme_test"}).IssueKey(t.Context(), spec)
@@ -313,7 +313,7 @@ func TestARepeatedIssueIsOfTheSamePrefix(t *testing.T) {
 func TestARepeatedIssueOutlivesItsPrefix(t *testing.T) {
 	for puts := 1; puts <= 2; puts++ {
 		fault := backendtest.NewFault(memory.New())
-		spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+		spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 		fault.CrashAfter(puts, backendtest.OpPut)
 		_, _, err := newManager(t, fault, fob.Config{Prefix: "acme_old"}).IssueKey(t.Context(), spec)
 		fault.Inject(nil)
@@ -330,7 +330,7 @@ func TestAPurgeInTheMiddleOfAnIssueIsNoFailure(t *testing.T) {
 	inner := memory.New()
 	fault := backendtest.NewFault(inner)
 	m := newManager(t, fault, fob.Config{Clock: clock.Now, IdempotencyWindow: time.Hour})
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	first, _ := mustIssue(t, m, spec)
 	clock.Add(26 * time.Hour) // the window and a day, for clocks that are late
 	fault.InjectOnce(backendtest.OpPut, backendtest.Injection{Before: func() {

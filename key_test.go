@@ -20,7 +20,7 @@ func TestAnIssuedKeyVerifies(t *testing.T) {
 	clock := newClock()
 	m := newManager(t, bare{memory.New()}, fob.Config{Clock: clock.Now})
 	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{
-		Subject: "app-42",
+		Subject: fob.App("app-42"),
 		Name:    "billing export",
 		Scopes:  fob.Scopes{"orders:read", "orders:list", "orders:read"},
 		Tags:    []string{"team-a"},
@@ -35,8 +35,8 @@ func TestAnIssuedKeyVerifies(t *testing.T) {
 	cred := mustVerify(t, m, text)
 	require.Equal(t, key.ID(), cred.ID())
 	require.Equal(t, fob.KindKey, cred.Kind())
-	require.Equal(t, "app-42", cred.Subject())
-	require.Equal(t, fob.SubjectApplication, cred.SubjectKind())
+	require.Equal(t, "app-42", cred.Subject().Name)
+	require.Equal(t, fob.SubjectApplication, cred.Subject().Kind)
 	require.Equal(t, fob.Scopes{"orders:read", "orders:list"}, cred.Scopes())
 	require.True(t, cred.Allows("orders:read"))
 	require.False(t, cred.Allows("orders"))
@@ -149,7 +149,7 @@ func TestRetiredPrefixesAreAcceptedAndNoLongerIssued(t *testing.T) {
 	text, _ := mustIssue(t, old, fob.KeySpec{})
 	m := newManager(t, store, fob.Config{Prefix: "acme_live", Prefixes: []string{"acme_eu"}, RetiredPrefixes: []string{"acme"}})
 	mustVerify(t, m, text)
-	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a", Prefix: "acme"})
+	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), Prefix: "acme"})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	text, _ = mustIssue(t, m, fob.KeySpec{Prefix: "acme_eu"})
 	require.True(t, strings.HasPrefix(text, "acme_eu_1"))
@@ -216,17 +216,17 @@ func TestDisableAndEnable(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	mustVerify(t, m, text)
-	require.NoError(t, m.Disable(t.Context(), key.ID()))
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 	mustReject(t, m, text, fob.ErrDisabled)
-	require.NoError(t, m.Disable(t.Context(), key.ID()), "twice is no error")
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""), "twice is no error")
 	require.NoError(t, m.Enable(t.Context(), key.ID()))
 	mustVerify(t, m, text)
 	_, err := m.Revoke(t.Context(), key.ID(), "gone")
 	require.NoError(t, err)
 	require.ErrorIs(t, m.Enable(t.Context(), key.ID()), fob.ErrRevoked)
-	require.ErrorIs(t, m.Disable(t.Context(), key.ID()), fob.ErrRevoked)
+	require.ErrorIs(t, m.Disable(t.Context(), key.ID(), ""), fob.ErrRevoked)
 	mustReject(t, m, text, fob.ErrRevoked)
-	require.ErrorIs(t, m.Disable(t.Context(), fob.ID{1}), fob.ErrNotFound)
+	require.ErrorIs(t, m.Disable(t.Context(), fob.ID{1}, ""), fob.ErrNotFound)
 }
 
 func TestUpdateKeyIsACompareAndSet(t *testing.T) {
@@ -270,23 +270,23 @@ func TestSpecsThatCannotBeIssued(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	for name, spec := range map[string]fob.KeySpec{
 		"no subject":            {},
-		"long subject":          {Subject: long},
-		"subject with NUL":      {Subject: "a\x00b"},
-		"broken UTF-8":          {Subject: "a\xffb"},
-		"unknown subject kind":  {Subject: "a", SubjectKind: 9},
-		"long name":             {Subject: "a", Name: long},
-		"scope with space":      {Subject: "a", Scopes: fob.Scopes{"a b"}},
-		"scope with quote":      {Subject: "a", Scopes: fob.Scopes{`a"b`}},
-		"empty scope":           {Subject: "a", Scopes: fob.Scopes{""}},
-		"empty tag":             {Subject: "a", Tags: []string{""}},
-		"tag with newline":      {Subject: "a", Tags: []string{"a\nb"}},
-		"expired":               {Subject: "a", ExpiresAt: past},
-		"negative TTL":          {Subject: "a", TTL: -time.Hour},
-		"TTL and ExpiresAt":     {Subject: "a", TTL: time.Hour, ExpiresAt: time.Now().Add(time.Hour)},
-		"ends before it begins": {Subject: "a", TTL: time.Hour, NotBefore: time.Now().Add(2 * time.Hour)},
-		"prefix not configured": {Subject: "a", Prefix: "other"},
-		"short idempotency key": {Subject: "a", IdempotencyKey: "short"},
-		"too many tags":         {Subject: "a", Tags: strings.Split("abcdefghijklmnopq", "")},
+		"long subject":          {Subject: fob.App(long)},
+		"subject with NUL":      {Subject: fob.App("a\x00b")},
+		"broken UTF-8":          {Subject: fob.App("a\xffb")},
+		"unknown subject kind":  {Subject: fob.Subject{Kind: 9, Name: "a"}},
+		"long name":             {Subject: fob.App("a"), Name: long},
+		"scope with space":      {Subject: fob.App("a"), Scopes: fob.Scopes{"a b"}},
+		"scope with quote":      {Subject: fob.App("a"), Scopes: fob.Scopes{`a"b`}},
+		"empty scope":           {Subject: fob.App("a"), Scopes: fob.Scopes{""}},
+		"empty tag":             {Subject: fob.App("a"), Tags: []string{""}},
+		"tag with newline":      {Subject: fob.App("a"), Tags: []string{"a\nb"}},
+		"expired":               {Subject: fob.App("a"), ExpiresAt: past},
+		"negative TTL":          {Subject: fob.App("a"), TTL: -time.Hour},
+		"TTL and ExpiresAt":     {Subject: fob.App("a"), TTL: time.Hour, ExpiresAt: time.Now().Add(time.Hour)},
+		"ends before it begins": {Subject: fob.App("a"), TTL: time.Hour, NotBefore: time.Now().Add(2 * time.Hour)},
+		"prefix not configured": {Subject: fob.App("a"), Prefix: "other"},
+		"short idempotency key": {Subject: fob.App("a"), IdempotencyKey: "short"},
+		"too many tags":         {Subject: fob.App("a"), Tags: strings.Split("abcdefghijklmnopq", "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret, key, err := m.IssueKey(t.Context(), spec)
@@ -297,7 +297,7 @@ func TestSpecsThatCannotBeIssued(t *testing.T) {
 	}
 	page, err := m.List(t.Context(), fob.Query{})
 	require.NoError(t, err)
-	require.Empty(t, page.Credentials, "a refused spec leaves nothing behind")
+	require.Empty(t, page.Items, "a refused spec leaves nothing behind")
 }
 
 func TestAfterCloseEverythingIsClosed(t *testing.T) {
@@ -310,13 +310,13 @@ func TestAfterCloseEverythingIsClosed(t *testing.T) {
 	_, err := m.Verify(ctx, text)
 	require.ErrorIs(t, err, fob.ErrClosed)
 	mustBeUnsure(t, err)
-	_, _, err = m.IssueKey(ctx, fob.KeySpec{Subject: "a"})
+	_, _, err = m.IssueKey(ctx, fob.KeySpec{Subject: fob.App("a")})
 	require.ErrorIs(t, err, fob.ErrClosed)
 	_, err = m.Revoke(ctx, key.ID(), "")
 	require.ErrorIs(t, err, fob.ErrClosed)
-	_, err = m.RevokeSubject(ctx, "a", "")
+	_, err = m.Revoke(ctx, fob.App("a"), "")
 	require.ErrorIs(t, err, fob.ErrClosed)
-	require.ErrorIs(t, m.Disable(ctx, key.ID()), fob.ErrClosed)
+	require.ErrorIs(t, m.Disable(ctx, key.ID(), ""), fob.ErrClosed)
 	_, _, err = m.RotateKey(ctx, key.ID(), fob.Rotation{})
 	require.ErrorIs(t, err, fob.ErrClosed)
 	_, err = m.Get(ctx, key.ID())

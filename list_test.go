@@ -19,7 +19,7 @@ func listAll(t *testing.T, m *fob.Manager, q fob.Query) (names []string) {
 	for {
 		page, err := m.List(t.Context(), q)
 		require.NoError(t, err)
-		for _, c := range page.Credentials {
+		for _, c := range page.Items {
 			names = append(names, c.(*fob.Key).Name())
 		}
 		if page.Next == "" {
@@ -36,7 +36,7 @@ func TestListFilters(t *testing.T) {
 	byName := map[string]*fob.Key{}
 	texts := map[string]string{}
 	for i := range 40 {
-		spec := fob.KeySpec{Subject: fmt.Sprintf("app-%d", i%4), Name: fmt.Sprintf("k%02d", i)}
+		spec := fob.KeySpec{Subject: fob.App(fmt.Sprintf("app-%d", i%4)), Name: fmt.Sprintf("k%02d", i)}
 		if i%5 == 0 {
 			spec.Tags = []string{"ci", "x"}
 		}
@@ -46,18 +46,18 @@ func TestListFilters(t *testing.T) {
 		texts[spec.Name], byName[spec.Name] = mustIssue(t, m, spec)
 		clock.Add(time.Millisecond)
 	}
-	mustIssue(t, m, fob.KeySpec{Subject: "app-1", SubjectKind: fob.SubjectUser, Name: "user"})
-	require.NoError(t, m.Disable(t.Context(), byName["k05"].ID()))
+	mustIssue(t, m, fob.KeySpec{Subject: fob.User("app-1"), Name: "user"})
+	require.NoError(t, m.Disable(t.Context(), byName["k05"].ID(), ""))
 	_, err := m.Revoke(t.Context(), byName["k09"].ID(), "")
 	require.NoError(t, err)
 
-	require.Equal(t, []string{"k01", "k05", "k09", "k13", "k17", "k21", "k25", "k29", "k33", "k37"}, listAll(t, m, fob.Query{Subject: "app-1", Limit: 3}))
-	require.Equal(t, []string{"user"}, listAll(t, m, fob.Query{Subject: "app-1", SubjectKind: fob.SubjectUser}))
+	require.Equal(t, []string{"k01", "k05", "k09", "k13", "k17", "k21", "k25", "k29", "k33", "k37"}, listAll(t, m, fob.Query{Subject: fob.App("app-1"), Limit: 3}))
+	require.Equal(t, []string{"user"}, listAll(t, m, fob.Query{Subject: fob.User("app-1")}))
 	require.Equal(t, []string{"k05"}, listAll(t, m, fob.Query{Status: fob.StatusDisabled, Limit: 1}))
-	require.Equal(t, []string{"k09"}, listAll(t, m, fob.Query{Subject: "app-1", Status: fob.StatusRevoked}))
+	require.Equal(t, []string{"k09"}, listAll(t, m, fob.Query{Subject: fob.App("app-1"), Status: fob.StatusRevoked}))
 	require.Equal(t, []string{"k00", "k05", "k10", "k15", "k20", "k25", "k30", "k35"}, listAll(t, m, fob.Query{Tag: "ci", Limit: 2}))
 	require.Equal(t, []string{"k31", "k21", "k11"}, listAll(t, m, fob.Query{ExpiringWithin: 90 * time.Hour, Limit: 2}), "soonest first")
-	require.Equal(t, []string{"k01", "k21"}, listAll(t, m, fob.Query{Subject: "app-1", ExpiringWithin: 1000 * time.Hour}))
+	require.Equal(t, []string{"k01", "k21"}, listAll(t, m, fob.Query{Subject: fob.App("app-1"), ExpiringWithin: 1000 * time.Hour}))
 	require.Len(t, listAll(t, m, fob.Query{Limit: 1000}), 41)
 	require.True(t, slices.IsSorted(listAll(t, m, fob.Query{Limit: 7})))
 
@@ -73,14 +73,14 @@ func TestListFilters(t *testing.T) {
 	require.Empty(t, listAll(t, m, fob.Query{ExpiringWithin: 90 * time.Hour}), "what has expired is not expiring")
 
 	for _, bad := range []fob.Query{
-		{Limit: -1}, {Limit: 1001}, {ExpiringWithin: -1}, {Status: 99}, {Cursor: "nonsense"}, {Subject: "a\x00"},
+		{Limit: -1}, {Limit: 1001}, {ExpiringWithin: -1}, {Status: 99}, {Cursor: "nonsense"}, {Subject: fob.App("a\x00")},
 	} {
 		_, err := m.List(t.Context(), bad)
 		require.ErrorIs(t, err, fob.ErrInvalid)
 	}
-	page, err := m.List(t.Context(), fob.Query{Subject: "app-1", Limit: 1})
+	page, err := m.List(t.Context(), fob.Query{Subject: fob.App("app-1"), Limit: 1})
 	require.NoError(t, err)
-	_, err = m.List(t.Context(), fob.Query{Subject: "app-2", Cursor: page.Next})
+	_, err = m.List(t.Context(), fob.Query{Subject: fob.App("app-2"), Cursor: page.Next})
 	require.ErrorIs(t, err, fob.ErrInvalid, "a cursor of another list")
 }
 
@@ -88,12 +88,12 @@ func TestOneListCallLooksAtABoundedNumberOfRecords(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, fault, fob.Config{})
 	for i := range 5000 {
-		mustIssue(t, m, fob.KeySpec{Subject: "a", Name: fmt.Sprint(i)})
+		mustIssue(t, m, fob.KeySpec{Subject: fob.App("a"), Name: fmt.Sprint(i)})
 	}
-	mustIssue(t, m, fob.KeySpec{Subject: "a", Name: "last", Tags: []string{"rare"}})
+	mustIssue(t, m, fob.KeySpec{Subject: fob.App("a"), Name: "last", Tags: []string{"rare"}})
 	page, err := m.List(t.Context(), fob.Query{Tag: "rare", Limit: 1000})
 	require.NoError(t, err)
-	require.Empty(t, page.Credentials)
+	require.Empty(t, page.Items)
 	require.NotEmpty(t, page.Next, "short, and not the last")
 	require.Equal(t, []string{"last"}, listAll(t, m, fob.Query{Tag: "rare", Limit: 1000}))
 }
@@ -117,7 +117,7 @@ func TestAListAsksTwentyTimesAtMost(t *testing.T) {
 			page, err := m.List(t.Context(), q)
 			require.NoError(t, err)
 			require.LessOrEqual(t, fault.Calls(backendtest.OpList)-before, 20)
-			found = append(found, page.Credentials...)
+			found = append(found, page.Items...)
 			if q.Cursor = page.Next; page.Next == "" {
 				break
 			}
@@ -136,7 +136,7 @@ func TestSweepPurgesWhatIsLongOver(t *testing.T) {
 	_, disabled := mustIssue(t, m, fob.KeySpec{})
 	_, err := m.Revoke(t.Context(), revoked.ID(), "")
 	require.NoError(t, err)
-	require.NoError(t, m.Disable(t.Context(), disabled.ID()))
+	require.NoError(t, m.Disable(t.Context(), disabled.ID(), ""))
 	swept := func() int { s, err := m.Sweep(t.Context()); require.NoError(t, err); return s.Purged }
 
 	clock.Add(24*time.Hour - time.Millisecond)
@@ -175,10 +175,10 @@ func TestSweepIsBounded(t *testing.T) {
 func TestWhatExpiresAtTheVeryInstantIsListed(t *testing.T) {
 	clock := newClock()
 	m := newManager(t, nil, fob.Config{Clock: clock.Now})
-	mustIssue(t, m, fob.KeySpec{Subject: "a", Name: "k", TTL: time.Hour})
-	mustIssue(t, m, fob.KeySpec{Subject: "a", Name: "later", TTL: time.Hour + time.Millisecond})
+	mustIssue(t, m, fob.KeySpec{Subject: fob.App("a"), Name: "k", TTL: time.Hour})
+	mustIssue(t, m, fob.KeySpec{Subject: fob.App("a"), Name: "later", TTL: time.Hour + time.Millisecond})
 	for _, subject := range []string{"", "a"} {
-		require.Equal(t, []string{"k"}, listAll(t, m, fob.Query{Subject: subject, ExpiringWithin: time.Hour}))
-		require.Empty(t, listAll(t, m, fob.Query{Subject: subject, ExpiringWithin: time.Hour - time.Millisecond}))
+		require.Equal(t, []string{"k"}, listAll(t, m, fob.Query{Subject: fob.App(subject), ExpiringWithin: time.Hour}))
+		require.Empty(t, listAll(t, m, fob.Query{Subject: fob.App(subject), ExpiringWithin: time.Hour - time.Millisecond}))
 	}
 }

@@ -25,7 +25,7 @@ func TestARefreshDoesNotComeThroughARevocationOfAllTokens(t *testing.T) {
 	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	// The record of the subject is read after the marks.
 	once(fault, callsOf(backendtest.OpGet, fob.RecordSubject), backendtest.Injection{After: func() {
-		_, err := m.RevokeTokens(context.Background(), time.Time{}, "leaked")
+		_, err := m.Revoke(context.Background(), fob.AllTokens(time.Time{}), "leaked")
 		require.NoError(t, err)
 	}})
 	_, err := m.Refresh(t.Context(), issued.Refresh.Reveal())
@@ -87,7 +87,7 @@ func TestAFloodOfUnknownKeysForgetsNothingGood(t *testing.T) {
 	m := newManager(t, bare{fault}, fob.Config{CacheEntries: 2000, MaxStaleness: time.Hour})
 	var good []string
 	for i := range 200 {
-		text, _ := mustIssue(t, m, fob.KeySpec{Subject: fmt.Sprint(i)})
+		text, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App(fmt.Sprint(i))})
 		good = append(good, text)
 	}
 	reads := func() int {
@@ -119,10 +119,10 @@ func TestAnImportWhoseEndWasLostDoesNotTakeAnothersForItsOwn(t *testing.T) {
 	a, b := newManager(t, bare{fault}, cfg), newManager(t, bare{inner}, cfg)
 	key := fob.ImportedKey{Secret: "ab12cd.secret-number-1", Locator: "ab12cd"}
 	onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
-		_, err := b.ImportKey(context.Background(), fob.KeySpec{Subject: "s", Scopes: fob.Scopes{"b:b"}}, key)
+		_, err := b.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("s"), Scopes: fob.Scopes{"b:b"}}, key)
 		require.NoError(t, err)
 	}, Fail: fmt.Errorf("cut off: %w", backend.ErrIndeterminate)})
-	_, err := a.ImportKey(t.Context(), fob.KeySpec{Subject: "s", Scopes: fob.Scopes{"a:a"}}, key)
+	_, err := a.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("s"), Scopes: fob.Scopes{"a:a"}}, key)
 	require.ErrorIs(t, err, fob.ErrAlready)
 	require.Equal(t, fob.Scopes{"b:b"}, mustVerify(t, b, key.Secret).Scopes())
 }
@@ -150,7 +150,7 @@ func TestTheMarksOfAnIssuerAreJoined(t *testing.T) {
 		before := snapshot{}
 		before.take(t, store)
 		elsewhere := newManager(t, store, tokenConfig())
-		_, err := elsewhere.RevokeTokens(t.Context(), time.Time{}, "")
+		_, err := elsewhere.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 		require.NoError(t, err)
 		require.NoError(t, elsewhere.Close()) // so that it makes nothing again
 		pass(time.Second)
@@ -159,7 +159,7 @@ func TestTheMarksOfAnIssuerAreJoined(t *testing.T) {
 		lost.Store(true)
 		before.restore(t, store)
 		third := newManager(t, store, tokenConfig())
-		_, err = third.RevokeTokens(t.Context(), time.Now(), "")
+		_, err = third.Revoke(t.Context(), fob.AllTokens(time.Now()), "")
 		require.NoError(t, err)
 		require.NoError(t, third.Close())
 		reset.Store(true)

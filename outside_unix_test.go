@@ -60,7 +60,7 @@ func TestLengthIsLookedAtFirst(t *testing.T) {
 		Imported: &fob.ImportedKeys{MaxLength: 4096, Digest: func(p string) []byte { return []byte(p) }, Locate: func(p string) (string, bool) { return p[:4], true }},
 	})
 	text, _ := mustIssue(t, m, fob.KeySpec{})
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", Refreshable: true})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), Refreshable: true})
 	require.NoError(t, err)
 	keys := m.Fresh()
 	public, err := fob.NewTokenVerifier(m, fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"acme"}})

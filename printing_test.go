@@ -276,13 +276,13 @@ func samples(t *testing.T) map[string]sample {
 	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, CacheEntries: 1, Imported: located()}
 	m, err := fob.New(memory.New(), cfg)
 	require.NoError(t, err)
-	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")})
 	require.NoError(t, err)
 	options := badger.Options{EncryptionKey: badger.EncryptionKey(word)}
 	store, err := badger.Open(t.TempDir(), options)
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", Refreshable: true})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("app-42"), Refreshable: true})
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
 	require.NoError(t, err)
@@ -301,7 +301,7 @@ func samples(t *testing.T) map[string]sample {
 		"TokenConfig":        {holders(tokens), []string{tokenKey}, false},
 		"Config":             {holders(cfg), []string{word, tokenKey}, false},
 		"ImportedKey":        {holders(fob.ImportedKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}, false},
-		"KeySpec":            {holders(fob.KeySpec{Subject: "app-42", IdempotencyKey: word}), []string{word}, false},
+		"KeySpec":            {holders(fob.KeySpec{Subject: fob.App("app-42"), IdempotencyKey: word}), []string{word}, false},
 		"TokenKey":           {holders(keys[0]), []string{tokenKey}, false},
 		"Key":                {holders(key), append(text, word), false},
 		"Token":              {holders(issued.Token), []string{issued.Access.Reveal()}, false},
@@ -418,7 +418,7 @@ func TestEveryTypeIsKnownToThePrintingTest(t *testing.T) {
 // used as a key.
 func TestASecretIsAValue(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	one, _, err := m.IssueKey(t.Context(), spec)
 	require.NoError(t, err)
 	again, _, err := m.IssueKey(t.Context(), spec)

@@ -81,7 +81,7 @@ func races(t *testing.T, seed, least uint64, breakIt func(*fob.Manager)) raced {
 	}
 	keys := make([]*racedKey, 4)
 	for i := range keys {
-		secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
+		secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")})
 		require.NoError(t, err)
 		keys[i] = &racedKey{text: secret.Reveal(), id: key.ID()}
 		store.changes.Store(backend.ID(key.ID()), &keys[i].changes)

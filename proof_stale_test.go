@@ -49,7 +49,7 @@ func staleRound(t *testing.T, store backend.Store, behaviour feedBehaviour, seed
 	}
 	var keys []*key
 	for n := range 3 {
-		secret, issued, err := managers[0].IssueKey(ctx, fob.KeySpec{Subject: fmt.Sprintf("app-%d", n), Scopes: fob.Scopes{"scope:0"}})
+		secret, issued, err := managers[0].IssueKey(ctx, fob.KeySpec{Subject: fob.App(fmt.Sprintf("app-%d", n)), Scopes: fob.Scopes{"scope:0"}})
 		require.NoError(t, err)
 		k := &key{text: secret.Reveal(), id: issued.ID(), states: []written{{state: outcome{"accepted", "scope:0"}}}}
 		keys = append(keys, k)
@@ -62,13 +62,13 @@ func staleRound(t *testing.T, store backend.Store, behaviour feedBehaviour, seed
 				var err error
 				switch last := k.states[len(k.states)-1].state; {
 				case i == 13:
-					_, err = m.RevokeSubject(ctx, issued.Subject(), "")
+					_, err = m.Revoke(ctx, fob.App(issued.Subject()).Name, "")
 					w.state = outcome{what: "revoked"}
 				case last.what == "disabled":
 					err = m.Enable(ctx, k.id)
 					w.state = outcome{"accepted", k.states[len(k.states)-2].state.scope}
 				case r.IntN(2) == 0:
-					err = m.Disable(ctx, k.id)
+					err = m.Disable(ctx, k.id, "")
 					w.state = outcome{what: "disabled"}
 				default:
 					_, err = m.UpdateKey(ctx, k.id, fob.KeyUpdate{Scopes: &fob.Scopes{scope}})

@@ -142,7 +142,7 @@ func (p *proof) issue(t *testing.T, slot int) *provenKey {
 	for {
 		p.names++ // one that could not be issued is there perhaps
 		k.name = fmt.Sprintf("app-%d", p.names)
-		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: k.name, Scopes: fob.Scopes{"scope:0"}})
+		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: fob.App(k.name), Scopes: fob.Scopes{"scope:0"}})
 		if err == nil {
 			k.text, k.id = secret.Reveal(), key.ID()
 			break
@@ -182,18 +182,18 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			out = statusOf(m.Get(ctx, k.id))
 		case dice < 80:
 			in.verb = "list"
-			page, err := m.List(ctx, fob.Query{Subject: k.name})
-			if err == nil && len(page.Credentials) != 1 {
-				err = fmt.Errorf("%w: %d keys of one", fob.ErrRejected, len(page.Credentials))
+			page, err := m.List(ctx, fob.Query{Subject: fob.App(k.name)})
+			if err == nil && len(page.Items) != 1 {
+				err = fmt.Errorf("%w: %d keys of one", fob.ErrRejected, len(page.Items))
 			}
 			if err != nil {
 				out = verified(nil, err)
 			} else {
-				out = statusOf(page.Credentials[0], nil)
+				out = statusOf(page.Items[0], nil)
 			}
 		case dice < 87:
 			in.verb = "disable"
-			out = changed(m.Disable(ctx, k.id))
+			out = changed(m.Disable(ctx, k.id, ""))
 		case dice < 94:
 			in.verb = "enable"
 			out = changed(m.Enable(ctx, k.id))
@@ -207,7 +207,7 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			out = changed(err)
 		default:
 			in.verb = "revoke subject"
-			_, err := m.RevokeSubject(ctx, k.name, "")
+			_, err := m.Revoke(ctx, fob.App(k.name), "")
 			out = changed(err)
 		}
 		op := porcupine.Operation{ClientId: worker, Input: in, Call: call, Output: out, Return: p.at()}

@@ -46,7 +46,7 @@ func TestRefresh(t *testing.T) {
 	cred := mustVerify(t, m, second.Access.Reveal()).(*fob.Token)
 	require.Equal(t, first.Token.Family(), cred.Family())
 	require.NotEqual(t, first.Token.ID(), cred.ID())
-	require.Equal(t, "user-7", cred.Subject())
+	require.Equal(t, "user-7", cred.Subject().Name)
 	require.Equal(t, clock.Now().Add(time.Minute), cred.ExpiresAt(), "as long as the first")
 	require.True(t, cred.Allows("a"))
 	require.True(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "42"}))
@@ -142,7 +142,7 @@ func TestARefreshCannotExceedItsKey(t *testing.T) {
 	spec.Scopes = narrowed
 	second, err := m.ExchangeKey(t.Context(), text, spec)
 	require.NoError(t, err)
-	require.NoError(t, m.Disable(t.Context(), key.ID()))
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 	mustNotRefresh(t, m, second.Refresh, fob.ErrDisabled)
 	require.NoError(t, m.Enable(t.Context(), key.ID()))
 	second = mustRefresh(t, m, second.Refresh)

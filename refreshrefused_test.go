@@ -83,7 +83,7 @@ func TestARefreshLooksAtItsKeyItself(t *testing.T) {
 			return store.Delete(t.Context(), rec.ID, rec.Version)
 		}, fob.ErrUnknown},
 		"its subject revoked": {func(_ *memory.Store, m *fob.Manager, k *fob.Key) error {
-			_, err := m.RevokeSubject(t.Context(), k.Subject(), "left")
+			_, err := m.Revoke(t.Context(), fob.App(k.Subject()).Name, "left")
 			return err
 		}, fob.ErrRevoked},
 		"stamped with less than its subject has": {func(store *memory.Store, _ *fob.Manager, k *fob.Key) error {
@@ -95,7 +95,7 @@ func TestARefreshLooksAtItsKeyItself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
 			m := newManager(t, bare{store}, tokenConfig())
-			_, err := m.RevokeSubject(t.Context(), "app-42", "") // who was let in again
+			_, err := m.Revoke(t.Context(), fob.App("app-42"), "") // who was let in again
 			require.NoError(t, err)
 			text, key := mustIssue(t, m, fob.KeySpec{})
 			first := mustExchange(t, m, text, fob.TokenSpec{Refreshable: true})
@@ -217,12 +217,12 @@ func TestTheHolderOfASessionPushesOutNoRevocation(t *testing.T) {
 				m := newManager(t, feed, tokenConfig(func(c *fob.TokenConfig) { c.RefreshGrace = -1 }))
 				defer m.Close()
 				text, key := mustIssue(t, m, fob.KeySpec{})
-				theirs, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-2"})
+				theirs, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("app-2")})
 				before := snapshot{}
 				before.take(t, store)
 				_, err := m.Revoke(t.Context(), key.ID(), "leaked")
 				require.NoError(t, err)
-				_, err = m.RevokeSubject(t.Context(), "app-2", "leaked")
+				_, err = m.Revoke(t.Context(), fob.App("app-2"), "leaked")
 				require.NoError(t, err)
 				for range 1024 {
 					end(t, m)

@@ -24,13 +24,13 @@ func TestComingBackFromABackup(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close() })
 	m := newManager(t, store, fob.Config{})
-	kept, _ := mustIssue(t, m, fob.KeySpec{Subject: "kept"})
-	before, beforeKey := mustIssue(t, m, fob.KeySpec{Subject: "a"})
+	kept, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("kept")})
+	before, beforeKey := mustIssue(t, m, fob.KeySpec{Subject: fob.App("a")})
 	since := time.Now()
 	_, err = m.Revoke(t.Context(), beforeKey.ID(), "before")
 	require.NoError(t, err)
-	leaked, leakedKey := mustIssue(t, m, fob.KeySpec{Subject: "b"})
-	cutOff, _ := mustIssue(t, m, fob.KeySpec{Subject: "c"})
+	leaked, leakedKey := mustIssue(t, m, fob.KeySpec{Subject: fob.App("b")})
+	cutOff, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("c")})
 
 	var backup bytes.Buffer
 	key := badger.BackupKey(bytes.Repeat([]byte{7}, 32))
@@ -39,9 +39,9 @@ func TestComingBackFromABackup(t *testing.T) {
 
 	_, err = m.Revoke(t.Context(), leakedKey.ID(), "leaked")
 	require.NoError(t, err)
-	_, err = m.RevokeSubject(t.Context(), "c", "contract ended", fob.SubjectApplication)
+	_, err = m.Revoke(t.Context(), fob.App("c"), "contract ended")
 	require.NoError(t, err)
-	_, later := mustIssue(t, m, fob.KeySpec{Subject: "d"})
+	_, later := mustIssue(t, m, fob.KeySpec{Subject: fob.App("d")})
 	_, err = m.Revoke(t.Context(), later.ID(), "")
 	require.NoError(t, err)
 	var exported bytes.Buffer
@@ -65,7 +65,7 @@ func TestComingBackFromABackup(t *testing.T) {
 	mustReject(t, again, leaked, fob.ErrRevoked)
 	mustReject(t, again, cutOff, fob.ErrRevoked)
 	mustVerify(t, again, kept)
-	fresh, _ := mustIssue(t, again, fob.KeySpec{Subject: "c"})
+	fresh, _ := mustIssue(t, again, fob.KeySpec{Subject: fob.App("c")})
 	done, err = again.ApplyRevocations(t.Context(), strings.NewReader(lines))
 	require.NoError(t, err)
 	require.Equal(t, fob.Applied{Already: 3, Unknown: 1}, done)
@@ -110,8 +110,8 @@ func TestDisabledAndRotatedOutKeysAreExported(t *testing.T) {
 	rotated, rotatedKey := issue()
 	overlapping, overlappingKey := issue()
 	clock.Add(time.Second)
-	require.NoError(t, m.Disable(t.Context(), disabledKey.ID()))
-	require.NoError(t, m.Disable(t.Context(), enabledKey.ID()))
+	require.NoError(t, m.Disable(t.Context(), disabledKey.ID(), ""))
+	require.NoError(t, m.Disable(t.Context(), enabledKey.ID(), ""))
 	require.NoError(t, m.Enable(t.Context(), enabledKey.ID()))
 	clock.Add(time.Hour)
 	since := clock.Now()
@@ -164,7 +164,7 @@ func TestAnExportMissesNothingOfTheMillisecondItBeginsIn(t *testing.T) {
 	clock.Add(300 * time.Microsecond)
 	_, err := m.Revoke(t.Context(), key.ID(), "")
 	require.NoError(t, err)
-	_, err = m.RevokeSubject(t.Context(), "s", "", fob.SubjectUser)
+	_, err = m.Revoke(t.Context(), fob.User("s"), "")
 	require.NoError(t, err)
 	n, err := m.ExportRevocations(t.Context(), io.Discard, since)
 	require.NoError(t, err)
@@ -178,7 +178,7 @@ func TestTheHighestEpochCanBeExported(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
 	_, err := m.ApplyRevocations(t.Context(), strings.NewReader(`{"subject":"a","subject_kind":1,"epoch":253402300799999}`))
 	require.NoError(t, err)
-	_, err = m.RevokeSubject(t.Context(), "a", "") // and above it
+	_, err = m.Revoke(t.Context(), fob.App("a"), "") // and above it
 	require.NoError(t, err)
 	n, err := m.ExportRevocations(t.Context(), io.Discard, time.Time{})
 	require.NoError(t, err)
@@ -213,7 +213,7 @@ func TestACorruptRecordDoesNotEndAnExport(t *testing.T) {
 func TestAnObserverLearnsWhatAnExportSays(t *testing.T) {
 	seen := &observed{}
 	m := newManager(t, nil, fob.Config{Observer: seen})
-	_, err := m.RevokeSubject(t.Context(), "a", "ended", fob.SubjectUser)
+	_, err := m.Revoke(t.Context(), fob.User("a"), "ended")
 	require.NoError(t, err)
 	line := fmt.Sprintf(`{"subject":"b","subject_kind":1,"epoch":5,"reason":"x\u001b[2J\n%s"}`, strings.Repeat("y", 1000))
 	_, err = m.ApplyRevocations(t.Context(), strings.NewReader(line))
@@ -224,14 +224,14 @@ func TestAnObserverLearnsWhatAnExportSays(t *testing.T) {
 	require.Equal(t, len(seen.events), n)
 	told := make(map[string]fob.Revocation)
 	for _, e := range seen.events {
-		told[e.Subject] = fob.Revocation{Subject: e.Subject, SubjectKind: e.SubjectKind, Epoch: e.Epoch, Reason: e.Reason}
+		told[e.Subject.Name] = fob.Revocation{Subject: e.Subject, Epoch: e.Epoch, Reason: e.Reason}
 	}
 	lines := json.NewDecoder(&exported)
 	for range n {
 		var r fob.Revocation
 		require.NoError(t, lines.Decode(&r))
 		r.At = time.Time{}
-		require.Equal(t, r, told[r.Subject])
+		require.Equal(t, r, told[r.Subject.Name])
 		require.LessOrEqual(t, len(r.Reason), 256)
 	}
 }

@@ -60,15 +60,15 @@ func TestRevokeSubjectEndsAllOfASubjectAndNothingElse(t *testing.T) {
 	m := newManager(t, fault, fob.Config{})
 	var texts []string
 	for range 50 {
-		text, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-42"})
+		text, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("app-42")})
 		mustVerify(t, m, text)
 		texts = append(texts, text)
 	}
-	user, userKey := mustIssue(t, m, fob.KeySpec{Subject: "app-42", SubjectKind: fob.SubjectUser})
-	other, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-4"})
+	user, userKey := mustIssue(t, m, fob.KeySpec{Subject: fob.User("app-42")})
+	other, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("app-4")})
 
 	puts := fault.Calls(backendtest.OpPut)
-	_, err := m.RevokeSubject(t.Context(), "app-42", "contract ended", fob.SubjectApplication)
+	_, err := m.Revoke(t.Context(), fob.App("app-42"), "contract ended")
 	require.NoError(t, err)
 	require.Equal(t, puts+1, fault.Calls(backendtest.OpPut), "one write, however many keys")
 	for _, text := range texts {
@@ -77,22 +77,22 @@ func TestRevokeSubjectEndsAllOfASubjectAndNothingElse(t *testing.T) {
 	mustVerify(t, m, other)
 	mustVerify(t, m, user)
 
-	fresh, _ := mustIssue(t, m, fob.KeySpec{Subject: "app-42"})
+	fresh, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.App("app-42")})
 	mustVerify(t, m, fresh)
-	page, err := m.List(t.Context(), fob.Query{Subject: "app-42", Status: fob.StatusRevoked, Limit: 100})
+	page, err := m.List(t.Context(), fob.Query{Subject: fob.App("app-42"), Status: fob.StatusRevoked, Limit: 100})
 	require.NoError(t, err)
-	require.Len(t, page.Credentials, 50)
+	require.Len(t, page.Items, 50)
 
-	_, err = m.RevokeSubject(t.Context(), "app-42", "all of that name")
+	_, err = m.Revoke(t.Context(), fob.App("app-42"), "all of that name")
 	require.NoError(t, err)
 	mustReject(t, m, fresh, fob.ErrRevoked)
 	mustReject(t, m, user, fob.ErrRevoked)
 	cred, err := m.Get(t.Context(), userKey.ID())
 	require.NoError(t, err)
 	require.Equal(t, fob.StatusRevoked, cred.StatusAt(time.Now()))
-	_, err = m.RevokeSubject(t.Context(), "never seen", "")
+	_, err = m.Revoke(t.Context(), fob.App("never seen"), "")
 	require.NoError(t, err)
-	_, err = m.RevokeSubject(t.Context(), "", "")
+	_, err = m.Revoke(t.Context(), fob.App(""), "")
 	require.ErrorIs(t, err, fob.ErrInvalid)
 }
 
@@ -102,8 +102,8 @@ func TestAKeyIssuedWhileItsSubjectIsRevokedIsNeverBothLost(t *testing.T) {
 	for range 200 {
 		var text string
 		var wg sync.WaitGroup
-		wg.Go(func() { text, _ = mustIssue(t, m, fob.KeySpec{Subject: "s"}) })
-		wg.Go(func() { _, _ = m.RevokeSubject(context.Background(), "s", "") })
+		wg.Go(func() { text, _ = mustIssue(t, m, fob.KeySpec{Subject: fob.App("s")}) })
+		wg.Go(func() { _, _ = m.Revoke(context.Background(), fob.App("s"), "") })
 		wg.Wait()
 		_, first := m.Verify(t.Context(), text)
 		_, second := m.Verify(t.Context(), text)
@@ -111,7 +111,7 @@ func TestAKeyIssuedWhileItsSubjectIsRevokedIsNeverBothLost(t *testing.T) {
 		if first != nil {
 			require.ErrorIs(t, first, fob.ErrRevoked)
 		}
-		_, err := m.RevokeSubject(t.Context(), "s", "")
+		_, err := m.Revoke(t.Context(), fob.App("s"), "")
 		require.NoError(t, err)
 		mustReject(t, m, text, fob.ErrRevoked)
 	}
@@ -124,11 +124,11 @@ func TestALookupFromBeforeARevokeCannotFillTheCacheAfterIt(t *testing.T) {
 	m := newManager(t, fault, fob.Config{MaxStaleness: time.Hour})
 	for name, revoke := range map[string]func(*fob.Key) error{
 		"revoke":  func(k *fob.Key) error { _, err := m.Revoke(context.Background(), k.ID(), ""); return err },
-		"disable": func(k *fob.Key) error { return m.Disable(context.Background(), k.ID()) },
-		"subject": func(k *fob.Key) error { _, err := m.RevokeSubject(context.Background(), k.Subject(), ""); return err },
+		"disable": func(k *fob.Key) error { return m.Disable(context.Background(), k.ID(), "") },
+		"subject": func(k *fob.Key) error { _, err := m.Revoke(context.Background(), fob.App(k.Subject()).Name, ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			text, key := mustIssue(t, m, fob.KeySpec{Subject: name})
+			text, key := mustIssue(t, m, fob.KeySpec{Subject: fob.App(name)})
 			done := false
 			fault.Inject(func(c backendtest.Call) backendtest.Injection {
 				if done || c.Op != backendtest.OpGet || c.ID != idOf(key) {
@@ -161,7 +161,7 @@ func TestNoVerifyAfterAChangeSeesTheOldState(t *testing.T) {
 			defer done.Store(true)
 			// On a machine that is busy the others may come late.
 			for i := 0; i < rounds || i < 1000*rounds && (accepted.Load() == 0 || refused.Load() == 0); i++ {
-				if err := m.Disable(context.Background(), key.ID()); err != nil {
+				if err := m.Disable(context.Background(), key.ID(), ""); err != nil {
 					t.Error(err)
 				}
 				disabled.Add(1)
@@ -221,9 +221,9 @@ func TestAnotherManagersChangeIsSeenWithinMaxStaleness(t *testing.T) {
 	clock.Add(time.Millisecond)
 	mustReject(t, here, text, fob.ErrRevoked)
 
-	text, key = mustIssue(t, there, fob.KeySpec{Subject: "s"})
+	text, key = mustIssue(t, there, fob.KeySpec{Subject: fob.App("s")})
 	mustVerify(t, here, text)
-	_, err = there.RevokeSubject(t.Context(), key.Subject(), "")
+	_, err = there.Revoke(t.Context(), fob.App(key.Subject().Name), "")
 	require.NoError(t, err)
 	clock.Add(time.Second)
 	mustReject(t, here, text, fob.ErrRevoked)
@@ -294,7 +294,7 @@ func TestARevokeWhoseAnswerIsLostIsMadeSureOf(t *testing.T) {
 	require.Equal(t, puts+2, fault.Calls(backendtest.OpPut), "written again: what can be read need not be durable")
 	mustReject(t, m, text, fob.ErrRevoked)
 
-	text, key = mustIssue(t, m, fob.KeySpec{Subject: "s"})
+	text, key = mustIssue(t, m, fob.KeySpec{Subject: fob.App("s")})
 	mustVerify(t, m, text)
 	// Every write is applied and every answer lost: it cannot be made sure of.
 	fault.Inject(func(c backendtest.Call) backendtest.Injection {
@@ -305,7 +305,7 @@ func TestARevokeWhoseAnswerIsLostIsMadeSureOf(t *testing.T) {
 	})
 	_, err = m.Revoke(t.Context(), key.ID(), "")
 	require.ErrorIs(t, err, fob.ErrIndeterminate)
-	_, err = m.RevokeSubject(t.Context(), "s", "")
+	_, err = m.Revoke(t.Context(), fob.App("s"), "")
 	require.ErrorIs(t, err, fob.ErrIndeterminate)
 	mustReject(t, m, text, fob.ErrRevoked) // treated as applied: it is read anew
 	fault.Inject(nil)
@@ -379,9 +379,9 @@ func TestACorruptRecordIsReportedAsSuch(t *testing.T) {
 func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 	for name, change := range map[string]func(m *fob.Manager, k *fob.Key) error{
 		"revoke":  func(m *fob.Manager, k *fob.Key) error { _, err := m.Revoke(t.Context(), k.ID(), ""); return err },
-		"disable": func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID()) },
+		"disable": func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID(), "") },
 		"subject": func(m *fob.Manager, k *fob.Key) error {
-			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject(), int64(2_000_000_000_000))
+			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject().Name, int64(2_000_000_000_000))
 			_, err := m.ApplyRevocations(t.Context(), strings.NewReader(line))
 			return err
 		},
@@ -404,13 +404,13 @@ func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 // RevokeSubject writes no key, and yet no call says of one that it is good.
 func TestEveryCallSeesThatTheSubjectIsRevoked(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	spec := fob.KeySpec{Subject: "a", IdempotencyKey: requestID}
+	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	_, key := mustIssue(t, m, spec)
-	_, disabled := mustIssue(t, m, fob.KeySpec{Subject: "a"})
-	require.NoError(t, m.Disable(t.Context(), disabled.ID()))
+	_, disabled := mustIssue(t, m, fob.KeySpec{Subject: fob.App("a")})
+	require.NoError(t, m.Disable(t.Context(), disabled.ID(), ""))
 	_, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{Overlap: time.Hour})
 	require.NoError(t, err)
-	_, err = m.RevokeSubject(t.Context(), "a", "")
+	_, err = m.Revoke(t.Context(), fob.App("a"), "")
 	require.NoError(t, err)
 
 	status, err := m.RotationStatus(t.Context(), key.ID())
@@ -425,7 +425,7 @@ func TestEveryCallSeesThatTheSubjectIsRevoked(t *testing.T) {
 	_, err = m.UpdateKey(t.Context(), key.ID(), fob.KeyUpdate{Name: &name})
 	require.ErrorIs(t, err, fob.ErrRevoked)
 	require.ErrorIs(t, m.Enable(t.Context(), disabled.ID()), fob.ErrRevoked)
-	require.ErrorIs(t, m.Disable(t.Context(), key.ID()), fob.ErrRevoked)
+	require.ErrorIs(t, m.Disable(t.Context(), key.ID(), ""), fob.ErrRevoked)
 	_, err = m.Revoke(t.Context(), key.ID(), "for the record")
 	require.NoError(t, err)
 }
@@ -457,16 +457,16 @@ func TestNoChangeWithoutAnEvent(t *testing.T) {
 			return err
 		}},
 		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
-			_, err := m.RevokeSubject(ctx, k.Subject(), "leaked", fob.SubjectApplication)
+			_, err := m.Revoke(ctx, fob.App(k.Subject()).Name, "leaked")
 			return err
 		}},
 		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
 			_, err := m.ApplyRevocations(ctx, strings.NewReader(`{"subject":"app-42","subject_kind":1,"epoch":2000000000000}`))
 			return err
 		}},
-		{fob.EventDisabled, func(ctx context.Context, m *fob.Manager, k *fob.Key) error { return m.Disable(ctx, k.ID()) }},
+		{fob.EventDisabled, func(ctx context.Context, m *fob.Manager, k *fob.Key) error { return m.Disable(ctx, k.ID(), "") }},
 		{fob.EventTokensRevoked, func(ctx context.Context, m *fob.Manager, _ *fob.Key) error {
-			_, err := m.RevokeTokens(ctx, time.Time{}, "leaked")
+			_, err := m.Revoke(ctx, fob.AllTokens(time.Time{}), "leaked")
 			return err
 		}},
 	} {
@@ -512,7 +512,7 @@ func TestNoChangeWithoutAnEvent(t *testing.T) {
 func TestTheEndOfAFamilyThatWasCutOffIsReported(t *testing.T) {
 	fault, seen := backendtest.NewFault(memory.New()), &observed{}
 	m := newManager(t, fault, fob.Config{Observer: seen, Tokens: &fob.TokenConfig{}})
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "a", Refreshable: true})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), Refreshable: true})
 	require.NoError(t, err)
 	fault.CrashAfter(1, backendtest.OpPut)
 	_, err = m.Revoke(t.Context(), issued.Token.Family(), "leaked")

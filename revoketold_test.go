@@ -22,7 +22,7 @@ func TestEachChangeIsReportedOnce(t *testing.T) {
 		event  fob.EventType
 		change func(m *fob.Manager, k *fob.Key) error
 	}{
-		{fob.EventDisabled, func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID()) }},
+		{fob.EventDisabled, func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID(), "") }},
 		{fob.EventEnabled, func(m *fob.Manager, k *fob.Key) error { return m.Enable(t.Context(), k.ID()) }},
 		{fob.EventRevoked, func(m *fob.Manager, k *fob.Key) error {
 			_, err := m.Revoke(t.Context(), k.ID(), "leaked")
@@ -37,7 +37,7 @@ func TestEachChangeIsReportedOnce(t *testing.T) {
 				m := newManager(t, bare{fault}, fob.Config{Observer: seen})
 				_, key := mustIssue(t, m, fob.KeySpec{})
 				if c.event == fob.EventEnabled {
-					require.NoError(t, m.Disable(t.Context(), key.ID()))
+					require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 				}
 				seen.take()
 				fault.InjectOnce(backendtest.OpPut, inject)
@@ -52,7 +52,7 @@ func TestEachChangeIsReportedOnce(t *testing.T) {
 				require.Len(t, told, 1)
 				require.Equal(t, c.event, told[0].Type)
 				require.Equal(t, key.ID(), told[0].ID)
-				require.Equal(t, "app-42", told[0].Subject)
+				require.Equal(t, "app-42", told[0].Subject.Name)
 				require.NoError(t, told[0].Err)
 
 				puts := fault.Calls(backendtest.OpPut)
@@ -70,7 +70,7 @@ func TestWhatIsSaidOfASubjectsRevocation(t *testing.T) {
 	clock, seen := newClock(), &observed{}
 	m := newManager(t, nil, fob.Config{Clock: clock.Now, Observer: seen})
 	for range 2 {
-		receipt, err := m.RevokeSubject(t.Context(), "a", fob.RevokeReason("le\x1bft\n"+strings.Repeat("é", 200)))
+		receipt, err := m.Revoke(t.Context(), fob.App("a"), fob.RevokeReason("le\x1bft\n"+strings.Repeat("é", 200)))
 		require.NoError(t, err)
 		require.False(t, receipt.Already)
 		require.Equal(t, clock.Now(), receipt.At)
@@ -90,7 +90,7 @@ func TestARevocationOfTwoSubjectsThatWasHalfMade(t *testing.T) {
 		m := newManager(t, bare{fault}, fob.Config{})
 		text, _ := mustIssue(t, m, fob.KeySpec{})
 		atPut(fault, half+1, backendtest.Unavailable())
-		receipt, err := m.RevokeSubject(t.Context(), "app-42", "left")
+		receipt, err := m.Revoke(t.Context(), fob.App("app-42"), "left")
 		fault.Inject(nil)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 		require.Zero(t, receipt)
@@ -118,7 +118,7 @@ func TestTheRecordOfASubjectThatCannotBeRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
 			m := newManager(t, bare{store}, tokenConfig())
-			_, err := m.RevokeSubject(t.Context(), "app-42", "", fob.SubjectApplication)
+			_, err := m.Revoke(t.Context(), fob.App("app-42"), "")
 			require.NoError(t, err)
 			text, key := mustIssue(t, m, fob.KeySpec{})
 			issued := mustExchange(t, m, text, fob.TokenSpec{Refreshable: true})
@@ -127,14 +127,14 @@ func TestTheRecordOfASubjectThatCannotBeRead(t *testing.T) {
 			for what, call := range map[string]func() error{
 				"verify":  func() error { _, err := m.Verify(t.Context(), text); return err },
 				"refresh": func() error { _, err := m.Refresh(t.Context(), issued.Refresh.Reveal()); return err },
-				"disable": func() error { return m.Disable(t.Context(), key.ID()) },
+				"disable": func() error { return m.Disable(t.Context(), key.ID(), "") },
 				"rotate":  func() error { _, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{}); return err },
 				"issue": func() error {
-					_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", SubjectKind: fob.SubjectApplication})
+					_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.App("app-42")})
 					return err
 				},
 				"revoke": func() error {
-					_, err := m.RevokeSubject(t.Context(), "app-42", "", fob.SubjectApplication)
+					_, err := m.Revoke(t.Context(), fob.App("app-42"), "")
 					return err
 				},
 			} {
@@ -161,7 +161,7 @@ func TestTheSmallestEpochIsOne(t *testing.T) {
 	require.Equal(t, fob.Applied{Already: 1}, done)
 	text, _ = mustIssue(t, m, fob.KeySpec{})
 	mustVerify(t, m, text)
-	_, err = m.RevokeSubject(t.Context(), "app-42", "left")
+	_, err = m.Revoke(t.Context(), fob.App("app-42"), "left")
 	require.NoError(t, err)
 	mustReject(t, m, text, fob.ErrRevoked)
 }
@@ -208,7 +208,7 @@ func TestAKeyWhoseSubjectCannotBeReadIsNeitherEnabledNorDisabled(t *testing.T) {
 	m := newManager(t, bare{fault}, fob.Config{})
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	for name, change := range map[string]func() error{
-		"disable": func() error { return m.Disable(t.Context(), key.ID()) },
+		"disable": func() error { return m.Disable(t.Context(), key.ID(), "") },
 		"enable":  func() error { return m.Enable(t.Context(), key.ID()) },
 	} {
 		onEach(fault, callsOf(backendtest.OpGet, fob.RecordSubject), backendtest.Unavailable())
@@ -245,7 +245,7 @@ func TestWhatTheFeedHasNotToldYet(t *testing.T) {
 				cfg.MaxStaleness = 2 * time.Second
 				m, other := newManager(t, fault, cfg), newManager(t, store, cfg)
 				issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-				text, _ := mustIssue(t, m, fob.KeySpec{Subject: "user-7", SubjectKind: fob.SubjectUser})
+				text, _ := mustIssue(t, m, fob.KeySpec{Subject: fob.User("user-7")})
 				mustVerify(t, m, issued.Access.Reveal())
 				mustVerify(t, m, text)
 				pass(time.Second)

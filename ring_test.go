@@ -40,7 +40,7 @@ func TestHowOldTheRingInMemoryMayBeWithoutAFeed(t *testing.T) {
 	clock.Add(time.Minute - time.Millisecond)
 	mustToken(t, m, fob.TokenSpec{})
 	clock.Add(time.Millisecond)
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	mustBeUnsure(t, err)
 	require.Zero(t, issued)
 	require.Empty(t, m.Health().Problems)
@@ -57,7 +57,7 @@ func TestOfManyWhoNeedTheRingOneReadsIt(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if _, err := m.IssueToken(context.Background(), fob.TokenSpec{Subject: "user-7"}); err != nil {
+				if _, err := m.IssueToken(context.Background(), fob.TokenSpec{Subject: fob.User("user-7")}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -77,7 +77,7 @@ func TestWhileTheRingIsReadTheOldOneDoes(t *testing.T) {
 		issue := func(patience time.Duration) (fob.Issued, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			return m.IssueToken(ctx, fob.TokenSpec{Subject: "user-7"})
+			return m.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("user-7")})
 		}
 		mustToken(t, m, fob.TokenSpec{})
 		time.Sleep(3 * time.Second)

@@ -26,7 +26,7 @@ func TestRotationWithOverlap(t *testing.T) {
 	require.Equal(t, clock.Now().Add(48*time.Hour), next.ExpiresAt(), "the same lifetime, from now")
 
 	cred := mustVerify(t, m, fresh)
-	require.Equal(t, "app-42", cred.Subject())
+	require.Equal(t, "app-42", cred.Subject().Name)
 	require.Equal(t, fob.Scopes{"a"}, cred.Scopes())
 	require.Equal(t, "n", cred.(*fob.Key).Name())
 	require.Equal(t, []string{"t"}, cred.(*fob.Key).Tags())
@@ -62,10 +62,10 @@ func TestWhatCannotBeRotated(t *testing.T) {
 	_, err := m.Revoke(t.Context(), revoked.ID(), "")
 	require.NoError(t, err)
 	_, disabled := mustIssue(t, m, fob.KeySpec{})
-	require.NoError(t, m.Disable(t.Context(), disabled.ID()))
+	require.NoError(t, m.Disable(t.Context(), disabled.ID(), ""))
 	_, expired := mustIssue(t, m, fob.KeySpec{TTL: time.Second})
-	_, cutOff := mustIssue(t, m, fob.KeySpec{Subject: "s"})
-	_, err = m.RevokeSubject(t.Context(), "s", "")
+	_, cutOff := mustIssue(t, m, fob.KeySpec{Subject: fob.App("s")})
+	_, err = m.Revoke(t.Context(), fob.App("s"), "")
 	require.NoError(t, err)
 	_, sound := mustIssue(t, m, fob.KeySpec{})
 	clock.Add(time.Minute)
@@ -183,9 +183,9 @@ func TestARotationCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 			require.NoError(t, err, "cut off after %d calls", n)
 			mustVerify(t, again, secret.Reveal())
 			mustVerify(t, again, old)
-			page, err := again.List(t.Context(), fob.Query{Subject: "app-42", Status: fob.StatusActive})
+			page, err := again.List(t.Context(), fob.Query{Subject: fob.App("app-42"), Status: fob.StatusActive})
 			require.NoError(t, err)
-			require.Len(t, page.Credentials, 2, "cut off after %d calls: no key is left over", n)
+			require.Len(t, page.Items, 2, "cut off after %d calls: no key is left over", n)
 			require.Equal(t, key.ID(), next.Predecessor())
 		}
 	}
@@ -249,7 +249,7 @@ func TestARevokeDuringARotationWins(t *testing.T) {
 		mustReject(t, m, old, fob.ErrRevoked)
 		page, err := m.List(t.Context(), fob.Query{Status: fob.StatusActive})
 		require.NoError(t, err)
-		require.Empty(t, page.Credentials, "no successor is left over")
+		require.Empty(t, page.Items, "no successor is left over")
 	}
 }
 
@@ -434,10 +434,10 @@ func TestATakeoverLeavesAloneWhatWasDisabled(t *testing.T) {
 	fault.Inject(nil)
 	page, err := m.List(t.Context(), fob.Query{})
 	require.NoError(t, err)
-	require.Len(t, page.Credentials, 2)
-	left := page.Credentials[1].ID()
-	require.Equal(t, key.ID(), page.Credentials[0].ID())
-	require.NoError(t, m.Disable(t.Context(), left))
+	require.Len(t, page.Items, 2)
+	left := page.Items[1].ID()
+	require.Equal(t, key.ID(), page.Items[0].ID())
+	require.NoError(t, m.Disable(t.Context(), left, ""))
 	secret, next, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{})
 	require.NoError(t, err)
 	mustVerify(t, m, secret.Reveal())

@@ -66,14 +66,14 @@ func TestARotationIsTwoEvents(t *testing.T) {
 	require.Equal(t, fob.EventIssued, told[1].Type)
 	require.Equal(t, next.ID(), told[1].ID)
 	for _, e := range told {
-		require.Equal(t, "app-42", e.Subject)
+		require.Equal(t, "app-42", e.Subject.Name)
 	}
 }
 
 // TestTheSuccessorOfWhoWasLetInAgainIsLetInToo: it is of the time after the revocation.
 func TestTheSuccessorOfWhoWasLetInAgainIsLetInToo(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	_, err := m.RevokeSubject(t.Context(), "app-42", "")
+	_, err := m.Revoke(t.Context(), fob.App("app-42"), "")
 	require.NoError(t, err)
 	_, key := mustIssue(t, m, fob.KeySpec{})
 	secret, _, err := m.RotateKey(t.Context(), key.ID(), fob.Rotation{})

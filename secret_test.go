@@ -20,7 +20,7 @@ import (
 
 func TestASecretNeverPrints(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "a"})
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})
 	require.NoError(t, err)
 	text := secret.Reveal()
 	part := text[len(text)-38 : len(text)-6] // the secret characters
@@ -92,11 +92,11 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 	tokens := fob.TokenConfig{Issuer: "i", SealKey: []byte(tokenKey)}
 	cfg := fob.Config{Prefix: "acme_live", Peppers: []fob.Pepper{pepper}, Tokens: &tokens, SweepInterval: -1, Imported: located()}
 	m := newManager(t, nil, cfg)
-	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42"})
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")})
 	require.NoError(t, err)
-	old, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Hash: oldHash, Locator: "ab12cd"})
+	old, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Hash: oldHash, Locator: "ab12cd"})
 	require.NoError(t, err)
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "app-42", Refreshable: true})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("app-42"), Refreshable: true})
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 		"TokenKey":    {hidden(keys[0]), []string{tokenKey}},
 		"Config":      {shown(cfg), []string{word, tokenKey}},
 		"ImportedKey": {shown(fob.ImportedKey{Secret: word, Digest: []byte(tokenKey)}), []string{word, tokenKey}},
-		"KeySpec":     {shown(fob.KeySpec{Subject: "app-42", IdempotencyKey: word}), []string{word}},
+		"KeySpec":     {shown(fob.KeySpec{Subject: fob.App("app-42"), IdempotencyKey: word}), []string{word}},
 		"Key":         {shown(*plainKey), []string{string(digest[:])}},
 		"imported":    {shown(*old), []string{oldHash}},
 		"Token":       {shown(*issued.Token), []string{issued.Access.Reveal()}},
@@ -149,7 +149,7 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 	require.Equal(t, key.String(), fmt.Sprint(*key))
 	require.Equal(t, `manager of "acme_live"`, fmt.Sprintf("%+v", m))
 	require.Equal(t, "<nil> <nil>", fmt.Sprint((*fob.Manager)(nil), (*fob.Key)(nil)))
-	js, err := json.Marshal(fob.KeySpec{Subject: "app-42", IdempotencyKey: word})
+	js, err := json.Marshal(fob.KeySpec{Subject: fob.App("app-42"), IdempotencyKey: word})
 	require.NoError(t, err)
 	require.Contains(t, string(js), `"Subject":"app-42"`)
 	require.Contains(t, string(js), `"IdempotencyKey":"[redacted]"`)
@@ -161,12 +161,12 @@ func TestNoErrorQuotesWhatItRefuses(t *testing.T) {
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	text = "Bearer " + text + "\x00" // refused in every field
 	issue := func(spec fob.KeySpec) error {
-		spec.Subject = "a"
+		spec.Subject.Name = "a"
 		_, _, err := m.IssueKey(t.Context(), spec)
 		return err
 	}
 	token := func(spec fob.TokenSpec) error {
-		spec.Subject = "a"
+		spec.Subject.Name = "a"
 		_, err := m.IssueToken(t.Context(), spec)
 		return err
 	}
@@ -205,11 +205,11 @@ func TestNoErrorOrEventTellsASecret(t *testing.T) {
 		_, err = m.Verify(t.Context(), text[:i])
 		fmt.Fprintln(&said, err)
 	}
-	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: text + "\n", Name: text})
+	_, _, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App(text + "\n"), Name: text})
 	fmt.Fprintln(&said, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 	fmt.Fprintln(&said, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Hash: text})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: text})
 	fmt.Fprintln(&said, err)
 	fmt.Fprintf(&said, "%v %+v %#v\n", fob.ImportedKey{Secret: text}, fob.ImportedKey{Secret: text}, fob.ImportedKey{Secret: text})
 	fmt.Fprintf(&said, "%v %+v\n", fob.Pepper{ID: "p", Key: []byte(text)}, []fob.Pepper{{ID: "p", Key: []byte(text)}})
@@ -282,7 +282,7 @@ func FuzzVerify(f *testing.F) {
 	m, err := fob.New(store, fob.Config{Prefix: "acme_live", Imported: &fob.ImportedKeys{}, SweepInterval: -1})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = m.Close() })
-	secret, _, err := m.IssueKey(f.Context(), fob.KeySpec{Subject: "a"})
+	secret, _, err := m.IssueKey(f.Context(), fob.KeySpec{Subject: fob.App("a")})
 	require.NoError(f, err)
 	f.Add("acme_live_10ZqKJ3vT9xWm4cRbabcdefghijklmnopqrstuvwxyz0123451Hls8h")
 	f.Add("")
@@ -341,7 +341,7 @@ func TestEventsAreLogged(t *testing.T) {
 	require.Contains(t, out.String(), `msg="fob: issued" id=`+key.ID().String()+" subject=app-42")
 	require.Contains(t, out.String(), `msg="fob: revoked"`)
 	require.Contains(t, out.String(), "reason=leaked")
-	_, err = m.RevokeSubject(t.Context(), "7", "", fob.SubjectUser)
+	_, err = m.Revoke(t.Context(), fob.User("7"), "")
 	require.NoError(t, err)
 	require.Contains(t, out.String(), `msg="fob: subject_revoked" subject=7 subject_kind=user epoch=`)
 }

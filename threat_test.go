@@ -16,7 +16,7 @@ func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 	pepper := func(b byte) []fob.Pepper { return []fob.Pepper{{ID: "p", Key: bytes.Repeat([]byte{b}, 32)}} }
 	imported := func(f fob.ImportedKey) func(t *testing.T, m *fob.Manager) (string, string) {
 		return func(t *testing.T, m *fob.Manager) (right, wrong string) {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, f)
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 			require.NoError(t, err)
 			return foreignText, "ab12cd.another-secret"
 		}

@@ -43,8 +43,8 @@ func clocked(cfg fob.Config, clock *testClock) fob.Config {
 
 func mustToken(t testing.TB, m *fob.Manager, spec fob.TokenSpec) fob.Issued {
 	t.Helper()
-	if spec.Subject == "" {
-		spec.Subject = "user-7"
+	if spec.Subject.Name == "" {
+		spec.Subject.Name = "user-7"
 	}
 	issued, err := m.IssueToken(context.Background(), spec)
 	require.NoError(t, err)
@@ -69,8 +69,8 @@ func TestIssueAndVerifyATokenOfEachProtocol(t *testing.T) {
 			for range 2 { // from the key, then from the cache
 				cred := mustVerify(t, m, text)
 				require.Equal(t, fob.KindToken, cred.Kind())
-				require.Equal(t, "user-7", cred.Subject())
-				require.Equal(t, fob.SubjectUser, cred.SubjectKind())
+				require.Equal(t, "user-7", cred.Subject().Name)
+				require.Equal(t, fob.SubjectUser, cred.Subject().Kind)
 				require.True(t, cred.Allows("orders:list"))
 				require.False(t, cred.Allows("orders:read"))
 				require.True(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "42"}))
@@ -98,7 +98,7 @@ func TestIssueAndVerifyATokenOfEachProtocol(t *testing.T) {
 
 func TestTokensAreOffByDefault(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	text := mustToken(t, newManager(t, nil, tokenConfig()), fob.TokenSpec{}).Access.Reveal()
 	mustReject(t, m, text, fob.ErrMalformed)
@@ -153,18 +153,18 @@ func TestTokenSpecs(t *testing.T) {
 	m := newManager(t, nil, tokenConfig())
 	for name, spec := range map[string]fob.TokenSpec{
 		"no subject":              {},
-		"scope with a space":      {Subject: "a", Scopes: fob.Scopes{"a b"}},
-		"TTL too long":            {Subject: "a", TTL: 2 * time.Hour},
-		"TTL negative":            {Subject: "a", TTL: -1},
-		"TTL below a second":      {Subject: "a", TTL: time.Millisecond},
-		"begins after its end":    {Subject: "a", NotBefore: time.Now().Add(time.Hour)},
-		"audience of control":     {Subject: "a", Audience: "a\n"},
-		"grant without actions":   {Subject: "a", Grants: fob.Grants{{Type: "t", Identifiers: []string{"1"}}}},
-		"grant without resources": {Subject: "a", Grants: fob.Grants{{Type: "t", Actions: []string{"read"}}}},
-		"grant of any type":       {Subject: "a", Grants: fob.Grants{{Type: "*", Actions: []string{"read"}, Identifiers: []string{"1"}}}},
-		"claim with a known name": {Subject: "a", Custom: map[string]any{"sub": "b"}},
-		"claim like a known name": {Subject: "a", Custom: map[string]any{"Exp": "b"}},
-		"claim of a strange type": {Subject: "a", Custom: map[string]any{"x": make(chan int)}},
+		"scope with a space":      {Subject: fob.User("a"), Scopes: fob.Scopes{"a b"}},
+		"TTL too long":            {Subject: fob.User("a"), TTL: 2 * time.Hour},
+		"TTL negative":            {Subject: fob.User("a"), TTL: -1},
+		"TTL below a second":      {Subject: fob.User("a"), TTL: time.Millisecond},
+		"begins after its end":    {Subject: fob.User("a"), NotBefore: time.Now().Add(time.Hour)},
+		"audience of control":     {Subject: fob.User("a"), Audience: "a\n"},
+		"grant without actions":   {Subject: fob.User("a"), Grants: fob.Grants{{Type: "t", Identifiers: []string{"1"}}}},
+		"grant without resources": {Subject: fob.User("a"), Grants: fob.Grants{{Type: "t", Actions: []string{"read"}}}},
+		"grant of any type":       {Subject: fob.User("a"), Grants: fob.Grants{{Type: "*", Actions: []string{"read"}, Identifiers: []string{"1"}}}},
+		"claim with a known name": {Subject: fob.User("a"), Custom: map[string]any{"sub": "b"}},
+		"claim like a known name": {Subject: fob.User("a"), Custom: map[string]any{"Exp": "b"}},
+		"claim of a strange type": {Subject: fob.User("a"), Custom: map[string]any{"x": make(chan int)}},
 	} {
 		_, err := m.IssueToken(t.Context(), spec)
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
@@ -189,8 +189,8 @@ func TestExchangeKey(t *testing.T) {
 	issued, err := m.ExchangeKey(t.Context(), text, narrow)
 	require.NoError(t, err)
 	cred := mustVerify(t, m, issued.Access.Reveal())
-	require.Equal(t, "app-42", cred.Subject())
-	require.Equal(t, fob.SubjectApplication, cred.SubjectKind())
+	require.Equal(t, "app-42", cred.Subject().Name)
+	require.Equal(t, fob.SubjectApplication, cred.Subject().Kind)
 	require.Equal(t, key.ID(), cred.(*fob.Token).Parent())
 	require.True(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "42"}))
 	require.False(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "43"}))
@@ -206,7 +206,7 @@ func TestExchangeKey(t *testing.T) {
 		_, err := m.ExchangeKey(t.Context(), text, spec)
 		require.ErrorIs(t, err, fob.ErrScope, name)
 	}
-	_, err = m.ExchangeKey(t.Context(), text, fob.TokenSpec{Subject: "root"})
+	_, err = m.ExchangeKey(t.Context(), text, fob.TokenSpec{Subject: fob.User("root")})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	_, err = m.ExchangeKey(t.Context(), issued.Access.Reveal(), narrow)
 	require.ErrorIs(t, err, fob.ErrRejected, "a token is no key")
@@ -215,7 +215,7 @@ func TestExchangeKey(t *testing.T) {
 	require.Equal(t, key.ExpiresAt(), long.Token.ExpiresAt(), "never longer than the key")
 
 	// Whatever ends the key ends the token, at once.
-	require.NoError(t, m.Disable(t.Context(), key.ID()))
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 	mustReject(t, m, issued.Access.Reveal(), fob.ErrDisabled)
 	require.NoError(t, m.Enable(t.Context(), key.ID()))
 	mustVerify(t, m, issued.Access.Reveal())
@@ -258,7 +258,7 @@ func TestRevocationOfTokens(t *testing.T) {
 			return err
 		},
 		"by subject": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.RevokeSubject(ctx, i.Token.Subject(), "x")
+			_, err := m.Revoke(ctx, fob.App(i.Token.Subject()).Name, "x")
 			return err
 		},
 	} {
@@ -266,7 +266,7 @@ func TestRevocationOfTokens(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := memory.New()
 				here, there := newManager(t, store, tokenConfig()), newManager(t, store, tokenConfig())
-				text, _ := mustIssue(t, here, fob.KeySpec{Subject: "doomed", Scopes: fob.Scopes{"a"}})
+				text, _ := mustIssue(t, here, fob.KeySpec{Subject: fob.App("doomed"), Scopes: fob.Scopes{"a"}})
 				doomed, err := here.ExchangeKey(t.Context(), text, fob.TokenSpec{Refreshable: true, Scopes: fob.Scopes{"a"}})
 				require.NoError(t, err)
 				other := mustToken(t, here, fob.TokenSpec{})
@@ -299,14 +299,14 @@ func TestRevokeTokensEndsAllThatWereIssuedBefore(t *testing.T) {
 	clock.Add(time.Minute)
 	cut := clock.Now()
 	young := mustToken(t, m, fob.TokenSpec{})
-	_, err := m.RevokeTokens(t.Context(), cut, "before the deploy")
+	_, err := m.Revoke(t.Context(), fob.AllTokens(cut), "before the deploy")
 	require.NoError(t, err)
 	mustReject(t, m, old.Access.Reveal(), fob.ErrRevoked)
 	mustVerify(t, m, young.Access.Reveal())
 	_, err = m.Refresh(t.Context(), old.Refresh.Reveal())
 	require.ErrorIs(t, err, fob.ErrRevoked)
 
-	_, err = m.RevokeTokens(t.Context(), time.Time{}, "all")
+	_, err = m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "all")
 	require.NoError(t, err)
 	mustReject(t, m, young.Access.Reveal(), fob.ErrRevoked)
 	mustVerify(t, m, mustToken(t, m, fob.TokenSpec{}).Access.Reveal())
@@ -395,7 +395,7 @@ func TestRotationOfTokenKeysRefusesNothing(t *testing.T) {
 		wg.Go(func() {
 			issuer, verifier := managers[i%2], managers[(i+1)%2]
 			for !stop.Load() {
-				issued, err := issuer.IssueToken(context.Background(), fob.TokenSpec{Subject: "user-7"})
+				issued, err := issuer.IssueToken(context.Background(), fob.TokenSpec{Subject: fob.User("user-7")})
 				if err == nil {
 					_, err = verifier.Verify(context.Background(), issued.Access.Reveal())
 				}
@@ -458,7 +458,7 @@ func TestTheLifeOfATokenKey(t *testing.T) {
 	require.NoError(t, err)
 
 	wrong := newManager(t, store, clocked(tokenConfig(func(c *fob.TokenConfig) { c.SealKey = bytes.Repeat([]byte{8}, 32) }), clock))
-	_, err = wrong.IssueToken(t.Context(), fob.TokenSpec{Subject: "a"})
+	_, err = wrong.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a")})
 	require.ErrorIs(t, err, fob.ErrSealKey)
 	_, err = wrong.Verify(t.Context(), second.Access.Reveal())
 	mustBeUnsure(t, err)
@@ -565,7 +565,7 @@ func TestCustomClaimsGrantNothing(t *testing.T) {
 		custom := map[string]any{name: value}
 		_, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{Custom: custom})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
-		_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Custom: custom})
+		_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Custom: custom})
 		require.ErrorIs(t, err, fob.ErrInvalid, name)
 	}
 }

@@ -160,7 +160,7 @@ func TestAKeyThatIsTalkedOfEndsItsTokens(t *testing.T) {
 				mustVerify(t, here, issued.Access.Reveal())
 				require.Equal(t, before, gets(fault), "what is known of the key is remembered")
 				require.Equal(t, custom == nil, here.CacheStats().Tokens.Entries == 1)
-				require.NoError(t, there.Disable(t.Context(), key.ID()))
+				require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 				mustVerify(t, here, issued.Access.Reveal()) // nobody was told here
 				mustTellDisabled(t, here, key.ID())
 				mustReject(t, here, issued.Access.Reveal(), fob.ErrDisabled)

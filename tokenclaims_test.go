@@ -157,7 +157,7 @@ func FuzzTokenClaims(f *testing.F) {
 			require.NotContains(t, err.Error(), "\x00")
 			return
 		}
-		require.NotEmpty(t, cred.Subject())
+		require.NotEmpty(t, cred.Subject().Name)
 		require.False(t, cred.ID().IsZero())
 		require.True(t, cred.ExpiresAt().After(s.clock.Now().Add(-3*time.Second)))
 		require.False(t, cred.Allows(""))

@@ -71,7 +71,7 @@ func TestAListOfTokenKeysIsTakenWholeOrNotAtAll(t *testing.T) {
 			switch is.want {
 			case "":
 				require.NoError(t, err)
-				require.Equal(t, "user-7", cred.Subject())
+				require.Equal(t, "user-7", cred.Subject().Name)
 			case "unknown":
 				require.ErrorIs(t, err, fob.ErrTokenKey)
 			default:

@@ -38,7 +38,7 @@ func TestATokenThatCouldNotBeIssuedIsNone(t *testing.T) {
 				if c.exchange {
 					issued, err = m.ExchangeKey(t.Context(), text, spec)
 				} else {
-					spec.Subject = "user-7"
+					spec.Subject.Name = "user-7"
 					issued, err = m.IssueToken(t.Context(), spec)
 				}
 				fault.Inject(nil)
@@ -65,7 +65,7 @@ func TestWhatAKeyIsNotExchangedFor(t *testing.T) {
 	at := func(d time.Duration) time.Time { return clock.Now().Add(d) }
 	for name, spec := range map[string]fob.TokenSpec{
 		"the subject of another kind":               {SubjectKind: fob.SubjectUser},
-		"the kind is right, the subject is not":     {Subject: "app-43", SubjectKind: fob.SubjectApplication},
+		"the kind is right, the subject is not":     {Subject: fob.App("app-43")},
 		"a life of no length":                       {TTL: -1},
 		"a token that begins when the key ends":     {NotBefore: at(10 * time.Second)},
 		"a token that begins after the key's end":   {NotBefore: at(11 * time.Second)},
@@ -80,16 +80,16 @@ func TestWhatAKeyIsNotExchangedFor(t *testing.T) {
 		}
 	}
 	for name, spec := range map[string]fob.TokenSpec{
-		"its subject":       {Subject: "app-42"},
+		"its subject":       {Subject: fob.User("app-42")},
 		"its kind":          {SubjectKind: fob.SubjectApplication},
-		"both":              {Subject: "app-42", SubjectKind: fob.SubjectApplication},
+		"both":              {Subject: fob.App("app-42")},
 		"its last second":   {NotBefore: at(9 * time.Second)},
 		"the last instants": {NotBefore: at(8*time.Second + time.Millisecond)},
 	} {
 		issued, err := m.ExchangeKey(t.Context(), text, spec)
 		require.NoError(t, err, name)
-		require.Equal(t, "app-42", issued.Token.Subject(), name)
-		require.Equal(t, fob.SubjectApplication, issued.Token.SubjectKind(), name)
+		require.Equal(t, "app-42", issued.Token.Subject().Name, name)
+		require.Equal(t, fob.SubjectApplication, issued.Token.Subject().Kind, name)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestAProcessWhoseClockIsBeforeAllTokenKeys(t *testing.T) {
 	require.NoError(t, err)
 	mustToken(t, m, fob.TokenSpec{})
 	late := newManager(t, store, clocked(tokenConfig(), behind))
-	issued, err := late.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	issued, err := late.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	mustBeUnsure(t, err)
 	require.Zero(t, issued)
 }
@@ -117,7 +117,7 @@ func TestNoTokenIsIssuedAtTheBeginningOfTime(t *testing.T) {
 	clock := newClock()
 	clock.set(time.UnixMilli(500))
 	m := newManager(t, nil, clocked(tokenConfig(), clock))
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.Zero(t, issued)
 	clock.Add(500 * time.Millisecond)
@@ -131,12 +131,12 @@ func TestTokensThatAreOffAreNeitherExchangedForNorRevoked(t *testing.T) {
 	issued, err := m.ExchangeKey(t.Context(), text, fob.TokenSpec{})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.Zero(t, issued)
-	receipt, err := m.RevokeTokens(t.Context(), time.Time{}, "")
+	receipt, err := m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.Zero(t, receipt)
 	m = newManager(t, nil, tokenConfig())
 	require.NoError(t, m.Close())
-	_, err = m.RevokeTokens(t.Context(), time.Time{}, "")
+	_, err = m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.ErrorIs(t, err, fob.ErrClosed)
 }
 
@@ -151,10 +151,10 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 			return m.Revoke(t.Context(), i.Token.Family(), "leaked")
 		},
 		"all tokens": func(m *fob.Manager, _ fob.Issued) (fob.Receipt, error) {
-			return m.RevokeTokens(t.Context(), time.Time{}, "leaked")
+			return m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "leaked")
 		},
 		"a subject": func(m *fob.Manager, _ fob.Issued) (fob.Receipt, error) {
-			return m.RevokeSubject(t.Context(), "user-7", "leaked")
+			return m.Revoke(t.Context(), fob.App("user-7"), "leaked")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,15 +203,15 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 func TestAMarkOfAllTokensThatIsCorruptIsNotReplaced(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, bare{store}, tokenConfig())
-	_, err := m.RevokeTokens(t.Context(), time.Time{}, "")
+	_, err := m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.NoError(t, err)
 	mark := mustList(t, store, 6)[0]
 	mark.Body[len(mark.Body)-1] ^= 1
 	_, err = store.Put(t.Context(), mark, backend.IfVersion(mark.Version))
 	require.NoError(t, err)
-	_, err = m.RevokeTokens(t.Context(), time.Time{}, "")
+	_, err = m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.ErrorIs(t, err, fob.ErrCorrupt)
-	_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	_, err = m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.ErrorIs(t, err, fob.ErrCorrupt)
 	require.Equal(t, mark.Body, mustList(t, store, 6)[0].Body)
 }
@@ -238,10 +238,10 @@ func TestARevocationThatLostARaceIsMadeAfterIt(t *testing.T) {
 	issued = mustToken(t, m, fob.TokenSpec{})
 	mustVerify(t, m, issued.Access.Reveal())
 	once(fault, callsOf(backendtest.OpPut), backendtest.Injection{Before: func() {
-		_, err := other.RevokeTokens(context.Background(), time.Now().Add(-time.Hour), "old ones")
+		_, err := other.Revoke(context.Background(), fob.AllTokens(time.Now().Add(-time.Hour)), "old ones")
 		require.NoError(t, err)
 	}})
-	_, err = m.RevokeTokens(t.Context(), time.Time{}, "all")
+	_, err = m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "all")
 	require.NoError(t, err)
 	for _, m := range []*fob.Manager{m, other} {
 		mustReject(t, m, issued.Access.Reveal(), fob.ErrRevoked)
@@ -274,7 +274,7 @@ func TestIssuedBeforeAnInstantIsTheWholeSecondOfIt(t *testing.T) {
 		m := newManager(t, nil, clocked(tokenConfig(), clock))
 		issued := mustToken(t, m, fob.TokenSpec{})
 		clock.Add(time.Minute)
-		_, err := m.RevokeTokens(t.Context(), issued.Token.IssuedAt().Add(into), "")
+		_, err := m.Revoke(t.Context(), fob.AllTokens(issued.Token.IssuedAt().Add(into)), "")
 		require.NoError(t, err)
 		_, err = m.Verify(t.Context(), issued.Access.Reveal())
 		require.Equal(t, ended, errors.Is(err, fob.ErrRevoked), "%v into it", into)

@@ -275,7 +275,7 @@ func TestTheRingInMemoryGrowsNotOldWithoutAFeed(t *testing.T) {
 		mustVerify(t, there, text)
 		_, err = there.Verify(t.Context(), mustToken(t, here, fob.TokenSpec{}).Access.Reveal())
 		mustBeUnsure(t, err)
-		_, err = there.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+		_, err = there.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 		mustBeUnsure(t, err)
 		fault.Inject(nil)
 		require.Equal(t, next.ID, mustToken(t, there, fob.TokenSpec{}).Token.KeyID())

@@ -30,7 +30,7 @@ var tellers = map[string]func(t *testing.T, m *fob.Manager, text string, key *fo
 	"list": func(t *testing.T, m *fob.Manager, _ string, key *fob.Key) {
 		page, err := m.List(t.Context(), fob.Query{Subject: key.Subject()})
 		require.NoError(t, err)
-		for _, cred := range page.Credentials {
+		for _, cred := range page.Items {
 			require.True(t, cred.ID() != key.ID() || cred.StatusAt(time.Now()) == fob.StatusRevoked)
 		}
 	},
@@ -93,7 +93,7 @@ func TestALoadThatBeganEarlierDoesNotBringTheOldStateBack(t *testing.T) {
 							if by == "key" {
 								_, err = m.Revoke(t.Context(), key.ID(), "")
 							} else {
-								_, err = m.RevokeSubject(t.Context(), key.Subject(), "", fob.SubjectApplication)
+								_, err = m.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
 							}
 							require.NoError(t, err)
 						})
@@ -128,19 +128,19 @@ func TestAListForgetsWhatItFoundChangedAndNothingElse(t *testing.T) {
 		var texts []string
 		var keys []*fob.Key
 		for range 1000 {
-			text, key := mustIssue(t, there, fob.KeySpec{Subject: "one"})
+			text, key := mustIssue(t, there, fob.KeySpec{Subject: fob.App("one")})
 			texts, keys = append(texts, text), append(keys, key)
 		}
 		for _, text := range texts {
 			mustVerify(t, here, text)
 		}
-		require.NoError(t, there.Disable(t.Context(), keys[7].ID()))
+		require.NoError(t, there.Disable(t.Context(), keys[7].ID(), ""))
 		mustVerify(t, here, texts[7]) // nobody was told here
 		before := gets(fault)
 		for range 3 {
-			page, err := here.List(t.Context(), fob.Query{Subject: "one", Limit: 1000})
+			page, err := here.List(t.Context(), fob.Query{Subject: fob.App("one"), Limit: 1000})
 			require.NoError(t, err)
-			require.Len(t, page.Credentials, 1000)
+			require.Len(t, page.Items, 1000)
 		}
 		mustReject(t, here, texts[7], fob.ErrDisabled)
 		for i, text := range texts {
@@ -161,14 +161,14 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 			require.NoError(t, store.Delete(t.Context(), idOf(key), key.Version()))
 		},
 		"disabled": func(t *testing.T, _ backend.Store, there *fob.Manager, key *fob.Key) {
-			require.NoError(t, there.Disable(t.Context(), key.ID()))
+			require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 		},
 		"revoked": func(t *testing.T, _ backend.Store, there *fob.Manager, key *fob.Key) {
 			_, err := there.Revoke(t.Context(), key.ID(), "")
 			require.NoError(t, err)
 		},
 		"subject revoked": func(t *testing.T, _ backend.Store, there *fob.Manager, key *fob.Key) {
-			_, err := there.RevokeSubject(t.Context(), key.Subject(), "")
+			_, err := there.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
 			require.NoError(t, err)
 		},
 	}
@@ -194,10 +194,10 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 					defer here.Close()
 					there := newManager(t, store, fob.Config{})
 					defer there.Close()
-					text, key := mustIssue(t, here, fob.KeySpec{Subject: "one"})
+					text, key := mustIssue(t, here, fob.KeySpec{Subject: fob.App("one")})
 					issued, err := here.ExchangeKey(t.Context(), text, fob.TokenSpec{Audience: "api"})
 					require.NoError(t, err)
-					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: "two"}, fob.ImportedKey{Secret: foreignText})
+					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("two")}, fob.ImportedKey{Secret: foreignText})
 					require.NoError(t, err)
 					// The fleet knows of the patience, and what is read from then on is believed.
 					pass(5 * time.Second)
@@ -259,9 +259,9 @@ func TestAsOfOfWhatIsHeldStaysBeforeItsRevocation(t *testing.T) {
 					case "parent":
 						_, err = there.Revoke(t.Context(), key.ID(), "")
 					case "subject":
-						_, err = there.RevokeSubject(t.Context(), key.Subject(), "")
+						_, err = there.Revoke(t.Context(), fob.App(key.Subject().Name), "")
 					case "issuer":
-						_, err = there.RevokeTokens(t.Context(), time.Time{}, "")
+						_, err = there.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 					}
 					require.NoError(t, err)
 					for range 10 {
@@ -329,7 +329,7 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 		var key *fob.Key
 		for n := range nth + 1 {
 			var err error
-			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fmt.Sprint("s", n)}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
+			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App(fmt.Sprint("s", n))}, fob.ImportedKey{Secret: text(n), Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
 		for range 3 {
@@ -340,7 +340,7 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 			mustTellDisabled(t, m, key.ID())
 			mustReject(t, m, text(nth), fob.ErrDisabled)
 		}})
-		require.NoError(t, m.Disable(t.Context(), key.ID()), nth)
+		require.NoError(t, m.Disable(t.Context(), key.ID(), ""), nth)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
 					here, there := newManager(t, over, cfg), newManager(t, store, cfg)
 					defer here.Close()
 					defer there.Close()
-					spec := fob.KeySpec{Subject: "app-42"}
+					spec := fob.KeySpec{Subject: fob.App("app-42")}
 					var text string
 					var key *fob.Key
 					if form == nil {
@@ -383,7 +383,7 @@ func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
 					before := gets(fault)
 					mustVerify(t, here, text)
 					require.Equal(t, before, gets(fault), "it is in memory")
-					require.NoError(t, there.Disable(t.Context(), key.ID()))
+					require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 					mustVerify(t, here, text) // nobody was told here
 					mustTellDisabled(t, here, key.ID())
 					mustReject(t, here, text, fob.ErrDisabled)
@@ -404,13 +404,13 @@ func TestWhatIsToldOfASubjectEndsWhatIsRememberedOfIt(t *testing.T) {
 		for n := range 60 {
 			large = append(large, fob.Scope(fmt.Sprintf("%s:%d", strings.Repeat("x", 60), n)))
 		}
-		one, _ := mustIssue(t, there, fob.KeySpec{Subject: "app-7", Scopes: large})
-		token := mustToken(t, there, fob.TokenSpec{Subject: "app-7", SubjectKind: fob.SubjectApplication}).Access.Reveal()
+		one, _ := mustIssue(t, there, fob.KeySpec{Subject: fob.App("app-7"), Scopes: large})
+		token := mustToken(t, there, fob.TokenSpec{Subject: fob.App("app-7")}).Access.Reveal()
 		mustVerify(t, here, one)
 		before := gets(fault)
 		mustVerify(t, here, one)
 		require.Equal(t, before+1, gets(fault), "the key, and not its subject")
-		_, err := there.RevokeSubject(t.Context(), "app-7", "")
+		_, err := there.Revoke(t.Context(), fob.App("app-7"), "")
 		require.NoError(t, err)
 		mustVerify(t, here, one) // nobody was told here
 		_, err = here.Fresh().Verify(t.Context(), token)

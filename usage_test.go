@@ -121,7 +121,7 @@ func TestUsageThatSurelyWasNotWrittenIsKeptAndWhatMayHaveBeenIsNotCountedTwice(t
 func TestARejectedKeyIsNotUsed(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
 	text, key := mustIssue(t, m, fob.KeySpec{})
-	require.NoError(t, m.Disable(t.Context(), key.ID()))
+	require.NoError(t, m.Disable(t.Context(), key.ID(), ""))
 	mustReject(t, m, text, fob.ErrDisabled)
 	mustReject(t, m, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
 	u, err := m.Usage(t.Context(), key.ID())

@@ -75,21 +75,21 @@ func TestAKeyThatIsRefusedIsNotRehashed(t *testing.T) {
 		rewrite int
 	}{
 		"a good one": {end: func(*fob.Manager, fob.ID) error { return nil }, rewrite: 1},
-		"disabled":   {end: func(m *fob.Manager, id fob.ID) error { return m.Disable(t.Context(), id) }, want: fob.ErrDisabled},
+		"disabled":   {end: func(m *fob.Manager, id fob.ID) error { return m.Disable(t.Context(), id, "") }, want: fob.ErrDisabled},
 		"retired": {end: func(m *fob.Manager, id fob.ID) error {
 			_, _, err := m.RotateKey(t.Context(), id, fob.Rotation{})
 			return err
 		}, want: fob.ErrRetired},
 		"revoked": {end: func(m *fob.Manager, id fob.ID) error { _, err := m.Revoke(t.Context(), id, ""); return err }, want: fob.ErrRevoked},
 		"of a revoked subject": {end: func(m *fob.Manager, _ fob.ID) error {
-			_, err := m.RevokeSubject(t.Context(), "app-42", "")
+			_, err := m.Revoke(t.Context(), fob.App("app-42"), "")
 			return err
 		}, want: fob.ErrRevoked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
 			first := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{oldPepper}})
-			other, _ := mustIssue(t, first, fob.KeySpec{Subject: "app-43"})
+			other, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.App("app-43")})
 			text, key := mustIssue(t, first, fob.KeySpec{})
 			require.NoError(t, is.end(first, key.ID()))
 			m := newManager(t, bare{fault}, fob.Config{Peppers: []fob.Pepper{newPepper, oldPepper}})
@@ -111,7 +111,7 @@ func TestWhatBeginsLikeAToken(t *testing.T) {
 	cfg.Imported = &fob.ImportedKeys{}
 	m := newManager(t, nil, cfg)
 	for _, text := range []string{"v1.local.AAAA", "v9.local.AAAA", "v4.AAAAAAA"} {
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 		require.ErrorIs(t, err, fob.ErrInvalid, text)
 		_, err = m.Verify(t.Context(), text)
 		require.ErrorIs(t, err, fob.ErrMalformed, text)
@@ -119,7 +119,7 @@ func TestWhatBeginsLikeAToken(t *testing.T) {
 	}
 	for _, text := range []string{"v0.local.AAAA", "v:.local.AAAA", "v4-local.AAAA", "w4.local.AAAA", "vv4.local.AAAA", "44.local.AAAA", "v44.local.AAAA"} {
 		mustReject(t, m, text, fob.ErrUnknown)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "a"}, fob.ImportedKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})
 		require.NoError(t, err, text)
 		mustVerify(t, m, text)
 	}
@@ -208,8 +208,8 @@ func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
 			first := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{oldPepper}})
-			other, _ := mustIssue(t, first, fob.KeySpec{Subject: "app-43"})
-			text, key := mustIssue(t, first, fob.KeySpec{Subject: "app-42"})
+			other, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.App("app-43")})
+			text, key := mustIssue(t, first, fob.KeySpec{Subject: fob.App("app-42")})
 			require.NoError(t, first.Close())
 			seen := &observed{}
 			m := bareManager(t, fault, fob.Config{Peppers: []fob.Pepper{newPepper, oldPepper}, Observer: seen})
@@ -223,7 +223,7 @@ func TestARehashThatFailsIsToldAndRefusesNobody(t *testing.T) {
 			for _, e := range seen.take() {
 				types = append(types, e.Type)
 				require.Equal(t, key.ID(), e.ID)
-				require.Equal(t, "app-42", e.Subject)
+				require.Equal(t, "app-42", e.Subject.Name)
 				require.Equal(t, e.Type == fob.EventUpkeepFailed, e.Err != nil)
 			}
 			require.Equal(t, is.want, types)
@@ -292,7 +292,7 @@ func TestAnAnswerIsAsOfWhatWasProvedBeforeItWasFound(t *testing.T) {
 		var changed time.Time
 		happens := func() {
 			changed = time.Now()
-			require.NoError(t, there.Disable(t.Context(), key.ID()))
+			require.NoError(t, there.Disable(t.Context(), key.ID(), ""))
 			pass(time.Second)
 			require.Less(t, here.CacheStats().FeedAge, time.Since(changed))
 		}

@@ -20,7 +20,7 @@ func BenchmarkDerivedToken(b *testing.B) {
 		texts := make([]string, liveTokens/10)
 		secrets := make([]string, keys)
 		for i := range secrets {
-			secret, _, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+			secret, _, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 			require.NoError(b, err)
 			secrets[i] = secret.Reveal()
 		}

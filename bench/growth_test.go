@@ -160,7 +160,7 @@ func growRevocations(b *testing.B, n int) {
 		b.StopTimer()
 		ids := make([]fob.ID, revoked)
 		for i := range ids {
-			issued, err := elsewhere.IssueToken(b.Context(), fob.TokenSpec{Subject: "bob"})
+			issued, err := elsewhere.IssueToken(b.Context(), fob.TokenSpec{Subject: fob.User("bob")})
 			require.NoError(b, err)
 			ids[i] = issued.Token.ID()
 		}
@@ -258,7 +258,7 @@ func growSweep(b *testing.B, n int) {
 	store := &callCounter{Store: memory.New()}
 	m := newManager(b, store, fob.Config{})
 	for range n {
-		_, key, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: "alice"})
+		_, key, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: fob.App("alice")})
 		require.NoError(b, err)
 		next, _, err := m.RotateKey(b.Context(), key.ID(), fob.Rotation{Overlap: 24 * time.Hour, QuietTime: time.Hour})
 		require.NoError(b, err)
@@ -282,7 +282,7 @@ func growList(b *testing.B, limit int) {
 	before := store.Calls(backendtest.OpList)
 	for b.Loop() {
 		page, err := m.List(b.Context(), fob.Query{Tag: "nobody", Limit: limit})
-		if err != nil || len(page.Credentials) != 0 || page.Next == "" {
+		if err != nil || len(page.Items) != 0 || page.Next == "" {
 			b.Fatal(page, err)
 		}
 	}
@@ -294,9 +294,9 @@ func growPage(b *testing.B, n int) {
 	m := newManager(b, memory.New(), fob.Config{})
 	issue(b, m, n, n/10)
 	for b.Loop() {
-		page, err := m.List(b.Context(), fob.Query{Subject: "app-42"})
-		if err != nil || len(page.Credentials) != 10 || page.Next != "" {
-			b.Fatal(len(page.Credentials), page.Next, err)
+		page, err := m.List(b.Context(), fob.Query{Subject: fob.App("app-42")})
+		if err != nil || len(page.Items) != 10 || page.Next != "" {
+			b.Fatal(len(page.Items), page.Next, err)
 		}
 	}
 }
@@ -305,7 +305,7 @@ func growPage(b *testing.B, n int) {
 func growExport(b *testing.B, n int) {
 	m := newManager(b, memory.New(), fob.Config{})
 	issue(b, m, n, 1000)
-	_, err := m.RevokeSubject(b.Context(), "app-42", "", fob.SubjectApplication)
+	_, err := m.Revoke(b.Context(), fob.App("app-42"), "")
 	require.NoError(b, err)
 	for b.Loop() {
 		if found, err := m.ExportRevocations(b.Context(), io.Discard, time.Time{}); err != nil || found != 1 {
@@ -319,7 +319,7 @@ func growExport(b *testing.B, n int) {
 func growRevoke(b *testing.B, n int) {
 	m := newManager(b, memory.New(), fob.Config{})
 	revoke := func(who string) {
-		if _, err := m.RevokeSubject(b.Context(), who, "", fob.SubjectApplication); err != nil {
+		if _, err := m.Revoke(b.Context(), fob.App(who), ""); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -340,7 +340,7 @@ func growSubject(b *testing.B, n int) {
 	texts := issue(b, m, n, 1)
 	verifyAll(b, m, texts)
 	for b.Loop() {
-		if _, err := m.RevokeSubject(b.Context(), "app-0", "", fob.SubjectApplication); err != nil {
+		if _, err := m.Revoke(b.Context(), fob.App("app-0"), ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -26,7 +26,7 @@ func BenchmarkRevokeParent(b *testing.B) {
 				},
 			})
 			ctx := b.Context()
-			secret, key, err := m.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+			secret, key, err := m.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 			require.NoError(b, err)
 			texts := make([]string, children)
 			for i := range texts {
@@ -44,7 +44,7 @@ func BenchmarkRevokeParent(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := m.Disable(ctx, key.ID()); err != nil {
+				if err := m.Disable(ctx, key.ID(), ""); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

@@ -34,7 +34,7 @@ func issueTokens(b testing.TB, m *fob.Manager, n int) []string {
 	texts := make([]string, n)
 	for i := range texts {
 		issued, err := m.IssueToken(context.Background(), fob.TokenSpec{
-			Subject: fmt.Sprintf("user-%d", i%1000), Scopes: fob.Scopes{"orders:read", "orders:list"},
+			Subject: fob.User(fmt.Sprintf("user-%d", i%1000)), Scopes: fob.Scopes{"orders:read", "orders:list"},
 			Grants: fob.Grants{{Type: "orders", Actions: []string{"write"}, Identifiers: []string{"42"}}},
 		})
 		require.NoError(b, err)
@@ -75,7 +75,7 @@ func BenchmarkToken(b *testing.B) {
 		b.Run(fmt.Sprintf("%v/issue", p), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := m.IssueToken(b.Context(), fob.TokenSpec{Subject: "user-7", Scopes: fob.Scopes{"orders:read"}}); err != nil {
+				if _, err := m.IssueToken(b.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Scopes: fob.Scopes{"orders:read"}}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -58,7 +58,7 @@ func issue(b testing.TB, m *fob.Manager, n, subjects int) []string {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				secret, _, err := m.IssueKey(context.Background(), fob.KeySpec{
-					Subject: fmt.Sprintf("app-%d", i%int64(subjects)), Scopes: fob.Scopes{"orders:read", "orders:list"},
+					Subject: fob.App(fmt.Sprintf("app-%d", i%int64(subjects))), Scopes: fob.Scopes{"orders:read", "orders:list"},
 				})
 				if err != nil {
 					b.Error(err)
@@ -291,7 +291,7 @@ func BenchmarkVerifyUncachedBadger(b *testing.B) {
 func BenchmarkIssueDurable(b *testing.B) {
 	durable(b, func(b *testing.B, m *fob.Manager) func(n int) error {
 		return func(int) error {
-			_, _, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+			_, _, err := m.IssueKey(b.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 			return err
 		}
 	})

@@ -34,7 +34,7 @@ func TestWhatCanBeImportedCanBePresented(t *testing.T) {
 	require.NoError(t, err)
 	server := httptest.NewServer(guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cred, _ := fob.FromContext(r.Context())
-		_, _ = fmt.Fprint(w, cred.Subject())
+		_, _ = fmt.Fprint(w, cred.Subject().Name)
 	})))
 	defer server.Close()
 	texts := []string{
@@ -51,7 +51,7 @@ func TestWhatCanBeImportedCanBePresented(t *testing.T) {
 			continue
 		}
 		seen[text] = true
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: "app-42"}, fob.ImportedKey{Secret: text})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: text})
 		require.NoError(t, err, "%q", text)
 		for _, h := range []header{{"Authorization", "Bearer " + text}, {"authorization", "bearer   " + text}, {"X-API-Key", text}} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)

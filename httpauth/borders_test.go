@@ -30,7 +30,7 @@ func newDoor(t *testing.T, opts httpauth.Options) *door {
 	m, err := fob.New(memory.New(), fob.Config{SweepInterval: -1})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
-	_, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"a"}})
+	_, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"a"}})
 	require.NoError(t, err)
 	d := &door{}
 	if opts.Scopes == nil {

@@ -24,10 +24,10 @@ func ExampleRequire() {
 	}
 	orders := guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cred, _ := fob.FromContext(r.Context())
-		fmt.Fprintln(w, "orders of", cred.Subject())
+		fmt.Fprintln(w, "orders of", cred.Subject().Name)
 	}))
 
-	secret, _, err := manager.IssueKey(context.Background(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+	secret, _, err := manager.IssueKey(context.Background(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		panic(err)
 	}

@@ -37,7 +37,7 @@ func newSite(t testing.TB, opts httpauth.Options) *site {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
 	s.manager = m
-	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 	require.NoError(t, err)
 	s.key, s.id = secret.Reveal(), key.ID()
 	if opts.Scopes == nil && !opts.AnyCredential {
@@ -52,7 +52,7 @@ func newSite(t testing.TB, opts httpauth.Options) *site {
 			http.Error(w, "no credential in the context", http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprint(w, cred.Subject())
+		fmt.Fprint(w, cred.Subject().Name)
 	})))
 	t.Cleanup(s.Close)
 	return s
@@ -77,7 +77,7 @@ const realm = `Bearer realm="api"`
 
 func TestAnswers(t *testing.T) {
 	s := newSite(t, httpauth.Options{})
-	other, _, err := s.manager.IssueKey(t.Context(), fob.KeySpec{Subject: "app-43", Scopes: fob.Scopes{"orders:list"}})
+	other, _, err := s.manager.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("app-43"), Scopes: fob.Scopes{"orders:list"}})
 	require.NoError(t, err)
 	bearer := func(text string) header { return header{"Authorization", "Bearer " + text} }
 	key := func(text string) header { return header{"X-API-Key", text} }
@@ -145,7 +145,7 @@ func TestAnswers(t *testing.T) {
 func TestAllBadCredentialsLookTheSame(t *testing.T) {
 	s := newSite(t, httpauth.Options{})
 	issue := func(spec fob.KeySpec) (string, fob.ID) {
-		spec.Subject = "a"
+		spec.Subject.Name = "a"
 		secret, key, err := s.manager.IssueKey(t.Context(), spec)
 		require.NoError(t, err)
 		return secret.Reveal(), key.ID()
@@ -154,7 +154,7 @@ func TestAllBadCredentialsLookTheSame(t *testing.T) {
 	_, err := s.manager.Revoke(t.Context(), id, "")
 	require.NoError(t, err)
 	disabled, id := issue(fob.KeySpec{})
-	require.NoError(t, s.manager.Disable(t.Context(), id))
+	require.NoError(t, s.manager.Disable(t.Context(), id, ""))
 	var seen []string
 	for _, text := range []string{revoked, disabled, "nonsense", revoked[:64] + "x", "acme_live_10ZqKJ3vT9xWm4cRbabcdefghijklmnopqrstuvwxyz0123451Hls8h"} {
 		res := s.get(t, "GET", "/", header{"Authorization", "Bearer " + text})

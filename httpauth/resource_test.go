@@ -15,11 +15,11 @@ func TestAResourceIsAskedForPerRequest(t *testing.T) {
 	m, err := fob.New(memory.New(), fob.Config{SweepInterval: -1, Tokens: &fob.TokenConfig{}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()
-	one, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Grants: fob.Grants{{Type: "orders", Actions: []string{"read"}, Identifiers: []string{"42"}}}})
+	one, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Grants: fob.Grants{{Type: "orders", Actions: []string{"read"}, Identifiers: []string{"42"}}}})
 	require.NoError(t, err)
-	all, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Scopes: fob.Scopes{"orders:read"}})
+	all, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Scopes: fob.Scopes{"orders:read"}})
 	require.NoError(t, err)
-	none, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	none, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.NoError(t, err)
 
 	guard, err := httpauth.Require(m, httpauth.Options{Action: "read", Resource: func(r *http.Request) fob.Resource {

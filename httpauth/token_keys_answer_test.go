@@ -108,7 +108,7 @@ func notTheList(good, kid, paserk string) map[string]string {
 // of a verifier, and no good token is refused for it.
 func TestAnAnswerThatIsNotTheListIsNone(t *testing.T) {
 	m := issuer(t)
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
 	require.NoError(t, err)

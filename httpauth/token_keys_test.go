@@ -55,7 +55,7 @@ func TestAVerifierWithPublicKeysAlone(t *testing.T) {
 		require.Equal(t, err == nil, cred != nil)
 		return err
 	}
-	first, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7", Scopes: fob.Scopes{"a"}})
+	first, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7"), Scopes: fob.Scopes{"a"}})
 	require.NoError(t, err)
 	now = first.Token.IssuedAt()
 	for range 3 {
@@ -67,7 +67,7 @@ func TestAVerifierWithPublicKeysAlone(t *testing.T) {
 	next, err := m.RotateTokenKey(t.Context())
 	require.NoError(t, err)
 	time.Sleep(time.Until(next.ActiveAt) + time.Millisecond)
-	second, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	second, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.NoError(t, err)
 	require.Equal(t, next.ID, second.Token.KeyID())
 	now = now.Add(2 * time.Second)
@@ -99,7 +99,7 @@ func TestAVerifierWithPublicKeysAlone(t *testing.T) {
 
 func TestAVerifierOfAnotherIssuerOrAudience(t *testing.T) {
 	m := issuer(t)
-	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.NoError(t, err)
 	keys, err := m.TokenKeys(t.Context())
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestAVerifierOfAnotherIssuerOrAudience(t *testing.T) {
 		require.ErrorIs(t, err, want)
 	}
 	other := issuer(t)
-	foreign, err := other.IssueToken(t.Context(), fob.TokenSpec{Subject: "user-7"})
+	foreign, err := other.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("user-7")})
 	require.NoError(t, err)
 	v, err := fob.NewTokenVerifier(public, fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"api"}})
 	require.NoError(t, err)

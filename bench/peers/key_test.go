@@ -30,7 +30,7 @@ func issueKeys(tb testing.TB, n int) keys {
 	k := keys{store: memory.New(), texts: make([]string, n)}
 	m := newFob(tb, k.store, fob.Config{})
 	issue := func(m *fob.Manager, subject string) string {
-		secret, _, err := m.IssueKey(tb.Context(), fob.KeySpec{Subject: subject, Scopes: fob.Scopes{"orders:read", "orders:list"}})
+		secret, _, err := m.IssueKey(tb.Context(), fob.KeySpec{Subject: fob.App(subject), Scopes: fob.Scopes{"orders:read", "orders:list"}})
 		require.NoError(tb, err)
 		return secret.Reveal()
 	}

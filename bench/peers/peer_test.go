@@ -139,7 +139,7 @@ func fobCheck(m *fob.Manager) func(context.Context, string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return cred.Subject(), nil
+		return cred.Subject().Name, nil
 	}
 }
 

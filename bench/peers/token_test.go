@@ -94,18 +94,18 @@ func fobTokens(tb testing.TB, protocol fob.Protocol, entries, n int) *peer {
 	store := memory.New()
 	// Two hours ago it made the key that signs now as well.
 	earlier := manager(store, issuer, func() time.Time { return time.Now().Add(-2 * time.Hour) })
-	expired := issue(earlier, fob.TokenSpec{Subject: subject(0)})
+	expired := issue(earlier, fob.TokenSpec{Subject: fob.User(subject(0))})
 	m := manager(store, issuer, nil)
 	p := &peer{name: "fob_" + protocol.String(), check: fobCheck(m), texts: make([]string, n)}
 	for i := range p.texts {
-		p.texts[i] = issue(m, fob.TokenSpec{Subject: subject(i)})
+		p.texts[i] = issue(m, fob.TokenSpec{Subject: fob.User(subject(i))})
 	}
 	p.bad = map[string]string{
 		"changed":              changed(p.texts[0]),
-		"of another issuer":    issue(manager(memory.New(), "evil", nil), fob.TokenSpec{Subject: subject(0)}),
-		"for another audience": issue(m, fob.TokenSpec{Subject: subject(0), Audience: "billing"}),
+		"of another issuer":    issue(manager(memory.New(), "evil", nil), fob.TokenSpec{Subject: fob.User(subject(0))}),
+		"for another audience": issue(m, fob.TokenSpec{Subject: fob.User(subject(0)), Audience: "billing"}),
 		"expired":              expired,
-		"not yet valid":        issue(m, fob.TokenSpec{Subject: subject(0), NotBefore: time.Now().Add(30 * time.Minute)}),
+		"not yet valid":        issue(m, fob.TokenSpec{Subject: fob.User(subject(0)), NotBefore: time.Now().Add(30 * time.Minute)}),
 	}
 	return p
 }

@@ -160,7 +160,7 @@ func following(keys *fob.Manager, patience time.Duration) error {
 func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
 	switch req.Do {
 	case "issue":
-		secret, key, err := keys.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+		secret, key, err := keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 		if err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
 		case err != nil:
 			return err
 		default:
-			r.Said = "accepted, it is " + cred.Subject() + "'s"
+			r.Said = "accepted, it is " + cred.Subject().Name + "'s"
 		}
 		return nil
 	}

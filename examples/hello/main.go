@@ -16,12 +16,12 @@ func main() {
 		panic(err)
 	}
 	defer keys.Close()
-	secret, key, err := keys.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		panic(err)
 	}
 	cred, err := keys.Verify(ctx, secret.Reveal()) // what a client presents
-	fmt.Println(cred.Subject(), cred.Allows("orders:read"), err)
+	fmt.Println(cred.Subject().Name, cred.Allows("orders:read"), err)
 	_, err = keys.Revoke(ctx, key.ID(), "leaked")
 	fmt.Println("revoked:", err)
 	_, err = keys.Verify(ctx, secret.Reveal())

@@ -97,7 +97,7 @@ func start(dir string) (*service, error) {
 
 func orders(w http.ResponseWriter, r *http.Request) {
 	cred, _ := fob.FromContext(r.Context())
-	fmt.Fprintf(w, "3 orders of %s\n", cred.Subject())
+	fmt.Fprintf(w, "3 orders of %s\n", cred.Subject().Name)
 }
 
 // stop ends the parts of the service in the reverse order of their start.
@@ -178,7 +178,7 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 	t.say("A service opens its Badger database and serves its API on loopback.\n")
 
 	t.step("1. It issues a key to app-42. The secret is shown this once; the store keeps a digest.")
-	secret, key, err := svc.keys.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Name: "nightly export", Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := svc.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42"), Name: "nightly export", Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		return errors.Join(err, svc.stop(ctx))
 	}

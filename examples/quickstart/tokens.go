@@ -33,13 +33,13 @@ func orderOf(r *http.Request) fob.Resource {
 
 func order(w http.ResponseWriter, r *http.Request) {
 	cred, _ := fob.FromContext(r.Context())
-	fmt.Fprintf(w, "order %s of %s\n", r.PathValue("id"), cred.Subject())
+	fmt.Fprintf(w, "order %s of %s\n", r.PathValue("id"), cred.Subject().Name)
 }
 
 // tokens is the part of the story about tokens.
 func (t *teller) tokens(ctx context.Context) error {
 	t.step("6. A key is exchanged for a token of a minute, for one order: safe to hand to a browser.")
-	secret, key, err := t.keys.IssueKey(ctx, fob.KeySpec{Subject: "shop-7", Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := t.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("shop-7"), Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		return err
 	}

@@ -188,7 +188,7 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		if req.Subject == "" {
 			req.Subject = "app-1"
 		}
-		secret, key, err := c.m.IssueKey(ctx, fob.KeySpec{Subject: req.Subject, Scopes: fob.Scopes{"scope:0"}})
+		secret, key, err := c.m.IssueKey(ctx, fob.KeySpec{Subject: fob.App(req.Subject), Scopes: fob.Scopes{"scope:0"}})
 		if err != nil {
 			return err
 		}
@@ -212,14 +212,14 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		case "everywhere":
 			receipt, err = c.m.RevokeEverywhere(ctx, id, "")
 		case "revoke subject":
-			receipt, err = c.m.RevokeSubject(ctx, req.Subject, "")
+			receipt, err = c.m.Revoke(ctx, fob.App(req.Subject), "")
 		default:
-			receipt, err = c.m.RevokeTokens(ctx, time.Time{}, "")
+			receipt, err = c.m.Revoke(ctx, fob.AllTokens(time.Time{}), "")
 		}
 		r.By = receipt.EverywhereBy.Sub(receipt.At)
 		return err
 	case "disable":
-		return c.m.Disable(ctx, id)
+		return c.m.Disable(ctx, id, "")
 	case "enable":
 		return c.m.Enable(ctx, id)
 	case "scope":

@@ -145,7 +145,7 @@ func TestACrowdThatIsIdleAsksForNextToNothing(t *testing.T) {
 			c, store := onMemory(t, n)
 			defer store.Close()
 			defer c.close(t)
-			text, key, err := c.all[0].IssueKey(t.Context(), fob.KeySpec{Subject: "alice"})
+			text, key, err := c.all[0].IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("alice")})
 			require.NoError(t, err)
 			_, err = c.all[0].Revoke(t.Context(), key.ID(), "")
 			require.NoError(t, err)

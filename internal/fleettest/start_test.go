@@ -31,9 +31,9 @@ func BenchmarkStart(b *testing.B) {
 			}
 			at := engines.get(b, kind).fresh(b)
 			before := stormManager(b, at)
-			good, err := before.IssueToken(b.Context(), fob.TokenSpec{Subject: "good"})
+			good, err := before.IssueToken(b.Context(), fob.TokenSpec{Subject: fob.User("good")})
 			require.NoError(b, err)
-			bad, err := before.IssueToken(b.Context(), fob.TokenSpec{Subject: "bad"})
+			bad, err := before.IssueToken(b.Context(), fob.TokenSpec{Subject: fob.User("bad")})
 			require.NoError(b, err)
 			_, err = before.Revoke(b.Context(), bad.Token.ID(), "left")
 			require.NoError(b, err)

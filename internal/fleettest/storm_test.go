@@ -96,11 +96,11 @@ func (s *storm) victim(t testing.TB, what string, i int) victim {
 	ctx := t.Context()
 	subject := fmt.Sprintf("user-%d", i)
 	if what == "keys" {
-		text, key, err := s.here.IssueKey(ctx, fob.KeySpec{Subject: subject})
+		text, key, err := s.here.IssueKey(ctx, fob.KeySpec{Subject: fob.App(subject)})
 		require.NoError(t, err)
 		return victim{text.Reveal(), func(ctx context.Context) error { _, err := s.here.Revoke(ctx, key.ID(), ""); return err }}
 	}
-	issued, err := s.here.IssueToken(ctx, fob.TokenSpec{Subject: subject, Refreshable: what == "sessions"})
+	issued, err := s.here.IssueToken(ctx, fob.TokenSpec{Subject: fob.User(subject), Refreshable: what == "sessions"})
 	require.NoError(t, err)
 	v := victim{text: issued.Access.Reveal()}
 	switch what {
@@ -110,7 +110,7 @@ func (s *storm) victim(t testing.TB, what string, i int) victim {
 		v.revoke = func(ctx context.Context) error { _, err := s.here.Revoke(ctx, issued.Token.Family(), ""); return err }
 	case "subjects":
 		v.revoke = func(ctx context.Context) error {
-			_, err := s.here.RevokeSubject(ctx, subject, "", fob.SubjectUser)
+			_, err := s.here.Revoke(ctx, fob.User(subject), "")
 			return err
 		}
 	}
