@@ -125,7 +125,7 @@ func TestAChangeElsewhereIsToldByTheFeed(t *testing.T) {
 		require.NoError(t, there.Enable(t.Context(), key.ID()))
 		synctest.Wait()
 		mustVerify(t, here, text)
-		_, err := there.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
+		_, err := there.Revoke(t.Context(), key.Subject(), "")
 		require.NoError(t, err)
 		synctest.Wait()
 		mustReject(t, here, text, fob.ErrRevoked)

@@ -43,7 +43,7 @@ var aheads = []time.Duration{0, 5 * time.Minute, 62 * time.Minute, 5 * time.Hour
 func TestAMarkOutlivesWhatItEndsWhateverTheClocks(t *testing.T) {
 	for _, ahead := range aheads {
 		for name, target := range map[string]func(fob.Issued) fob.ID{
-			"token": func(i fob.Issued) fob.ID { return i.Token.ID() }, "family": func(i fob.Issued) fob.ID { return i.Token.Family() },
+			"token": func(i fob.Issued) fob.ID { return i.Token.ID() }, "family": func(i fob.Issued) fob.ID { return i.Token.Session() },
 		} {
 			t.Run(fmt.Sprint(name, ahead), func(t *testing.T) {
 				clock, store := newClock(), memory.New()
@@ -554,14 +554,14 @@ func TestRecordsFromBefore(t *testing.T) {
 	old := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	clock.Add(time.Minute)
 	fob.PutIssuerMark(t, m, store, fob.MarkFields{Before: uint64(clock.Now().UnixMilli())}) // as before there were epochs of issuers
-	fob.MakeOldFamily(t, m, store, old.Token.Family())
+	fob.MakeOldFamily(t, m, store, old.Token.Session())
 	other := fleetOn(t, store, clock, 0)
 	mustReject(t, other, old.Access.Reveal(), fob.ErrRevoked)
 	young := mustToken(t, other, fob.TokenSpec{}).Access.Reveal()
 	mustVerify(t, other, young)
 	_, err := other.Refresh(t.Context(), old.Refresh.Reveal())
 	require.ErrorIs(t, err, fob.ErrRevoked, "log in again")
-	_, err = other.Revoke(t.Context(), old.Token.Family(), "")
+	_, err = other.Revoke(t.Context(), old.Token.Session(), "")
 	require.NoError(t, err)
 	_, err = other.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 	require.NoError(t, err)

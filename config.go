@@ -27,7 +27,7 @@ type Config struct {
 	// RetiredPrefixes are prefixes that are still accepted but no longer issued.
 	RetiredPrefixes []string
 	// OtherPrefixes are the prefixes of other environments: a key that has one of them is
-	// refused with ErrWrongEnvironment instead of ErrKeyPrefix.
+	// refused as one of another environment ([Reason] says "environment").
 	OtherPrefixes []string
 
 	// Peppers are secrets held outside the store. Digests are made under them
@@ -46,6 +46,11 @@ type Config struct {
 	// Imported says how keys of other systems are recognised ([Manager.ImportKey]); nil
 	// refuses them.
 	Imported *ImportedKeys
+
+	// Roles are names that specs may use for sets of scopes ([KeySpec.Roles]). A role is
+	// resolved at each verification, so what is changed here changes for everybody who has
+	// the role, once every process has it. A role that is no longer here grants nothing.
+	Roles Roles
 
 	// Tokens turns on access tokens; nil means keys only.
 	Tokens *TokenConfig
@@ -236,6 +241,10 @@ func (c Config) resolved() (Config, error) {
 			problem("Imported.SlowChecks %d, at least 1", f.SlowChecks)
 		}
 		c.Imported = &f
+	}
+	roles, err := c.Roles.resolved()
+	if c.Roles = roles; err != nil {
+		problems = append(problems, err)
 	}
 	if c.Tokens != nil {
 		resolved, more := c.Tokens.resolved(c.Prefix)

@@ -63,7 +63,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 		}, []string{"sealed, left", "sealed, too", "tag key, left", "links, left"}},
 		"a family that has ended": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
-			_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+			_, err := m.Revoke(t.Context(), issued.Token.Session(), "left")
 			require.NoError(t, err)
 			return fob.RecordFamily, func(t *testing.T, m *fob.Manager) error {
 				_, err := m.Refresh(t.Context(), issued.Refresh.Reveal())

@@ -3,8 +3,6 @@ package fob
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,12 +21,11 @@ type Credential interface {
 	// Kind tells keys from tokens.
 	Kind() Kind
 	// Subject is who the credential was issued for.
-	Subject() string
-	// SubjectKind says what the subject is. An application and a user of the
-	// same name are two subjects.
-	SubjectKind() SubjectKind
-	// Scopes returns a copy of the granted scopes.
+	Subject() Subject
+	// Scopes returns a copy of the granted scopes, with those of its roles.
 	Scopes() Scopes
+	// Grants returns a copy of what is granted on single resources.
+	Grants() Grants
 	// Allows reports whether scope is granted.
 	Allows(scope Scope) bool
 	// AllowsOn reports whether action is granted on one resource: by a Grant, or
@@ -119,27 +116,8 @@ func (k Kind) String() string {
 	return "invalid"
 }
 
-// SubjectKind is what a subject is. In specs and queries zero means SubjectApplication.
-type SubjectKind uint8
-
-// The kinds of subject; they never share a namespace (RFC 9700 §4.15).
-const (
-	SubjectApplication SubjectKind = 1 + iota
-	SubjectUser
-)
-
-// String returns "application", "user" or "invalid".
-func (k SubjectKind) String() string {
-	switch k {
-	case SubjectApplication:
-		return "application"
-	case SubjectUser:
-		return "user"
-	}
-	return "invalid"
-}
-
-func (k SubjectKind) valid() bool { return k == SubjectApplication || k == SubjectUser }
+// MarshalText returns what String returns.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Status is the state of a credential. The zero Status is invalid, so nothing is active
 // by omission.
@@ -176,100 +154,8 @@ func (s Status) String() string {
 	return "invalid"
 }
 
-// Scope is one granted right: 1 to 128 printable ASCII characters without space,
-// '"' and '\' (RFC 6749 §3.3), case-sensitive, compared whole.
-type Scope string
-
-// ScopeAll is the scope that contains every other one. It grants the whole API, and only
-// by the explicit choice of whoever issues the credential.
-const ScopeAll Scope = "*"
-
-const (
-	maxScopes   = 64
-	maxScopeLen = 128
-)
-
-func (s Scope) valid() bool {
-	if s == "" || len(s) > maxScopeLen {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c == '"' || c == '\\' || c > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// Scopes is a set of granted scopes. Empty means nothing, never everything.
-type Scopes []Scope
-
-// ParseScopes reads the wire form: scopes separated by one space (RFC 6749
-// §3.3). Empty text gives no scopes. It fails with ErrInvalid.
-func ParseScopes(text string) (Scopes, error) {
-	if text == "" {
-		return nil, nil
-	}
-	if len(text) > maxScopes*(maxScopeLen+1) {
-		return nil, fmt.Errorf("%w: scopes of %d bytes", ErrInvalid, len(text))
-	}
-	s := make(Scopes, 0, 1+strings.Count(text, " "))
-	for part := range strings.SplitSeq(strings.Clone(text), " ") {
-		s = append(s, Scope(part))
-	}
-	return s.distinct()
-}
-
-// String returns the wire form: the scopes separated by one space.
-func (s Scopes) String() string {
-	var b strings.Builder
-	for i, scope := range s {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(string(scope))
-	}
-	return b.String()
-}
-
-// Allow reports whether s grants scope. The empty scope is never granted.
-func (s Scopes) Allow(scope Scope) bool {
-	if scope == "" {
-		return false
-	}
-	for _, have := range s {
-		if have == scope || have == ScopeAll {
-			return true
-		}
-	}
-	return false
-}
-
-// normal returns a copy of s, checked, without duplicates, in the order given.
-func (s Scopes) normal() (Scopes, error) {
-	out, err := append(Scopes{}, s...).distinct()
-	for i, scope := range out {
-		out[i] = Scope(strings.Clone(string(scope)))
-	}
-	return out, err
-}
-
-// distinct checks s, and takes the duplicates out of it.
-func (s Scopes) distinct() (Scopes, error) {
-	if len(s) > maxScopes {
-		return nil, fmt.Errorf("%w: %d scopes, at most %d", ErrInvalid, len(s), maxScopes)
-	}
-	out := s[:0]
-	for _, scope := range s {
-		if !scope.valid() {
-			return nil, fmt.Errorf("%w: scope of %d bytes, want 1 to %d printable ASCII characters without space, '\"' and '\\'", ErrInvalid, len(scope), maxScopeLen)
-		}
-		if !slices.Contains(out, scope) {
-			out = append(out, scope)
-		}
-	}
-	return out, nil
-}
+// MarshalText returns what String returns.
+func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 type contextKey struct{}
 

@@ -83,7 +83,7 @@ func TestARevocationThatComesWhileATokenIsLookedAt(t *testing.T) {
 	text, key := mustIssue(t, m, fob.KeySpec{})
 	access := mustExchange(t, m, text, fob.TokenSpec{}).Access.Reveal()
 	once(fault, callsAbout(backendtest.OpGet, idOf(key)), backendtest.Injection{After: func() {
-		_, err := m.Revoke(context.Background(), fob.App(key.Subject()).Name, "left")
+		_, err := m.Revoke(context.Background(), key.Subject(), "left")
 		require.NoError(t, err)
 	}})
 	_, err := m.Fresh().Verify(t.Context(), access)

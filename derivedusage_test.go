@@ -103,7 +103,7 @@ func TestAKeyThatOnlyItsTokensUseIsNotUnused(t *testing.T) {
 	require.Equal(t, 1, swept.Retired, "now it is quiet")
 }
 
-func ids(credentials []fob.Credential) (all []fob.ID) {
+func ids(credentials []*fob.Key) (all []fob.ID) {
 	for _, c := range credentials {
 		all = append(all, c.ID())
 	}

@@ -7,8 +7,8 @@ import "github.com/fobkit/fob/internal/errs"
 // is not ErrRejected means that the credential could not be checked: answer 503.
 var ErrRejected = errs.ErrRejected
 
-// The reasons for a rejection; each wraps ErrRejected. They are for logs,
-// metrics and the issuer's own pages, not for the client.
+// The reasons for a rejection on which callers may branch; each wraps ErrRejected, and
+// [Reason] tells them finer. They are for the service's own use, not for the client.
 var (
 	// ErrMalformed: the text is no credential of this system. No store was read.
 	ErrMalformed = errs.ErrMalformed
@@ -17,61 +17,13 @@ var (
 	ErrUnknown = errs.ErrUnknown
 	// ErrExpired: its ExpiresAt has come.
 	ErrExpired = errs.ErrExpired
-	// ErrRetired: it was rotated and its overlap is over; its successor is valid.
-	// It wraps ErrExpired.
-	ErrRetired = errs.ErrRetired
 	// ErrNotYetValid: its NotBefore has not come.
 	ErrNotYetValid = errs.ErrNotYetValid
 	// ErrRevoked: it, or all of its subject, was revoked.
 	ErrRevoked = errs.ErrRevoked
 	// ErrDisabled: it is disabled and may be enabled again.
 	ErrDisabled = errs.ErrDisabled
-	// ErrWrongEnvironment: the key is of an environment named in
-	// Config.OtherPrefixes: a test key in production, say.
-	ErrWrongEnvironment = errs.ErrWrongEnvironment
-)
-
-// What is wrong with the text of a key; each wraps ErrMalformed. These errors are found
-// without reading the store.
-var (
-	// ErrKeyLength: too short or too long, or no separator where one must be.
-	ErrKeyLength = errs.ErrKeyLength
-	// ErrKeyPrefix: the prefix is none of this Manager's.
-	ErrKeyPrefix = errs.ErrKeyPrefix
-	// ErrKeyVersion: a version of the key text that this package does not know.
-	ErrKeyVersion = errs.ErrKeyVersion
-	// ErrKeyAlphabet: a character that is not base62.
-	ErrKeyAlphabet = errs.ErrKeyAlphabet
-	// ErrKeyChecksum: mistyped or cut.
-	ErrKeyChecksum = errs.ErrKeyChecksum
-)
-
-// What is wrong with a token. The first three are found before the token is decrypted or
-// its signature is checked; they wrap ErrMalformed, as ErrClaims does.
-var (
-	// ErrTokenFormat: the text is no PASETO, or is not spelled as a PASETO must be.
-	ErrTokenFormat = errs.ErrTokenFormat
-	// ErrTokenLength: the text is longer than any token may be; it was not looked at.
-	ErrTokenLength = errs.ErrTokenLength
-	// ErrTokenProtocol: the version or purpose of the token is not that of its key, or is
-	// not supported by this package.
-	ErrTokenProtocol = errs.ErrTokenProtocol
-	// ErrTokenKey: the token was sealed with a key that is not, or no longer, in the ring;
-	// or its footer is not spelled as [Token] says. It wraps ErrUnknown.
-	ErrTokenKey = errs.ErrTokenKey
-	// ErrTokenSeal: the token was not sealed with the key that it names, or was changed
-	// since. It wraps ErrUnknown.
-	ErrTokenSeal = errs.ErrTokenSeal
-	// ErrClaims: the token was sealed with one of our keys, but its claims cannot be read:
-	// one is missing, of the wrong type, or there twice.
-	ErrClaims = errs.ErrClaims
-	// ErrTokenLifetime: the token claims a longer life than TokenConfig.MaxTTL.
-	ErrTokenLifetime = errs.ErrTokenLifetime
-	// ErrWrongIssuer and ErrWrongAudience: the token is from another issuer, or for
-	// another audience.
-	ErrWrongIssuer   = errs.ErrWrongIssuer
-	ErrWrongAudience = errs.ErrWrongAudience
-	// ErrReplayed: a refresh secret was used a second time; its family is revoked
+	// ErrReplayed: a refresh secret was used a second time; its session is revoked
 	// now. It wraps ErrRevoked.
 	ErrReplayed = errs.ErrReplayed
 )

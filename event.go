@@ -1,23 +1,32 @@
 package fob
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/fobkit/fob/internal/guard"
 )
 
 // Event is one thing that happened to a credential or to the Manager's upkeep,
 // for audit and metrics. It holds no secret and no digest.
 type Event struct {
-	Type    EventType
-	At      time.Time
-	ID      ID     // the credential; zero if the event is about a subject or upkeep
-	Subject string // "" where unknown
-	// SubjectKind and Epoch (see Revocation) are set if the event is about a whole
-	// subject.
-	SubjectKind SubjectKind
-	Epoch       uint64
-	Reason      RevokeReason
-	Count       int // of revocations: see EventCatchingUp
+	Type EventType
+	At   time.Time
+	// ID is the credential, and Other the successor of a rotation. Both are zero if the event
+	// is about something else.
+	ID, Other ID
+	Subject   Subject // the zero Subject where unknown, or if the event is about an account
+	// Target is what was revoked, disabled or enabled. Epoch is set if that was a subject or
+	// an account, see Revocation.
+	Target Target
+	Epoch  uint64
+	// Before and After are the key before and after a change, as far as it was one and they
+	// are known.
+	Before, After *Key
+	Reason        RevokeReason
+	Count         int // of revocations: see EventCatchingUp
 	// Err is why something failed, for the types that report a failure. For a revocation,
 	// UpdateKey, Disable and Enable it is ErrIndeterminate if the change may have been
 	// made, in whole or in part; a repeat that finds the change made reports no other
@@ -36,9 +45,8 @@ const (
 	EventRotated // ID is the old key
 	EventRetired // a rotated key retired early, after its quiet time
 	EventRehashed
-	EventRevoked
-	EventSubjectRevoked
-	EventDisabled
+	EventRevoked  // Target, for good
+	EventDisabled // Target, until EventEnabled
 	EventEnabled
 	// EventUpkeepFailed: a background task failed and will be tried again.
 	EventUpkeepFailed
@@ -46,7 +54,6 @@ const (
 	// it had added them. A count is rather too low than too high.
 	EventUsageLost
 	EventTokenKeyRotated
-	EventTokensRevoked // all that the issuer issued before an instant
 	// EventFeedLost: the store's feed broke off, or could not be followed; the Manager
 	// tries again. See [Manager.Health].
 	EventFeedLost
@@ -55,12 +62,14 @@ const (
 	// reported once a second while that lasts, and not at all if it takes less than a second.
 	EventCatchingUp
 	EventCaughtUp // all have been read, Count of them; only after an EventCatchingUp
+	// EventReplayed: a refresh secret was used again, so the session (ID) was revoked.
+	EventReplayed
 )
 
 var eventNames = [...]string{
 	"invalid", "issued", "imported", "updated", "rotated", "retired", "rehashed",
-	"revoked", "subject_revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
-	"token_key_rotated", "tokens_revoked", "feed_lost", "feed_resumed", "catching_up", "caught_up",
+	"revoked", "disabled", "enabled", "upkeep_failed", "usage_lost",
+	"token_key_rotated", "feed_lost", "feed_resumed", "catching_up", "caught_up", "replayed",
 }
 
 // String returns the type in lower snake case.
@@ -77,14 +86,41 @@ func (t EventType) String() string {
 // Observe panics, the call that reports the event panics too, but the Manager's own
 // goroutines go on. A verification is no event, so that it costs nothing.
 type Observer interface {
-	Observe(Event)
+	Observe(ctx context.Context, e Event)
 }
 
 // ObserverFunc is a function as an Observer.
-type ObserverFunc func(Event)
+type ObserverFunc func(ctx context.Context, e Event)
 
 // Observe calls f.
-func (f ObserverFunc) Observe(e Event) { f(e) }
+func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
+
+// report is observe for the Manager's own goroutines. A panic of the Observer is dropped
+// there, because there is nobody left to be told of it.
+func (m *Manager) report(e Event) {
+	_ = guard.Run("", func() error {
+		m.observe(m.life.Context(), e)
+		return nil
+	})
+}
+
+func (m *Manager) observe(ctx context.Context, e Event) {
+	if m.cfg.Observer == nil {
+		return
+	}
+	if e.At.IsZero() {
+		e.At = m.now().UTC()
+	}
+	m.cfg.Observer.Observe(ctx, e)
+}
+
+// observeOutcome reports a change that was made, or, by ErrIndeterminate, may have been.
+func (m *Manager) observeOutcome(ctx context.Context, e Event, err error) {
+	if err == nil || errors.Is(err, ErrIndeterminate) {
+		e.Err = err
+		m.observe(ctx, e)
+	}
+}
 
 // LogEvents returns an Observer that writes each event to logger, failures as warnings.
 // For a nil logger it returns an Observer that [New] refuses.
@@ -92,30 +128,26 @@ func LogEvents(logger *slog.Logger) Observer {
 	if logger == nil {
 		return ObserverFunc(nil)
 	}
-	return ObserverFunc(func(e Event) {
-		args := make([]any, 0, 14)
-		if !e.ID.IsZero() {
-			args = append(args, "id", e.ID.String())
+	return ObserverFunc(func(ctx context.Context, e Event) {
+		level, attrs := slog.LevelInfo, make([]slog.Attr, 0, 8)
+		add := func(attr slog.Attr, set bool) {
+			if set {
+				attrs = append(attrs, attr)
+			}
 		}
-		if e.Subject != "" {
-			args = append(args, "subject", e.Subject)
+		add(slog.String("id", e.ID.String()), !e.ID.IsZero())
+		add(slog.String("successor", e.Other.String()), !e.Other.IsZero())
+		add(slog.Any("subject", e.Subject), e.Subject != Subject{})
+		if e.Target != nil {
+			add(slog.String("target", e.Target.String()), true)
 		}
-		if e.SubjectKind != 0 {
-			args = append(args, "subject_kind", e.SubjectKind.String())
-		}
-		if e.Epoch != 0 {
-			args = append(args, "epoch", e.Epoch)
-		}
-		if e.Reason != "" {
-			args = append(args, "reason", string(e.Reason))
-		}
-		if e.Count != 0 {
-			args = append(args, "count", e.Count)
-		}
+		add(slog.Uint64("epoch", e.Epoch), e.Epoch != 0)
+		add(slog.String("reason", string(e.Reason)), e.Reason != "")
+		add(slog.Int("count", e.Count), e.Count != 0)
 		if e.Err != nil {
-			logger.Warn("fob: "+e.Type.String(), append(args, "error", e.Err)...)
-			return
+			level = slog.LevelWarn
+			add(slog.Any("error", e.Err), true)
 		}
-		logger.Info("fob: "+e.Type.String(), args...)
+		logger.LogAttrs(ctx, level, "fob: "+e.Type.String(), attrs...)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/sealed"
 	"github.com/stretchr/testify/require"
@@ -17,7 +18,7 @@ import (
 func DecodeSealed(owner string, body []byte) ([]byte, error) {
 	rec := backend.Record{ID: backend.ID{15: 1}, Kind: record.Key, Owner: owner, Created: 1, Version: 1}
 	Reseal(&rec, body)
-	k, err := decodeKey(&rec)
+	k, err := new(Manager).decodeKey(&rec)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +79,26 @@ func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	require.NoError(t, err)
 }
 
+// The reasons of rejections that callers do not branch on: outside they are words of Reason.
+var (
+	ErrKeyLength        = errs.ErrKeyLength
+	ErrKeyPrefix        = errs.ErrKeyPrefix
+	ErrKeyVersion       = errs.ErrKeyVersion
+	ErrKeyAlphabet      = errs.ErrKeyAlphabet
+	ErrKeyChecksum      = errs.ErrKeyChecksum
+	ErrTokenFormat      = errs.ErrTokenFormat
+	ErrTokenLength      = errs.ErrTokenLength
+	ErrTokenProtocol    = errs.ErrTokenProtocol
+	ErrTokenKey         = errs.ErrTokenKey
+	ErrTokenSeal        = errs.ErrTokenSeal
+	ErrClaims           = errs.ErrClaims
+	ErrTokenLifetime    = errs.ErrTokenLifetime
+	ErrWrongIssuer      = errs.ErrWrongIssuer
+	ErrWrongAudience    = errs.ErrWrongAudience
+	ErrRetired          = errs.ErrRetired
+	ErrWrongEnvironment = errs.ErrWrongEnvironment
+)
+
 // The fields of records that tests look at, or write as no Manager would.
 const (
 	FieldReason    = record.FieldReason
@@ -97,7 +118,9 @@ const (
 // FamilyRecord and SubjectRecord are the IDs of the records of a family and of a subject.
 func FamilyRecord(id ID) backend.ID { return familyRecord(id) }
 
-func SubjectRecord(kind SubjectKind, subject string) backend.ID { return subjectRecord(kind, subject) }
+func SubjectRecord(kind SubjectKind, subject string) backend.ID {
+	return record.SubjectID(Subject{Kind: kind, Name: subject}.owner())
+}
 
 // SealedAnswer is a text as a family answers a used secret with it. current is the family's
 // current secret, without which nobody can open it.

@@ -160,7 +160,7 @@ func undertakings() map[string]undertaking {
 			return err
 		})},
 		"revoke a family": {tokens, onToken(func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(ctx, i.Token.Family(), "")
+			_, err := m.Revoke(ctx, i.Token.Session(), "")
 			return err
 		})},
 		"revoke all tokens": {tokens, onToken(func(ctx context.Context, m *fob.Manager, _ fob.Issued) error {
@@ -168,7 +168,7 @@ func undertakings() map[string]undertaking {
 			return err
 		})},
 		"revoke a user": {tokens, onToken(func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(ctx, fob.Subject{Kind: i.Token.SubjectKind(), Name: i.Token.Subject()}.Name, "")
+			_, err := m.Revoke(ctx, i.Token.Subject(), "")
 			return err
 		})},
 		"issue a token": {tokens, func(*testing.T, *fob.Manager) (do, done) {

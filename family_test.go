@@ -148,7 +148,7 @@ func TestWhatAFamilyNeverIssuedIsNoReplay(t *testing.T) {
 		made["changed at "+string(rune('A'+i))] = changed
 	}
 	for name, secret := range made {
-		_, err := m.Refresh(t.Context(), keytext.Format("fobrefresh", first.Token.Family(), secret))
+		_, err := m.Refresh(t.Context(), keytext.Format("fobrefresh", first.Token.Session(), secret))
 		require.ErrorIs(t, err, fob.ErrUnknown, name)
 		require.NotErrorIs(t, err, fob.ErrRevoked, name)
 	}
@@ -222,7 +222,7 @@ func TestARaceThatIsLostAgainAndAgainIsNoConflict(t *testing.T) {
 				return err
 			},
 			"revoke a family": func(ctx context.Context, m *fob.Manager) error {
-				_, err := m.Revoke(ctx, issued.Token.Family(), "left")
+				_, err := m.Revoke(ctx, issued.Token.Session(), "left")
 				return err
 			},
 			"revoke a subject": func(ctx context.Context, m *fob.Manager) error {

@@ -20,7 +20,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, bare{store}, tokenConfig())
 	other := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-	rec, err := store.Get(t.Context(), fob.FamilyRecord(other.Token.Family()))
+	rec, err := store.Get(t.Context(), fob.FamilyRecord(other.Token.Session()))
 	require.NoError(t, err)
 	others := textsOf(t, rec)
 	for name, change := range map[string]func(f map[byte]string){
@@ -45,7 +45,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 			second := mustRefresh(t, m, first.Refresh)
-			id := fob.FamilyRecord(first.Token.Family())
+			id := fob.FamilyRecord(first.Token.Session())
 			sound, err := store.Get(t.Context(), id)
 			require.NoError(t, err)
 			alter(t, store, id, func(_ *backend.Record, f map[byte]string) { change(f) })
@@ -59,7 +59,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 	t.Run("a checksum that is wrong", func(t *testing.T) {
 		first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 		second := mustRefresh(t, m, first.Refresh)
-		rec, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Family()))
+		rec, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Session()))
 		require.NoError(t, err)
 		rec.Body[len(rec.Body)-1] ^= 1
 		_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
@@ -72,7 +72,7 @@ func TestAFamilyThatCannotBeReadIsCorrupt(t *testing.T) {
 // answered, and that nothing is changed by that.
 func mustBeCorrupt(t *testing.T, store backend.Store, m *fob.Manager, used, current fob.Issued) {
 	t.Helper()
-	family := current.Token.Family()
+	family := current.Token.Session()
 	before, err := store.Get(t.Context(), fob.FamilyRecord(family))
 	require.NoError(t, err)
 	for _, i := range []fob.Issued{used, current} {
@@ -94,12 +94,12 @@ func TestAnAnswerThatCannotBeOpenedIsCorrupt(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, bare{store}, tokenConfig())
 	damaged := func(c fob.Issued, field byte) {
-		alter(t, store, fob.FamilyRecord(c.Token.Family()), func(_ *backend.Record, f map[byte]string) {
+		alter(t, store, fob.FamilyRecord(c.Token.Session()), func(_ *backend.Record, f map[byte]string) {
 			f[field] = f[field][:40] + string([]byte{f[field][40] ^ 1}) + f[field][41:]
 		})
 	}
 	answers := func(c fob.Issued, text string) {
-		family := c.Token.Family()
+		family := c.Token.Session()
 		alter(t, store, fob.FamilyRecord(family), func(_ *backend.Record, f map[byte]string) {
 			f[fob.FieldSealed] = fob.SealedAnswer(t, family, c.Refresh.Reveal(), text)
 		})
@@ -149,14 +149,14 @@ func TestAFamilyFromBeforeThereWereTagsIsOver(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, tokenConfig())
 	old := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-	fob.MakeOldFamily(t, m, store, old.Token.Family())
+	fob.MakeOldFamily(t, m, store, old.Token.Session())
 	mustNotRefresh(t, m, old.Refresh, fob.ErrRevoked)
 	mustVerify(t, m, old.Access.Reveal()) // for as long as it lives
-	receipt, err := m.Revoke(t.Context(), old.Token.Family(), "left")
+	receipt, err := m.Revoke(t.Context(), old.Token.Session(), "left")
 	require.NoError(t, err)
 	require.False(t, receipt.Already)
 	mustReject(t, m, old.Access.Reveal(), fob.ErrRevoked)
-	receipt, err = m.Revoke(t.Context(), old.Token.Family(), "left")
+	receipt, err = m.Revoke(t.Context(), old.Token.Session(), "left")
 	require.NoError(t, err)
 	require.True(t, receipt.Already)
 }
@@ -167,10 +167,10 @@ func TestTheRecordOfAFamilySaysWhyItEnded(t *testing.T) {
 	m := newManager(t, store, tokenConfig())
 	first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	mustRefresh(t, m, first.Refresh)
-	before, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Family()))
+	before, err := store.Get(t.Context(), fob.FamilyRecord(first.Token.Session()))
 	require.NoError(t, err)
 	require.Empty(t, textsOf(t, before)[fob.FieldReason])
-	_, err = m.Revoke(t.Context(), first.Token.Family(), "laptop stolen")
+	_, err = m.Revoke(t.Context(), first.Token.Session(), "laptop stolen")
 	require.NoError(t, err)
 	after, err := store.Get(t.Context(), before.ID)
 	require.NoError(t, err)
@@ -208,10 +208,10 @@ func TestAMarkIsKeptNoLongerThanAnAccessTokenCanBeUsed(t *testing.T) {
 		ends := func(life time.Duration) int64 { return clock.Now().Add(life + 2*leeway + margin).UnixMilli() }
 		spec := fob.TokenSpec{Refreshable: true, TTL: 20 * time.Minute}
 		require.Equal(t, ends(time.Hour), revoke(mustToken(t, m, fob.TokenSpec{}).Token.ID()))
-		require.Equal(t, ends(20*time.Minute), revoke(mustToken(t, m, spec).Token.Family()))
+		require.Equal(t, ends(20*time.Minute), revoke(mustToken(t, m, spec).Token.Session()))
 		if session > time.Hour {
 			spec.NotBefore, spec.TTL = clock.Now().Add(30*time.Minute), 40*time.Minute
-			require.Equal(t, ends(70*time.Minute), revoke(mustToken(t, m, spec).Token.Family()), "what is refreshed lives from then on")
+			require.Equal(t, ends(70*time.Minute), revoke(mustToken(t, m, spec).Token.Session()), "what is refreshed lives from then on")
 		}
 	}
 }
@@ -221,14 +221,14 @@ func TestASessionStaysRevokedWhenItsMarkIsPurged(t *testing.T) {
 	clock, store := newClock(), unfed{memory.New()} // a feed would tell of the purge at an instant that a hand moves
 	m := newManager(t, store, clocked(tokenConfig(func(cfg *fob.TokenConfig) { cfg.RefreshTTL = 30 * 24 * time.Hour }), clock))
 	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-	_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+	_, err := m.Revoke(t.Context(), issued.Token.Session(), "left")
 	require.NoError(t, err)
 	clock.Add(26 * time.Hour)
 	swept, err := m.Sweep(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, swept.Purged)
 	mustNotRefresh(t, m, issued.Refresh, fob.ErrRevoked)
-	receipt, err := m.Revoke(t.Context(), issued.Token.Family(), "again")
+	receipt, err := m.Revoke(t.Context(), issued.Token.Session(), "again")
 	require.NoError(t, err)
 	require.True(t, receipt.Already)
 	require.Empty(t, mustList(t, store, 6))
@@ -240,7 +240,7 @@ func TestWhatACallHasBegunOfARevocationIsFinished(t *testing.T) {
 	for name, next := range map[string]func(*testing.T, *fob.Manager, fob.Issued){
 		"a refresh": func(t *testing.T, m *fob.Manager, i fob.Issued) { mustNotRefresh(t, m, i.Refresh, fob.ErrRevoked) },
 		"a repetition": func(t *testing.T, m *fob.Manager, i fob.Issued) {
-			receipt, err := m.Revoke(t.Context(), i.Token.Family(), "again")
+			receipt, err := m.Revoke(t.Context(), i.Token.Session(), "again")
 			require.NoError(t, err)
 			require.False(t, receipt.Already, "nobody was told that it was done")
 		},
@@ -250,7 +250,7 @@ func TestWhatACallHasBegunOfARevocationIsFinished(t *testing.T) {
 			m := newManager(t, fault, tokenConfig())
 			issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 			once(fault, callsOf(backendtest.OpPut, fob.RecordMark), backendtest.Unavailable())
-			_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+			_, err := m.Revoke(t.Context(), issued.Token.Session(), "left")
 			require.ErrorIs(t, err, fob.ErrIndeterminate, "a part of it is done")
 			mustVerify(t, m, issued.Access.Reveal())
 			next(t, m, issued)
@@ -267,7 +267,7 @@ func TestWhoHangsUpInTheMiddleOfARevocationDoesNotStopIt(t *testing.T) {
 	mustVerify(t, m, issued.Access.Reveal())
 	ctx, hangUp := context.WithCancel(t.Context())
 	fault.InjectOnce(backendtest.OpPut, backendtest.Injection{After: hangUp})
-	_, _ = m.Revoke(ctx, issued.Token.Family(), "signed out")
+	_, _ = m.Revoke(ctx, issued.Token.Session(), "signed out")
 	require.Error(t, ctx.Err())
 	_, err := m.Fresh().Verify(t.Context(), issued.Access.Reveal())
 	require.ErrorIs(t, err, fob.ErrRevoked)
@@ -279,7 +279,7 @@ func TestASessionThatEndedLongAgoGetsNoMark(t *testing.T) {
 	fault := backendtest.NewFault(unfed{store})
 	m := newManager(t, fault, clocked(tokenConfig(), clock))
 	issued := mustToken(t, m, fob.TokenSpec{Refreshable: true})
-	_, err := m.Revoke(t.Context(), issued.Token.Family(), "left")
+	_, err := m.Revoke(t.Context(), issued.Token.Session(), "left")
 	require.NoError(t, err)
 	clock.Add(40 * time.Hour)
 	_, err = m.Sweep(t.Context())

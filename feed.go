@@ -13,8 +13,10 @@ import (
 	"github.com/fobkit/fob/internal/feed"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/guard"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/recent"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // maxProofEvery is the longest time between two proofs that the feed is asked for. It
@@ -114,78 +116,55 @@ func (m *Manager) fillMarks(ctx context.Context, lister backend.Lister) {
 	})
 }
 
-// recentRevocations are the revocations that this Manager has lately made. They are kept
-// for a while, and are repeated when the feed reports that its history was lost: a server
-// that took over from another one may lack writes which that one had acknowledged.
-// Revocations of tokens and families have a list of their own, so that token holders, who
-// may revoke these themselves, cannot push out other revocations.
-type recentRevocations struct {
-	others, tokens recent.List[revocationTarget, recentRevocation]
+// recentChanges are the revocations, and what was disabled and enabled, that this Manager
+// has lately made. They are kept for a while, and are repeated when the feed reports that its
+// history was lost: a server that took over from another one may lack writes which that one
+// had acknowledged. Changes of tokens and sessions have a list of their own, so that token
+// holders, who may revoke these themselves, cannot push out other changes.
+type recentChanges struct {
+	others, tokens recent.List[record.ID, recentChange]
 }
 
-// recentRevocation is one revocation: of an ID, of a subject, or of the issuer's tokens.
-type recentRevocation struct {
-	rev    Revocation
-	issuer marks.Mark // what the issuer's mark was raised to
-	token  bool       // of a token, or of a family
-}
-
-// revocationTarget is the object of a revocation. Of two revocations with the same target
-// one may end more than the other.
-type revocationTarget struct {
+// recentChange is one change: of the record of a key, or of a session or a token that was
+// revoked (id), or of a mark (place).
+type recentChange struct {
 	id      ID
-	subject string
-	kind    SubjectKind
-	issuer  bool
+	status  keystate.Status // that was given to a key; Revoked for a session or a token
+	version uint64          // of the record of a key that was disabled or enabled
+	reason  RevokeReason
+	place   marks.Place
+	mark    marks.Mark
+	token   bool // of a token, or of a session
 }
 
-func (r *recentRevocation) target() revocationTarget {
-	return revocationTarget{r.rev.ID, r.rev.Subject, r.rev.SubjectKind, r.issuer.Epoch != 0}
-}
-
-// Join merges two revocations of one target into one that ends what either of them ends.
-func (r recentRevocation) Join(older recentRevocation) recentRevocation {
-	r.issuer = r.issuer.Join(older.issuer)
-	if older.rev.Epoch > r.rev.Epoch {
-		r.rev = older.rev
+// Join merges two changes of one record into one that ends what either of them ends.
+func (c recentChange) Join(older recentChange) recentChange {
+	c.mark = c.mark.Join(older.mark)
+	if older.status == keystate.Revoked {
+		c.status, c.reason = older.status, older.reason
 	}
-	return r
-}
-
-// reapplyIssuer raises the issuer's mark to the value that it had here, unless it has it.
-func (m *Manager) reapplyIssuer(ctx context.Context, to marks.Mark) error {
-	old, _, err := m.marks.Read(ctx, m.issuerMark())
-	if err != nil {
-		return errs.OfStore("read", err)
-	}
-	if old.Covers(&to) {
-		m.marks.Learn(m.issuerMark(), old)
-		return nil
-	}
-	_, err = m.marks.RaiseIssuer(ctx, m.issuerMark(), to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
-	return err
+	return c
 }
 
 // errNotAllAgain reports that reapply knows only some of the revocations to repeat, so
 // that an operator has to repeat the others.
 var errNotAllAgain = fmt.Errorf("fob: history was lost, and more than %d revocations were made in the last %v: apply an export of them", recent.Max, recent.For)
 
-// noteRevoked remembers a revocation that was made, or may have been.
-func (m *Manager) noteRevoked(made recentRevocation, err error) {
-	if made.rev.Subject != "" && made.rev.Epoch == 0 || made.rev.Subject == "" && made.rev.ID.IsZero() && made.issuer.Epoch == 0 {
-		return // nothing was written yet
-	}
+// noteRecent remembers a change that was made, or may have been.
+func (m *Manager) noteRecent(made recentChange, err error) {
 	if err == nil || errors.Is(err, ErrIndeterminate) {
-		list := &m.recent.others
+		list, at := &m.recent.others, made.place.ID
 		if made.token {
 			list = &m.recent.tokens
 		}
-		list.Note(m.clock.Now(), made.target(), made)
+		if !made.id.IsZero() {
+			at = record.ID(made.id)
+		}
+		list.Note(m.clock.Now(), at, made)
 	}
 }
 
-// reapply repeats the revocations that were lately made here. If the store cannot be
+// reapply repeats the changes that were lately made here. If the store cannot be
 // reached, that is its error, and the feed begins again. Any other error is reported, and
 // does not keep the feed from being followed.
 func (m *Manager) reapply(ctx context.Context) error {
@@ -202,23 +181,34 @@ func (m *Manager) reapply(ctx context.Context) error {
 		case errs.IsOutage(err):
 			return err
 		default:
-			m.report(Event{Type: EventUpkeepFailed, ID: made.rev.ID, Subject: made.rev.Subject, Err: err})
+			m.report(Event{Type: EventUpkeepFailed, ID: made.id, Err: err})
 		}
 	}
 	return nil
 }
 
-func (m *Manager) reapplyOne(ctx context.Context, made recentRevocation) error {
-	switch rev := made.rev; {
-	case made.issuer.Epoch != 0:
-		return m.reapplyIssuer(ctx, made.issuer)
-	case rev.Subject != "":
-		_, err := m.applyEpoch(ctx, rev)
+func (m *Manager) reapplyOne(ctx context.Context, made recentChange) error {
+	switch {
+	case made.id.IsZero():
+		event := Event{Type: EventRevoked, Target: targetOf(made.place), Reason: RevokeReason(made.mark.Reason)}
+		_, _, err := m.mark(ctx, event, place{Place: made.place, token: made.token}, func(old marks.Mark, _ int64) marks.Mark { return made.mark })
 		return err
-	default:
-		_, _, err := m.revokeID(ctx, rev.ID, rev.Reason)
+	case made.status == keystate.Revoked:
+		_, _, err := m.revokeID(ctx, made.id, made.reason)
 		return err
 	}
+	k, err := m.keystore.Read(ctx, record.ID(made.id))
+	if err != nil || k.Version >= made.version {
+		return err // somebody has changed it since, or nothing was lost
+	}
+	event := Event{Type: EventEnabled, ID: made.id, Target: made.id}
+	if made.status == keystate.Disabled {
+		event.Type = EventDisabled
+	}
+	if err := m.switchKey(ctx, event, made.status == keystate.Disabled); !errors.Is(err, ErrRevoked) {
+		return err
+	}
+	return nil
 }
 
 // clockStride is the most by which a clock advances from one reading to the next. A

@@ -214,7 +214,9 @@ func TestAnOldAnswerIsAsOldAsTheLastProofOfIt(t *testing.T) {
 // What was ended here while the store was asked is not accepted for want of an answer.
 func TestTheLastResortIsLookedUpAnew(t *testing.T) {
 	for what, end := range map[string]func(t *testing.T, m *fob.Manager, id fob.ID){
-		"key": func(t *testing.T, m *fob.Manager, id fob.ID) { require.NoError(t, m.Disable(context.Background(), id, "")) },
+		"key": func(t *testing.T, m *fob.Manager, id fob.ID) {
+			require.NoError(t, m.Disable(context.Background(), id, ""))
+		},
 		"token": func(t *testing.T, m *fob.Manager, id fob.ID) {
 			_, err := m.Revoke(context.Background(), id, "")
 			require.NoError(t, err)

@@ -144,13 +144,13 @@ func TestAnOldAnswerDoesNotBecomeGoodByJoining(t *testing.T) {
 					}
 					return backendtest.Injection{}
 				})
-				receipt, err := here.Revoke(t.Context(), fob.App(key.Subject().Name), "")
+				receipt, err := here.Revoke(t.Context(), key.Subject(), "")
 				require.NoError(t, err)
 				require.Equal(t, 2*time.Second, within(receipt), "nobody has asked for more")
 				pass(time.Second)
 				require.Equal(t, 10*time.Second, there.Health().Staleness, "now it is joined")
 				cut(fault)
-				_, err = here.WaitEverywhere(t.Context(), receipt)
+				err = receipt.Wait(t.Context())
 				require.NoError(t, err)
 				_, err = there.Verify(t.Context(), text)
 				require.Error(t, err, "the receipt was wrong")
@@ -244,7 +244,7 @@ func TestRevokeEverywhere(t *testing.T) {
 		began := time.Now()
 		done := make(chan fob.Receipt)
 		go func() {
-			receipt, err := here.RevokeEverywhere(context.Background(), key.ID(), "leaked")
+			receipt, err := revokeEverywhere(context.Background(), here, key.ID(), "leaked")
 			if err != nil {
 				t.Error(err)
 			}
@@ -264,37 +264,37 @@ func TestRevokeEverywhere(t *testing.T) {
 		_, key = mustIssue(t, here, fob.KeySpec{})
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		receipt, err = here.RevokeEverywhere(short, key.ID(), "")
+		receipt, err = revokeEverywhere(short, here, key.ID(), "")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 10*time.Second, within(receipt))
 		receipt, err = here.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 		require.NoError(t, err)
 		began = time.Now()
-		_, err = here.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 10*time.Second, time.Since(began))
 
-		_, err = here.WaitEverywhere(t.Context(), fob.Receipt{})
+		err = fob.Receipt{}.Wait(t.Context())
 		require.ErrorIs(t, err, fob.ErrInvalid)
-		_, err = here.RevokeEverywhere(t.Context(), fob.ID{}, "")
+		_, err = revokeEverywhere(t.Context(), here, fob.ID{}, "")
 		require.ErrorIs(t, err, fob.ErrNotFound)
 		go func() {
 			time.Sleep(time.Second)
 			_ = here.Close()
 		}()
-		_, err = here.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.NoError(t, err, "that time has come already")
 		ended, end := context.WithCancel(t.Context())
 		end()
 		for range 100 {
-			_, err = here.WaitEverywhere(ended, receipt)
+			err = receipt.Wait(ended)
 			require.NoError(t, err, "it is not waited for")
 		}
 		receipt.At, receipt.EverywhereBy = time.Now(), time.Now().Add(time.Minute)
-		_, err = here.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.ErrorIs(t, err, fob.ErrClosed)
 		receipt.EverywhereBy = receipt.At
-		_, err = here.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.ErrorIs(t, err, fob.ErrClosed)
 	})
 }
@@ -321,9 +321,9 @@ func TestAReceiptOfAStoreThatFailsIsNotTooEarly(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			fault.Inject(nil)
 		}()
-		receipt, err = m.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, 3*time.Second, within(receipt), "as was found out meanwhile")
+		require.Greater(t, time.Since(began), 3*time.Second, "as long as was found out meanwhile")
 		require.Less(t, time.Since(began), 10*time.Second)
 
 		// Nor is the answer held up by a store that hangs.
@@ -346,7 +346,7 @@ func TestAReceiptOfAStoreThatFailsIsNotTooEarly(t *testing.T) {
 		receipt, err = m.Revoke(t.Context(), key.ID(), "")
 		require.NoError(t, err)
 		require.Equal(t, 48*time.Hour, within(receipt))
-		_, err = m.WaitEverywhere(t.Context(), receipt)
+		err = receipt.Wait(t.Context())
 		require.ErrorIs(t, err, fob.ErrCorrupt)
 		require.NoError(t, m.LowerFleetStaleness(t.Context(), 0), "the way to repair it")
 		bound, err := m.FleetStaleness(t.Context())

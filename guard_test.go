@@ -27,7 +27,7 @@ func (s onTop) Unwrap() backend.Store { return s.Store }
 
 type pointerObserver struct{ n int }
 
-func (o *pointerObserver) Observe(fob.Event) { o.n++ }
+func (o *pointerObserver) Observe(context.Context, fob.Event) { o.n++ }
 
 type pointerKeys struct{ keys []fob.TokenKey }
 
@@ -195,7 +195,7 @@ func TestAnObserverOrClockThatPanicsInTheBackgroundEndsNothing(t *testing.T) {
 		var wrong, late atomic.Bool
 		m := newManager(t, fault, fob.Config{
 			UsageInterval: time.Second, SweepInterval: time.Second,
-			Observer: fob.ObserverFunc(func(fob.Event) {
+			Observer: fob.ObserverFunc(func(context.Context, fob.Event) {
 				if wrong.Load() {
 					panic("a bug of the observer")
 				}

@@ -79,14 +79,14 @@ func (m *Manager) noticeSilence() {
 // that is new is also reported as an event.
 func (m *Manager) problem(name string, err error) {
 	if m.problems.Set(name, err) {
-		m.observe(Event{Type: EventUpkeepFailed, Err: err})
+		m.report(Event{Type: EventUpkeepFailed, Err: err})
 	}
 }
 
 // recordProblem is problem for a record that cannot be read, or that can be read again.
 func (m *Manager) recordProblem(id record.ID, err error) {
 	if m.problems.SetRecord(id, err) {
-		m.observe(Event{Type: EventUpkeepFailed, Err: err})
+		m.report(Event{Type: EventUpkeepFailed, Err: err})
 	}
 }
 

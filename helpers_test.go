@@ -47,7 +47,7 @@ type observed struct {
 	events []fob.Event
 }
 
-func (o *observed) Observe(e fob.Event) {
+func (o *observed) Observe(_ context.Context, e fob.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.events = append(o.events, e)
@@ -158,4 +158,13 @@ func relabel(t testing.TB, text, prefix string) string {
 func forge(t testing.TB, prefix string, id fob.ID) string {
 	t.Helper()
 	return keytext.Format(prefix, id, keytext.NewSecret())
+}
+
+// revokeEverywhere returns when no process accepts the target any more.
+func revokeEverywhere(ctx context.Context, m *fob.Manager, target fob.Target, reason fob.RevokeReason) (fob.Receipt, error) {
+	receipt, err := m.Revoke(ctx, target, reason)
+	if err != nil {
+		return receipt, err
+	}
+	return receipt, receipt.Wait(ctx)
 }

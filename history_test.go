@@ -121,7 +121,7 @@ func TestARevocationDuringTheListIsNotForgotten(t *testing.T) {
 		pass(11 * time.Second) // the marks, and not yet the subjects
 		_, err := m.Revoke(t.Context(), issued.Token.ID(), "")
 		require.NoError(t, err)
-		_, err = m.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
+		_, err = m.Revoke(t.Context(), key.Subject(), "")
 		require.NoError(t, err)
 		fault.Inject(nil)
 		pass(time.Minute)

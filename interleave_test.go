@@ -403,7 +403,7 @@ func TestRevocationsOfOneFamilyInEveryOrder(t *testing.T) {
 		defer first.Close()
 		issued := mustToken(t, first, fob.TokenSpec{Refreshable: true})
 		return func(ctx context.Context, m *fob.Manager, _ int) (any, error) {
-				return m.Revoke(ctx, issued.Token.Family(), "")
+				return m.Revoke(ctx, issued.Token.Session(), "")
 			}, func(t *testing.T, results []result) {
 				already := 0
 				for _, r := range results {

@@ -1,8 +1,11 @@
 package fob
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,16 +19,17 @@ import (
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/rights"
 )
 
 // Key is a static API key as it was when it was read: who it identifies, what it grants,
 // its state. It holds no secret. It implements [Credential], is immutable and safe for
 // concurrent use. The zero Key is not a key; Keys come from a Manager.
 type Key struct {
-	state  keystate.State
-	scopes Scopes // those of state
-
-	asOf *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
+	state keystate.State
+	allowed
+	usage *Usage        // see Query.WithUsage
+	asOf  *atomic.Int64 // Unix milliseconds; moves while the key is in the cache
 }
 
 // decodedKey is a key and what it points to, in one allocation.
@@ -36,26 +40,34 @@ type decodedKey struct {
 }
 
 // decodeKey reads the record of a key, or fails with ErrCorrupt.
-func decodeKey(rec *backend.Record) (*Key, error) {
+func (m *Manager) decodeKey(rec *backend.Record) (*Key, error) {
 	made := new(decodedKey)
 	k := &made.key
-	k.asOf = &made.asOf
 	if err := keystate.Decode(rec, &k.state); err != nil {
 		return nil, err
 	}
-	if k.state.Scopes != "" {
-		k.scopes = splitScopes(made.scopes[:0], k.state.Scopes)
-	}
+	made.finish(m.cfg.Roles)
 	return k, nil
 }
 
 // keyOf is the key in a state, as of an instant in Unix milliseconds.
-func keyOf(s *keystate.State, asOf int64) *Key {
+func (m *Manager) keyOf(s *keystate.State, asOf int64) *Key {
 	made := new(decodedKey)
-	k := &made.key
-	k.state, k.scopes, k.asOf = *s, splitScopes(made.scopes[:0], s.Scopes), &made.asOf
-	k.asOf.Store(asOf)
-	return k
+	made.key.state = *s
+	made.finish(m.cfg.Roles)
+	made.asOf.Store(asOf)
+	return &made.key
+}
+
+// finish sets what follows from the state of the key.
+func (d *decodedKey) finish(roles Roles) {
+	k := &d.key
+	k.asOf = &d.asOf
+	if k.state.Scopes != "" {
+		k.scopes = splitScopes(d.scopes[:0], k.state.Scopes)
+	}
+	k.scopes = roles.resolve(k.scopes, k.state.Roles)
+	k.grants = k.state.Grants
 }
 
 // splitScopes is the reverse of Scopes.String, for text that was checked. It fills the
@@ -80,20 +92,6 @@ func splitScopes(scopes Scopes, text string) Scopes {
 
 var _ Credential = (*Key)(nil)
 
-// owner is the text of a subject and its kind by which stores list keys.
-func owner(kind SubjectKind, subject string) string { return keystate.Owner(uint8(kind), subject) }
-
-func subjectRecord(kind SubjectKind, subject string) record.ID {
-	return keystate.SubjectRecord(owner(kind, subject))
-}
-
-func checkSubject(subject string, kind SubjectKind) error {
-	if !kind.valid() {
-		return fmt.Errorf("%w: subject kind %d", ErrInvalid, kind)
-	}
-	return limits.CheckText("subject", subject, 1, maxSubject)
-}
-
 func (k *Key) sealed() {}
 
 // ID implements Credential.
@@ -103,21 +101,27 @@ func (k *Key) ID() ID { return ID(k.state.ID) }
 func (k *Key) Kind() Kind { return KindKey }
 
 // Subject implements Credential.
-func (k *Key) Subject() string { return k.state.Subject() }
-
-// SubjectKind implements Credential.
-func (k *Key) SubjectKind() SubjectKind { return SubjectKind(k.state.SubjectKind()) }
+func (k *Key) Subject() Subject { return subjectOf(k.state.Owner) }
 
 // Scopes implements Credential.
 func (k *Key) Scopes() Scopes { return slices.Clone(k.scopes) }
 
+// Grants implements Credential.
+func (k *Key) Grants() Grants { return grantsOf(k.grants) }
+
+// Roles returns a copy of the names of the key's roles. What they stand for now is in
+// Scopes.
+func (k *Key) Roles() []string { return slices.Clone(k.state.Roles) }
+
+// Meta returns a copy of the application's own data (see [KeySpec]). It is for the service,
+// not for the client.
+func (k *Key) Meta() map[string]string { return maps.Clone(k.state.Meta) }
+
 // Allows implements Credential. It allocates nothing.
 func (k *Key) Allows(scope Scope) bool { return k.scopes.Allow(scope) }
 
-// AllowsOn implements Credential, by the scopes of the key. It allocates nothing.
-func (k *Key) AllowsOn(action string, r Resource) bool {
-	return allowsOn(k.scopes, nil, action, r)
-}
+// AllowsOn implements Credential. It allocates nothing.
+func (k *Key) AllowsOn(action string, r Resource) bool { return k.allowsOn(action, r) }
 
 // IssuedAt implements Credential.
 func (k *Key) IssuedAt() time.Time { return clock.Instant(k.state.IssuedAt) }
@@ -158,14 +162,27 @@ func (k *Key) Successor() ID {
 	return ID(k.state.Successor)
 }
 
+// Parent is the key that the caller had within whom this one was issued (see
+// [KeySpec.Within]): that key itself, or the key from which the caller's token came. It is
+// zero if there was none.
+func (k *Key) Parent() ID { return ID(k.state.Parent) }
+
+// Usage returns how the key was used, if it was listed with [Query.WithUsage].
+func (k *Key) Usage() (usage Usage, known bool) {
+	if k.usage == nil {
+		return Usage{}, false
+	}
+	return *k.usage, true
+}
+
 // Predecessor is the key that this one replaces; zero if it replaces none.
 func (k *Key) Predecessor() ID { return ID(k.state.Predecessor) }
 
 // AsOf implements Credential.
 func (k *Key) AsOf() time.Time { return clock.Instant(k.asOf.Load()) }
 
-// StatusAt implements Credential. A key whose subject was revoked is seen as
-// revoked by Verify, Get and List.
+// StatusAt implements Credential. A key whose subject or account was revoked or disabled
+// has that status in Verify, Get and List.
 func (k *Key) StatusAt(at time.Time) Status { return Status(k.state.At(clock.Clamp(at))) }
 
 // String returns "key" and the ID, which are safe to log.
@@ -177,17 +194,19 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }
 // size is the memory that the key takes, in bytes.
 func (k *Key) size() int {
 	n := int(unsafe.Sizeof(decodedKey{})) + len(k.state.Owner) + len(k.state.Prefix) + len(k.state.Name) + len(k.state.Reason) + len(k.state.Pepper) + len(k.state.ImportedHash)
-	for _, s := range k.scopes {
-		n += 16 + len(s)
+	for _, list := range [...][]string{k.state.Tags, k.state.Roles} {
+		for _, t := range list {
+			n += 16 + len(t)
+		}
 	}
-	for _, t := range k.state.Tags {
-		n += 16 + len(t)
+	for name, value := range k.state.Meta {
+		n += 48 + len(name) + len(value)
 	}
-	return n
+	return n + k.allowed.size()
 }
 
-// Get returns a credential by its ID, read from the store, or ErrNotFound.
-func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
+// Get returns a key by its ID, read from the store, or ErrNotFound.
+func (m *Manager) Get(ctx context.Context, id ID) (*Key, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
 	}
@@ -198,30 +217,33 @@ func (m *Manager) Get(ctx context.Context, id ID) (Credential, error) {
 	return k, nil
 }
 
-// currentKey reads a key from the store, and marks it as revoked if its subject was.
+// currentKey reads a key from the store, in the status that its subject and account give it.
 func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
 	r := m.engine.Reading(true, m.engine.Now())
 	rec, err := m.store.Get(ctx, backend.ID(id))
 	if err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	return m.withSubject(ctx, r, &rec)
+	return m.withHolders(ctx, r, &rec)
 }
 
-// withSubject decodes a key that was read in r, and marks it as revoked if its subject
-// is. It ends r.
-func (m *Manager) withSubject(ctx context.Context, r engine.Reading, rec *backend.Record) (*Key, error) {
+// withHolders decodes a key that was read in r, and gives it the status that follows from
+// its subject and account. It ends r.
+func (m *Manager) withHolders(ctx context.Context, r engine.Reading, rec *backend.Record) (*Key, error) {
 	defer r.End()
-	k, err := decodeKey(rec)
+	k, err := m.decodeKey(rec)
 	if err != nil {
 		return nil, err
 	}
-	state, asOf, err := m.subjectState(ctx, &r, k.state.SubjectRef)
+	refused, asOf, err := m.holdersRefuse(ctx, &r, &k.state)
 	if err != nil {
 		return nil, errs.OfStore("read subject", err)
 	}
-	if k.state.Epoch < state.epoch {
+	switch {
+	case errors.Is(refused, ErrRevoked):
 		k.state.Status = keystate.Revoked
+	case errors.Is(refused, ErrDisabled) && k.state.Status == keystate.Active:
+		k.state.Status = keystate.Disabled
 	}
 	k.asOf.Store(r.Now.Wall(min(r.Now.Mono, asOf)))
 	return k, nil
@@ -236,6 +258,9 @@ type KeyUpdate struct {
 
 	Name      *string
 	Scopes    *Scopes
+	Roles     *[]string
+	Grants    *Grants
+	Meta      *map[string]string // replaces all entries
 	Tags      *[]string
 	NotBefore *time.Time // the zero time removes it
 	// ExpiresAt is the new expiry; the zero time removes it. The time from now to it is
@@ -249,42 +274,63 @@ type KeyUpdate struct {
 // an unknown ID, ErrRevoked if the key or its subject was revoked, and ErrInvalid for a
 // wrong value.
 func (m *Manager) UpdateKey(ctx context.Context, id ID, u KeyUpdate) (*Key, error) {
-	event, asOf := Event{Type: EventUpdated, ID: id}, clock.Millis(m.now())
-	k, changed, err := m.updateKey(ctx, id, u)
+	asOf := clock.Millis(m.now())
+	before, k, changed, err := m.updateKey(ctx, id, u)
+	event := Event{Type: EventUpdated, ID: id}
 	if k != nil {
-		event.Subject = k.Subject()
+		after := m.keyOf(k, asOf)
+		event.Subject, event.After = after.Subject(), after
+	}
+	if before != nil {
+		event.Before = m.keyOf(before, asOf)
 	}
 	if changed || err != nil {
-		m.observeOutcome(event, err)
+		m.observeOutcome(ctx, event, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fob: update key: %w", err)
 	}
-	return keyOf(k, asOf), nil
+	return event.After, nil
 }
 
-func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *keystate.State, changed bool, err error) {
-	var scopes Scopes
-	var tags []string
-	if u.Scopes != nil {
-		if scopes, err = u.Scopes.normal(); err != nil {
-			return nil, false, err
-		}
+// keyFields are the checked fields of a KeySpec or a KeyUpdate.
+type keyFields struct {
+	scopes Scopes
+	roles  []string
+	grants []rights.Grant
+	meta   map[string]string
+	tags   []string
+}
+
+// checkFields checks and copies what specs and updates have in common.
+func (m *Manager) checkFields(name string, scopes Scopes, roles []string, grants Grants, meta map[string]string, tags []string) (f keyFields, err error) {
+	var errs [6]error
+	errs[0] = limits.CheckText("name", name, 0, maxName)
+	f.scopes, errs[1] = scopes.normal()
+	f.roles, errs[2] = m.cfg.Roles.named(roles)
+	f.grants, errs[3] = grants.normal()
+	f.meta, errs[4] = limits.Meta(meta)
+	f.tags, errs[5] = limits.Tags(tags)
+	return f, cmp.Or(errs[:]...)
+}
+
+// given is what a pointer of an update points to; the zero value for nil.
+func given[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
 	}
-	if u.Tags != nil {
-		if tags, err = limits.Tags(*u.Tags); err != nil {
-			return nil, false, err
-		}
-	}
-	if u.Name != nil {
-		if err := limits.CheckText("name", *u.Name, 0, maxName); err != nil {
-			return nil, false, err
-		}
+	return v
+}
+
+func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (before, updated *keystate.State, changed bool, err error) {
+	f, err := m.checkFields(given(u.Name), given(u.Scopes), given(u.Roles), given(u.Grants), given(u.Meta), given(u.Tags))
+	if err != nil {
+		return nil, nil, false, err
 	}
 	for what, at := range map[string]*time.Time{"NotBefore": u.NotBefore, "ExpiresAt": u.ExpiresAt} {
 		if at != nil {
 			if err := limits.CheckTime(what, *at); err != nil {
-				return nil, false, err
+				return nil, nil, false, err
 			}
 		}
 	}
@@ -293,15 +339,27 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *k
 		if err := m.notRevoked(ctx, k); err != nil {
 			return false, err
 		}
-		before := *k
+		was := *k
+		if before == nil || !unsure {
+			before = &was
+		}
 		if u.Name != nil {
 			k.Name = strings.Clone(*u.Name)
 		}
 		if u.Scopes != nil {
-			k.Scopes = scopes.String()
+			k.Scopes = f.scopes.String()
+		}
+		if u.Roles != nil {
+			k.Roles = f.roles
+		}
+		if u.Grants != nil {
+			k.Grants = f.grants
+		}
+		if u.Meta != nil {
+			k.Meta = f.meta
 		}
 		if u.Tags != nil {
-			k.Tags = tags
+			k.Tags = f.tags
 		}
 		if u.NotBefore != nil {
 			k.NotBefore = clock.Millis(*u.NotBefore)
@@ -316,7 +374,7 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *k
 		if k.ExpiresAt != 0 && k.ExpiresAt <= k.NotBefore {
 			return false, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
 		}
-		differs := !k.Same(&before)
+		differs := !k.Same(&was)
 		changed = differs || unsure // a change found after an unknown outcome is ours
 		// After an unknown outcome this very call may have raised the version: then nothing
 		// is left to change, and there is no conflict.
@@ -325,5 +383,5 @@ func (m *Manager) updateKey(ctx context.Context, id ID, u KeyUpdate) (updated *k
 		}
 		return differs, nil
 	})
-	return updated, changed, err
+	return before, updated, changed, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/limits"
+	"github.com/fobkit/fob/internal/record"
 )
 
 // ImportedKeys says how keys made by another system are recognised, so that they can be
@@ -101,8 +102,9 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ImportedK
 	if err != nil {
 		return nil, fmt.Errorf("fob: import key: %w", err)
 	}
-	m.observe(Event{Type: EventImported, ID: ID(k.ID), Subject: k.Subject()})
-	return keyOf(k, asOf), nil
+	key := m.keyOf(k, asOf)
+	m.observe(ctx, Event{Type: EventImported, ID: key.ID(), Subject: key.Subject(), After: key})
+	return key, nil
 }
 
 func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ImportedKey) (*keystate.State, error) {
@@ -124,7 +126,8 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ImportedK
 	if err := m.checkImported(foreign); err != nil {
 		return nil, err
 	}
-	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
+	k.Parent = record.ID{} // an import can be repeated by whoever finishes it
+	if k.Epoch, k.AccountEpoch, err = m.stamp(ctx, k.SubjectRef, k.AccountRef); err != nil {
 		return nil, errs.OfStore("read", err)
 	}
 	if err := m.imported.Import(ctx, k, imported.Key(foreign), now); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
+	"github.com/fobkit/fob/internal/guard"
 	"github.com/fobkit/fob/internal/idempotency"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
@@ -21,16 +22,21 @@ import (
 
 // KeySpec says what key to issue. Only Subject is required.
 type KeySpec struct {
-	// Subject is who the key is for: 1 to 256 bytes of UTF-8 without control
-	// characters, compared byte for byte.
-	Subject string
-	// SubjectKind is what the subject is; zero means SubjectApplication.
-	SubjectKind SubjectKind
+	// Subject is who the key is for.
+	Subject Subject
 	// Name is a label for people, up to 128 bytes.
 	Name string
-	// Scopes are the granted scopes, at most 64. None grants nothing: the key
-	// identifies its subject and no more. ScopeAll grants everything.
+	// Scopes are the granted scopes, at most 64, and Grants what is granted on single
+	// resources. None grants nothing: the key identifies its subject and no more. ScopeAll
+	// grants everything.
 	Scopes Scopes
+	Grants Grants
+	// Roles are names in Config.Roles, at most 16. The key has the scopes that a role has
+	// when the key is verified.
+	Roles []string
+	// Meta is the application's own data: up to 32 entries and 4 KiB of UTF-8. It comes back
+	// from [Manager.Verify] ([Key.Meta]), and is sent to no client by this package.
+	Meta map[string]string
 	// Tags are labels to list by, at most 16 of up to 64 bytes.
 	Tags []string
 	// NotBefore is the first instant at which the key is accepted; zero: at once.
@@ -39,6 +45,15 @@ type KeySpec struct {
 	// not expire. TTL is the same as a duration from now; set at most one.
 	ExpiresAt time.Time
 	TTL       time.Duration
+	// Within, if set, is the caller's own credential: what it does not itself allow now is
+	// refused with ErrScope, as is a key that would end later than it, and, if it is of an
+	// account, a subject of another one. A key of which no end is asked for ends with it. The
+	// key remembers which key the caller had ([Key.Parent]). It is no bound for later: that
+	// the caller's credential ends does not end the key.
+	Within Credential
+	// Outlast lets the key end later than Within, by the explicit choice of the application:
+	// for a user who has logged in with a token of some minutes, and makes a key that stays.
+	Outlast bool
 	// Prefix is one of Config.Prefixes; "" means Config.Prefix.
 	Prefix string
 	// IdempotencyKey, if set, makes IssueKey repeatable: the same key and spec within
@@ -52,9 +67,8 @@ type KeySpec struct {
 
 // The limits of a spec's texts, in bytes.
 const (
-	maxSubject = 256
-	maxName    = 128
-	maxReason  = 256
+	maxName   = 128
+	maxReason = 256
 )
 
 // IssueKey makes a key and returns its secret, which is shown this once, and
@@ -72,7 +86,7 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	if k.Epoch, err = m.marks.ReadEpoch(ctx, k.SubjectRef); err != nil {
+	if k.Epoch, k.AccountEpoch, err = m.stamp(ctx, k.SubjectRef, k.AccountRef); err != nil {
 		return Secret{}, nil, errs.OfStore("fob: issue key", err)
 	}
 	if err := m.peppers.Vouch(ctx); err != nil {
@@ -85,16 +99,12 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	if err := m.keystore.Add(ctx, k); err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
 	}
-	return newSecret(text), m.issuedKey(k, now), nil
+	return newSecret(text), m.issuedKey(ctx, k, now), nil
 }
 
 // newKey checks a spec and makes the key it describes, without ID and digest.
 func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
-	kind := spec.SubjectKind
-	if kind == 0 {
-		kind = SubjectApplication
-	}
-	if err := checkSubject(spec.Subject, kind); err != nil {
+	if err := spec.Subject.check(); err != nil {
 		return nil, err
 	}
 	prefix := spec.Prefix
@@ -104,15 +114,8 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
 	if !m.issues(prefix) {
 		return nil, fmt.Errorf("%w: a prefix of %d bytes that is not in Config.Prefixes", ErrInvalid, len(spec.Prefix))
 	}
-	scopes, err := spec.Scopes.normal()
+	f, err := m.checkFields(spec.Name, spec.Scopes, spec.Roles, spec.Grants, spec.Meta, spec.Tags)
 	if err != nil {
-		return nil, err
-	}
-	tags, err := limits.Tags(spec.Tags)
-	if err != nil {
-		return nil, err
-	}
-	if err := limits.CheckText("name", spec.Name, 0, maxName); err != nil {
 		return nil, err
 	}
 	if !spec.ExpiresAt.IsZero() && spec.TTL != 0 {
@@ -126,17 +129,22 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
 		expires = now.Add(spec.TTL)
 	}
 	k := &keystate.State{
-		Owner:     owner(kind, spec.Subject),
 		Prefix:    strings.Clone(prefix),
 		Name:      strings.Clone(spec.Name),
-		Scopes:    scopes.String(),
-		Tags:      tags,
+		Scopes:    f.scopes.String(),
+		Roles:     f.roles,
+		Grants:    f.grants,
+		Meta:      f.meta,
+		Tags:      f.tags,
 		IssuedAt:  clock.Millis(now),
 		NotBefore: clock.Millis(spec.NotBefore),
 		ExpiresAt: clock.Millis(expires),
 		Status:    keystate.Active,
 	}
-	k.SubjectRef = keystate.SubjectRecord(k.Owner)
+	k.SetOwner(uint8(spec.Subject.Kind), string(spec.Subject.Account), spec.Subject.Name)
+	if err := m.checkWithin(&spec, k, now); err != nil {
+		return nil, err
+	}
 	if k.ExpiresAt != 0 {
 		if k.ExpiresAt <= k.IssuedAt || k.ExpiresAt <= k.NotBefore {
 			return nil, fmt.Errorf("%w: the key would never be valid", ErrInvalid)
@@ -144,6 +152,45 @@ func (m *Manager) newKey(spec KeySpec, now time.Time) (*keystate.State, error) {
 		k.Lifetime = k.ExpiresAt - k.IssuedAt
 	}
 	return k, nil
+}
+
+// checkWithin holds a new key against the caller's credential, if there is one.
+func (m *Manager) checkWithin(spec *KeySpec, k *keystate.State, now time.Time) error {
+	caller := spec.Within
+	if caller == nil {
+		if spec.Outlast {
+			return fmt.Errorf("%w: Outlast without Within", ErrInvalid)
+		}
+		return nil
+	}
+	if guard.Missing(caller) {
+		return fmt.Errorf("%w: Within is a nil credential", ErrInvalid)
+	}
+	if status := caller.StatusAt(now); status != StatusActive {
+		return fmt.Errorf("%w: the caller's credential is %s", ErrScope, status)
+	}
+	if account := caller.Subject().Account; account != "" && account != spec.Subject.Account {
+		return fmt.Errorf("%w: the caller is of another account", ErrScope)
+	}
+	asked := m.keyOf(k, 0).allowed
+	if !within(&asked, caller.Allows, caller.AllowsOn) {
+		return fmt.Errorf("%w: the caller's credential does not grant all of that", ErrScope)
+	}
+	if end := caller.ExpiresAt(); !end.IsZero() && !spec.Outlast {
+		switch ends := clock.Millis(end); {
+		case k.ExpiresAt == 0:
+			k.ExpiresAt = ends
+		case k.ExpiresAt > ends:
+			return fmt.Errorf("%w: the key would end later than the caller's credential", ErrScope)
+		}
+	}
+	switch c := caller.(type) {
+	case *Key:
+		k.Parent = c.state.ID
+	case *Token:
+		k.Parent = record.ID(c.parent)
+	}
+	return nil
 }
 
 // issues reports whether keys of this prefix are issued here.
@@ -180,11 +227,11 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 		},
 	}
 	request := idempotency.Request{
-		Subject:       spec.Subject,
+		Owner:         k.Owner,
 		Name:          spec.Name,
-		SubjectKind:   uint8(max(spec.SubjectKind, SubjectApplication)),
-		Scopes:        spec.Scopes.String(),
+		Rights:        k.Rights(),
 		Tags:          spec.Tags,
+		Parent:        k.Parent,
 		NotBefore:     clock.Millis(spec.NotBefore),
 		ExpiresAt:     clock.Millis(spec.ExpiresAt),
 		TTL:           spec.TTL,
@@ -195,15 +242,16 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 	case err != nil:
 		return Secret{}, nil, err
 	case created:
-		found = m.issuedKey(k, now)
+		found = m.issuedKey(ctx, k, now)
 	}
 	return newSecret(text), found, nil
 }
 
 // issuedKey reports that a key was issued, and returns it.
-func (m *Manager) issuedKey(k *keystate.State, now time.Time) *Key {
-	m.observe(Event{Type: EventIssued, ID: ID(k.ID), Subject: k.Subject()})
-	return keyOf(k, clock.Millis(now))
+func (m *Manager) issuedKey(ctx context.Context, k *keystate.State, now time.Time) *Key {
+	key := m.keyOf(k, clock.Millis(now))
+	m.observe(ctx, Event{Type: EventIssued, ID: key.ID(), Subject: key.Subject(), After: key})
+	return key
 }
 
 // The printed forms of a KeySpec leave out its IdempotencyKey, which decrypts the secret

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/fleet"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
@@ -45,14 +46,14 @@ type Rotation struct {
 // several rotations at once only one succeeds. Rotate the successor instead. Any other
 // ErrConflict means that the key was changed meanwhile. A revoked, disabled or expired
 // key is refused with that reason, and a key of another environment with
-// ErrWrongEnvironment. An imported key gets a successor of the native form.
+// a rejection (see [Reason]). An imported key gets a successor of the native form.
 func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secret, *Key, error) {
 	asOf := clock.Millis(m.now())
 	secret, k, err := m.rotate(ctx, id, rotation)
 	if err != nil {
 		return Secret{}, nil, fmt.Errorf("fob: rotate: %w", err)
 	}
-	return secret, keyOf(k, asOf), nil
+	return secret, m.keyOf(k, asOf), nil
 }
 
 func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *keystate.State, error) {
@@ -79,8 +80,8 @@ func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *k
 	if err != nil {
 		return Secret{}, nil, err
 	}
-	m.observe(Event{Type: EventRotated, ID: ID(old.ID), Subject: old.Subject()})
-	m.observe(Event{Type: EventIssued, ID: ID(next.ID), Subject: next.Subject()})
+	before, after := m.keyOf(old, 0), m.keyOf(next, 0)
+	m.observe(ctx, Event{Type: EventRotated, ID: before.ID(), Other: after.ID(), Subject: before.Subject(), Before: before, After: after})
 	return newSecret(text), next, nil
 }
 
@@ -88,7 +89,7 @@ func (m *Manager) rotate(ctx context.Context, id ID, terms Rotation) (Secret, *k
 func (m *Manager) newRotator() *rotation.Rotator {
 	return &rotation.Rotator{
 		Keys: &m.keystore, Clock: &m.clock, Life: &m.life,
-		ReadEpoch: m.marks.ReadEpoch, Prefix: m.successorPrefix, StoreDigest: m.digestText,
+		Stamp: m.stampOf, Prefix: m.successorPrefix, StoreDigest: m.digestText,
 	}
 }
 
@@ -97,7 +98,7 @@ func (m *Manager) newRotationSweeper() *rotation.Sweeper {
 	return rotation.NewSweeper(rotation.Config{
 		Keys: &m.keystore, Clock: &m.clock, Fleet: m.fleet, Interval: m.cfg.UsageInterval, Usage: m.tallies,
 		Retired: func(old *keystate.State) {
-			m.observe(Event{Type: EventRetired, ID: ID(old.ID), Subject: old.Subject()})
+			m.observe(m.life.Context(), Event{Type: EventRetired, ID: ID(old.ID), Other: ID(old.Successor), Subject: subjectOf(old.Owner)})
 		},
 	})
 }
@@ -111,7 +112,7 @@ func (m *Manager) successorPrefix(old *keystate.State) (string, error) {
 	case old.Imported || slices.Contains(m.cfg.RetiredPrefixes, old.Prefix):
 		return m.cfg.Prefix, nil
 	case slices.Contains(m.cfg.OtherPrefixes, old.Prefix):
-		return "", ErrWrongEnvironment
+		return "", errs.ErrWrongEnvironment
 	}
 	return "", fmt.Errorf("%w: the prefix of the key is none in Config", ErrInvalid)
 }

@@ -20,7 +20,7 @@ func listAll(t *testing.T, m *fob.Manager, q fob.Query) (names []string) {
 		page, err := m.List(t.Context(), q)
 		require.NoError(t, err)
 		for _, c := range page.Items {
-			names = append(names, c.(*fob.Key).Name())
+			names = append(names, c.Name())
 		}
 		if page.Next == "" {
 			return names
@@ -111,7 +111,7 @@ func TestAListAsksTwentyTimesAtMost(t *testing.T) {
 			}
 			mustIssue(t, m, fob.KeySpec{Tags: tags})
 		}
-		var found []fob.Credential
+		var found []*fob.Key
 		for q := (fob.Query{Tag: "last", Limit: limit}); ; {
 			before := fault.Calls(backendtest.OpList)
 			page, err := m.List(t.Context(), q)

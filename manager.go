@@ -41,18 +41,18 @@ type Manager struct {
 	imported *imported.Store // nil without Config.Imported
 
 	engine *engine.Engine[body]
-	// keys and accessTokens cache the answers about credentials that were found; subjects
+	// keys and accessTokens cache the answers about credentials that were found; holders
 	// and parents cache what those answers are made from. accessTokens and parents are nil
 	// without Config.Tokens.
 	keys, accessTokens *cache.Cache[answer]
-	subjects           *engine.Part[subjectState]
+	holders            *engine.Part[holder]
 	parents            *engine.Part[parentState]
 	blind              bool                   // turns saw off, in the test that shows what saw is for
 	rehashed           *cache.Cache[struct{}] // the keys whose rehash was tried lately
 
 	marks     *marks.Ledger
 	fleet     *fleet.Fleet
-	recent    recentRevocations
+	recent    recentChanges
 	health    health.Feed
 	skew      clock.Skew
 	rotator   *rotation.Rotator
@@ -162,7 +162,7 @@ func (m *Manager) makeMemory() (err error) {
 		return err
 	}
 	var errs [5]error
-	m.subjects, errs[0] = engine.AddPart[subjectState](m.engine, nil)
+	m.holders, errs[0] = engine.AddPart[holder](m.engine, nil)
 	m.keys, errs[1] = m.engine.AddMemory(sizeOfAnswer, true)
 	m.rehashed, errs[2] = cache.New(cache.Config[struct{}]{Entries: min(m.cfg.CacheEntries, rehashedEntries)})
 	if m.cfg.Tokens != nil {
@@ -193,33 +193,6 @@ func (m *Manager) background(name string, loop func(context.Context)) {
 	m.life.Loop(loop, func(err error) {
 		m.report(Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: %s: %w", name, err)})
 	})
-}
-
-// report is observe for the Manager's own goroutines. A panic of the Observer is dropped
-// there, because there is nobody left to be told of it.
-func (m *Manager) report(e Event) {
-	_ = guard.Run("", func() error {
-		m.observe(e)
-		return nil
-	})
-}
-
-func (m *Manager) observe(e Event) {
-	if m.cfg.Observer == nil {
-		return
-	}
-	if e.At.IsZero() {
-		e.At = m.now().UTC()
-	}
-	m.cfg.Observer.Observe(e)
-}
-
-// observeOutcome reports a change that was made, or, by ErrIndeterminate, may have been.
-func (m *Manager) observeOutcome(e Event, err error) {
-	if err == nil || errors.Is(err, ErrIndeterminate) {
-		e.Err = err
-		m.observe(e)
-	}
 }
 
 // forget makes the Manager load every cached answer anew that depends on these records.

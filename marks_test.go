@@ -99,7 +99,7 @@ func TestWithoutAFeedARevokedTokenIsRefusedAtOnce(t *testing.T) {
 	_, err := m.Revoke(t.Context(), one.Token.ID(), "")
 	require.NoError(t, err)
 	mustReject(t, m, one.Access.Reveal(), fob.ErrRevoked)
-	_, err = m.Revoke(t.Context(), family.Token.Family(), "")
+	_, err = m.Revoke(t.Context(), family.Token.Session(), "")
 	require.NoError(t, err)
 	mustReject(t, m, family.Access.Reveal(), fob.ErrRevoked)
 	mustVerify(t, m, issuer)

@@ -123,7 +123,10 @@ func races(t *testing.T, seed, least uint64, breakIt func(*fob.Manager)) raced {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		changers.Go(func() {
 			for happened.Load() < least {
-				for _, change := range []func(context.Context, fob.ID) error{m.Disable, m.Enable} {
+				for _, change := range []func(context.Context, fob.ID) error{
+					func(ctx context.Context, id fob.ID) error { return m.Disable(ctx, id, "") },
+					func(ctx context.Context, id fob.ID) error { return m.Enable(ctx, id) },
+				} {
 					k.changes.Add(1)
 					if err := change(changing, k.id); err != nil {
 						t.Error(err)

@@ -62,7 +62,7 @@ func staleRound(t *testing.T, store backend.Store, behaviour feedBehaviour, seed
 				var err error
 				switch last := k.states[len(k.states)-1].state; {
 				case i == 13:
-					_, err = m.Revoke(ctx, fob.App(issued.Subject()).Name, "")
+					_, err = m.Revoke(ctx, issued.Subject(), "")
 					w.state = outcome{what: "revoked"}
 				case last.what == "disabled":
 					err = m.Enable(ctx, k.id)

@@ -48,7 +48,7 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		require.NoError(t, m.Disable(t.Context(), disabledKey.ID(), ""))
 		_, err = m.Revoke(t.Context(), token.Token.ID(), "")
 		require.NoError(t, err)
-		_, err = m.Revoke(t.Context(), family.Token.Family(), "")
+		_, err = m.Revoke(t.Context(), family.Token.Session(), "")
 		require.NoError(t, err)
 		_, err = m.Refresh(t.Context(), stolen.Refresh.Reveal())
 		require.ErrorIs(t, err, fob.ErrReplayed)
@@ -75,7 +75,7 @@ func TestWhatAFailoverForgotIsRevokedAgain(t *testing.T) {
 		for _, e := range seen.take() {
 			types = append(types, e.Type)
 		}
-		require.ElementsMatch(t, []fob.EventType{fob.EventRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventSubjectRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked}, types)
+		require.ElementsMatch(t, []fob.EventType{fob.EventRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked, fob.EventRevoked}, types)
 
 		// In another process it is so too.
 		other := newManager(t, store, tokenConfig())

@@ -44,7 +44,7 @@ func TestRefresh(t *testing.T) {
 	clock.Add(50 * time.Second)
 	second := mustRefresh(t, m, first.Refresh)
 	cred := mustVerify(t, m, second.Access.Reveal()).(*fob.Token)
-	require.Equal(t, first.Token.Family(), cred.Family())
+	require.Equal(t, first.Token.Session(), cred.Session())
 	require.NotEqual(t, first.Token.ID(), cred.ID())
 	require.Equal(t, "user-7", cred.Subject().Name)
 	require.Equal(t, clock.Now().Add(time.Minute), cred.ExpiresAt(), "as long as the first")
@@ -93,7 +93,7 @@ func TestAMadeUpSecretDoesNotEndAFamily(t *testing.T) {
 	m := newManager(t, nil, tokenConfig())
 	first := mustToken(t, m, fob.TokenSpec{Refreshable: true})
 	second := mustRefresh(t, m, first.Refresh)
-	_, err := m.Refresh(t.Context(), forge(t, "fobrefresh", first.Token.Family()))
+	_, err := m.Refresh(t.Context(), forge(t, "fobrefresh", first.Token.Session()))
 	require.ErrorIs(t, err, fob.ErrUnknown)
 	mustRefresh(t, m, second.Refresh)
 	for _, text := range []string{"", "x", first.Access.Reveal(), relabel(t, first.Refresh.Reveal(), "acme_live"), first.Refresh.Reveal() + "x"} {

@@ -35,14 +35,14 @@ func TestWhatARefreshCannotReadDecidesNothing(t *testing.T) {
 		}, nil, 6},
 		"of what was revoked": {func(t *testing.T, m *fob.Manager) fob.Secret {
 			first := begin(t, m)
-			_, err := m.Revoke(t.Context(), first.Token.Family(), "left")
+			_, err := m.Revoke(t.Context(), first.Token.Session(), "left")
 			require.NoError(t, err)
 			return first.Refresh
 		}, fob.ErrRevoked, 2},
 		"of a used secret of what was revoked": {func(t *testing.T, m *fob.Manager) fob.Secret {
 			first := begin(t, m)
 			mustRefresh(t, m, first.Refresh)
-			_, err := m.Revoke(t.Context(), first.Token.Family(), "left")
+			_, err := m.Revoke(t.Context(), first.Token.Session(), "left")
 			require.NoError(t, err)
 			return first.Refresh
 		}, fob.ErrRevoked, 2},
@@ -83,7 +83,7 @@ func TestARefreshLooksAtItsKeyItself(t *testing.T) {
 			return store.Delete(t.Context(), rec.ID, rec.Version)
 		}, fob.ErrUnknown},
 		"its subject revoked": {func(_ *memory.Store, m *fob.Manager, k *fob.Key) error {
-			_, err := m.Revoke(t.Context(), fob.App(k.Subject()).Name, "left")
+			_, err := m.Revoke(t.Context(), k.Subject(), "left")
 			return err
 		}, fob.ErrRevoked},
 		"stamped with less than its subject has": {func(store *memory.Store, _ *fob.Manager, k *fob.Key) error {

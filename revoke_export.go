@@ -18,18 +18,35 @@ import (
 	"github.com/fobkit/fob/internal/record"
 )
 
-// Revocation is one line of an export. It says that one credential (ID) was revoked, or a
-// whole subject (Subject, SubjectKind, Epoch), or that one key was disabled. It grants
-// nothing and holds no secret.
+// Revocation is one line of an export. It says that one credential (ID), a whole subject or
+// a whole account was revoked, the latter two with everything of a lower Epoch; or, if
+// Disabled is set, that it was disabled. It grants nothing and holds no secret.
 type Revocation struct {
-	ID          ID          `json:"id,omitzero"`
-	Subject     string      `json:"subject,omitempty"`
-	SubjectKind SubjectKind `json:"subject_kind,omitempty"`
-	Epoch       uint64      `json:"epoch,omitempty"` // credentials with a lower epoch are revoked
+	ID      ID      `json:"id,omitzero"`
+	Subject Subject `json:"subject,omitzero"`
+	Account Account `json:"account,omitempty"`
+	Epoch   uint64  `json:"epoch,omitempty"` // credentials with a lower epoch are revoked
 	// Disabled: refused until Enable; otherwise refused for good.
 	Disabled bool         `json:"disabled,omitempty"`
 	At       time.Time    `json:"at"`
 	Reason   RevokeReason `json:"reason,omitempty"`
+}
+
+// target is what the line is about, or an error if it is about nothing, or several things.
+func (r *Revocation) target() (t Target, err error) {
+	given := 0
+	for _, one := range []struct {
+		is  bool
+		the Target
+	}{{!r.ID.IsZero(), r.ID}, {r.Subject != Subject{}, r.Subject}, {r.Account != "", r.Account}} {
+		if one.is {
+			given, t = given+1, one.the
+		}
+	}
+	if given != 1 {
+		return nil, fmt.Errorf("%w: want a credential, a subject or an account", ErrInvalid)
+	}
+	return t, nil
 }
 
 // reasonRotated is the reason in the export of a key whose rotation is over.
@@ -45,13 +62,13 @@ const maxExportErrors = 16
 // ExportRevocations writes every revocation made at since or later, one JSON object
 // (Revocation) on each line, and returns how many. The zero time exports all that the
 // store still knows. A rotated key whose overlap ended at since or later is exported as
-// revoked; a key that is disabled now always is, because nothing tells since when.
+// revoked; whatever is disabled now always is, because nothing tells for sure since when.
 //
 // A restored backup makes credentials valid again that were revoked after it was taken.
 // So apply what was exported since to the restored store with [Manager.ApplyRevocations],
 // before the store is used. Export often, to another place than the store's, or write the
-// same lines as they happen with an [Observer] (EventRevoked, EventSubjectRevoked,
-// EventDisabled; the end of a rotation is no event). The threat model lists what a backup
+// same lines as they happen with an [Observer] (EventRevoked, EventDisabled;
+// the end of a rotation is no event). The threat model lists what a backup
 // makes valid again that no export ends.
 //
 // A record that cannot be read does not keep the others from being exported: it is named
@@ -71,7 +88,7 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	var problems []error
 	now := clock.Millis(m.now())
 	out := json.NewEncoder(w)
-	for _, kind := range []backend.Kind{record.Subject, record.Key} {
+	for _, kind := range []backend.Kind{record.Account, record.Subject, record.Key} {
 		q := backend.Query{Kind: kind, Limit: backend.MaxLimit}
 		for {
 			page, err := lister.List(ctx, q)
@@ -81,21 +98,23 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 			for i := range page.Records {
 				rec := &page.Records[i]
 				m.saw(*rec)
-				r, ok, err := revocationOf(rec, now)
+				lines, err := m.revocationsOf(rec, now)
 				if err != nil {
 					if unreadable++; unreadable <= maxExportErrors {
 						problems = append(problems, fmt.Errorf("fob: export revocations: record %x: %w", rec.ID, err))
 					}
 					continue
 				}
-				// The times in the store are whole milliseconds.
-				if !ok || r.At.UnixMilli() < since.UnixMilli() {
-					continue
+				for _, r := range lines {
+					// The times in the store are whole milliseconds.
+					if r.At.UnixMilli() < since.UnixMilli() {
+						continue
+					}
+					if err := out.Encode(r); err != nil {
+						return n, errors.Join(append(problems, fmt.Errorf("fob: export revocations: %w", err))...)
+					}
+					n++
 				}
-				if err := out.Encode(r); err != nil {
-					return n, errors.Join(append(problems, fmt.Errorf("fob: export revocations: %w", err))...)
-				}
-				n++
 			}
 			if q.After = page.Next; page.Next == "" {
 				break
@@ -108,33 +127,46 @@ func (m *Manager) ExportRevocations(ctx context.Context, w io.Writer, since time
 	return n, errors.Join(problems...)
 }
 
-// revocationOf is the revocation that a record contains at an instant, if there is one.
-func revocationOf(rec *backend.Record, now int64) (Revocation, bool, error) {
-	if rec.Kind == record.Subject {
-		found, err := marks.DecodeEpoch(rec)
+// revocationsOf is what a record says at an instant of what was revoked or disabled.
+func (m *Manager) revocationsOf(rec *backend.Record, now int64) (lines []Revocation, err error) {
+	if rec.Kind != record.Key {
+		found, err := marks.Decode(rec)
 		if err != nil {
-			return Revocation{}, false, err
+			return nil, err
 		}
-		return Revocation{
-			Subject:     rec.Owner[1:],
-			SubjectKind: SubjectKind(rec.Owner[0] - '0'),
-			Epoch:       found.Epoch,
-			At:          clock.Instant(int64(min(found.Epoch, maxEpoch))), // its instant, or a little later
-			Reason:      RevokeReason(found.Reason),
-		}, true, nil
+		line := Revocation{Reason: RevokeReason(found.Reason)}
+		if rec.Kind == record.Account {
+			line.Account = Account(rec.Owner)
+		} else {
+			line.Subject = subjectOf(rec.Owner)
+		}
+		if found.Epoch != 0 {
+			revoked := line
+			revoked.Epoch, revoked.At = found.Epoch, clock.Instant(int64(min(found.Epoch, maxEpoch))) // its instant, or a little later
+			lines = append(lines, revoked)
+		}
+		if found.Disabled() {
+			line.Disabled, line.At = true, clock.Instant(now)
+			lines = append(lines, line)
+		}
+		return lines, nil
 	}
-	k, err := decodeKey(rec)
+	k, err := m.decodeKey(rec)
+	if err != nil {
+		return nil, err
+	}
+	line := Revocation{ID: ID(k.state.ID)}
 	switch {
-	case err != nil:
-		return Revocation{}, false, err
 	case k.state.Status == keystate.Revoked:
-		return Revocation{ID: ID(k.state.ID), At: clock.Instant(k.state.RevokedAt), Reason: RevokeReason(k.state.Reason)}, true, nil
+		line.At, line.Reason = clock.Instant(k.state.RevokedAt), RevokeReason(k.state.Reason)
 	case k.state.RetireAt != 0 && k.state.RetireAt <= now:
-		return Revocation{ID: ID(k.state.ID), At: clock.Instant(k.state.RetireAt), Reason: reasonRotated}, true, nil
+		line.At, line.Reason = clock.Instant(k.state.RetireAt), reasonRotated
 	case k.state.Status == keystate.Disabled:
-		return Revocation{ID: ID(k.state.ID), At: clock.Instant(now), Disabled: true}, true, nil
+		line.At, line.Disabled = clock.Instant(now), true
+	default:
+		return nil, nil
 	}
-	return Revocation{}, false, nil
+	return []Revocation{line}, nil
 }
 
 // Applied is what ApplyRevocations did.
@@ -174,88 +206,73 @@ func (m *Manager) ApplyRevocations(ctx context.Context, r io.Reader) (Applied, e
 }
 
 func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *Applied) error {
-	if !rev.ID.IsZero() == (rev.Subject != "") {
-		return fmt.Errorf("%w: want a credential or a subject", ErrInvalid)
-	}
-	if rev.Disabled {
-		if rev.ID.IsZero() {
-			return fmt.Errorf("%w: only keys are disabled", ErrInvalid)
-		}
-		return m.applyDisabled(ctx, rev.ID, done)
-	}
-	if !rev.ID.IsZero() {
-		receipt, err := m.Revoke(ctx, rev.ID, rev.Reason)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			done.Unknown++
-			return nil
-		case err != nil:
-			return err
-		case receipt.Already:
-			done.Already++
-		default:
-			done.Revoked++
-		}
-		return nil
-	}
-	if m.life.Closed() {
-		return ErrClosed
-	}
-	if err := checkSubject(rev.Subject, rev.SubjectKind); err != nil {
-		return err
-	}
-	if rev.Epoch == 0 || rev.Epoch > maxEpoch {
-		return fmt.Errorf("%w: epoch %d", ErrInvalid, rev.Epoch)
-	}
-	already, err := m.applyEpoch(ctx, rev)
-	m.noteRevoked(recentRevocation{rev: rev}, err)
-	switch {
-	case err != nil:
-		return err
-	case already:
-		done.Already++
-	default:
-		done.Revoked++
-	}
-	return nil
-}
-
-// applyEpoch revokes a subject up to the epoch of rev, unless it already is.
-func (m *Manager) applyEpoch(ctx context.Context, rev Revocation) (already bool, err error) {
-	ref, reason := subjectRecord(rev.SubjectKind, rev.Subject), rev.Reason.clean()
-	epoch, err := m.marks.ReadEpoch(ctx, ref)
+	target, err := rev.target()
 	if err != nil {
-		return false, errs.OfStore("read", err)
+		return err
 	}
-	if epoch >= rev.Epoch {
-		m.forget(ref) // the feed may not have reported it yet
-		return true, nil
+	var changed bool
+	_, single := target.(ID)
+	switch {
+	case rev.Disabled:
+		changed, err = m.applyDisabled(ctx, target, rev.Reason)
+	case single:
+		var receipt Receipt
+		receipt, err = m.Revoke(ctx, target, rev.Reason)
+		changed = !receipt.Already
+	default:
+		changed, err = m.applyEpoch(ctx, target, rev)
 	}
-	epoch, err = m.raiseEpoch(ctx, rev.SubjectKind, rev.Subject, reason, rev.Epoch)
-	m.observeOutcome(Event{Type: EventSubjectRevoked, Subject: rev.Subject, SubjectKind: rev.SubjectKind, Epoch: epoch, Reason: reason}, err)
-	return false, err
-}
-
-func (m *Manager) applyDisabled(ctx context.Context, id ID, done *Applied) error {
-	k, err := m.keystore.Read(ctx, record.ID(id))
 	switch {
 	case errors.Is(err, ErrNotFound):
 		done.Unknown++
-		return nil
-	case err != nil:
-		return err
-	}
-	err = m.Disable(ctx, id)
-	switch {
 	case errors.Is(err, ErrRevoked):
-		done.Already++ // revoked, which is more than disabled
-		return nil
+		done.Already++ // which is more than disabled
 	case err != nil:
 		return err
-	case k.Status != keystate.Active:
-		done.Already++
-	default:
+	case changed:
 		done.Revoked++
+	default:
+		done.Already++
 	}
 	return nil
+}
+
+// applyEpoch revokes a subject or an account up to the epoch of rev, unless it already is.
+func (m *Manager) applyEpoch(ctx context.Context, target Target, rev Revocation) (changed bool, err error) {
+	at, err := m.placeOf(target)
+	if err != nil {
+		return false, err
+	}
+	if rev.Epoch == 0 || rev.Epoch > maxEpoch {
+		return false, fmt.Errorf("%w: epoch %d", ErrInvalid, rev.Epoch)
+	}
+	reason := rev.Reason.clean()
+	event := Event{Type: EventRevoked, Target: target, Reason: reason}
+	_, changed, err = m.mark(ctx, event, at, func(old marks.Mark, _ int64) marks.Mark {
+		if old.Epoch < rev.Epoch {
+			old.Epoch, old.Reason = rev.Epoch, string(reason)
+		}
+		return old
+	})
+	return changed, err
+}
+
+// applyDisabled disables a target, unless it already is.
+func (m *Manager) applyDisabled(ctx context.Context, target Target, reason RevokeReason) (changed bool, err error) {
+	if id, ok := target.(ID); ok {
+		k, err := m.keystore.Read(ctx, record.ID(id))
+		if err != nil {
+			return false, err
+		}
+		return k.Status == keystate.Active, m.Disable(ctx, target, reason)
+	}
+	at, err := m.placeOf(target)
+	if err != nil {
+		return false, err
+	}
+	old, _, err := m.marks.Read(ctx, at.Place.ID)
+	if err != nil {
+		return false, errs.OfStore("read", err)
+	}
+	return !old.Disabled(), m.Disable(ctx, target, reason)
 }

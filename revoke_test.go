@@ -38,15 +38,15 @@ func TestRevokeMeansRevoked(t *testing.T) {
 	cred, err := m.Get(t.Context(), key.ID())
 	require.NoError(t, err)
 	require.Equal(t, fob.StatusRevoked, cred.StatusAt(clock.Now()))
-	require.Equal(t, fob.RevokeReason("leaked in a log"), cred.(*fob.Key).RevokeReason())
-	require.Equal(t, clock.Now(), cred.(*fob.Key).RevokedAt())
+	require.Equal(t, fob.RevokeReason("leaked in a log"), cred.RevokeReason())
+	require.Equal(t, clock.Now(), cred.RevokedAt())
 
 	clock.Add(time.Minute)
 	receipt, err = m.Revoke(t.Context(), key.ID(), "again")
 	require.NoError(t, err)
 	require.True(t, receipt.Already)
 	cred, _ = m.Get(t.Context(), key.ID())
-	require.Equal(t, fob.RevokeReason("leaked in a log"), cred.(*fob.Key).RevokeReason(), "the first reason stays")
+	require.Equal(t, fob.RevokeReason("leaked in a log"), cred.RevokeReason(), "the first reason stays")
 	require.Equal(t, []fob.EventType{fob.EventIssued, fob.EventIssued, fob.EventRevoked}, seen.types())
 
 	_, err = m.Revoke(t.Context(), fob.ID{1, 2, 3}, "")
@@ -125,7 +125,10 @@ func TestALookupFromBeforeARevokeCannotFillTheCacheAfterIt(t *testing.T) {
 	for name, revoke := range map[string]func(*fob.Key) error{
 		"revoke":  func(k *fob.Key) error { _, err := m.Revoke(context.Background(), k.ID(), ""); return err },
 		"disable": func(k *fob.Key) error { return m.Disable(context.Background(), k.ID(), "") },
-		"subject": func(k *fob.Key) error { _, err := m.Revoke(context.Background(), fob.App(k.Subject()).Name, ""); return err },
+		"subject": func(k *fob.Key) error {
+			_, err := m.Revoke(context.Background(), k.Subject(), "")
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, key := mustIssue(t, m, fob.KeySpec{Subject: fob.App(name)})
@@ -223,7 +226,7 @@ func TestAnotherManagersChangeIsSeenWithinMaxStaleness(t *testing.T) {
 
 	text, key = mustIssue(t, there, fob.KeySpec{Subject: fob.App("s")})
 	mustVerify(t, here, text)
-	_, err = there.Revoke(t.Context(), fob.App(key.Subject().Name), "")
+	_, err = there.Revoke(t.Context(), key.Subject(), "")
 	require.NoError(t, err)
 	clock.Add(time.Second)
 	mustReject(t, here, text, fob.ErrRevoked)
@@ -456,16 +459,16 @@ func TestNoChangeWithoutAnEvent(t *testing.T) {
 			_, err := m.Revoke(ctx, k.ID(), "leaked")
 			return err
 		}},
-		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
-			_, err := m.Revoke(ctx, fob.App(k.Subject()).Name, "leaked")
+		{fob.EventRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
+			_, err := m.Revoke(ctx, k.Subject(), "leaked")
 			return err
 		}},
-		{fob.EventSubjectRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
-			_, err := m.ApplyRevocations(ctx, strings.NewReader(`{"subject":"app-42","subject_kind":1,"epoch":2000000000000}`))
+		{fob.EventRevoked, func(ctx context.Context, m *fob.Manager, k *fob.Key) error {
+			_, err := m.ApplyRevocations(ctx, strings.NewReader(`{"subject":{"kind":"application","name":"app-42"},"epoch":2000000000000}`))
 			return err
 		}},
 		{fob.EventDisabled, func(ctx context.Context, m *fob.Manager, k *fob.Key) error { return m.Disable(ctx, k.ID(), "") }},
-		{fob.EventTokensRevoked, func(ctx context.Context, m *fob.Manager, _ *fob.Key) error {
+		{fob.EventRevoked, func(ctx context.Context, m *fob.Manager, _ *fob.Key) error {
 			_, err := m.Revoke(ctx, fob.AllTokens(time.Time{}), "leaked")
 			return err
 		}},
@@ -515,18 +518,18 @@ func TestTheEndOfAFamilyThatWasCutOffIsReported(t *testing.T) {
 	issued, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: fob.User("a"), Refreshable: true})
 	require.NoError(t, err)
 	fault.CrashAfter(1, backendtest.OpPut)
-	_, err = m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	_, err = m.Revoke(t.Context(), issued.Token.Session(), "leaked")
 	require.ErrorIs(t, err, fob.ErrIndeterminate)
 	fault.Inject(nil)
 	// The crash also ends the feed, at some time.
 	events := slices.DeleteFunc(seen.take(), func(e fob.Event) bool { return e.Type == fob.EventFeedLost })
 	require.Equal(t, fob.EventRevoked, events[len(events)-1].Type)
 	require.ErrorIs(t, events[len(events)-1].Err, fob.ErrIndeterminate)
-	receipt, err := m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	receipt, err := m.Revoke(t.Context(), issued.Token.Session(), "leaked")
 	require.NoError(t, err)
 	require.False(t, receipt.Already)
 	require.Contains(t, seen.types(), fob.EventRevoked)
-	receipt, err = m.Revoke(t.Context(), issued.Token.Family(), "leaked")
+	receipt, err = m.Revoke(t.Context(), issued.Token.Session(), "leaked")
 	require.NoError(t, err)
 	require.True(t, receipt.Already)
 }

@@ -229,7 +229,7 @@ func TestWhatTheFeedHasNotToldYet(t *testing.T) {
 			return err
 		},
 		"a family": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(ctx, i.Token.Family(), "")
+			_, err := m.Revoke(ctx, i.Token.Session(), "")
 			return err
 		},
 		"a subject": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {

@@ -173,7 +173,7 @@ func TestARotationCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 				require.Equal(t, 1, lost)
 				cred, err := again.Get(t.Context(), key.ID())
 				require.NoError(t, err)
-				successor := cred.(*fob.Key).Successor()
+				successor := cred.Successor()
 				require.False(t, successor.IsZero())
 				secret, _, err = again.RotateKey(t.Context(), successor, fob.Rotation{})
 				require.NoError(t, err)
@@ -346,7 +346,7 @@ func TestARotationOfUnknownOutcomeLeavesAKeyToRotate(t *testing.T) {
 				require.ErrorIs(t, err, fob.ErrConflict)
 				cred, err := m.Get(t.Context(), key.ID())
 				require.NoError(t, err)
-				secret, _, err = m.RotateKey(t.Context(), cred.(*fob.Key).Successor(), fob.Rotation{})
+				secret, _, err = m.RotateKey(t.Context(), cred.Successor(), fob.Rotation{})
 				require.NoError(t, err)
 				mustVerify(t, m, secret.Reveal())
 				return
@@ -660,7 +660,7 @@ func TestNoTwoFaultsLeaveAnApplicationWithoutAKey(t *testing.T) {
 						cred, err := m.Get(t.Context(), key.ID())
 						require.NoError(t, err)
 						id := key.ID()
-						if next := cred.(*fob.Key).Successor(); !next.IsZero() {
+						if next := cred.Successor(); !next.IsZero() {
 							id = next
 						}
 						_, _, err = m.RotateKey(t.Context(), id, fob.Rotation{})

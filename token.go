@@ -12,8 +12,10 @@ import (
 
 	"github.com/fobkit/fob/internal/claims"
 	"github.com/fobkit/fob/internal/clock"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/rights"
 )
 
 // Token is an access token as it was when it was verified or issued: who it is
@@ -26,23 +28,26 @@ import (
 //	{"kid":"<PASERK ID of its key>"}
 //
 // and no other one, byte for byte. A footer with a space, another member, an escape or
-// another order is ErrTokenKey, even if it is the same JSON. Other programs that issue
+// another order is refused, even if it is the same JSON. Other programs that issue
 // tokens for this package have to write exactly this footer.
 type Token struct {
-	id          ID
-	subjectKind SubjectKind
-	subject     string
-	subjectRef  record.ID
-	epoch       uint64 // of the subject
-	issuerEpoch uint64
-	issuer      string
-	audience    string
-	scopes      Scopes
-	grants      Grants
-	parent      ID
-	family      ID
-	keyID       string
-	custom      map[string]any
+	id           ID
+	subject      Subject
+	subjectRef   record.ID
+	accountRef   record.ID // zero without an account
+	epoch        uint64    // of the subject
+	accountEpoch uint64
+	issuerEpoch  uint64
+	issuer       string
+	audience     string
+	own          Scopes // as they were sealed: without those of the roles
+	roles        []string
+	allowed
+	bound  *allowed // what the key allows that it came from; nil if that is no less
+	parent ID
+	family ID
+	keyID  string
+	custom map[string]any
 
 	issuedAt, notBefore, expiresAt int64 // Unix milliseconds; whole seconds where issued here
 
@@ -59,26 +64,39 @@ func (t *Token) ID() ID { return t.id }
 // Kind returns KindToken.
 func (t *Token) Kind() Kind { return KindToken }
 
-// Subject implements Credential: the claim sub.
-func (t *Token) Subject() string { return t.subject }
-
-// SubjectKind implements Credential.
-func (t *Token) SubjectKind() SubjectKind { return t.subjectKind }
+// Subject implements Credential: the claims sub, sub_type and account.
+func (t *Token) Subject() Subject { return t.subject }
 
 // Scopes implements Credential. For a Token from [Manager.Verify], Scopes, Allows, Grants
 // and AllowsOn tell what the token allows now: see [Manager.ExchangeKey].
-func (t *Token) Scopes() Scopes { return slices.Clone(t.scopes) }
+func (t *Token) Scopes() Scopes {
+	if t.bound == nil {
+		return slices.Clone(t.scopes)
+	}
+	return t.and(t.bound).scopes
+}
 
 // Allows implements Credential. It allocates nothing.
-func (t *Token) Allows(scope Scope) bool { return t.scopes.Allow(scope) }
+func (t *Token) Allows(scope Scope) bool {
+	return t.scopes.Allow(scope) && (t.bound == nil || t.bound.scopes.Allow(scope))
+}
 
-// Grants returns a copy of the resource grants.
-func (t *Token) Grants() Grants { return t.grants.clone() }
+// Grants implements Credential.
+func (t *Token) Grants() Grants {
+	if t.bound == nil {
+		return grantsOf(t.grants)
+	}
+	return grantsOf(t.and(t.bound).grants)
+}
 
 // AllowsOn implements Credential. It allocates nothing.
 func (t *Token) AllowsOn(action string, r Resource) bool {
-	return allowsOn(t.scopes, t.grants, action, r)
+	return t.allowsOn(action, r) && (t.bound == nil || t.bound.allowsOn(action, r))
 }
+
+// Roles returns a copy of the names of the token's roles. What they stand for now is in
+// Scopes.
+func (t *Token) Roles() []string { return slices.Clone(t.roles) }
 
 // IssuedAt implements Credential, in whole seconds where it was issued here.
 func (t *Token) IssuedAt() time.Time { return clock.Instant(t.issuedAt) }
@@ -103,10 +121,10 @@ func (t *Token) Audience() string { return t.audience }
 // Parent is the ID of the key that the token was exchanged for; zero if none.
 func (t *Token) Parent() ID { return t.parent }
 
-// Family is the ID of the token's family: the tokens that were refreshed from each other.
-// It is zero for a token that cannot be refreshed. [Manager.Revoke] takes it, and ends
-// all tokens of the family.
-func (t *Token) Family() ID { return t.family }
+// Session is the ID of the session that the token belongs to: the tokens that were refreshed
+// from each other. It is zero for a token that cannot be refreshed. [Manager.Revoke] takes
+// it, and ends the session with all its tokens.
+func (t *Token) Session() ID { return t.family }
 
 // KeyID is the PASERK ID of the key that sealed the token.
 func (t *Token) KeyID() string { return t.keyID }
@@ -148,16 +166,16 @@ func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(t.String())) 
 // TokenSpec says what token to issue. Subject is required (for ExchangeKey and Refresh it
 // is that of what is exchanged); every other field has a documented zero value.
 type TokenSpec struct {
-	// Subject is who the token is for, as in KeySpec.
-	Subject string
-	// SubjectKind is what the subject is; zero means SubjectUser, unlike for keys.
-	SubjectKind SubjectKind
+	// Subject is who the token is for.
+	Subject Subject
 	// Audience is whom the token is for: who is meant to accept it. "" means the
 	// first of TokenConfig.Audiences.
 	Audience string
 	// Scopes and Grants are what the token allows. None allows nothing.
 	Scopes Scopes
 	Grants Grants
+	// Roles are names in Config.Roles, as in KeySpec.
+	Roles []string
 	// TTL is how long it is accepted, in whole seconds (rounded down, at least
 	// one). Zero means TokenConfig.TTL; more than TokenConfig.MaxTTL is ErrInvalid.
 	TTL time.Duration
@@ -166,6 +184,9 @@ type TokenSpec struct {
 	NotBefore time.Time
 	// Refreshable asks for a refresh secret as well, for Manager.Refresh.
 	Refreshable bool
+	// Label is a text for people by which the session is listed, such as a device, up to
+	// 128 bytes. Only a refreshable token has one.
+	Label string
 	// Custom are further claims: strings, bools, integers, floats, and slices and
 	// maps of them. The names that fob uses are refused.
 	Custom map[string]any
@@ -190,11 +211,17 @@ const (
 // newToken checks a spec and makes a token of it that begins now.
 func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 	cfg := m.cfg.Tokens
-	kind := spec.SubjectKind
-	if kind == 0 {
-		kind = SubjectUser
+	if err := spec.Subject.check(); err != nil {
+		return nil, err
 	}
-	if err := checkSubject(spec.Subject, kind); err != nil {
+	if err := limits.CheckText("label", spec.Label, 0, maxName); err != nil {
+		return nil, err
+	}
+	if spec.Label != "" && !spec.Refreshable {
+		return nil, fmt.Errorf("%w: a label for a token without a session", ErrInvalid)
+	}
+	roles, err := m.cfg.Roles.named(spec.Roles)
+	if err != nil {
 		return nil, err
 	}
 	scopes, err := spec.Scopes.normal()
@@ -221,18 +248,18 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 	}
 	start := now.Truncate(time.Second).UnixMilli()
 	t := &Token{
-		subjectKind: kind,
-		subject:     strings.Clone(spec.Subject),
-		subjectRef:  subjectRecord(kind, spec.Subject),
-		issuer:      cfg.Issuer,
-		audience:    strings.Clone(audience),
-		scopes:      scopes,
-		grants:      grants,
-		custom:      maps.Clone(spec.Custom),
-		issuedAt:    start,
-		notBefore:   start,
-		expiresAt:   start + ttl.Truncate(time.Second).Milliseconds(),
+		subject:   Subject{Account(strings.Clone(string(spec.Subject.Account))), spec.Subject.Kind, strings.Clone(spec.Subject.Name)},
+		issuer:    cfg.Issuer,
+		audience:  strings.Clone(audience),
+		own:       scopes,
+		roles:     roles,
+		allowed:   allowed{m.cfg.Roles.resolve(scopes, roles), grants},
+		custom:    maps.Clone(spec.Custom),
+		issuedAt:  start,
+		notBefore: start,
+		expiresAt: start + ttl.Truncate(time.Second).Milliseconds(),
 	}
+	t.refer()
 	if err := limits.CheckTime("NotBefore", spec.NotBefore); err != nil {
 		return nil, err
 	}
@@ -245,18 +272,23 @@ func (m *Manager) newToken(spec TokenSpec, now time.Time) (*Token, error) {
 	return t, nil
 }
 
+// refer sets the records of the subject and of its account.
+func (t *Token) refer() {
+	t.subjectRef, t.accountRef = record.SubjectID(t.subject.owner()), record.AccountID(string(t.subject.Account))
+}
+
 func validAudience(s string) bool { return limits.IsText(s, maxAudience) }
 
 // payload writes the claims of a token.
 func (t *Token) payload() ([]byte, error) {
 	c := claims.Claims{
-		Issuer: t.issuer, Subject: t.subject, Audience: t.audience, ID: t.id.String(),
+		Issuer: t.issuer, Subject: t.subject.Name, Audience: t.audience, ID: t.id.String(),
 		IssuedAt: t.issuedAt, NotBefore: t.notBefore, ExpiresAt: t.expiresAt,
-		Scope: t.scopes.String(), ClientID: t.parent.String(), SubjectType: t.subjectKind.String(),
-		Family: t.family.String(), Epoch: t.epoch, IssuerEpoch: t.issuerEpoch, Use: useAccess, Custom: t.custom,
+		Scope: t.own.String(), ClientID: t.parent.String(), SubjectType: t.subject.Kind.String(), Account: string(t.subject.Account), Roles: t.roles,
+		Family: t.family.String(), Epoch: t.epoch, AccountEpoch: t.accountEpoch, IssuerEpoch: t.issuerEpoch, Use: useAccess, Custom: t.custom,
 	}
 	for _, g := range t.grants {
-		c.Grants = append(c.Grants, claims.Grant{Type: g.Type, Actions: g.Actions, Identifiers: g.Identifiers})
+		c.Grants = append(c.Grants, claims.Grant(g))
 	}
 	b, err := claims.Append(nil, &c)
 	if err != nil {
@@ -266,53 +298,52 @@ func (t *Token) payload() ([]byte, error) {
 }
 
 // decodeToken reads the claims of a token that was opened with the key keyID. Claims that
-// make no sense are ErrClaims: a key that we trust has sealed them.
-func decodeToken(payload []byte, keyID string) (*Token, error) {
+// make no sense are refused: a key that we trust has sealed them.
+func decodeToken(payload []byte, keyID string, known Roles) (*Token, error) {
 	c, err := claims.Decode(payload)
 	if err != nil {
-		return nil, ErrClaims
+		return nil, errs.ErrClaims
 	}
 	t := &Token{
 		asOf:   newAsOf(c.IssuedAt),
-		issuer: c.Issuer, subject: c.Subject, audience: c.Audience, keyID: keyID, custom: c.Custom,
-		epoch: c.Epoch, issuerEpoch: c.IssuerEpoch,
+		issuer: c.Issuer, subject: Subject{Account: Account(c.Account), Name: c.Subject}, audience: c.Audience, keyID: keyID, custom: c.Custom,
+		roles: c.Roles, epoch: c.Epoch, accountEpoch: c.AccountEpoch, issuerEpoch: c.IssuerEpoch,
 		issuedAt: c.IssuedAt, notBefore: c.NotBefore, expiresAt: c.ExpiresAt,
 	}
-	switch c.SubjectType {
-	case SubjectApplication.String():
-		t.subjectKind = SubjectApplication
-	case SubjectUser.String(), "":
-		t.subjectKind = SubjectUser
-	default:
-		return nil, ErrClaims
-	}
-	var errs [6]error
-	t.id, errs[0] = ParseID(c.ID)
-	errs[1] = t.parent.UnmarshalText([]byte(c.ClientID))
-	errs[2] = t.family.UnmarshalText([]byte(c.Family))
-	t.scopes, errs[3] = ParseScopes(c.Scope)
+	var bad [8]error
+	t.id, bad[0] = ParseID(c.ID)
+	bad[1] = t.parent.UnmarshalText([]byte(c.ClientID))
+	bad[2] = t.family.UnmarshalText([]byte(c.Family))
+	t.own, bad[3] = ParseScopes(c.Scope)
+	var granted Grants
 	for _, g := range c.Grants {
-		t.grants = append(t.grants, Grant(g))
+		t.grants = append(t.grants, rights.Grant(g))
+		granted = append(granted, Grant(g))
 	}
-	errs[4] = t.grants.check()
-	errs[5] = checkSubject(t.subject, t.subjectKind)
-	if errors.Join(errs[:]...) != nil || c.Use != useAccess ||
+	bad[4] = granted.check()
+	bad[5] = t.subject.Kind.UnmarshalText([]byte(c.SubjectType))
+	bad[6] = t.subject.check()
+	if len(t.roles) > 0 {
+		bad[7] = limits.CheckList("roles", t.roles, maxRoles, maxRole)
+	}
+	if errors.Join(bad[:]...) != nil || c.Use != useAccess ||
 		t.issuer == "" || t.audience == "" || c.IssuedAt == 0 || c.ExpiresAt == 0 {
-		return nil, ErrClaims
+		return nil, errs.ErrClaims
 	}
 	if c.NotBefore == 0 {
 		t.notBefore = t.issuedAt
 	}
-	t.subjectRef = subjectRecord(t.subjectKind, t.subject)
+	t.scopes = known.resolve(t.own, t.roles)
+	t.refer()
 	return t, nil
 }
 
 // grantsAs reports whether t, which was decoded from the claims of want, equals want in
 // what it grants. It is the last check of a token before it is handed out.
 func (t *Token) grantsAs(want *Token) bool {
-	return t.id == want.id && t.subject == want.subject && t.subjectKind == want.subjectKind && t.epoch == want.epoch && t.issuerEpoch == want.issuerEpoch &&
+	return t.id == want.id && t.subject == want.subject && t.epoch == want.epoch && t.accountEpoch == want.accountEpoch && t.issuerEpoch == want.issuerEpoch &&
 		t.parent == want.parent && t.family == want.family && t.expiresAt == want.expiresAt && t.notBefore == want.notBefore &&
-		slices.Equal(t.scopes, want.scopes) && t.grants.within(nil, want.grants)
+		slices.Equal(t.own, want.own) && slices.Equal(t.roles, want.roles) && (&allowed{grants: want.grants}).covers(&allowed{grants: t.grants})
 }
 
 // markOf is the record that ends a token or a family by its ID.
@@ -321,6 +352,9 @@ func markOf(what string, id ID) record.ID { return record.Named(record.Mark, wha
 // marks appends the records of the marks that may revoke t.
 func (t *Token) marks(ids []record.ID, issuer record.ID) []record.ID {
 	ids = append(ids, t.subjectRef, issuer, markOf("token", t.id))
+	if t.accountRef != (record.ID{}) {
+		ids = append(ids, t.accountRef)
+	}
 	if !t.family.IsZero() {
 		ids = append(ids, markOf("family", t.family))
 	}
@@ -329,18 +363,12 @@ func (t *Token) marks(ids []record.ID, issuer record.ID) []record.ID {
 
 // size is the memory that the token takes, in bytes.
 func (t *Token) size() int {
-	n := int(unsafe.Sizeof(*t)) + 8 + len(t.subject) + len(t.issuer) + len(t.audience) + len(t.keyID)
-	for _, s := range t.scopes {
-		n += 16 + len(s)
+	n := int(unsafe.Sizeof(*t)) + 8 + len(t.subject.Account) + len(t.subject.Name) + len(t.issuer) + len(t.audience) + len(t.keyID) + t.allowed.size()
+	for _, role := range t.roles {
+		n += 16 + len(role)
 	}
-	for i := range t.grants {
-		g := &t.grants[i]
-		n += int(unsafe.Sizeof(*g)) + len(g.Type)
-		for _, list := range [][]string{g.Actions, g.Identifiers} {
-			for _, s := range list {
-				n += 16 + len(s)
-			}
-		}
+	if t.bound != nil {
+		n += int(unsafe.Sizeof(*t.bound)) // the rest is the key's
 	}
 	return n + customSize(t.custom)
 }

@@ -9,8 +9,6 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
-	"github.com/fobkit/fob/internal/limits"
-	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/paseto"
 	"github.com/fobkit/fob/internal/tokenring"
 )
@@ -37,15 +35,15 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	if err != nil {
 		return Issued{}, err
 	}
-	if t.epoch, err = m.marks.ReadEpoch(ctx, t.subjectRef); err != nil {
+	if t.epoch, t.accountEpoch, err = m.stamp(ctx, t.subjectRef, t.accountRef); err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
-	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, spec.Refreshable, now)
+	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, &spec, now)
 }
 
 // ExchangeKey verifies an API key and issues a token that allows no more than the key
 // does, and for no longer: scopes and grants that the key lacks are ErrScope, and a TTL
-// that outlasts the key is cut. spec.Subject is "" or that of the key.
+// that outlasts the key is cut. spec.Subject is zero or that of the key.
 //
 // Later, each verification of the token goes by the key as it is then. If the key is
 // revoked or disabled, the token ends at once. The token loses the rights that the key
@@ -64,19 +62,19 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	if !ok {
 		return Issued{}, ErrMalformed // a token cannot be exchanged
 	}
-	if spec.Subject != "" && spec.Subject != k.state.Subject() || spec.SubjectKind != 0 && spec.SubjectKind != SubjectKind(k.state.SubjectKind()) {
+	if spec.Subject != (Subject{}) && spec.Subject != k.Subject() {
 		return Issued{}, fmt.Errorf("%w: the subject of the token is that of the key", ErrInvalid)
 	}
-	spec.Subject, spec.SubjectKind = k.state.Subject(), SubjectKind(k.state.SubjectKind())
+	spec.Subject = k.Subject()
 	now := m.now()
 	t, err := m.newToken(spec, now)
 	if err != nil {
 		return Issued{}, err
 	}
-	if !t.scopes.within(k.scopes) || !t.grants.within(k.scopes, nil) {
+	if !k.covers(&t.allowed) {
 		return Issued{}, fmt.Errorf("%w: the key does not grant all of that", ErrScope)
 	}
-	t.parent, t.epoch = ID(k.state.ID), k.state.Epoch
+	t.parent, t.epoch, t.accountEpoch = ID(k.state.ID), k.state.Epoch, k.state.AccountEpoch
 	ttl := t.expiresAt - t.issuedAt // what was asked for, even if the key ends sooner
 	if end := k.state.EndsAt(); end != 0 {
 		t.expiresAt = min(t.expiresAt, end/1000*1000)
@@ -84,13 +82,13 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, fmt.Errorf("%w: the key ends before the token would begin", ErrInvalid)
 	}
-	return m.issueToken(ctx, t, ttl, k, spec.Refreshable, now)
+	return m.issueToken(ctx, t, ttl, k, &spec, now)
 }
 
 // issueToken seals a token that has no ID yet. ttl and k are as for beginFamily.
-func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, refreshable bool, now time.Time) (Issued, error) {
-	if refreshable {
-		return m.beginFamily(ctx, t, ttl, k, now)
+func (m *Manager) issueToken(ctx context.Context, t *Token, ttl int64, k *Key, spec *TokenSpec, now time.Time) (Issued, error) {
+	if spec.Refreshable {
+		return m.beginFamily(ctx, t, ttl, k, spec.Label, now)
 	}
 	return m.sealToken(ctx, t, now)
 }
@@ -112,7 +110,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	}
 	key := r.Active(clock.Millis(now))
 	if key == nil { // no rejection: the caller has presented nothing bad
-		return Issued{}, fmt.Errorf("fob: issue token: %w", errs.Unclassified(ErrTokenKey))
+		return Issued{}, fmt.Errorf("fob: issue token: %w", errs.Unclassified(errs.ErrTokenKey))
 	}
 	t.id = ID(keytext.NewID(now))
 	payload, err := t.payload()
@@ -123,7 +121,7 @@ func (m *Manager) sealToken(ctx context.Context, t *Token, now time.Time) (Issue
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
-	sealed, err := decodeToken(payload, key.ID)
+	sealed, err := decodeToken(payload, key.ID, m.cfg.Roles)
 	if err != nil || !sealed.grantsAs(t) {
 		return Issued{}, fmt.Errorf("%w: claims that are not read as they were meant", ErrInvalid)
 	}
@@ -143,7 +141,7 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	}
 	if key == nil {
 		// No rejection, because the refresh secret is good.
-		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(ErrTokenKey))
+		return nil, fmt.Errorf("fob: refresh: %w", errs.Unclassified(errs.ErrTokenKey))
 	}
 	payload, err := key.Opener.Open(parsed, "")
 	if errors.Is(err, paseto.ErrUnavailable) {
@@ -152,49 +150,21 @@ func (m *Manager) reopen(ctx context.Context, text string) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: sealed answer", ErrCorrupt)
 	}
-	return decodeToken(payload, id)
+	return decodeToken(payload, id, m.cfg.Roles)
 }
 
-// RevokeTokens revokes every token that this issuer issued before an instant, in one
-// write. If the instant is zero or in the future, that is every token so far, and no
-// clock decides it: tokens carry a number, the issuer's epoch, which this call raises.
-// Otherwise the claim iat decides, which carries whole seconds of the issuer's clock, so
-// tokens that were issued in the second of the instant are revoked too. Families that
-// began before cannot be refreshed any more. Keys go on, and can be exchanged for new
-// tokens at once. When it has returned nil, the same holds as for [Manager.Revoke].
-func (m *Manager) RevokeTokens(ctx context.Context, issuedBefore time.Time, reason RevokeReason) (Receipt, error) {
-	if err := m.tokensReady(); err != nil {
-		return Receipt{}, err
-	}
-	if err := limits.CheckTime("issuedBefore", issuedBefore); err != nil {
-		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
-	}
-	to := marks.Mark{Reason: string(reason.clean())}
-	if !issuedBefore.IsZero() && !issuedBefore.After(m.now()) {
-		to.Before = clock.Millis(issuedBefore.Add(time.Millisecond - 1))
-	}
-	made, err := m.marks.RaiseIssuer(ctx, m.issuerMark(), to)
-	m.observeOutcome(Event{Type: EventTokensRevoked, Reason: RevokeReason(to.Reason)}, err)
-	m.noteRevoked(recentRevocation{issuer: made, rev: Revocation{Reason: RevokeReason(to.Reason)}}, err)
-	if err != nil {
-		return Receipt{}, fmt.Errorf("fob: revoke tokens: %w", err)
-	}
-	return m.receipt(ctx, false), nil
-}
-
-// revokeToken is Revoke for the ID of a family or of a token. A token has no record, so
-// any ID that is recent enough to be a token's is taken for one.
-func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
-	now := m.now()
-	family, err := m.endFamily(ctx, id, reason)
+// revokeToken is Revoke for the ID of a session or of a token.
+func (m *Manager) revokeToken(ctx context.Context, id ID, reason RevokeReason) (already bool, of Subject, err error) {
+	already, of, err = m.endFamily(ctx, id, reason)
 	if err == nil || !errors.Is(err, ErrNotFound) {
-		return family, err
+		return already, of, err
 	}
-	drawn, longest := keytext.IDTime(id), m.fleet.LongestTTL(ctx)
-	if now.Sub(drawn) > longest+m.cfg.Tokens.late()+time.Second+clock.MaxSkew || drawn.Sub(now) > clock.MaxSkew {
-		return false, ErrNotFound
+	now, longest := m.now(), m.fleet.LongestTTL(ctx)
+	if !m.mayBeToken(id, longest, now) {
+		return false, Subject{}, ErrNotFound
 	}
-	return m.marks.End(ctx, markOf("token", id), m.markEnd(longest, now), string(reason))
+	already, err = m.marks.End(ctx, markOf("token", id), m.markEnd(longest, now), string(reason))
+	return already, Subject{}, err
 }
 
 // markEnd is when everything that a mark made now revokes has expired by every clock, if

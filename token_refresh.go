@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/family"
+	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
@@ -26,12 +28,12 @@ type tokenFamily struct {
 
 func familyRecord(id ID) record.ID { return family.RecordID(backend.ID(id)) }
 
-func decodeFamily(rec *backend.Record) (*tokenFamily, error) {
+func (m *Manager) decodeFamily(rec *backend.Record) (*tokenFamily, error) {
 	f, err := family.Decode(rec)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := decodeToken([]byte(f.Claims), "")
+	spec, err := decodeToken([]byte(f.Claims), "", m.cfg.Roles)
 	if err != nil || spec.family != ID(f.ID) {
 		return nil, record.Corrupt(rec, "claims")
 	}
@@ -41,7 +43,7 @@ func decodeFamily(rec *backend.Record) (*tokenFamily, error) {
 // beginFamily issues a token with a refresh secret. ttl is the lifetime that was asked
 // for, in milliseconds, even if the key k ends sooner. k is nil for a token that came
 // from no key.
-func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, now time.Time) (Issued, error) {
+func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, label string, now time.Time) (Issued, error) {
 	t.family = ID(keytext.NewID(now))
 	issued, err := m.sealToken(ctx, t, now)
 	if err != nil {
@@ -54,7 +56,7 @@ func (m *Manager) beginFamily(ctx context.Context, t *Token, ttl int64, k *Key, 
 		return Issued{}, err
 	}
 	f := &tokenFamily{Family: &family.Family{
-		ID: backend.ID(t.family), Owner: owner(t.subjectKind, t.subject), Parent: backend.ID(t.parent), Claims: string(claims), Begun: clock.Millis(now), TTL: ttl,
+		ID: backend.ID(t.family), Owner: t.subject.owner(), Label: strings.Clone(label), Parent: backend.ID(t.parent), Claims: string(claims), Begun: clock.Millis(now), TTL: ttl,
 		Ends: starts + m.cfg.Tokens.RefreshTTL.Milliseconds(), IdleUntil: starts + m.cfg.Tokens.RefreshIdle.Milliseconds(),
 	}, spec: issued.Token}
 	secret := f.Begin()
@@ -126,7 +128,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	if err != nil {
 		return Issued{}, errs.OfCheck(err)
 	}
-	f, err := decodeFamily(&rec)
+	f, err := m.decodeFamily(&rec)
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
@@ -145,10 +147,11 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	// The caller does not hold the next secret, or has lost it.
 	const replayed RevokeReason = "refresh secret replayed"
 	err = m.life.Protect(ctx, func(ctx context.Context) error {
-		_, err := m.endFamily(ctx, id, replayed)
+		_, _, err := m.endFamily(ctx, id, replayed)
 		return err
 	})
-	m.noteRevoked(recentRevocation{rev: Revocation{ID: id, Reason: replayed}, token: true}, err)
+	m.noteRecent(recentChange{id: id, status: keystate.Revoked, reason: replayed, token: true}, err)
+	m.observeOutcome(ctx, Event{Type: EventReplayed, ID: id, Target: id, Subject: subjectOf(f.Owner), Reason: replayed}, err)
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
@@ -167,15 +170,19 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	}
 	// Ask the store, not the marks in memory: a refresh is rare and has a long effect. The
 	// record of the family says that it was revoked; its mark is not asked for.
-	found, err := m.marks.ReadAll(ctx, m.issuerMark(), f.spec.subjectRef)
+	found, err := m.marks.ReadAll(ctx, m.issuerMark(), markOf("family", ID(f.ID)), f.spec.subjectRef, f.spec.accountRef)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	f.stamp = found[0].Epoch
-	if found[0].EndsToken(f.spec.issuerEpoch, f.Begun) || f.spec.epoch < found[1].Epoch {
+	issuer, own, h := found[0], found[1], marks.Holders{Subject: found[2], Account: found[3]}
+	f.stamp = issuer.Epoch
+	refused := h.Refused(f.spec.epoch, f.spec.accountEpoch)
+	switch {
+	case issuer.EndsToken(f.spec.issuerEpoch, f.Begun) || errors.Is(refused, ErrRevoked):
 		return nil, ErrRevoked
-	}
-	if f.spec.parent.IsZero() {
+	case refused != nil || own.Disabled() || issuer.DisablesToken(f.Begun):
+		return nil, ErrDisabled
+	case f.spec.parent.IsZero():
 		return nil, nil // the family came from no key
 	}
 	key, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
@@ -185,14 +192,15 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	epoch, err := m.marks.ReadEpoch(ctx, key.SubjectRef)
-	if err != nil {
-		return nil, errs.OfCheck(err)
+	// The subject of a key is that of its tokens, but the key may have been issued before
+	// its last revocation.
+	if key.SubjectRef != f.spec.subjectRef || key.AccountRef != f.spec.accountRef {
+		return nil, fmt.Errorf("%w: a session of another subject than its key", ErrCorrupt)
 	}
-	if key.Epoch < epoch {
-		return nil, ErrRevoked
+	if err := h.Refused(key.Epoch, key.AccountEpoch); err != nil {
+		return nil, err
 	}
-	return keyOf(key, ms), key.Refusal(ms)
+	return m.keyOf(key, ms), key.Refusal(ms)
 }
 
 // familyEnded is the error for a family that was revoked, perhaps by another process. It
@@ -203,7 +211,7 @@ func (m *Manager) familyEnded(ctx context.Context, f *tokenFamily) error {
 	mark, _, err := m.marks.Read(ctx, markOf("family", ID(f.ID)))
 	if err == nil && mark == (marks.Mark{}) && f.EndedAt != 0 {
 		err = m.life.Protect(ctx, func(ctx context.Context) error {
-			_, err := m.endFamily(ctx, ID(f.ID), RevokeReason(f.Reason))
+			_, _, err := m.endFamily(ctx, ID(f.ID), RevokeReason(f.Reason))
 			return err
 		})
 	}
@@ -234,6 +242,7 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 		// RevokeTokens was called meanwhile, so the checks of familyKey no longer hold.
 		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
+	f.RefreshedAt = clock.Millis(now)
 	f.IdleUntil = max(clock.Millis(now), t.notBefore) + m.cfg.Tokens.RefreshIdle.Milliseconds()
 	until := clock.Millis(now.Add(m.cfg.Tokens.RefreshGrace))
 	next, err := f.Use(presented, issued.Access.Reveal(), clock.Millis(now), until)
@@ -258,7 +267,7 @@ func (m *Manager) sealRefreshed(ctx context.Context, t *Token, k *Key, now time.
 			return Issued{}, err
 		}
 		if key := r.Active(clock.Millis(now)); key != nil && !key.Protocol.Local() {
-			t = t.limitedTo(k.scopes)
+			t = t.resealedUnder(k)
 		}
 	}
 	return m.sealToken(ctx, t, now)
@@ -296,17 +305,18 @@ func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented str
 //
 // It had been revoked already only if both were done before. Otherwise the call that has
 // ended the record did not finish, and has reported nothing.
-func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, err error) {
+func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (already bool, of Subject, err error) {
 	already = true
 	err = retry.Do(ctx, func(bool) error {
 		rec, err := m.store.Get(ctx, familyRecord(id))
 		if err != nil {
 			return errs.OfStore("read", err)
 		}
-		f, err := decodeFamily(&rec)
+		f, err := m.decodeFamily(&rec)
 		if err != nil {
 			return err
 		}
+		of = subjectOf(f.Owner)
 		now := clock.Millis(m.now())
 		if !f.Ended {
 			f.End(now, string(reason))
@@ -325,5 +335,5 @@ func (m *Manager) endFamily(ctx context.Context, id ID, reason RevokeReason) (al
 			return err
 		})
 	})
-	return already && err == nil, errs.Settle(!already, err)
+	return already && err == nil, of, errs.Settle(!already, err)
 }

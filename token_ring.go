@@ -80,7 +80,7 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 		return TokenKey{}, err
 	}
 	if made {
-		m.observe(Event{Type: EventTokenKeyRotated})
+		m.observe(ctx, Event{Type: EventTokenKeyRotated})
 	}
 	return tokenKeyOf(&newest), nil
 }

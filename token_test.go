@@ -250,7 +250,7 @@ func TestRevocationOfTokens(t *testing.T) {
 			return err
 		},
 		"by family": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(ctx, i.Token.Family(), "x")
+			_, err := m.Revoke(ctx, i.Token.Session(), "x")
 			return err
 		},
 		"by parent": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
@@ -258,7 +258,7 @@ func TestRevocationOfTokens(t *testing.T) {
 			return err
 		},
 		"by subject": func(ctx context.Context, m *fob.Manager, i fob.Issued) error {
-			_, err := m.Revoke(ctx, fob.App(i.Token.Subject()).Name, "x")
+			_, err := m.Revoke(ctx, i.Token.Subject(), "x")
 			return err
 		},
 	} {

@@ -64,6 +64,8 @@ type TokenVerifierConfig struct {
 	MaxTTL time.Duration
 	// Leeway is by how much the clocks may differ, as in TokenConfig.
 	Leeway time.Duration
+	// Roles are what the roles in tokens stand for here, as in Config.
+	Roles Roles
 	// CacheEntries bounds the verification cache. Default 100,000.
 	CacheEntries int
 	// Clock tells the time. Default time.Now.
@@ -80,6 +82,7 @@ type TokenVerifierConfig struct {
 // refreshed since holds what the key allowed at that time.
 type TokenVerifier struct {
 	cfg   TokenConfig
+	roles Roles
 	clock clock.Clock
 	cache *cache.Cache[answer]
 	keys  *tokenring.Fetcher
@@ -108,14 +111,15 @@ func NewTokenVerifier(source TokenKeySource, cfg TokenVerifierConfig) (*TokenVer
 		Issuer: cfg.Issuer, Audiences: cfg.Audiences, MaxTTL: cfg.MaxTTL, TTL: min(defaultTokenTTL, max(cfg.MaxTTL, time.Second)),
 		Leeway: cfg.Leeway, Protocol: V4Public,
 	}.resolved("")
-	if err := errors.Join(problems...); err != nil {
+	roles, err := cfg.Roles.resolved()
+	if err := errors.Join(append(problems, err)...); err != nil {
 		return nil, err
 	}
 	entries, err := cache.New(cache.Config[answer]{Entries: cfg.CacheEntries})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	v := &TokenVerifier{cfg: *resolved, cache: entries}
+	v := &TokenVerifier{cfg: *resolved, roles: roles, cache: entries}
 	v.clock.Start(cfg.Clock, clockStride)
 	v.keys = tokenring.NewFetcher(func(ctx context.Context) ([]tokenring.Key, error) { return publicKeys(ctx, source) }, &v.clock, entries.Clear)
 	return v, nil
@@ -152,10 +156,10 @@ func publicKeys(ctx context.Context, source TokenKeySource) ([]tokenring.Key, er
 // of Manager.Verify.
 func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credential, error) {
 	if !isToken(presented) {
-		return nil, ErrTokenFormat
+		return nil, errs.ErrTokenFormat
 	}
 	if len(presented) > paseto.MaxToken {
-		return nil, ErrTokenLength
+		return nil, errs.ErrTokenLength
 	}
 	seen := engine.Digest(sha256.Sum256(bytesOf(presented)))
 	at := cache.Key(seen[:len(cache.Key{})])
@@ -169,14 +173,14 @@ func (v *TokenVerifier) Verify(ctx context.Context, presented string) (Credentia
 		return nil, errs.OfToken(err)
 	}
 	if text.Protocol().Local() {
-		return nil, ErrTokenProtocol
+		return nil, errs.ErrTokenProtocol
 	}
 	ticket := v.cache.Begin()
 	key, err := v.keys.Find(ctx, tokenring.KeyID(text.Footer()), now)
 	if err != nil {
 		return nil, err
 	}
-	t, err := openWith(key, text, &v.cfg)
+	t, err := openWith(key, text, &v.cfg, v.roles)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func TestWhatAKeyIsNotExchangedFor(t *testing.T) {
 	text, _ := mustIssue(t, m, fob.KeySpec{TTL: 10 * time.Second})
 	at := func(d time.Duration) time.Time { return clock.Now().Add(d) }
 	for name, spec := range map[string]fob.TokenSpec{
-		"the subject of another kind":               {SubjectKind: fob.SubjectUser},
+		"the subject of another kind":               {Subject: fob.User("app-42")},
 		"the kind is right, the subject is not":     {Subject: fob.App("app-43")},
 		"a life of no length":                       {TTL: -1},
 		"a token that begins when the key ends":     {NotBefore: at(10 * time.Second)},
@@ -80,9 +80,8 @@ func TestWhatAKeyIsNotExchangedFor(t *testing.T) {
 		}
 	}
 	for name, spec := range map[string]fob.TokenSpec{
-		"its subject":       {Subject: fob.User("app-42")},
-		"its kind":          {SubjectKind: fob.SubjectApplication},
-		"both":              {Subject: fob.App("app-42")},
+		"its subject":       {Subject: fob.App("app-42")},
+		"no subject":        {},
 		"its last second":   {NotBefore: at(9 * time.Second)},
 		"the last instants": {NotBefore: at(8*time.Second + time.Millisecond)},
 	} {
@@ -148,7 +147,7 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 			return m.Revoke(t.Context(), i.Token.ID(), "leaked")
 		},
 		"a family": func(m *fob.Manager, i fob.Issued) (fob.Receipt, error) {
-			return m.Revoke(t.Context(), i.Token.Family(), "leaked")
+			return m.Revoke(t.Context(), i.Token.Session(), "leaked")
 		},
 		"all tokens": func(m *fob.Manager, _ fob.Issued) (fob.Receipt, error) {
 			return m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "leaked")
@@ -254,7 +253,7 @@ func TestATokenThatSomebodyElseHasRevokedEndsHereToo(t *testing.T) {
 	cfg := tokenConfig()
 	cfg.MaxStaleness = time.Hour
 	here, there := newManager(t, bare{store}, cfg), newManager(t, bare{store}, tokenConfig())
-	for name, id := range map[string]func(*fob.Token) fob.ID{"a token": (*fob.Token).ID, "a family": (*fob.Token).Family} {
+	for name, id := range map[string]func(*fob.Token) fob.ID{"a token": (*fob.Token).ID, "a family": (*fob.Token).Session} {
 		issued := mustToken(t, here, fob.TokenSpec{Refreshable: true})
 		mustVerify(t, here, issued.Access.Reveal())
 		_, err := there.Revoke(t.Context(), id(issued.Token), "")

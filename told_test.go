@@ -93,7 +93,7 @@ func TestALoadThatBeganEarlierDoesNotBringTheOldStateBack(t *testing.T) {
 							if by == "key" {
 								_, err = m.Revoke(t.Context(), key.ID(), "")
 							} else {
-								_, err = m.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
+								_, err = m.Revoke(t.Context(), key.Subject(), "")
 							}
 							require.NoError(t, err)
 						})
@@ -168,7 +168,7 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 			require.NoError(t, err)
 		},
 		"subject revoked": func(t *testing.T, _ backend.Store, there *fob.Manager, key *fob.Key) {
-			_, err := there.Revoke(t.Context(), fob.App(key.Subject()).Name, "")
+			_, err := there.Revoke(t.Context(), key.Subject(), "")
 			require.NoError(t, err)
 		},
 	}
@@ -259,7 +259,7 @@ func TestAsOfOfWhatIsHeldStaysBeforeItsRevocation(t *testing.T) {
 					case "parent":
 						_, err = there.Revoke(t.Context(), key.ID(), "")
 					case "subject":
-						_, err = there.Revoke(t.Context(), fob.App(key.Subject().Name), "")
+						_, err = there.Revoke(t.Context(), key.Subject(), "")
 					case "issuer":
 						_, err = there.Revoke(t.Context(), fob.AllTokens(time.Time{}), "")
 					}
@@ -301,7 +301,7 @@ func TestARefusedRefreshEndsTheAccessTokensHere(t *testing.T) {
 			issued := mustToken(t, here, fob.TokenSpec{Refreshable: true})
 			pass(5 * time.Second)
 			mustVerify(t, here, issued.Access.Reveal())
-			_, err := there.Revoke(t.Context(), issued.Token.Family(), "")
+			_, err := there.Revoke(t.Context(), issued.Token.Session(), "")
 			require.NoError(t, err)
 			_, err = here.Refresh(t.Context(), issued.Refresh.Reveal())
 			require.ErrorIs(t, err, fob.ErrRevoked)

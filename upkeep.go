@@ -162,7 +162,7 @@ type Usage struct {
 // flushUsage writes the uses since the last time.
 func (m *Manager) flushUsage(ctx context.Context) error {
 	recorder, _ := backend.As[backend.UsageRecorder](m.store)
-	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(Event{Type: EventUsageLost, Err: err}) })
+	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(ctx, Event{Type: EventUsageLost, Err: err}) })
 }
 
 // writeUsage writes usage, and returns after how long it is due again.

@@ -164,11 +164,11 @@ func (m *Manager) recognise(presented string, text *recognised) error {
 		if err := checkKey(presented); err != nil {
 			return err
 		}
-		return ErrWrongEnvironment
+		return errs.ErrWrongEnvironment
 	case m.cfg.Imported != nil:
 		return m.recogniseImported(presented, text)
 	case problem == keytext.OK:
-		return ErrKeyPrefix
+		return errs.ErrKeyPrefix
 	}
 	return errs.OfText(problem)
 }

@@ -51,7 +51,7 @@ func (f importedKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("fob: verify: %w", err)
 	case k != nil:
-		return m.rememberKey(ctx, q, keyOf(k, 0))
+		return m.rememberKey(ctx, q, m.keyOf(k, 0))
 	}
 	return nil, m.engine.Refuse(q, engine.Absence[body]{Err: ErrUnknown}, places...)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob/internal/imported"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/marks"
 	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/usagelog"
 )
@@ -87,7 +88,7 @@ func (f nativeKeys) Load(ctx context.Context, q *lookup) (*answer, error) {
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	k, err := decodeKey(&rec)
+	k, err := m.decodeKey(&rec)
 	if err != nil {
 		return nil, fmt.Errorf("fob: verify: %w", err)
 	}
@@ -122,46 +123,88 @@ func (m *Manager) digestUnder(pepper string, q *lookup) (digest.Digest, error) {
 
 // rememberKey caches the answer about a key whose secret was found right.
 func (m *Manager) rememberKey(ctx context.Context, q *lookup, k *Key) (*answer, error) {
-	state, asOf, err := m.subjectState(ctx, &q.Reading, k.state.SubjectRef)
+	refused, asOf, err := m.holdersRefuse(ctx, &q.Reading, &k.state)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
 	b := body{use: usagelog.Cell{ID: k.state.ID, Hit: true}, key: k}
-	if b.from, b.to, b.refused = k.state.Span(clock.Forever); k.state.Epoch < state.epoch {
-		b.from, b.to, b.refused = 0, 0, ErrRevoked
-	}
+	b.from, b.to, b.refused = k.state.SpanUnder(refused, clock.Forever)
 	a := answer{Told: k.asOf, Body: b}
 	if q.Form >= 0 {
 		a.Version = k.state.Version
 	}
-	stored := m.engine.Remember(q, a, min(q.Now.Mono, asOf), cache.Ref(k.state.ID), cache.Ref(k.state.SubjectRef))
+	stored := m.engine.Remember(q, a, min(q.Now.Mono, asOf), keyRefs(&k.state)...)
 	if b.refused == nil && m.wantsRehash(&k.state) {
 		m.rehash(ctx, q.Now, &k.state, q.Presented)
 	}
 	return stored, nil
 }
 
-// subjectState is what has to be known of a subject: its epoch.
-type subjectState struct{ epoch uint64 }
+// keyRefs are the records that an answer about a key depends on.
+func keyRefs(k *keystate.State) []cache.Ref {
+	refs := append(make([]cache.Ref, 0, 3), cache.Ref(k.ID), cache.Ref(k.SubjectRef))
+	if k.AccountRef != (record.ID{}) {
+		refs = append(refs, cache.Ref(k.AccountRef))
+	}
+	return refs
+}
 
-// subjectState returns the state of a subject, and the monotonic instant as of which it
-// holds. A subject that was never revoked has no record, and epoch zero.
-func (m *Manager) subjectState(ctx context.Context, r *engine.Reading, ref record.ID) (state subjectState, asOf int64, err error) {
+// holder is what was said of a subject or of an account: its epoch, and its state.
+type holder struct{ epoch, state uint64 }
+
+// holdersRefuse returns why a key is refused because of its subject or its account
+// (ErrRevoked, ErrDisabled or nil), and the monotonic instant as of which that holds.
+func (m *Manager) holdersRefuse(ctx context.Context, r *engine.Reading, k *keystate.State) (refused error, asOf int64, err error) {
+	var h marks.Holders
+	subject, asOf, err := m.holder(ctx, r, k.SubjectRef)
+	if err != nil {
+		return nil, 0, err
+	}
+	h.Subject = marks.Mark{Epoch: subject.epoch, State: subject.state}
+	if k.AccountRef != (record.ID{}) {
+		account, also, err := m.holder(ctx, r, k.AccountRef)
+		if err != nil {
+			return nil, 0, err
+		}
+		h.Account, asOf = marks.Mark{Epoch: account.epoch, State: account.state}, min(asOf, also)
+	}
+	return h.Refused(k.Epoch, k.AccountEpoch), asOf, nil
+}
+
+// holder returns what was said of a subject or an account, and the monotonic instant as of
+// which it holds. One of which nothing was said has no record.
+func (m *Manager) holder(ctx context.Context, r *engine.Reading, ref record.ID) (state holder, asOf int64, err error) {
 	if !r.Fresh && m.engine.Live(r.Now) {
 		if found, known := m.marks.Get(ref); known {
-			return subjectState{found.Epoch}, r.Now.Synced, found.Bad
+			return holder{found.Epoch, found.State}, r.Now.Synced, found.Bad
 		}
 	}
-	if s, asOf, ok := m.subjects.Get(r, cache.Key(ref)); ok {
+	if s, asOf, ok := m.holders.Get(r, cache.Key(ref)); ok {
 		return *s, asOf, nil
 	}
-	ticket := m.subjects.Begin()
+	ticket := m.holders.Begin()
 	r.Reads(ref)
-	epoch, err := m.marks.ReadEpoch(ctx, ref)
+	found, _, err := m.marks.Read(ctx, ref)
 	if err != nil {
-		return subjectState{}, 0, err
+		return holder{}, 0, err
 	}
-	return *m.subjects.Put(r, cache.Key(ref), subjectState{epoch}, r.Now.Mono, ticket, cache.Ref(ref)), r.Now.Mono, nil
+	return *m.holders.Put(r, cache.Key(ref), holder{found.Epoch, found.State}, r.Now.Mono, ticket, cache.Ref(ref)), r.Now.Mono, nil
+}
+
+// stamp reads the epochs with which a credential of a subject and an account is stamped.
+func (m *Manager) stamp(ctx context.Context, subject, account record.ID) (epoch, accountEpoch uint64, err error) {
+	h, err := m.marks.ReadHolders(ctx, subject, account)
+	return h.Subject.Epoch, h.Account.Epoch, err
+}
+
+// stampOf is stamp for the successor of a key, unless the key is refused because of its
+// subject or its account.
+func (m *Manager) stampOf(ctx context.Context, k *keystate.State) (epoch, accountEpoch uint64, err error) {
+	h, err := m.marks.ReadHolders(ctx, k.SubjectRef, k.AccountRef)
+	if err != nil {
+		return 0, 0, errs.OfStore("read", err)
+	}
+	return h.Subject.Epoch, h.Account.Epoch, h.Refused(k.Epoch, k.AccountEpoch)
 }
 
 // nativeSecret is the part of a native key that its digest covers.
@@ -197,7 +240,7 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 	defer cancel()
 	if err := m.peppers.Vouch(ctx); err != nil {
 		if errs.IsOutage(err) { // any other error is a problem, and was reported
-			m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: fmt.Errorf("fob: rehash: %w", err)})
+			m.observe(ctx, Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: subjectOf(k.Owner), Err: fmt.Errorf("fob: rehash: %w", err)})
 		}
 		return
 	}
@@ -213,10 +256,10 @@ func (m *Manager) rehash(ctx context.Context, now clock.Moment, k *keystate.Stat
 	}
 	switch {
 	case err == nil:
-		m.observe(Event{Type: EventRehashed, ID: ID(k.ID), Subject: k.Subject()})
+		m.observe(ctx, Event{Type: EventRehashed, ID: ID(k.ID), Subject: subjectOf(k.Owner)})
 	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrNotFound):
 		// Somebody changed the key meanwhile; that is no failure.
 	default:
-		m.observe(Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: k.Subject(), Err: errs.OfStore("fob: rehash", err)})
+		m.observe(ctx, Event{Type: EventUpkeepFailed, ID: ID(k.ID), Subject: subjectOf(k.Owner), Err: errs.OfStore("fob: rehash", err)})
 	}
 }

@@ -32,7 +32,7 @@ func isToken(text string) bool {
 // recogniseToken recognises a text that begins like a PASETO.
 func (m *Manager) recogniseToken(presented string, text *recognised) error {
 	if len(presented) > paseto.MaxToken {
-		return ErrTokenLength
+		return errs.ErrTokenLength
 	}
 	text.form, text.number, text.memory = accessTokens{m}, formToken, m.accessTokens
 	text.hashed = bytesOf(presented)
@@ -69,16 +69,16 @@ func (f accessTokens) Load(ctx context.Context, q *lookup) (*answer, error) {
 	}
 	id := tokenring.KeyID(text.Footer())
 	if id == "" {
-		return nil, ErrTokenKey
+		return nil, errs.ErrTokenKey
 	}
 	key, err := m.tokens.Find(ctx, id, q.Now)
 	if err != nil {
 		return nil, err
 	}
 	if key == nil {
-		return nil, ErrTokenKey
+		return nil, errs.ErrTokenKey
 	}
-	t, err := openWith(key, text, m.cfg.Tokens)
+	t, err := openWith(key, text, m.cfg.Tokens, m.cfg.Roles)
 	if errors.Is(err, ErrRejected) {
 		// The text will never be a token of this key. That is worth a cache entry, because
 		// the check may have cost a signature verification.
@@ -91,12 +91,12 @@ func (f accessTokens) Load(ctx context.Context, q *lookup) (*answer, error) {
 }
 
 // openWith opens a token and checks what does not change with time.
-func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig) (*Token, error) {
+func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig, roles Roles) (*Token, error) {
 	payload, err := key.Opener.Open(text, "")
 	if err != nil {
 		return nil, errs.OfToken(err)
 	}
-	t, err := decodeToken(payload, key.ID)
+	t, err := decodeToken(payload, key.ID, roles)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +118,11 @@ func tokenBody(t *Token, cfg *TokenConfig) body {
 func (c *TokenConfig) accepts(t *Token) error {
 	switch {
 	case t.issuer != c.Issuer:
-		return ErrWrongIssuer
+		return errs.ErrWrongIssuer
 	case !slices.Contains(c.Audiences, t.audience):
-		return ErrWrongAudience
+		return errs.ErrWrongAudience
 	case t.expiresAt-t.issuedAt > c.MaxTTL.Milliseconds() || t.expiresAt <= t.notBefore:
-		return ErrTokenLifetime
+		return errs.ErrTokenLifetime
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, record.ID(t.parent), parent.key.state.SubjectRef)
+		refs = append(refs, record.ID(t.parent), parent.key.state.SubjectRef, parent.key.state.AccountRef)
 		asOf = min(asOf, max(parentAsOf, q.Now.Synced))
 		b.hangFrom(parent)
 	}
@@ -159,15 +159,9 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 // the bounds of the answer.
 func (b *body) hangFrom(p *parentState) {
 	b.parent = p
-	k := p.key
-	from, to, refused := k.state.Span(clock.Forever)
-	switch {
-	case p.revoked:
-		b.refused = ErrRevoked
-	case refused != nil:
-		b.refused = refused
-	default:
-		b.token = b.claims.under(k)
+	from, to, refused := p.key.state.SpanUnder(p.refused, clock.Forever)
+	if b.refused = refused; refused == nil {
+		b.token = b.claims.under(p.key)
 		b.from, b.to = max(b.from, from), min(b.to, to)
 	}
 }
@@ -181,61 +175,67 @@ func (b *body) hangFrom(p *parentState) {
 // k is not valid. It is t itself if k allows all of it. Whether k is refused at all times
 // is left to the caller.
 func (t *Token) under(k *Key) *Token {
-	limited := t.limitedTo(k.scopes)
 	from, to := max(t.notBefore, k.state.NotBefore), t.expiresAt
 	if end := k.state.EndsAt(); end != 0 {
 		to = min(to, end)
 	}
-	if from == t.notBefore && to == t.expiresAt {
-		return limited
-	}
-	if limited == t {
-		limited = t.again()
-	}
-	limited.notBefore, limited.expiresAt = from, to
-	return limited
-}
-
-// limitedTo returns t with only the rights that scopes allow too, or t itself if they
-// allow all.
-func (t *Token) limitedTo(scopes Scopes) *Token {
-	if t.scopes.within(scopes) && t.grants.within(scopes, nil) {
+	within := k.covers(&t.allowed)
+	if within && from == t.notBefore && to == t.expiresAt {
 		return t
 	}
 	limited := t.again()
-	limited.scopes, limited.grants = t.scopes.and(scopes), t.grants.and(scopes)
+	limited.notBefore, limited.expiresAt = from, to
+	if !within {
+		limited.bound = &k.allowed
+	}
+	return limited
+}
+
+// resealedUnder returns t with claims that hold no more than k allows, or t itself if they
+// do not.
+func (t *Token) resealedUnder(k *Key) *Token {
+	if k.covers(&t.allowed) {
+		return t
+	}
+	limited := t.again()
+	limited.allowed, limited.roles = t.and(&k.allowed), nil
+	limited.own, limited.grants = limited.scopes, limited.grants[:min(len(limited.grants), maxGrants)]
 	return limited
 }
 
 func cacheRefs(ids []backend.ID) []cache.Ref {
 	refs := make([]cache.Ref, 0, cache.MaxRefs)
 	for _, id := range ids {
-		if !slices.Contains(refs, cache.Ref(id)) { // a key's subject is that of its tokens, as a rule
+		if id != (backend.ID{}) && !slices.Contains(refs, cache.Ref(id)) { // a key's subject is that of its tokens, as a rule
 			refs = append(refs, cache.Ref(id))
 		}
 	}
 	return refs
 }
 
-// ended returns why a token was revoked by the marks ids, or nil, and as of when.
+// ended returns why a token is refused by the marks ids, or nil, and as of when.
 func (m *Manager) ended(ctx context.Context, q *lookup, t *Token, ids []record.ID) (refused error, asOf int64, err error) {
 	live := !q.Fresh && m.engine.Live(q.Now)
-	revoked, err := m.marks.Any(ctx, live, q.Reads, t.endedBy, ids...)
-	if revoked {
-		refused = ErrRevoked
-	}
+	refused, err = m.marks.Refused(ctx, live, q.Reads, t.refusedBy, ids...)
 	if live {
 		return refused, q.Now.Synced, err
 	}
 	return refused, q.Now.Mono, err
 }
 
-// endedBy reports whether the mark whose record has an ID revokes the token.
-func (t *Token) endedBy(id record.ID, found *marks.Mark) bool {
-	if id == t.subjectRef {
-		return t.epoch < found.Epoch
+// refusedBy returns why the mark whose record has an ID refuses the token, or nil.
+func (t *Token) refusedBy(id record.ID, found *marks.Mark) error {
+	switch {
+	case id == t.subjectRef:
+		return (&marks.Holders{Subject: *found}).Refused(t.epoch, 0)
+	case id == t.accountRef:
+		return (&marks.Holders{Account: *found}).Refused(0, t.accountEpoch)
+	case found.EndsToken(t.issuerEpoch, t.issuedAt):
+		return ErrRevoked
+	case found.DisablesToken(t.issuedAt):
+		return ErrDisabled
 	}
-	return found.EndsToken(t.issuerEpoch, t.issuedAt)
+	return nil
 }
 
 // issuerMark is the record that revokes the issuer's tokens so far, or before an instant.
@@ -247,7 +247,7 @@ func (m *Manager) issuerMark() record.ID {
 type parentState struct {
 	use     usagelog.Cell // of the key, by its tokens; first, for its alignment
 	key     *Key
-	revoked bool // by its subject
+	refused error // by its subject or its account
 }
 
 // parentState returns the state of a key that tokens came from, and the monotonic instant
@@ -262,15 +262,15 @@ func (m *Manager) parentState(ctx context.Context, r *engine.Reading, id ID) (p 
 	if err != nil {
 		return nil, 0, errs.OfCheck(err)
 	}
-	k, err := decodeKey(&rec)
+	k, err := m.decodeKey(&rec)
 	if err != nil {
 		return nil, 0, fmt.Errorf("fob: verify: %w", err)
 	}
-	s, asOf, err := m.subjectState(ctx, r, k.state.SubjectRef)
+	refused, asOf, err := m.holdersRefuse(ctx, r, &k.state)
 	if err != nil {
 		return nil, 0, errs.OfCheck(err)
 	}
 	asOf = min(r.Now.Mono, asOf)
-	made := parentState{use: usagelog.Cell{ID: k.state.ID}, key: k, revoked: k.state.Epoch < s.epoch}
-	return m.parents.Put(r, cache.Key(id), made, asOf, ticket, cache.Ref(id), cache.Ref(k.state.SubjectRef)), asOf, nil
+	made := parentState{use: usagelog.Cell{ID: k.state.ID}, key: k, refused: refused}
+	return m.parents.Put(r, cache.Key(id), made, asOf, ticket, keyRefs(&k.state)...), asOf, nil
 }

@@ -26,14 +26,17 @@ type Claims struct {
 	Issuer, Subject, Audience, ID  string // iss, sub, aud, jti
 	IssuedAt, NotBefore, ExpiresAt int64  // iat, nbf, exp
 
-	Scope       string  // scope: separated by spaces (RFC 6749 §3.3)
-	ClientID    string  // client_id
-	SubjectType string  // sub_type
-	Family      string  // family
-	Epoch       uint64  // epoch: the epoch of the subject
-	IssuerEpoch uint64  // iss_epoch: the epoch of the issuer
-	Use         string  // use
-	Grants      []Grant // authorization_details (RFC 9396 §2)
+	Scope        string   // scope: separated by spaces (RFC 6749 §3.3)
+	ClientID     string   // client_id
+	SubjectType  string   // sub_type
+	Account      string   // account: the account of the subject
+	Family       string   // family
+	Epoch        uint64   // epoch: the epoch of the subject
+	AccountEpoch uint64   // account_epoch: the epoch of the account
+	IssuerEpoch  uint64   // iss_epoch: the epoch of the issuer
+	Use          string   // use
+	Roles        []string // roles (RFC 9068 §2.2.3.1)
+	Grants       []Grant  // authorization_details (RFC 9396 §2)
 
 	// Custom is every other claim: string, bool, int64, float64, nil, []any and
 	// map[string]any.
@@ -66,7 +69,7 @@ func refuse(format string, args ...any) error {
 // knownClaims are the claims that have a field in Claims.
 var knownClaims = []string{
 	"iss", "sub", "aud", "jti", "iat", "nbf", "exp",
-	"scope", "client_id", "sub_type", "family", "epoch", "iss_epoch", "use", "authorization_details",
+	"scope", "client_id", "sub_type", "account", "family", "epoch", "account_epoch", "iss_epoch", "use", "roles", "authorization_details",
 }
 
 // isReserved reports whether name is that of a known claim, or differs from one in case
@@ -96,14 +99,14 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 		}
 	}
 	for _, claim := range []struct{ name, value string }{
-		{"scope", c.Scope}, {"client_id", c.ClientID}, {"sub_type", c.SubjectType}, {"family", c.Family},
+		{"scope", c.Scope}, {"client_id", c.ClientID}, {"sub_type", c.SubjectType}, {"account", c.Account}, {"family", c.Family},
 	} {
 		w.text(claim.name, claim.value)
 	}
 	for _, claim := range []struct {
 		name string
 		n    uint64
-	}{{"epoch", c.Epoch}, {"iss_epoch", c.IssuerEpoch}} {
+	}{{"epoch", c.Epoch}, {"account_epoch", c.AccountEpoch}, {"iss_epoch", c.IssuerEpoch}} {
 		if claim.n > math.MaxInt64 {
 			return nil, refuse("%s: out of range", claim.name)
 		}
@@ -113,6 +116,7 @@ func Append(dst []byte, c *Claims) ([]byte, error) {
 		}
 	}
 	w.text("use", c.Use)
+	w.list("roles", c.Roles)
 	w.grants(c.Grants)
 	for _, name := range slices.Sorted(maps.Keys(c.Custom)) {
 		// Decode cannot find this out: if the known claim is absent, Decode takes this one
@@ -156,6 +160,19 @@ func (w *writer) text(name, value string) {
 	}
 }
 
+// list writes a claim that is a list of strings. It leaves an empty one out.
+func (w *writer) list(name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	w.name(name)
+	for i, v := range values {
+		w.b = append(w.b, "[,"[min(i, 1)])
+		w.string(v)
+	}
+	w.b = append(w.b, ']')
+}
+
 func (w *writer) grants(grants []Grant) {
 	if len(grants) == 0 {
 		return
@@ -167,20 +184,8 @@ func (w *writer) grants(grants []Grant) {
 		w.comma = false
 		w.name("type")
 		w.string(g.Type)
-		for _, list := range []struct {
-			name   string
-			values []string
-		}{{"actions", g.Actions}, {"identifiers", g.Identifiers}} {
-			if len(list.values) == 0 {
-				continue
-			}
-			w.name(list.name)
-			for j, v := range list.values {
-				w.b = append(w.b, "[,"[min(j, 1)])
-				w.string(v)
-			}
-			w.b = append(w.b, ']')
-		}
+		w.list("actions", g.Actions)
+		w.list("identifiers", g.Identifiers)
 		w.b = append(w.b, '}')
 	}
 	w.b = append(w.b, ']')

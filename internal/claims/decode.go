@@ -55,6 +55,12 @@ func (c *Claims) read(r *reader, name string) {
 		c.SubjectType = r.text()
 	case "family":
 		c.Family = r.text()
+	case "account":
+		c.Account = r.text()
+	case "roles":
+		c.Roles = r.list(2)
+	case "account_epoch":
+		c.AccountEpoch = r.natural()
 	case "epoch":
 		c.Epoch = r.natural()
 	case "iss_epoch":
@@ -107,9 +113,9 @@ func (r *reader) grants() []Grant {
 			case "type":
 				g.Type = r.text()
 			case "actions":
-				g.Actions = r.list()
+				g.Actions = r.list(4)
 			case "identifiers":
-				g.Identifiers = r.list()
+				g.Identifiers = r.list(4)
 			default:
 				r.fail("a member that is not known")
 			}
@@ -126,9 +132,9 @@ func (r *reader) grants() []Grant {
 }
 
 // list reads an array of unique strings.
-func (r *reader) list() []string {
+func (r *reader) list(depth int) []string {
 	list := []string{}
-	r.members(4, '[', ']', func() {
+	r.members(depth, '[', ']', func() {
 		s := r.text()
 		if slices.Contains(list, s) {
 			r.fail("the same string twice in a list")

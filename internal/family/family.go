@@ -28,7 +28,9 @@ type Family struct {
 	// done with it. IdleUntil is when it ends unless a secret is used before. That its key
 	// may end earlier is not in here: it is looked up each time.
 	Begun, Ends, IdleUntil int64
-	TTL                    int64 // the lifetime that was asked for each access token, in milliseconds
+	RefreshedAt            int64  // when it was last continued; zero if never
+	Label                  string // a text for people
+	TTL                    int64  // the lifetime that was asked for each access token, in milliseconds
 	// Ended says that the family was revoked, EndedAt when (zero: not known), and Reason
 	// why. A family that is older than the tags in secrets counts as revoked, because nobody
 	// could tell which of its secrets were used.
@@ -74,6 +76,9 @@ func (f *Family) Record(purgeAt int64) backend.Record {
 		ID: RecordID(f.ID), Kind: record.Family, Owner: f.Owner,
 		Parent: f.Parent, Created: f.Begun, Expires: f.Ends, PurgeAt: purgeAt,
 	}
+	if _, account, _, _ := record.ParseOwner(f.Owner); account != "" {
+		rec.Labels = record.Labels(record.AccountLabel(account))
+	}
 	w := record.NewBody()
 	w.Number(record.FieldRevokedAt, uint64(f.EndedAt))
 	w.Text(record.FieldReason, f.Reason)
@@ -88,6 +93,8 @@ func (f *Family) Record(purgeAt int64) backend.Record {
 	}
 	w.Text(record.FieldTagKey, f.tagKey)
 	w.Text(record.FieldLinks, encodeLinks(f.links))
+	w.Number(record.FieldRefreshedAt, uint64(f.RefreshedAt))
+	w.Text(record.FieldLabel, f.Label)
 	w.Finish(&rec)
 	return rec
 }
@@ -127,6 +134,10 @@ func Decode(rec *backend.Record) (*Family, error) {
 		case record.FieldLinks:
 			links, ok := decodeLinks(v)
 			f.links, r.Bad = links, r.Bad || !ok
+		case record.FieldRefreshedAt:
+			f.RefreshedAt = r.Millis(v)
+		case record.FieldLabel:
+			f.Label = v
 		default:
 			r.Bad = true
 		}

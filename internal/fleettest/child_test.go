@@ -230,7 +230,7 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		if err != nil {
 			return err
 		}
-		r.Text, r.Next, r.ID = issued.Access.Reveal(), issued.Refresh.Reveal(), issued.Token.Family().String()
+		r.Text, r.Next, r.ID = issued.Access.Reveal(), issued.Refresh.Reveal(), issued.Token.Session().String()
 	case "refresh":
 		issued, err := c.m.Refresh(ctx, req.Text)
 		if err != nil {

@@ -54,7 +54,7 @@ func start(b *testing.B, at storeAt, n int, good, bad string) {
 	var reports atomic.Int64
 	m, err := fob.New(store, fob.Config{
 		Prefix:   "acme_live",
-		Observer: fob.ObserverFunc(func(e fob.Event) { reports.Add(int64(min(e.Count, 1))) }),
+		Observer: fob.ObserverFunc(func(_ context.Context, e fob.Event) { reports.Add(int64(min(e.Count, 1))) }),
 		Tokens:   &fob.TokenConfig{Issuer: "https://issuer.test", Audiences: []string{"api"}, SealKey: []byte(strings.Repeat("s", 32))},
 	})
 	require.NoError(b, err)

@@ -107,7 +107,7 @@ func (s *storm) victim(t testing.TB, what string, i int) victim {
 	case "tokens":
 		v.revoke = func(ctx context.Context) error { _, err := s.here.Revoke(ctx, issued.Token.ID(), ""); return err }
 	case "sessions":
-		v.revoke = func(ctx context.Context) error { _, err := s.here.Revoke(ctx, issued.Token.Family(), ""); return err }
+		v.revoke = func(ctx context.Context) error { _, err := s.here.Revoke(ctx, issued.Token.Session(), ""); return err }
 	case "subjects":
 		v.revoke = func(ctx context.Context) error {
 			_, err := s.here.Revoke(ctx, fob.User(subject), "")

@@ -14,9 +14,11 @@ func (s *State) Record(purgeAt int64) backend.Record {
 		ID:      s.ID,
 		Kind:    record.Key,
 		Owner:   s.Owner,
+		Parent:  s.Parent,
 		Created: s.IssuedAt,
 		Expires: s.EndsAt(),
 		PurgeAt: purgeAt,
+		Labels:  s.Labels(),
 	}
 	w := record.NewBody()
 	w.Text(record.FieldStatus, string([]byte{byte(s.Status)}))
@@ -49,8 +51,20 @@ func (s *State) Record(purgeAt int64) backend.Record {
 	if s.Retired {
 		w.Text(record.FieldRetired, "\x01")
 	}
+	w.ID(record.FieldAccountRef, s.AccountRef)
+	w.Number(record.FieldAccountEpoch, s.AccountEpoch)
+	w.Text(record.FieldGrants, encodeGrants(s.Grants))
+	w.Text(record.FieldMeta, encodeMeta(s.Meta))
+	w.Text(record.FieldRoles, strings.Join(s.Roles, "\n"))
 	w.Finish(&rec)
 	return rec
+}
+
+// knownOwner reports whether the subject makes sense, and has an account if the key has the
+// record of one.
+func (s *State) knownOwner() bool {
+	_, account, _, ok := record.ParseOwner(s.Owner)
+	return ok && (account != "") == (s.AccountRef != record.ID{})
 }
 
 // Same reports whether the records of two states have the same body.
@@ -68,8 +82,8 @@ func Decode(rec *backend.Record, s *State) error {
 	if len(rec.Owner) < 2 {
 		return record.Corrupt(rec, "owner")
 	}
-	*s = State{ID: rec.ID, Version: rec.Version, IssuedAt: rec.Created, Owner: rec.Owner}
-	var digested bool
+	*s = State{ID: rec.ID, Version: rec.Version, IssuedAt: rec.Created, Owner: rec.Owner, Parent: rec.Parent}
+	digested, ok := false, true
 	for field, v := range r.Fields {
 		switch field {
 		case record.FieldStatus:
@@ -124,6 +138,18 @@ func Decode(rec *backend.Record, s *State) error {
 		case record.FieldRetired:
 			s.Retired = true
 			r.Bad = r.Bad || v != "\x01"
+		case record.FieldAccountRef:
+			s.AccountRef = r.ID(v)
+		case record.FieldAccountEpoch:
+			s.AccountEpoch = r.Number(v)
+		case record.FieldGrants:
+			s.Grants, ok = decodeGrants(v)
+			r.Bad = r.Bad || !ok
+		case record.FieldMeta:
+			s.Meta, ok = decodeMeta(v)
+			r.Bad = r.Bad || !ok
+		case record.FieldRoles:
+			s.Roles = strings.Split(v, "\n")
 		default:
 			r.Bad = true
 		}
@@ -133,8 +159,10 @@ func Decode(rec *backend.Record, s *State) error {
 		return record.Corrupt(rec, "fields")
 	case s.Status != Active && s.Status != Disabled && s.Status != Revoked:
 		return record.Corrupt(rec, "status")
-	case !record.KnownSubject(s.Owner):
+	case !s.knownOwner():
 		return record.Corrupt(rec, "subject kind")
+	case s.Parent == s.ID:
+		return record.Corrupt(rec, "parent")
 	case digested == (s.ImportedHash != ""):
 		return record.Corrupt(rec, "digest")
 	case s.SubjectRef == record.ID{}:

@@ -8,6 +8,7 @@ import (
 	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/rights"
 )
 
 // Status says whether a key is accepted, and why not. The zero Status is invalid.
@@ -29,13 +30,19 @@ type State struct {
 	Version uint64 // of the record; zero before it is written
 	// Owner is the subject with its kind, by which stores list records: a digit, then the
 	// name.
-	Owner      string
-	SubjectRef record.ID // the record of the subject; its epoch revokes keys that have a lower Epoch
-	Epoch      uint64
+	Owner string
+	// SubjectRef and AccountRef are the records of the subject and of its account, if it has
+	// one. Their epochs revoke keys that have a lower Epoch, or AccountEpoch.
+	SubjectRef, AccountRef record.ID
+	Epoch, AccountEpoch    uint64
+	Parent                 record.ID // the key that the caller presented who had this one issued; zero for none
 
 	Prefix string // of the text of the key; "" for an imported key
 	Name   string
 	Scopes string // separated by one space
+	Roles  []string
+	Grants []rights.Grant
+	Meta   map[string]string
 	Tags   []string
 
 	IssuedAt, NotBefore, ExpiresAt, RetireAt, RevokedAt int64
@@ -59,21 +66,38 @@ type State struct {
 	KeptUntil int64
 }
 
-// Owner returns a subject with its kind, in the form of State.Owner.
-func Owner(kind uint8, subject string) string { return string([]byte{'0' + kind}) + subject }
+// SetOwner sets the subject of a new key, and the records of the subject and its account.
+func (s *State) SetOwner(kind uint8, account, name string) {
+	s.Owner = record.Owner(kind, account, name)
+	s.SubjectRef, s.AccountRef = record.SubjectID(s.Owner), record.AccountID(account)
+}
 
-// SubjectRecord returns the ID of the record of a subject.
-func SubjectRecord(owner string) record.ID { return record.Named(record.Subject, owner) }
+// Subject is the subject of the key: its kind, its account ("" for none) and its name.
+func (s *State) Subject() (kind uint8, account, name string) {
+	kind, account, name, _ = record.ParseOwner(s.Owner)
+	return kind, account, name
+}
 
-// Subject is the name of the subject.
-func (s *State) Subject() string { return s.Owner[min(1, len(s.Owner)):] }
-
-// SubjectKind is the kind of the subject.
-func (s *State) SubjectKind() uint8 {
-	if s.Owner == "" {
-		return 0
+// Labels are the labels by which the key is listed.
+func (s *State) Labels() []string {
+	_, account, _ := s.Subject()
+	labels := make([]string, 0, 2+2*len(s.Tags)+len(s.Roles))
+	if account != "" {
+		labels = append(labels, record.AccountLabel(account))
+		for _, tag := range s.Tags {
+			labels = append(labels, record.TagLabel(account, tag))
+		}
 	}
-	return s.Owner[0] - '0'
+	for _, tag := range s.Tags {
+		labels = append(labels, record.TagLabel("", tag))
+	}
+	for _, role := range s.Roles {
+		labels = append(labels, record.RoleLabel(role))
+	}
+	if s.Status != Active {
+		labels = append(labels, record.StatusLabel(byte(s.Status)))
+	}
+	return record.Labels(labels...)
 }
 
 // SetDigest sets the digest by which the key is recognised from now on, and the ID of the
@@ -142,4 +166,14 @@ func (s *State) Span(forever int64) (from, to int64, refused error) {
 		to = end
 	}
 	return from, to, nil
+}
+
+// SpanUnder is Span for a key that is refused because of its subject or its account for a
+// reason: errs.ErrRevoked, errs.ErrDisabled, or nil for none. A key that was revoked itself is
+// revoked, whatever the reason.
+func (s *State) SpanUnder(reason error, forever int64) (from, to int64, refused error) {
+	if from, to, refused = s.Span(forever); reason == nil || refused == errs.ErrRevoked {
+		return from, to, refused
+	}
+	return 0, 0, reason
 }

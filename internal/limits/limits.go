@@ -14,11 +14,37 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 )
 
-// The limits of the tags of one key.
+// The limits of the tags and of the metadata of one key.
 const (
-	maxTags = 16
-	maxTag  = 64 // bytes
+	maxTags     = 16
+	maxTag      = 64 // bytes
+	maxMeta     = 32
+	maxMetaSize = 4 << 10 // bytes of all names and values
 )
+
+// Meta returns a copy of metadata that shares no memory with it, or refuses it: more than
+// maxMeta entries, more than maxMetaSize bytes, an empty name or one with control
+// characters, or broken UTF-8. No metadata is nil.
+func Meta(meta map[string]string) (map[string]string, error) {
+	if len(meta) == 0 {
+		return nil, nil
+	}
+	if len(meta) > maxMeta {
+		return nil, fmt.Errorf("%w: metadata of %d entries, at most %d", errs.ErrInvalid, len(meta), maxMeta)
+	}
+	size := 0
+	out := make(map[string]string, len(meta))
+	for name, value := range meta {
+		if size += len(name) + len(value); size > maxMetaSize {
+			return nil, fmt.Errorf("%w: metadata of more than %d bytes", errs.ErrInvalid, maxMetaSize)
+		}
+		if name == "" || !isPlain(name) || !utf8.ValidString(value) {
+			return nil, fmt.Errorf("%w: metadata with an empty name, control characters in a name or broken UTF-8", errs.ErrInvalid)
+		}
+		out[strings.Clone(name)] = strings.Clone(value)
+	}
+	return out, nil
+}
 
 // CheckText refuses a text of fewer than least or more than most bytes, and a text with
 // control characters or broken UTF-8. what is the name of the text in the error.

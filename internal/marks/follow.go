@@ -113,7 +113,7 @@ const movedEvery = time.Second
 // fillAll reads all marks of the store into the set.
 func (l *Ledger) fillAll(ctx context.Context, lister backend.Lister, to Progress) error {
 	number, read, last, moved := l.filling(), 0, l.Clock.Now().Mono, false
-	for _, kind := range []backend.Kind{record.Mark, record.Subject} {
+	for _, kind := range []backend.Kind{record.Mark, record.Subject, record.Account} {
 		err := all(ctx, l.Store.Store, lister, kind, func(recs []backend.Record) error {
 			ids, found := make([]record.ID, 0, len(recs)), make([]Mark, 0, len(recs))
 			var bad []record.ID

@@ -3,6 +3,7 @@ package marks
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/internal/clock"
@@ -37,25 +38,31 @@ func (l *Ledger) Learn(id record.ID, to Mark) {
 // milliseconds). Both are zero if there is no such mark. A record that cannot be read is
 // errs.ErrCorrupt. Errors of the store are returned as they are.
 func (l *Ledger) Read(ctx context.Context, id record.ID) (found Mark, created int64, err error) {
-	found, rec, err := l.get(ctx, id, Decode)
+	found, rec, err := l.get(ctx, id)
 	return found, rec.Created, err
 }
 
-// Any reports whether ends returns true for one of the marks whose records have the ids. If
-// live is true, a mark that the set knows is taken from there. The others are read from the
-// store, all in one call; before that, reads is called with each of their ids. The errors
-// are those of Read.
-func (l *Ledger) Any(ctx context.Context, live bool, reads func(record.ID), ends func(record.ID, *Mark) bool, ids ...record.ID) (bool, error) {
+// Refused returns what the marks whose records have the ids say of a credential:
+// errs.ErrRevoked if judge returns that for one of them, else errs.ErrDisabled if judge
+// returns that, else nil. If live is true, a mark that the set knows is taken from there. The
+// others are read from the store, all in one call; before that, reads is called with each of
+// their ids. The errors of the second result are those of Read.
+func (l *Ledger) Refused(ctx context.Context, live bool, reads func(record.ID), judge func(record.ID, *Mark) error, ids ...record.ID) (refused, err error) {
 	var unknown []record.ID
 	for _, id := range ids {
 		found, known := l.Get(id)
 		switch {
 		case !live || !known:
 			unknown = append(unknown, id)
+			continue
 		case found.Bad != nil:
-			return false, found.Bad
-		case ends(id, &found):
-			return true, nil
+			return nil, found.Bad
+		}
+		if says := judge(id, &found); says != nil {
+			refused = says
+		}
+		if errors.Is(refused, errs.ErrRevoked) {
+			return refused, nil
 		}
 	}
 	for _, id := range unknown {
@@ -63,20 +70,21 @@ func (l *Ledger) Any(ctx context.Context, live bool, reads func(record.ID), ends
 	}
 	read, err := l.ReadAll(ctx, unknown...)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for i, id := range unknown {
-		if ends(id, &read[i]) {
-			return true, nil
+		if says := judge(id, &read[i]); says != nil && !errors.Is(refused, errs.ErrRevoked) {
+			refused = says
 		}
 	}
-	return false, nil
+	return refused, nil
 }
 
 // ReadAll reads many marks from the store, in one call. The marks are in the order of ids;
-// the zero Mark where there is none. Its errors are those of Read.
+// the zero Mark where there is none, and for the zero ID. Its errors are those of Read.
 func (l *Ledger) ReadAll(ctx context.Context, ids ...record.ID) ([]Mark, error) {
-	recs, err := l.Store.GetMany(ctx, ids...)
+	asked := slices.DeleteFunc(slices.Clone(ids), func(id record.ID) bool { return id == record.ID{} })
+	recs, err := l.Store.GetMany(ctx, asked...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +103,32 @@ func (l *Ledger) ReadAll(ctx context.Context, ids ...record.ID) ([]Mark, error) 
 	return found, nil
 }
 
-func (l *Ledger) get(ctx context.Context, id record.ID, decode func(*backend.Record) (Mark, error)) (Mark, backend.Record, error) {
+// Holders is what was said of a subject and of its account.
+type Holders struct{ Subject, Account Mark }
+
+// Refused returns why a credential is refused that was stamped with these epochs of its
+// subject and its account: errs.ErrRevoked, errs.ErrDisabled or nil.
+func (h *Holders) Refused(epoch, accountEpoch uint64) error {
+	switch {
+	case epoch < h.Subject.Epoch || accountEpoch < h.Account.Epoch:
+		return errs.ErrRevoked
+	case h.Subject.Disabled() || h.Account.Disabled():
+		return errs.ErrDisabled
+	}
+	return nil
+}
+
+// ReadHolders reads from the store what was said of a subject and of its account, whose
+// records have these IDs; the zero ID stands for no account. Its errors are those of Read.
+func (l *Ledger) ReadHolders(ctx context.Context, subject, account record.ID) (Holders, error) {
+	found, err := l.ReadAll(ctx, subject, account)
+	if err != nil {
+		return Holders{}, err
+	}
+	return Holders{found[0], found[1]}, nil
+}
+
+func (l *Ledger) get(ctx context.Context, id record.ID) (Mark, backend.Record, error) {
 	rec, err := l.Store.Get(ctx, id)
 	if errors.Is(err, backend.ErrNotFound) {
 		return Mark{}, backend.Record{}, nil
@@ -103,85 +136,55 @@ func (l *Ledger) get(ctx context.Context, id record.ID, decode func(*backend.Rec
 	if err != nil {
 		return Mark{}, backend.Record{}, err
 	}
-	found, err := decode(&rec)
+	found, err := Decode(&rec)
 	return found, rec, err
 }
 
-// The epoch of a subject is a number that only rises. A credential is stamped with it at
-// issue, and is revoked when it rises. The epoch is at least the Unix time in milliseconds
-// of the last revocation. So it rises even if the store was restored from a backup and has
-// lost its last values. All of this is so for the epoch of an issuer too.
+// An epoch is a number that only rises. A credential is stamped at issue with those of its
+// subject, its account and its issuer, and is revoked when one of them rises. An epoch is at
+// least the Unix time in milliseconds of the last revocation. So it rises even if the store
+// was restored from a backup and has lost its last values.
 
-// ReadEpoch reads from the store the epoch of the subject whose record has the ID; zero if
-// there is none. Its errors are those of Read.
-func (l *Ledger) ReadEpoch(ctx context.Context, id record.ID) (uint64, error) {
-	found, _, err := l.get(ctx, id, DecodeEpoch)
-	return found.Epoch, err
+// Place says in which record a mark is.
+type Place struct {
+	ID      record.ID // its first byte is the kind of the record
+	Owner   string    // the subject or the account as stores list it; "" for others
+	PurgeAt int64     // when the record may be purged; zero for never (Unix milliseconds)
 }
 
-// RaiseEpoch raises the epoch of a subject. If least is not zero, it raises the epoch to
-// least, and does nothing if the epoch is that high already. If least is zero, it raises
-// the epoch to a new value. It returns the epoch that it wrote, may have written, or found
-// to be high enough. owner is the subject as stores list it.
-func (l *Ledger) RaiseEpoch(ctx context.Context, id record.ID, owner, reason string, least uint64) (epoch uint64, err error) {
+// Change changes a mark by compare-and-set: it reads the mark, calls change with it and the
+// time (Unix milliseconds), and writes what change returns; nothing if the mark covers that
+// already. It begins again if another change came between. made is the mark that it wrote,
+// may have written, or found. written says that it wrote something.
+func (l *Ledger) Change(ctx context.Context, at Place, change func(old Mark, now int64) Mark) (made Mark, written bool, err error) {
 	err = retry.Do(ctx, func(bool) error {
-		old, found, err := l.get(ctx, id, DecodeEpoch)
-		if err != nil {
-			return errs.OfStore("read", err)
-		}
-		if least > 0 && old.Epoch >= least {
-			l.Store.Forget(id) // the feed may not have told of it yet
-			epoch = old.Epoch
-			return nil
-		}
-		now := l.now()
-		if epoch = least; epoch == 0 {
-			epoch = old.above(now)
-		}
-		rec, cond := recordOver(found, record.Subject, id, now)
-		rec.Owner = owner
-		w := record.NewBody()
-		w.Text(record.FieldReason, reason)
-		w.Number(record.FieldEpoch, epoch)
-		w.Finish(&rec)
-		return l.write(ctx, rec, cond, Mark{Epoch: epoch, Reason: reason})
-	})
-	return epoch, err
-}
-
-// RaiseIssuer raises the mark of the issuer whose record has the ID. If to has an epoch,
-// the mark is raised until it covers to; nothing is written if it does already. If to has
-// no epoch, the mark gets a new epoch, and tokens with a lower stamp are revoked: those
-// that were issued before to.Before, or all of them if to.Before is zero. RaiseIssuer
-// returns the mark that it wrote, may have written, or found.
-func (l *Ledger) RaiseIssuer(ctx context.Context, id record.ID, to Mark) (made Mark, err error) {
-	err = retry.Do(ctx, func(bool) error {
-		now := l.now()
-		old, found, err := l.get(ctx, id, Decode)
+		old, found, err := l.get(ctx, at.ID)
 		if errors.Is(err, errs.ErrCorrupt) {
 			return err // not through OfStore, because it says already what was read
 		}
 		if err != nil {
 			return errs.OfStore("read", err)
 		}
-		next := to
-		switch {
-		case to.Epoch != 0 && old.Covers(&to):
-			l.Learn(id, old)
-			made = old
+		now := l.now()
+		next := change(old, now)
+		if old.Covers(&next) {
+			l.Learn(at.ID, old) // the feed may not have told of it yet
+			made, written = old, false
 			return nil
-		case to.Epoch == 0:
-			next.Epoch = old.above(now)
-			if to.Before == 0 {
-				next.Ends = next.Epoch
-			}
 		}
-		made = next.Join(old)
-		rec, cond := recordOver(found, record.Mark, id, now)
+		made, written = next.Join(old), true
+		rec := backend.Record{ID: at.ID, Kind: backend.Kind(at.ID[0]), Owner: at.Owner, Created: now, PurgeAt: max(at.PurgeAt, found.PurgeAt)}
+		cond := backend.IfAbsent()
+		if found.Version != 0 {
+			rec.Created, cond = found.Created, backend.IfVersion(found.Version)
+		}
+		if made.isOfToken() && !isHolder(rec.Kind) {
+			made.PurgeAt = rec.PurgeAt
+		}
 		made.Encode(&rec)
 		return l.write(ctx, rec, cond, made)
 	})
-	return made, err
+	return made, written, err
 }
 
 // End writes the mark that revokes a token or a family. already says that the mark existed,
@@ -190,43 +193,28 @@ func (l *Ledger) RaiseIssuer(ctx context.Context, id record.ID, to Mark) (made M
 // Nobody has such a mark as a rule, so End writes first, and reads only if there was one.
 func (l *Ledger) End(ctx context.Context, id record.ID, purgeAt int64, reason string) (already bool, err error) {
 	to := Mark{Before: clock.Forever, PurgeAt: purgeAt, Reason: reason}
-	found := false
-	err = retry.Do(ctx, func(bool) error {
-		if found {
-			old, _, err := l.get(ctx, id, Decode)
-			if err != nil {
-				return errs.OfStore("read", err)
-			}
-			if old != (Mark{}) {
-				l.Learn(id, old)
-				already = true
-				return nil
-			}
+	rec := backend.Record{ID: id, Kind: record.Mark, Created: l.now(), PurgeAt: purgeAt}
+	to.Encode(&rec)
+	switch _, err = l.Store.Replace(backend.Urgent(ctx), rec, backend.IfAbsent()); {
+	case err == nil:
+		l.Learn(id, to)
+		return false, nil
+	case !errors.Is(err, errs.ErrConflict):
+		return false, err
+	}
+	_, written, err := l.Change(ctx, Place{ID: id, PurgeAt: purgeAt}, func(old Mark, _ int64) Mark {
+		if old.Before == clock.Forever {
+			return old
 		}
-		rec, cond := recordOver(backend.Record{}, record.Mark, id, l.now())
-		rec.PurgeAt = purgeAt
-		to.Encode(&rec)
-		err := l.write(ctx, rec, cond, to)
-		found = err != nil
-		return err
+		return to
 	})
-	return already && err == nil, err
+	return !written && err == nil, err
 }
 
 func (l *Ledger) now() int64 { return clock.Millis(l.Clock.Read()) }
 
 // above returns an epoch that is higher than that of the mark. now is in Unix milliseconds.
 func (k *Mark) above(now int64) uint64 { return max(k.Epoch+1, uint64(now)) }
-
-// recordOver returns a record without a body, to be written in the place of found, and the
-// condition under which it may be written. A found without a version means that there was
-// no record.
-func recordOver(found backend.Record, kind backend.Kind, id record.ID, now int64) (backend.Record, backend.Cond) {
-	if found.Version == 0 {
-		return backend.Record{ID: id, Kind: kind, Created: now}, backend.IfAbsent()
-	}
-	return backend.Record{ID: id, Kind: kind, Created: found.Created}, backend.IfVersion(found.Version)
-}
 
 // write writes a mark, at the end of a try.
 func (l *Ledger) write(ctx context.Context, rec backend.Record, cond backend.Cond, to Mark) error {

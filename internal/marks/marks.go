@@ -6,6 +6,7 @@
 package marks
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/fobkit/fob/backend"
@@ -30,9 +31,10 @@ type Set struct {
 
 	mu sync.RWMutex // guards all below
 	// brief has what is known of tokens and families, which is when their marks may be
-	// purged, and of subjects, which is their epoch.
+	// purged, and of subjects and accounts, which is their epoch.
 	brief table
-	// whole has the marks of issuers, and those that cannot be read. There are few.
+	// whole has the marks of issuers, those of whatever was disabled at some time, and those
+	// that cannot be read. There are few.
 	whole map[record.ID]Mark
 	// named are the records that have changed and were not read since.
 	named   map[record.ID]naming
@@ -93,7 +95,7 @@ func (s *Set) at(id record.ID) Mark {
 	switch {
 	case !ok:
 		return Mark{}
-	case backend.Kind(id[0]) == record.Subject:
+	case isHolder(backend.Kind(id[0])):
 		return Mark{Epoch: value}
 	default:
 		return Mark{Before: clock.Forever, PurgeAt: int64(value)}
@@ -103,12 +105,13 @@ func (s *Set) at(id record.ID) Mark {
 // set makes the set have a mark.
 func (s *Set) set(id record.ID, to Mark) {
 	to.Reason = ""
-	delete(s.whole, id)
 	switch {
-	case to.Bad != nil || to.Before != clock.Forever && backend.Kind(id[0]) != record.Subject:
-		s.whole[id] = to
-	case to.Before == clock.Forever:
+	case to.Bad == nil && to.Before == clock.Forever:
+		delete(s.whole, id)
 		s.brief.put(id, uint64(to.PurgeAt))
+	case to.Bad != nil || to.State != 0 || !isHolder(backend.Kind(id[0])):
+		s.brief.drop(id)
+		s.whole[id] = to
 	default:
 		s.brief.put(id, to.Epoch)
 	}
@@ -273,6 +276,9 @@ func (s *Set) dropOver(now int64) {
 	for at := drop(0); at > 0; {
 		at = drop(at)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.whole, func(_ record.ID, k Mark) bool { return k.over(now) })
 }
 
 // Known returns how many marks the set has, how many of those that were named are still to

@@ -66,6 +66,15 @@ const (
 	FieldUsageInterval
 	FieldPrint // of an alias: by which the imported key is recognised
 	FieldCheck // the check value of a secret of Config
+	FieldState // of a mark: odd while what it is about is disabled
+	FieldHeld  // of an issuer's mark: tokens that were issued before are disabled
+	FieldAccountRef
+	FieldAccountEpoch
+	FieldGrants
+	FieldMeta
+	FieldRoles
+	FieldRefreshedAt // of a family
+	FieldLabel       // of a family: the text that it is listed with
 )
 
 const bodyFormat = 1

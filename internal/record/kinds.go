@@ -10,7 +10,7 @@ import (
 // The kinds of record in a store.
 const (
 	Key         backend.Kind = 1 + iota // one key; the ID of the record is the ID of the key
-	Subject                             // the epoch of one subject
+	Subject                             // what was said about one subject
 	Alias                               // leads from the text of an imported key to its record
 	Idempotency                         // the sealed answer of one IssueKey
 	Rotation                            // a rotated key that may retire early
@@ -19,13 +19,8 @@ const (
 	Family                              // one chain of refresh secrets
 	Fleet                               // a bound that holds for every process on the store
 	Check                               // a check value, by which a secret of Config is recognised
+	Account                             // what was said about one account
 )
-
-// KnownSubject reports whether an owner, as a record has it, is a subject: the digit of a
-// kind of subject that is known, and a name that is not empty.
-func KnownSubject(owner string) bool {
-	return len(owner) > 1 && (owner[0] == '1' || owner[0] == '2')
-}
 
 // ID is the ID of a record. The ID of a record that is not a credential is the record's
 // kind and 15 bytes of SHA-256 over its name (see Named). The ID of a credential never

@@ -31,9 +31,10 @@ type Rotator struct {
 	Keys  *keystate.Store
 	Clock *clock.Clock
 	Life  *lifecycle.Life // protects the write that revokes a successor which replaces nothing
-	// ReadEpoch reads the epoch of the subject whose record has the ID. It returns errors
-	// of the store as they are.
-	ReadEpoch func(ctx context.Context, subject record.ID) (uint64, error)
+	// Stamp reads the epochs of the key's subject and account, with which a new key of them
+	// is stamped. It fails with errs.ErrRevoked or errs.ErrDisabled if the key is refused
+	// because of its subject or its account. Other errors are as errs.OfStore makes them.
+	Stamp func(ctx context.Context, k *keystate.State) (epoch, accountEpoch uint64, err error)
 	// Prefix returns the prefix of the successor of a key, or the reason why a key can have
 	// no successor.
 	Prefix func(old *keystate.State) (string, error)
@@ -93,7 +94,10 @@ func (r *rotationRun) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	epoch, err := r.checkRotatable(ctx, old, r.now)
+	if err := r.checkRotatable(old, r.now); err != nil {
+		return err
+	}
+	epoch, accountEpoch, err := r.Stamp(ctx, old)
 	if err != nil {
 		return err
 	}
@@ -102,10 +106,11 @@ func (r *rotationRun) try(ctx context.Context) error {
 			return err
 		}
 	}
-	next, err := r.successorOf(old, r.terms, epoch, r.now)
+	next, err := r.successorOf(old, r.terms, r.now)
 	if err != nil {
 		return err
 	}
+	next.Epoch, next.AccountEpoch = epoch, accountEpoch
 	cond, err := r.placeOf(ctx, old, next, r.now)
 	if err != nil {
 		return err
@@ -264,27 +269,20 @@ func (r *Rotator) dropSuccessor(ctx context.Context, next *keystate.State) {
 // errRotated says that somebody else has rotated the key.
 var errRotated = fmt.Errorf("%w: rotated already", errs.ErrAlready)
 
-// checkRotatable returns the epoch of the key's subject, or the reason why the key cannot
-// be rotated.
-func (r *Rotator) checkRotatable(ctx context.Context, k *keystate.State, now time.Time) (uint64, error) {
+// checkRotatable returns the reason why a key cannot be rotated, or nil, as far as its own
+// record says.
+func (r *Rotator) checkRotatable(k *keystate.State, now time.Time) error {
 	if k.RetireAt != 0 {
-		return 0, errRotated
-	}
-	epoch, err := r.ReadEpoch(ctx, k.SubjectRef)
-	if err != nil {
-		return 0, errs.OfStore("read", err)
-	}
-	if k.Epoch < epoch {
-		return 0, errs.ErrRevoked
+		return errRotated
 	}
 	if err := k.Refusal(clock.Millis(now)); err != nil && !errors.Is(err, errs.ErrNotYetValid) {
-		return 0, err
+		return err
 	}
-	return epoch, nil
+	return nil
 }
 
 // successorOf returns the state of the successor of a key, without an ID and a digest.
-func (r *Rotator) successorOf(old *keystate.State, terms Terms, epoch uint64, now time.Time) (*keystate.State, error) {
+func (r *Rotator) successorOf(old *keystate.State, terms Terms, now time.Time) (*keystate.State, error) {
 	prefix, err := r.Prefix(old)
 	if err != nil {
 		return nil, err
@@ -292,10 +290,14 @@ func (r *Rotator) successorOf(old *keystate.State, terms Terms, epoch uint64, no
 	next := &keystate.State{
 		Owner:       old.Owner,
 		SubjectRef:  old.SubjectRef,
-		Epoch:       epoch,
+		AccountRef:  old.AccountRef,
+		Parent:      old.Parent,
 		Prefix:      prefix,
 		Name:        old.Name,
 		Scopes:      old.Scopes,
+		Roles:       old.Roles,
+		Grants:      old.Grants,
+		Meta:        old.Meta,
 		Tags:        old.Tags,
 		IssuedAt:    clock.Millis(now),
 		NotBefore:   old.NotBefore,
