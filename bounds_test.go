@@ -45,8 +45,8 @@ func TestWhatASpecMayHoldAtMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, spec := range []*fob.KeySpec{&is.taken, &is.refused} {
-				if spec.Subject.Name == "" {
-					spec.Subject.Name = "app-42"
+				if spec.Subject == (fob.Subject{}) {
+					spec.Subject = fob.App("app-42")
 				}
 			}
 			_, key, err := m.IssueKey(t.Context(), is.taken)
@@ -128,7 +128,7 @@ func TestNothingIsAllowedOnNothing(t *testing.T) {
 	for _, spec := range []fob.TokenSpec{
 		{Scopes: fob.Scopes{fob.ScopeAll}}, {Grants: fob.Grants{{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{fob.Any}}}},
 	} {
-		spec.Subject.Name = "user-7"
+		spec.Subject = fob.User("user-7")
 		cred := mustVerify(t, m, mustToken(t, m, spec).Access.Reveal())
 		require.True(t, cred.AllowsOn("read", fob.Resource{Type: "orders", ID: "42"}))
 		require.False(t, cred.AllowsOn("", fob.Resource{Type: "orders", ID: "42"}))
@@ -192,7 +192,7 @@ func TestTheCacheCountsWhatAKeyHolds(t *testing.T) {
 		m := newManager(t, bare{memory.New()}, cfg)
 		text := foreignKey
 		if imported > 0 {
-			spec.Subject.Name = "app-42"
+			spec.Subject = fob.App("app-42")
 			_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Digest: digest})
 			require.NoError(t, err)
 		} else {

@@ -27,7 +27,7 @@ func TestWhatFreshReads(t *testing.T) {
 	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Digest: []byte(strings.Repeat(foreign[:8], 2))})
 	require.NoError(t, err)
 	issue := func(spec fob.TokenSpec) string {
-		spec.Subject.Name = "user-7"
+		spec.Subject = fob.User("user-7")
 		issued, err := m.IssueToken(t.Context(), spec)
 		require.NoError(t, err)
 		return issued.Access.Reveal()

@@ -113,8 +113,8 @@ func bareManager(t *testing.T, store backend.Store, cfg fob.Config) *fob.Manager
 
 func mustIssue(t testing.TB, m *fob.Manager, spec fob.KeySpec) (string, *fob.Key) {
 	t.Helper()
-	if spec.Subject.Name == "" {
-		spec.Subject.Name = "app-42"
+	if spec.Subject == (fob.Subject{}) {
+		spec.Subject = fob.App("app-42")
 	}
 	secret, key, err := m.IssueKey(context.Background(), spec)
 	require.NoError(t, err)

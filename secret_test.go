@@ -161,12 +161,12 @@ func TestNoErrorQuotesWhatItRefuses(t *testing.T) {
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	text = "Bearer " + text + "\x00" // refused in every field
 	issue := func(spec fob.KeySpec) error {
-		spec.Subject.Name = "a"
+		spec.Subject = fob.App("a")
 		_, _, err := m.IssueKey(t.Context(), spec)
 		return err
 	}
 	token := func(spec fob.TokenSpec) error {
-		spec.Subject.Name = "a"
+		spec.Subject = fob.User("a")
 		_, err := m.IssueToken(t.Context(), spec)
 		return err
 	}

@@ -43,8 +43,8 @@ func clocked(cfg fob.Config, clock *testClock) fob.Config {
 
 func mustToken(t testing.TB, m *fob.Manager, spec fob.TokenSpec) fob.Issued {
 	t.Helper()
-	if spec.Subject.Name == "" {
-		spec.Subject.Name = "user-7"
+	if spec.Subject == (fob.Subject{}) {
+		spec.Subject = fob.User("user-7")
 	}
 	issued, err := m.IssueToken(context.Background(), spec)
 	require.NoError(t, err)

@@ -38,7 +38,7 @@ func TestATokenThatCouldNotBeIssuedIsNone(t *testing.T) {
 				if c.exchange {
 					issued, err = m.ExchangeKey(t.Context(), text, spec)
 				} else {
-					spec.Subject.Name = "user-7"
+					spec.Subject = fob.User("user-7")
 					issued, err = m.IssueToken(t.Context(), spec)
 				}
 				fault.Inject(nil)

@@ -145,7 +145,7 @@ func TestAnswers(t *testing.T) {
 func TestAllBadCredentialsLookTheSame(t *testing.T) {
 	s := newSite(t, httpauth.Options{})
 	issue := func(spec fob.KeySpec) (string, fob.ID) {
-		spec.Subject.Name = "a"
+		spec.Subject = fob.User("a")
 		secret, key, err := s.manager.IssueKey(t.Context(), spec)
 		require.NoError(t, err)
 		return secret.Reveal(), key.ID()
