@@ -15,7 +15,7 @@ import (
 // numbered is what the fields of these records are, by their numbers, which are stored.
 var numbered = map[byte]string{
 	1: "status", 9: "ended at", 10: "reason", 15: "epoch", 16: "digest", 21: "subject", 22: "lifetime", 23: "target", 24: "sealed", 26: "before", 29: "idle until", 32: "claims",
-	33: "ended", 38: "ends", 40: "tag key", 41: "links",
+	33: "ended", 38: "ends", 40: "tag key", 41: "links", 52: "refreshed at",
 }
 
 // A record whose checksum fits and whose fields are not as they were written was made by
@@ -60,7 +60,7 @@ func TestARecordThatNoRecordCanBe(t *testing.T) {
 				_, err := m.Refresh(t.Context(), next.Refresh.Reveal())
 				return err
 			}
-		}, []string{"sealed, left", "sealed, too", "tag key, left", "links, left"}},
+		}, []string{"sealed, left", "sealed, too", "tag key, left", "links, left", "refreshed at, left"}},
 		"a family that has ended": {func(t *testing.T, m *fob.Manager) (backend.Kind, func(*testing.T, *fob.Manager) error) {
 			issued := user(t, m)
 			_, err := m.Revoke(t.Context(), issued.Token.Session(), "left")

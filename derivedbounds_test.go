@@ -62,7 +62,7 @@ func TestAGrantOfNothingIsNone(t *testing.T) {
 		"no action":        {fob.Grant{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}, "orders:", nil},
 		"the type alone":   {fob.Grant{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}, "orders", nil},
 		"one of any":       {fob.Grant{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}, "orders:r", fob.Grants{{Type: "orders", Actions: []string{"r"}, Identifiers: []string{"42"}}}},
-		"an action of any": {fob.Grant{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}, "orders:*", nil},
+		"an action of any": {fob.Grant{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}, "orders:*", fob.Grants{{Type: "orders", Actions: []string{fob.Any}, Identifiers: []string{"42"}}}},
 	} {
 		text, key := mustIssue(t, m, fob.KeySpec{Scopes: fob.Scopes{fob.ScopeAll}})
 		access := mustExchange(t, m, text, fob.TokenSpec{Grants: fob.Grants{c.grant}}).Access.Reveal()

@@ -84,7 +84,7 @@ func TestTheFooterIsSpelledInOneWay(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	v, err := fob.NewTokenVerifier(fob.PublicTokenKeys{key.Public().PASERK()}, fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"api"}, Clock: func() time.Time { return now }})
 	require.NoError(t, err)
-	const claims = `{"iss":"acme","sub":"user-7","aud":"api","jti":"0123456789abcdef","iat":"2023-11-14T22:13:20Z","nbf":"2023-11-14T22:13:20Z","exp":"2023-11-14T22:23:20Z","use":"access"}`
+	const claims = `{"iss":"acme","sub":"user-7","sub_type":"user","aud":"api","jti":"0123456789abcdef","iat":"2023-11-14T22:13:20Z","nbf":"2023-11-14T22:13:20Z","exp":"2023-11-14T22:23:20Z","use":"access"}`
 	verify := func(footer string) error {
 		text, err := key.Seal(claims, footer, "")
 		require.NoError(t, err)

@@ -130,7 +130,7 @@ type recentChanges struct {
 type recentChange struct {
 	id      ID
 	status  keystate.Status // that was given to a key; Revoked for a session or a token
-	version uint64          // of the record of a key that was disabled or enabled
+	version uint64          // of the record of a key that was disabled
 	reason  RevokeReason
 	place   marks.Place
 	mark    marks.Mark
@@ -193,19 +193,18 @@ func (m *Manager) reapplyOne(ctx context.Context, made recentChange) error {
 		event := Event{Type: EventRevoked, Target: targetOf(made.place), Reason: RevokeReason(made.mark.Reason)}
 		_, _, err := m.mark(ctx, event, place{Place: made.place, token: made.token}, func(old marks.Mark, _ int64) marks.Mark { return made.mark })
 		return err
+	case made.status == keystate.Active:
+		return nil
 	case made.status == keystate.Revoked:
 		_, _, err := m.revokeID(ctx, made.id, made.reason)
 		return err
 	}
 	k, err := m.keystore.Read(ctx, record.ID(made.id))
 	if err != nil || k.Version >= made.version {
-		return err // somebody has changed it since, or nothing was lost
+		return err // nothing was lost, or somebody has changed the key since
 	}
-	event := Event{Type: EventEnabled, ID: made.id, Target: made.id}
-	if made.status == keystate.Disabled {
-		event.Type = EventDisabled
-	}
-	if err := m.switchKey(ctx, event, made.status == keystate.Disabled); !errors.Is(err, ErrRevoked) {
+	event := Event{Type: EventDisabled, ID: made.id, Target: made.id, Reason: made.reason}
+	if err := m.switchKey(ctx, event, true); !errors.Is(err, ErrRevoked) {
 		return err
 	}
 	return nil

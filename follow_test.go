@@ -294,13 +294,13 @@ func TestCatchingUpIsReported(t *testing.T) {
 		pass(3 * time.Second)
 		require.True(t, m.Health().CatchingUp)
 		require.True(t, m.Health().Following)
-		pass(3 * time.Second)
+		pass(5 * time.Second)
 		require.False(t, m.Health().CatchingUp)
 		var told []string
 		for _, e := range seen.take() {
 			told = append(told, fmt.Sprint(e.Type, " ", e.Count))
 		}
-		require.Equal(t, []string{"catching_up 2", "catching_up 4", "catching_up 6", "caught_up 6"}, told)
+		require.Equal(t, []string{"catching_up 2", "catching_up 4", "catching_up 6", "catching_up 8", "caught_up 9"}, told)
 	})
 }
 

@@ -429,7 +429,10 @@ func TestRevocationsOfBothSubjectsInEveryOrder(t *testing.T) {
 		app, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.App("a")})
 		user, _ := mustIssue(t, first, fob.KeySpec{Subject: fob.User("a")})
 		return func(ctx context.Context, m *fob.Manager, _ int) (any, error) {
-				return m.Revoke(ctx, fob.App("a"), "")
+				if receipt, err := m.Revoke(ctx, fob.App("a"), ""); err != nil {
+					return receipt, err
+				}
+				return m.Revoke(ctx, fob.User("a"), "")
 			}, func(t *testing.T, results []result) {
 				for _, r := range results {
 					require.NoError(t, r.err)

@@ -63,10 +63,7 @@ func (m *Manager) keyOf(s *keystate.State, asOf int64) *Key {
 func (d *decodedKey) finish(roles Roles) {
 	k := &d.key
 	k.asOf = &d.asOf
-	if k.state.Scopes != "" {
-		k.scopes = splitScopes(d.scopes[:0], k.state.Scopes)
-	}
-	k.scopes = roles.resolve(k.scopes, k.state.Roles)
+	k.scopes = roles.resolve(splitScopes(d.scopes[:0], k.state.Scopes), k.state.Roles)
 	k.grants = k.state.Grants
 }
 

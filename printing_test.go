@@ -39,7 +39,7 @@ var harmless = map[string]string{
 	"Applied": "counts", "CacheStats": "counts", "Swept": "counts", "Usage": "counts and times", "Health": "times and errors, which quote nothing",
 	"Credential": "an interface; its kinds are specimens", "Observer": "an interface", "TokenKeySource": "an interface", "Verifier": "an interface",
 	"ObserverFunc": "a function", "VerifierFunc": "a function", "ImportedKeys": "functions and numbers", "TokenVerifierConfig": "names, times and a function",
-	"Cursor": "the place of a record", "ID": "public", "Kind": "a number", "Status": "a number", "SubjectKind": "a number", "EventType": "a number", "Protocol": "a number",
+	"Account": "public", "Subject": "public", "Target": "an interface; its kinds are public", "Order": "a number", "Roles": "names and scopes", "Cursor": "the place of a record", "ID": "public", "Kind": "a number", "Status": "a number", "SubjectKind": "a number", "EventType": "a number", "Protocol": "a number",
 	"RevokeReason": "a label", "Scope": "public", "Scopes": "public", "Grant": "public", "Grants": "public", "Resource": "public",
 	"Event": "who and what, and errors that quote nothing", "KeyUpdate": "labels and scopes", "Query": "labels", "Page": "Keys", "Receipt": "times", "Revocation": "IDs and times",
 	"Rotation": "times", "RotationStatus": "IDs and times", "TokenSpec": "what a token says: whoever has it can read it", "PublicTokenKeys": "public keys",
@@ -47,7 +47,7 @@ var harmless = map[string]string{
 	"httpauth.Options": "names and functions",
 
 	"backend.Batch": "IDs", "backend.Change": "an ID", "backend.Cond": "a number", "backend.Cursor": "the place of a record", "backend.ID": "public", "backend.Kind": "a number",
-	"backend.BulkReader": "an interface", "backend.Clock": "an interface", "backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Scanner": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
+	"backend.BulkReader": "an interface", "backend.Counter": "an interface", "backend.Clock": "an interface", "backend.Lister": "an interface", "backend.Maintainer": "an interface", "backend.Purger": "an interface", "backend.Scanner": "an interface", "backend.Store": "an interface", "backend.UsageRecorder": "an interface",
 	"backend.Watcher": "an interface", "backend.Wrapper": "an interface", "backend.Page": "Records", "backend.Query": "IDs and labels", "backend.Token": "the place in a feed",
 	"backend.Usage": "counts and times", "backend.Record": "what is stored: no secret, only digests and what is sealed",
 

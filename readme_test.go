@@ -24,6 +24,6 @@ func TestTheREADMEsProgram(t *testing.T) {
 	run.Env = append(os.Environ(), "GOFLAGS=") // those of a user may make it say more
 	out, err := run.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Equal(t, "app-42 true <nil>\nrevoked: <nil>\nfob: credential revoked\n", string(out))
+	require.Equal(t, "application app-42 true <nil>\nrevoked: <nil>\nfob: credential revoked\n", string(out))
 	require.Contains(t, string(readme), "```\n"+string(out)+"```\n")
 }

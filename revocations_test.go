@@ -75,9 +75,10 @@ func TestComingBackFromABackup(t *testing.T) {
 func TestWhatIsNoExport(t *testing.T) {
 	m := newManager(t, memory.New(), fob.Config{})
 	for _, bad := range []string{
-		"nonsense", "{}", `{"id":"short"}`, `{"id":"0ZqKJ3vT9xWm4cRb","subject":"a"}`, `{"subject":"a"}`,
-		`{"subject":"a","subject_kind":1}`, `{"subject":"a","subject_kind":9,"epoch":5}`, `{"subject":"a","subject_kind":1,"epoch":-1}`,
-		`{"subject":"a","subject_kind":1,"epoch":253402300800000}`, `{"subject":"a","subject_kind":1,"epoch":5,"disabled":true}`,
+		"nonsense", "{}", `{"id":"short"}`, `{"subject":"a","epoch":5}`,
+		`{"id":"0ZqKJ3vT9xWm4cRb","subject":{"kind":"user","name":"a"}}`, `{"account":"a","subject":{"kind":"user","name":"a"},"epoch":5}`, `{"id":"0ZqKJ3vT9xWm4cRb","epoch":5}`,
+		`{"subject":{"kind":"user","name":"a"}}`, `{"account":"a"}`, `{"account":"a\u0000","epoch":5}`, `{"subject":{"kind":"robot","name":"a"},"epoch":5}`, `{"subject":{"name":"a"},"epoch":5}`, `{"subject":{"kind":"application","name":"a"},"epoch":-1}`,
+		`{"subject":{"kind":"application","name":"a"},"epoch":253402300800000}`, `{"subject":{"kind":"application","name":"a"},"epoch":5,"disabled":true}`,
 		`{"reason":"` + strings.Repeat("x", 70<<10) + `"}`,
 	} {
 		done, err := m.ApplyRevocations(t.Context(), strings.NewReader(bad+"\n"))
@@ -176,13 +177,13 @@ func TestAnExportMissesNothingOfTheMillisecondItBeginsIn(t *testing.T) {
 
 func TestTheHighestEpochCanBeExported(t *testing.T) {
 	m := newManager(t, nil, fob.Config{})
-	_, err := m.ApplyRevocations(t.Context(), strings.NewReader(`{"subject":"a","subject_kind":1,"epoch":253402300799999}`))
+	_, err := m.ApplyRevocations(t.Context(), strings.NewReader(`{"subject":{"kind":"application","name":"a"},"epoch":253402300799999}`))
 	require.NoError(t, err)
 	_, err = m.Revoke(t.Context(), fob.App("a"), "") // and above it
 	require.NoError(t, err)
 	n, err := m.ExportRevocations(t.Context(), io.Discard, time.Time{})
 	require.NoError(t, err)
-	require.Equal(t, 2, n)
+	require.Equal(t, 1, n)
 }
 
 func TestACorruptRecordDoesNotEndAnExport(t *testing.T) {
@@ -215,7 +216,7 @@ func TestAnObserverLearnsWhatAnExportSays(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Observer: seen})
 	_, err := m.Revoke(t.Context(), fob.User("a"), "ended")
 	require.NoError(t, err)
-	line := fmt.Sprintf(`{"subject":"b","subject_kind":1,"epoch":5,"reason":"x\u001b[2J\n%s"}`, strings.Repeat("y", 1000))
+	line := fmt.Sprintf(`{"subject":{"kind":"application","name":"b"},"epoch":5,"reason":"x\u001b[2J\n%s"}`, strings.Repeat("y", 1000))
 	_, err = m.ApplyRevocations(t.Context(), strings.NewReader(line))
 	require.NoError(t, err)
 	var exported bytes.Buffer

@@ -272,7 +272,7 @@ func (m *Manager) switchKey(ctx context.Context, event Event, disabled bool) err
 	}
 	if changed || err != nil && !errors.Is(err, ErrNotFound) {
 		m.observeOutcome(ctx, event, err)
-		made := recentChange{id: event.ID, status: to}
+		made := recentChange{id: event.ID, status: to, reason: event.Reason}
 		if k != nil {
 			made.version = k.Version
 		}

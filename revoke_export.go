@@ -213,6 +213,8 @@ func (m *Manager) applyRevocation(ctx context.Context, rev Revocation, done *App
 	var changed bool
 	_, single := target.(ID)
 	switch {
+	case (single || rev.Disabled) && rev.Epoch != 0:
+		return fmt.Errorf("%w: an epoch of what has none", ErrInvalid)
 	case rev.Disabled:
 		changed, err = m.applyDisabled(ctx, target, rev.Reason)
 	case single:

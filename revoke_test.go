@@ -83,9 +83,12 @@ func TestRevokeSubjectEndsAllOfASubjectAndNothingElse(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, page.Items, 50)
 
-	_, err = m.Revoke(t.Context(), fob.App("app-42"), "all of that name")
+	_, err = m.Revoke(t.Context(), fob.App("app-42"), "once more")
 	require.NoError(t, err)
 	mustReject(t, m, fresh, fob.ErrRevoked)
+	mustVerify(t, m, user)
+	_, err = m.Revoke(t.Context(), fob.User("app-42"), "the user of that name")
+	require.NoError(t, err)
 	mustReject(t, m, user, fob.ErrRevoked)
 	cred, err := m.Get(t.Context(), userKey.ID())
 	require.NoError(t, err)
@@ -384,7 +387,7 @@ func TestAChangeThatIsThereAlreadyEndsTheCachedAnswer(t *testing.T) {
 		"revoke":  func(m *fob.Manager, k *fob.Key) error { _, err := m.Revoke(t.Context(), k.ID(), ""); return err },
 		"disable": func(m *fob.Manager, k *fob.Key) error { return m.Disable(t.Context(), k.ID(), "") },
 		"subject": func(m *fob.Manager, k *fob.Key) error {
-			line := fmt.Sprintf(`{"subject":%q,"subject_kind":1,"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject().Name, int64(2_000_000_000_000))
+			line := fmt.Sprintf(`{"subject":{"kind":"application","name":%q},"epoch":%d,"at":"2036-01-01T00:00:00Z"}`+"\n", k.Subject().Name, int64(2_000_000_000_000))
 			_, err := m.ApplyRevocations(t.Context(), strings.NewReader(line))
 			return err
 		},

@@ -151,7 +151,7 @@ func TestNothingPrintsItsSecrets(t *testing.T) {
 	require.Equal(t, "<nil> <nil>", fmt.Sprint((*fob.Manager)(nil), (*fob.Key)(nil)))
 	js, err := json.Marshal(fob.KeySpec{Subject: fob.App("app-42"), IdempotencyKey: word})
 	require.NoError(t, err)
-	require.Contains(t, string(js), `"Subject":"app-42"`)
+	require.Contains(t, string(js), `"Subject":{"kind":"application","name":"app-42"}`)
 	require.Contains(t, string(js), `"IdempotencyKey":"[redacted]"`)
 }
 
@@ -338,12 +338,12 @@ func TestEventsAreLogged(t *testing.T) {
 	_, key := mustIssue(t, m, fob.KeySpec{})
 	_, err := m.Revoke(t.Context(), key.ID(), "leaked")
 	require.NoError(t, err)
-	require.Contains(t, out.String(), `msg="fob: issued" id=`+key.ID().String()+" subject=app-42")
+	require.Contains(t, out.String(), `msg="fob: issued" id=`+key.ID().String()+" subject.kind=application subject.name=app-42")
 	require.Contains(t, out.String(), `msg="fob: revoked"`)
 	require.Contains(t, out.String(), "reason=leaked")
 	_, err = m.Revoke(t.Context(), fob.User("7"), "")
 	require.NoError(t, err)
-	require.Contains(t, out.String(), `msg="fob: subject_revoked" subject=7 subject_kind=user epoch=`)
+	require.Contains(t, out.String(), `msg="fob: revoked" subject.kind=user subject.name=7 target="user 7" epoch=`)
 }
 
 func TestChain(t *testing.T) {

@@ -41,7 +41,7 @@ func (s sealed) seal(t testing.TB, payload string) string {
 }
 
 // soundClaims is a payload that is accepted at 09:00.
-const soundClaims = `{"iss":"acme","sub":"user-7","aud":"api","jti":"0ZqKJ3vT9xWm4cRb","iat":"2026-11-23T09:00:00Z","exp":"2026-11-23T09:15:00Z","use":"access"}`
+const soundClaims = `{"iss":"acme","sub":"user-7","aud":"api","sub_type":"user","jti":"0ZqKJ3vT9xWm4cRb","iat":"2026-11-23T09:00:00Z","exp":"2026-11-23T09:15:00Z","use":"access"}`
 
 func TestClaimsThatAreRefused(t *testing.T) {
 	s := newSealed(t)
@@ -80,7 +80,7 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		"later":                {change(`"use"`, `"nbf":"2026-11-23T09:00:03Z","use"`), fob.ErrNotYetValid},
 		"another use":          {change(`access`, `refresh`), fob.ErrClaims},
 		"no use":               {change(`,"use":"access"`, ``), fob.ErrClaims},
-		"a strange subject":    {change(`"use"`, `"sub_type":"robot","use"`), fob.ErrClaims},
+		"a strange subject":    {change(`"sub_type":"user"`, `"sub_type":"robot"`), fob.ErrClaims},
 		"a strange family":     {change(`"use"`, `"family":"x","use"`), fob.ErrClaims},
 		"a strange parent":     {change(`"use"`, `"client_id":"x","use"`), fob.ErrClaims},
 		"a scope with quotes":  {change(`"use"`, `"scope":"a\"b","use"`), fob.ErrClaims},

@@ -153,7 +153,7 @@ func TestARevocationThatReturnsNilWasMade(t *testing.T) {
 			return m.Revoke(t.Context(), fob.AllTokens(time.Time{}), "leaked")
 		},
 		"a subject": func(m *fob.Manager, _ fob.Issued) (fob.Receipt, error) {
-			return m.Revoke(t.Context(), fob.App("user-7"), "leaked")
+			return m.Revoke(t.Context(), fob.User("user-7"), "leaked")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

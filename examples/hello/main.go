@@ -21,7 +21,7 @@ func main() {
 		panic(err)
 	}
 	cred, err := keys.Verify(ctx, secret.Reveal()) // what a client presents
-	fmt.Println(cred.Subject().Name, cred.Allows("orders:read"), err)
+	fmt.Println(cred.Subject(), cred.Allows("orders:read"), err)
 	_, err = keys.Revoke(ctx, key.ID(), "leaked")
 	fmt.Println("revoked:", err)
 	_, err = keys.Verify(ctx, secret.Reveal())

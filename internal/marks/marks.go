@@ -113,6 +113,7 @@ func (s *Set) set(id record.ID, to Mark) {
 		s.brief.drop(id)
 		s.whole[id] = to
 	default:
+		delete(s.whole, id)
 		s.brief.put(id, to.Epoch)
 	}
 }
