@@ -227,11 +227,12 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 		},
 	}
 	request := idempotency.Request{
-		Owner:         k.Owner,
+		Subject:       spec.Subject.Name,
 		Name:          spec.Name,
-		Rights:        k.Rights(),
+		SubjectKind:   uint8(spec.Subject.Kind),
+		Scopes:        spec.Scopes.String(),
+		More:          k.Beyond(),
 		Tags:          spec.Tags,
-		Parent:        k.Parent,
 		NotBefore:     clock.Millis(spec.NotBefore),
 		ExpiresAt:     clock.Millis(spec.ExpiresAt),
 		TTL:           spec.TTL,

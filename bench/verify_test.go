@@ -18,6 +18,7 @@ import (
 	"github.com/fobkit/fob/backend/badger"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/internal/await"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keytext"
 	"github.com/stretchr/testify/require"
 )
@@ -160,10 +161,10 @@ func BenchmarkVerifyMalformed(b *testing.B) {
 		text string
 		want error
 	}{
-		"checksum": {typo, fob.ErrKeyChecksum},
-		"alphabet": {text[:at] + "-" + text[at+1:], fob.ErrKeyAlphabet},
-		"length":   {text[:at], fob.ErrKeyLength},
-		"prefix":   {"evil" + text[4:], fob.ErrKeyPrefix},
+		"checksum": {typo, errs.ErrKeyChecksum},
+		"alphabet": {text[:at] + "-" + text[at+1:], errs.ErrKeyAlphabet},
+		"length":   {text[:at], errs.ErrKeyLength},
+		"prefix":   {"evil" + text[4:], errs.ErrKeyPrefix},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -17,6 +17,7 @@ import (
 	"github.com/fobkit/fob/backend/backendtest"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/httpauth"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -96,7 +97,7 @@ func TestAnswers(t *testing.T) {
 		"another scheme":              {[]header{{"Authorization", "Basic Zm9vOmJhcg=="}}, "/", 401, realm, httpauth.ErrNoCredential},
 		"query string":                {nil, "/?access_token=" + s.key + "&api_key=" + s.key, 401, realm, httpauth.ErrNoCredential},
 		"unknown":                     {[]header{bearer("acme_live_10ZqKJ3vT9xWm4cRbabcdefghijklmnopqrstuvwxyz0123451Hls8h")}, "/", 401, realm + `, error="invalid_token"`, fob.ErrUnknown},
-		"typing error":                {[]header{bearer(s.key[:40] + "-" + s.key[41:])}, "/", 401, realm + `, error="invalid_token"`, fob.ErrKeyAlphabet},
+		"typing error":                {[]header{bearer(s.key[:40] + "-" + s.key[41:])}, "/", 401, realm + `, error="invalid_token"`, errs.ErrKeyAlphabet},
 		"some other text":             {[]header{key("nonsense")}, "/", 401, realm + `, error="invalid_token"`, fob.ErrMalformed},
 		"wrong scope":                 {[]header{bearer(other.Reveal())}, "/", 403, realm + `, error="insufficient_scope", scope="orders:read"`, fob.ErrScope},
 		"two Authorization":           {[]header{bearer(s.key), bearer(s.key)}, "/", 400, realm + `, error="invalid_request"`, httpauth.ErrRequest},

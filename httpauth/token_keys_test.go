@@ -15,6 +15,7 @@ import (
 	"github.com/fobkit/fob"
 	"github.com/fobkit/fob/backend/memory"
 	"github.com/fobkit/fob/httpauth"
+	"github.com/fobkit/fob/internal/errs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -86,11 +87,11 @@ func TestAVerifierWithPublicKeysAlone(t *testing.T) {
 	require.NotErrorIs(t, err, fob.ErrRejected, "could not check")
 	down.Store(false)
 	now = now.Add(time.Second) // so long it is left alone
-	require.ErrorIs(t, verify(first), fob.ErrTokenKey, "its key was retired meanwhile")
+	require.ErrorIs(t, verify(first), errs.ErrTokenKey, "its key was retired meanwhile")
 
 	for text, want := range map[string]error{
-		"": fob.ErrMalformed, "x": fob.ErrMalformed, "v4.local." + strings.Repeat("A", 128): fob.ErrTokenProtocol,
-		"v4.public." + strings.Repeat("A", 30_000): fob.ErrTokenLength, second.Access.Reveal() + "A": fob.ErrRejected,
+		"": fob.ErrMalformed, "x": fob.ErrMalformed, "v4.local." + strings.Repeat("A", 128): errs.ErrTokenProtocol,
+		"v4.public." + strings.Repeat("A", 30_000): errs.ErrTokenLength, second.Access.Reveal() + "A": fob.ErrRejected,
 	} {
 		_, err := v.Verify(t.Context(), text)
 		require.ErrorIs(t, err, want)
@@ -105,10 +106,10 @@ func TestAVerifierOfAnotherIssuerOrAudience(t *testing.T) {
 	require.NoError(t, err)
 	public := fob.PublicTokenKeys{keys[0].Public}
 	for want, cfg := range map[error]fob.TokenVerifierConfig{
-		nil:                  {Issuer: "acme", Audiences: []string{"billing", "api"}},
-		fob.ErrWrongIssuer:   {Issuer: "other", Audiences: []string{"api"}},
-		fob.ErrWrongAudience: {Issuer: "acme", Audiences: []string{"billing"}},
-		fob.ErrTokenLifetime: {Issuer: "acme", Audiences: []string{"api"}, MaxTTL: time.Minute},
+		nil:                   {Issuer: "acme", Audiences: []string{"billing", "api"}},
+		errs.ErrWrongIssuer:   {Issuer: "other", Audiences: []string{"api"}},
+		errs.ErrWrongAudience: {Issuer: "acme", Audiences: []string{"billing"}},
+		errs.ErrTokenLifetime: {Issuer: "acme", Audiences: []string{"api"}, MaxTTL: time.Minute},
 	} {
 		v, err := fob.NewTokenVerifier(public, cfg)
 		require.NoError(t, err)
@@ -121,7 +122,7 @@ func TestAVerifierOfAnotherIssuerOrAudience(t *testing.T) {
 	v, err := fob.NewTokenVerifier(public, fob.TokenVerifierConfig{Issuer: "acme", Audiences: []string{"api"}})
 	require.NoError(t, err)
 	_, err = v.Verify(t.Context(), foreign.Access.Reveal())
-	require.ErrorIs(t, err, fob.ErrTokenKey)
+	require.ErrorIs(t, err, errs.ErrTokenKey)
 
 	for _, cfg := range []fob.TokenVerifierConfig{{}, {Issuer: "a"}, {Audiences: []string{"a"}}, {Issuer: "a", Audiences: []string{""}}, {Issuer: "a", Audiences: []string{"a"}, Leeway: time.Hour}} {
 		_, err := fob.NewTokenVerifier(public, cfg)

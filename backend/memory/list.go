@@ -78,7 +78,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if q.Newest {
 		walk = ix.before
 		if q.After == "" {
-			at, id = math.MaxInt64, lastID
+			at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id))) // no record is of the last millisecond
 		}
 	}
 	var last listPlace
@@ -96,10 +96,6 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	})
 	return page, nil
 }
-
-// lastID is where a list with the newest first begins; no record has it there, because no
-// record is of the last millisecond.
-var lastID = backend.ID(bytes.Repeat([]byte{0xff}, len(backend.ID{})))
 
 // listOf is the list that a query walks.
 func listOf(q *backend.Query) list {

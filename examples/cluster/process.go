@@ -186,7 +186,10 @@ func do(ctx context.Context, keys *fob.Manager, req request, r *reply) error {
 	case "revoke":
 		_, err = keys.Revoke(ctx, id, "leaked")
 	case "everywhere":
-		_, err = keys.RevokeEverywhere(ctx, id, "leaked")
+		var receipt fob.Receipt
+		if receipt, err = keys.Revoke(ctx, id, "leaked"); err == nil {
+			err = receipt.Wait(ctx)
+		}
 	default:
 		err = fmt.Errorf("what is %q?", req.Do)
 	}

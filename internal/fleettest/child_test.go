@@ -149,7 +149,7 @@ type process struct {
 	events []string
 }
 
-func (c *process) observe(e fob.Event) {
+func (c *process) observe(_ context.Context, e fob.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.events); n > 0 && c.events[n-1] == e.Type.String() {
@@ -210,7 +210,9 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		case "revoke":
 			receipt, err = c.m.Revoke(ctx, id, "")
 		case "everywhere":
-			receipt, err = c.m.RevokeEverywhere(ctx, id, "")
+			if receipt, err = c.m.Revoke(ctx, id, ""); err == nil {
+				err = receipt.Wait(ctx)
+			}
 		case "revoke subject":
 			receipt, err = c.m.Revoke(ctx, fob.App(req.Subject), "")
 		default:

@@ -14,10 +14,11 @@ import (
 
 // Request is what a caller asked for, before defaults were filled in. It holds no secret.
 type Request struct {
-	Owner, Name string
-	Rights      string // scopes, roles, grants and metadata
-	Tags        []string
-	Parent      record.ID // the key of the caller; zero for none
+	Subject, Name string
+	SubjectKind   uint8
+	Scopes        string // separated by one space
+	More          string // account, roles, grants, metadata and the key of the caller; "" if there are none
+	Tags          []string
 	// NotBefore and ExpiresAt are in Unix milliseconds; zero is "not set".
 	NotBefore, ExpiresAt int64
 	TTL                  time.Duration
@@ -39,11 +40,15 @@ func (r *Request) digest(prefix string) [sha256.Size]byte {
 		}
 	}
 	number := func(n int64) { part(string(binary.BigEndian.AppendUint64(nil, uint64(n)))) }
-	part(r.Owner, r.Name, prefix, r.Rights, string(r.Parent[:]))
+	part(r.Subject, r.Name, prefix, r.Scopes)
 	part(r.Tags...)
+	number(int64(r.SubjectKind))
 	number(r.NotBefore)
 	number(r.ExpiresAt)
 	number(int64(r.TTL))
+	if r.More != "" {
+		part(r.More)
+	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
 

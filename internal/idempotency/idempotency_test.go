@@ -43,8 +43,8 @@ func oldRequest() idempotency.Request {
 }
 
 func newKey(at int64) *keystate.State {
-	k := &keystate.State{Owner: keystate.Owner(1, "shop"), Prefix: "fob_test", IssuedAt: at, Status: keystate.Active}
-	k.SubjectRef = keystate.SubjectRecord(k.Owner)
+	k := &keystate.State{Prefix: "fob_test", IssuedAt: at, Status: keystate.Active}
+	k.SetOwner(1, "", "shop")
 	return k
 }
 

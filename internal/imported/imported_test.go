@@ -72,8 +72,8 @@ func newStore(store backend.Store) *imported.Store {
 }
 
 func newKey(subject string) *keystate.State {
-	k := &keystate.State{Owner: keystate.Owner(1, subject), Status: keystate.Active, Imported: true}
-	k.SubjectRef = keystate.SubjectRecord(k.Owner)
+	k := &keystate.State{Status: keystate.Active, Imported: true}
+	k.SetOwner(1, "", subject)
 	return k
 }
 
@@ -140,7 +140,7 @@ func TestKeysShareALocator(t *testing.T) {
 	}
 	for _, subject := range []string{text, other} {
 		k, _, _ := found(t, s, subject)
-		require.Equal(t, subject, k.Subject())
+		require.Equal(t, "1"+subject, k.Owner)
 	}
 	for n := range 6 {
 		one := fmt.Sprintf("ab12cd.secret-number-%d", n)

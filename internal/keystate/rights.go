@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fobkit/fob/internal/record"
 	"github.com/fobkit/fob/internal/rights"
 )
 
@@ -44,13 +45,17 @@ func encodeMeta(meta map[string]string) string {
 	return string(b)
 }
 
-// Rights returns scopes, roles, grants and metadata of the key as one text, by which two
-// keys can be compared.
-func (s *State) Rights() string {
-	b := appendText(nil, s.Scopes)
-	b = appendList(b, s.Roles)
+// Beyond returns account, roles, grants, metadata and parent of the key as one text, by
+// which two keys can be compared; "" if it has none of them.
+func (s *State) Beyond() string {
+	_, account, _ := s.Subject()
+	if account == "" && len(s.Roles)+len(s.Grants)+len(s.Meta) == 0 && s.Parent == (record.ID{}) {
+		return ""
+	}
+	b := appendList(appendText(nil, account), s.Roles)
 	b = appendText(b, encodeGrants(s.Grants))
-	return string(appendText(b, encodeMeta(s.Meta)))
+	b = appendText(b, encodeMeta(s.Meta))
+	return string(append(b, s.Parent[:]...))
 }
 
 // texts reads what appendText and appendList wrote. bad is set by anything else.

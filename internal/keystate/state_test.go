@@ -9,16 +9,18 @@ import (
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/record"
+	"github.com/fobkit/fob/internal/rights"
 	"github.com/stretchr/testify/require"
 )
 
 // full is a key of which every field is set, but for ImportedHash, which a key with a
 // digest has not.
 func full() keystate.State {
-	owner := keystate.Owner(2, "alice")
+	owner := record.Owner(2, "acme", "alice")
 	return keystate.State{
-		ID: record.ID{15: 1}, Version: 7, Owner: owner, SubjectRef: keystate.SubjectRecord(owner), Epoch: 3,
-		Prefix: "acme_live", Name: "name", Scopes: "a b", Tags: []string{"t", "u"},
+		ID: record.ID{15: 1}, Version: 7, Owner: owner, SubjectRef: record.SubjectID(owner), Epoch: 3, AccountRef: record.AccountID("acme"), AccountEpoch: 4, Parent: record.ID{15: 9},
+		Prefix: "acme_live", Name: "name", Scopes: "a b", Tags: []string{"t", "u"}, Roles: []string{"r", "s"}, Meta: map[string]string{"a": "1", "b": ""},
+		Grants:   []rights.Grant{{Type: "t", Actions: []string{"read", "*"}, Identifiers: []string{"7"}}, {Type: "u", Actions: []string{"x"}, Identifiers: []string{"8", "9"}}},
 		IssuedAt: 1, NotBefore: 2, ExpiresAt: 9, RetireAt: 8, RevokedAt: 5,
 		Status: keystate.Revoked, Imported: true, Retired: true, Reason: "why",
 		Successor: record.ID{2}, Predecessor: record.ID{3}, Rotating: 4, Quiet: 6,
@@ -48,11 +50,11 @@ func TestAKeyIsReadAsItWasWritten(t *testing.T) {
 		got.Epoch++
 		require.False(t, want.Same(&got))
 	}
-	require.Equal(t, "alice", s.Subject())
-	require.Equal(t, uint8(2), s.SubjectKind())
+	kind, account, name := s.Subject()
+	require.Equal(t, []any{uint8(2), "acme", "alice"}, []any{kind, account, name})
 	var none keystate.State
-	require.Empty(t, none.Subject())
-	require.Zero(t, none.SubjectKind())
+	kind, account, name = none.Subject()
+	require.Equal(t, []any{uint8(0), "", ""}, []any{kind, account, name})
 }
 
 // field is one of a record's body.

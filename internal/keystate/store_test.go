@@ -42,7 +42,7 @@ func (p *process) forgot(id record.ID) bool {
 func begin(t *testing.T) (*process, *process, keystate.State) {
 	store := memory.New()
 	one, other := newProcess(store), newProcess(store)
-	k := keystate.State{ID: record.ID{15: 1}, Owner: "1a", SubjectRef: keystate.SubjectRecord("1a"), IssuedAt: 1, Status: keystate.Active, Name: "old"}
+	k := keystate.State{ID: record.ID{15: 1}, Owner: "1a", SubjectRef: record.SubjectID("1a"), IssuedAt: 1, Status: keystate.Active, Name: "old"}
 	version, err := one.Create(t.Context(), one.RecordOf(&k))
 	require.NoError(t, err)
 	require.True(t, one.forgot(k.ID))

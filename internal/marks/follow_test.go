@@ -395,7 +395,12 @@ func TestAMarkThatIsGoneIsDropped(t *testing.T) {
 func TestOneMarkOfSeveralEnds(t *testing.T) {
 	follow(t, func(t *testing.T, f *follower) {
 		f.ended(t, token, time.Hour)
-		ends := func(_ record.ID, k *marks.Mark) bool { return k.Before == clock.Forever }
+		ends := func(_ record.ID, k *marks.Mark) error {
+			if k.Before == clock.Forever {
+				return errs.ErrRevoked
+			}
+			return nil
+		}
 		for _, c := range []struct {
 			live  bool
 			ids   []record.ID
@@ -408,9 +413,9 @@ func TestOneMarkOfSeveralEnds(t *testing.T) {
 			{false, []record.ID{token, other}, 2, true},
 		} {
 			var reads []record.ID
-			got, err := f.Any(t.Context(), c.live, func(id record.ID) { reads = append(reads, id) }, ends, c.ids...)
+			refused, err := f.Refused(t.Context(), c.live, func(id record.ID) { reads = append(reads, id) }, ends, c.ids...)
 			require.NoError(t, err)
-			require.Equal(t, c.want, got)
+			require.Equal(t, c.want, refused != nil)
 			require.Len(t, reads, c.reads)
 			if c.want {
 				f.Raise(token, marks.Mark{Before: clock.Forever})

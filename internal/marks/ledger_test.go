@@ -58,7 +58,7 @@ func (p *process) learns(t *testing.T, id record.ID, want marks.Mark) {
 func TestEpochsOnlyRise(t *testing.T) {
 	store, now := memory.New(), time.UnixMilli(1_700_000_000_000)
 	ahead, behind := newProcess(store, now), newProcess(store, now.Add(-time.Hour))
-	none, err := ahead.ReadEpoch(t.Context(), subject)
+	none, _, err := ahead.Read(t.Context(), subject)
 	require.NoError(t, err)
 	require.Zero(t, none)
 	ms := uint64(now.UnixMilli())
@@ -71,12 +71,17 @@ func TestEpochsOnlyRise(t *testing.T) {
 		{behind, ms - 1, ms + 1}, // it is that high
 		{ahead, ms + 9, ms + 9},
 	} {
-		epoch, err := c.by.RaiseEpoch(t.Context(), subject, "2alice", "left", c.least)
+		made, _, err := c.by.Change(t.Context(), marks.Place{ID: subject, Owner: "2alice"}, func(old marks.Mark, now int64) marks.Mark {
+			if c.least > 0 {
+				return marks.Mark{Epoch: c.least, Reason: "left"}
+			}
+			return old.Raised(now, "left")
+		})
 		require.NoError(t, err)
-		require.Equal(t, c.epoch, epoch)
-		read, err := c.by.ReadEpoch(t.Context(), subject)
+		require.Equal(t, c.epoch, made.Epoch)
+		read, err := c.by.ReadHolders(t.Context(), subject, record.ID{})
 		require.NoError(t, err)
-		require.Equal(t, c.epoch, read)
+		require.Equal(t, c.epoch, read.Subject.Epoch)
 		require.Contains(t, c.by.forgotten, subject)
 	}
 	ahead.learns(t, subject, marks.Mark{Epoch: ms + 9, Reason: "left"})
@@ -87,16 +92,25 @@ func TestAMarkOfAnIssuerSaysAllThatWasSaid(t *testing.T) {
 	store, now := memory.New(), time.UnixMilli(1_700_000_000_000)
 	a, b := newProcess(store, now), newProcess(store, now.Add(-time.Hour))
 	ms := uint64(now.UnixMilli())
-	all, err := a.RaiseIssuer(t.Context(), issuer, marks.Mark{Reason: "all"})
+	all, _, err := a.Change(t.Context(), marks.Place{ID: issuer}, func(old marks.Mark, now int64) marks.Mark {
+		next := old.Raised(now, "all")
+		next.Ends = next.Epoch
+		return next
+	})
 	require.NoError(t, err)
 	require.Equal(t, marks.Mark{Epoch: ms, Ends: ms, Reason: "all"}, all)
 	a.learns(t, issuer, all)
-	some, err := b.RaiseIssuer(t.Context(), issuer, marks.Mark{Before: 5, Reason: "some"})
+	some, _, err := b.Change(t.Context(), marks.Place{ID: issuer}, func(old marks.Mark, now int64) marks.Mark {
+		next := old.Raised(now, "some")
+		next.Before = 5
+		return next
+	})
 	require.NoError(t, err)
 	require.Equal(t, marks.Mark{Epoch: ms + 1, Ends: ms, Before: 5, Reason: "some"}, some)
 	b.learns(t, issuer, some)
-	again, err := a.RaiseIssuer(t.Context(), issuer, all)
+	again, written, err := a.Change(t.Context(), marks.Place{ID: issuer}, func(marks.Mark, int64) marks.Mark { return all })
 	require.NoError(t, err)
+	require.False(t, written)
 	require.Equal(t, some, again, "it says that already")
 	a.learns(t, issuer, some)
 }
@@ -126,11 +140,12 @@ func TestAMarkThatCannotBeReadIsNotWrittenOver(t *testing.T) {
 		_, err := store.Put(t.Context(), backend.Record{ID: id, Kind: backend.Kind(id[0]), Created: 1, Body: []byte("nonsense")}, backend.IfAbsent())
 		require.NoError(t, err)
 	}
-	_, err := p.RaiseIssuer(t.Context(), issuer, marks.Mark{})
+	raised := func(old marks.Mark, now int64) marks.Mark { return old.Raised(now, "") }
+	_, _, err := p.Change(t.Context(), marks.Place{ID: issuer}, raised)
 	require.ErrorIs(t, err, errs.ErrCorrupt)
 	_, err = p.End(t.Context(), token, 0, "")
 	require.ErrorIs(t, err, errs.ErrCorrupt)
-	_, err = p.RaiseEpoch(t.Context(), subject, "2alice", "", 0)
+	_, _, err = p.Change(t.Context(), marks.Place{ID: subject, Owner: "2alice"}, raised)
 	require.ErrorIs(t, err, errs.ErrCorrupt)
 	for _, id := range []record.ID{issuer, token, subject} {
 		rec, err := store.Get(t.Context(), id)

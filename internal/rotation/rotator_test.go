@@ -57,7 +57,12 @@ func newProcess(t *testing.T, store backend.Store) *process {
 	}
 	p.Rotator = &rotation.Rotator{
 		Keys: keys, Clock: new(clock.Clock), Life: new(lifecycle.Life),
-		ReadEpoch:   func(context.Context, record.ID) (uint64, error) { return p.epoch, nil },
+		Stamp: func(_ context.Context, k *keystate.State) (uint64, uint64, error) {
+			if k.Epoch < p.epoch {
+				return p.epoch, 0, errs.ErrRevoked
+			}
+			return p.epoch, 0, nil
+		},
 		Prefix:      func(old *keystate.State) (string, error) { return old.Prefix, nil },
 		StoreDigest: func(k *keystate.State, text string) { k.Digest = sha256.Sum256([]byte(text)) },
 	}
@@ -69,9 +74,9 @@ func newProcess(t *testing.T, store backend.Store) *process {
 
 // issue writes a key.
 func (p *process) issue() *keystate.State {
-	owner := keystate.Owner(1, "ann")
+	owner := record.Owner(1, "", "ann")
 	k := &keystate.State{
-		ID: keytext.NewID(p.now), Owner: owner, SubjectRef: keystate.SubjectRecord(owner), Prefix: "acme", Name: "laptop",
+		ID: keytext.NewID(p.now), Owner: owner, SubjectRef: record.SubjectID(owner), Prefix: "acme", Name: "laptop",
 		Scopes: "read write", IssuedAt: p.now.UnixMilli(), Status: keystate.Active,
 		Lifetime: 5000, ExpiresAt: p.now.UnixMilli() + 5000, Digest: sha256.Sum256([]byte("old")),
 	}
