@@ -1,6 +1,7 @@
 package fleettest_test
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"runtime"
