@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -16,9 +17,9 @@ import (
 )
 
 // Query says what to list, keys ([Manager.List]) or sessions ([Manager.Sessions]). The zero
-// Query lists all; every set field narrows the list. One of Subject, Account, Parent, Tag,
-// Role and Status (StatusDisabled, StatusRevoked) is looked up in an index, the first of them
-// that is set; the others are compared. Tag together with Account is an index too.
+// Query lists all; every set field narrows the list. One of Subject, Parent, Tag, Account and
+// Role, the first of them that is set, is looked up in an index (for Tag with Account there
+// is one too); the others are compared.
 type Query struct {
 	// Subject lists what one subject has, and Account what all subjects of an account have.
 	Subject Subject
@@ -52,9 +53,10 @@ type Order uint8
 const (
 	OldestFirst Order = iota // in order of issue
 	NewestFirst              // the reverse
-	// LastUsedFirst is in order of the last use, those that were never used last. It is for
-	// lists of at most 10,000 keys, which are all read for it: narrow the query to an account
-	// or a subject. A longer list is ErrInvalid.
+	// LastUsedFirst is in order of the last use, those that were never used last. All keys
+	// that the index selects are read for each page: more than 10,000 are ErrInvalid, so
+	// narrow the query to an account or a subject. A key that is used during the walk moves
+	// to the front: it may be missed, or listed twice.
 	LastUsedFirst
 )
 
@@ -89,54 +91,183 @@ func (m *Manager) List(ctx context.Context, q Query) (Page[*Key], error) {
 	return page, nil
 }
 
-func (m *Manager) listKeys(ctx context.Context, q Query) (Page[*Key], error) {
-	lister, ok := backend.As[backend.Lister](m.store)
-	if !ok {
-		return Page[*Key]{}, fmt.Errorf("the store keeps no lists: %w", errors.ErrUnsupported)
+func (m *Manager) listKeys(ctx context.Context, q Query) (out Page[*Key], err error) {
+	w, err := m.walkKeys(q)
+	if err != nil {
+		return out, err
 	}
-	now := m.now()
-	stored := backend.Query{Kind: record.Key, After: backend.Cursor(q.Cursor)}
-	switch {
-	case q.Limit < 0 || q.Limit > backend.MaxLimit:
-		return Page[*Key]{}, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, q.Limit, backend.MaxLimit)
-	case limits.CheckTime("UnusedSince", q.UnusedSince) != nil:
-		return Page[*Key]{}, limits.CheckTime("UnusedSince", q.UnusedSince)
-	case q.ExpiringWithin < 0:
-		return Page[*Key]{}, fmt.Errorf("%w: ExpiringWithin %v", ErrInvalid, q.ExpiringWithin)
-	case q.Status > StatusRevoked:
-		return Page[*Key]{}, fmt.Errorf("%w: status %d", ErrInvalid, q.Status)
+	limit := cmp.Or(q.Limit, backend.DefaultLimit)
+	if q.Order == LastUsedFirst {
+		out, err = w.lastUsed(ctx, limit)
+	} else {
+		for looked := 0; err == nil && len(out.Items) < limit && looked < listBudget && !w.over; {
+			// Ask for no more than is still wanted, so that the store's cursor is ours too.
+			var kept []*Key
+			var n int
+			kept, n, err = w.next(ctx, limit-len(out.Items))
+			out.Items = append(out.Items, kept...)
+			looked += max(n, backend.DefaultLimit)
+		}
+		out.Next = Cursor(w.stored.After)
 	}
-	if err := q.index(&stored, now); err != nil {
+	if err != nil {
 		return Page[*Key]{}, err
 	}
-	limit := q.Limit
-	if limit == 0 {
-		limit = backend.DefaultLimit
-	}
-	var out Page[*Key]
-	for looked := 0; len(out.Items) < limit && looked < listBudget; {
-		// Ask for no more than is still wanted, so that the store's cursor is ours too.
-		stored.Limit = limit - len(out.Items)
-		at := m.engine.Now()
-		page, err := lister.List(ctx, stored)
-		if errors.Is(err, backend.ErrInvalid) {
-			return Page[*Key]{}, fmt.Errorf("%w: cursor", ErrInvalid)
-		}
-		if err != nil {
-			return Page[*Key]{}, errs.OfStore("read", err)
-		}
-		kept, err := m.matching(ctx, q, now, at, page.Records)
-		if err != nil {
-			return Page[*Key]{}, err
-		}
-		out.Items = append(out.Items, kept...)
-		out.Next, stored.After = Cursor(page.Next), page.Next
-		if page.Next == "" {
-			break
-		}
-		looked += max(len(page.Records), backend.DefaultLimit)
+	if q.WithUsage {
+		return out, m.readUsage(ctx, out.Items)
 	}
 	return out, nil
+}
+
+// readUsage sets the usage of keys.
+func (m *Manager) readUsage(ctx context.Context, keys []*Key) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	ids := make([]ID, len(keys))
+	for i, k := range keys {
+		ids[i] = k.ID()
+	}
+	usage, err := m.usageOf(ctx, ids...)
+	if err != nil {
+		return err
+	}
+	for i, k := range keys {
+		k.usage = &usage[i]
+	}
+	return nil
+}
+
+// keyWalk is a walk through the keys that match a query.
+type keyWalk struct {
+	m      *Manager
+	q      Query
+	now    time.Time
+	lister backend.Lister
+	stored backend.Query
+	over   bool
+}
+
+func (m *Manager) walkKeys(q Query) (*keyWalk, error) {
+	lister, ok := backend.As[backend.Lister](m.store)
+	if !ok {
+		return nil, fmt.Errorf("the store keeps no lists: %w", errors.ErrUnsupported)
+	}
+	w := &keyWalk{m: m, q: q, now: m.now(), lister: lister, stored: backend.Query{Kind: record.Key}}
+	if err := q.check(); err != nil {
+		return nil, err
+	}
+	q.index(&w.stored, w.now)
+	if w.stored.After = backend.Cursor(q.Cursor); q.Order == LastUsedFirst {
+		w.stored.After = "" // all of them are read for each page
+	}
+	return w, nil
+}
+
+// next reads at most limit records, and returns the keys among them that match, and how many
+// records it has looked at.
+func (w *keyWalk) next(ctx context.Context, limit int) (kept []*Key, looked int, err error) {
+	w.stored.Limit = min(limit, backend.MaxLimit)
+	at := w.m.engine.Now()
+	page, err := w.lister.List(ctx, w.stored)
+	if errors.Is(err, backend.ErrInvalid) {
+		return nil, 0, fmt.Errorf("%w: cursor", ErrInvalid)
+	}
+	if err != nil {
+		return nil, 0, errs.OfStore("read", err)
+	}
+	w.stored.After, w.over = page.Next, page.Next == ""
+	kept, err = w.m.matching(ctx, w.q, w.now, at, page.Records)
+	return kept, len(page.Records), err
+}
+
+// maxWalk bounds the records that are looked at to sort a list, or to count one that no index
+// counts.
+const maxWalk = 10_000
+
+// all returns all keys that match, if it has not to look at more than maxWalk records.
+func (w *keyWalk) all(ctx context.Context) (keys []*Key, whole bool, err error) {
+	for looked := 0; !w.over; {
+		if looked >= maxWalk {
+			return keys, false, nil
+		}
+		kept, n, err := w.next(ctx, backend.MaxLimit)
+		if err != nil {
+			return nil, false, err
+		}
+		keys, looked = append(keys, kept...), looked+n
+	}
+	return keys, true, nil
+}
+
+// lastUsed returns a page in the order LastUsedFirst.
+func (w *keyWalk) lastUsed(ctx context.Context, limit int) (out Page[*Key], err error) {
+	place := w.stored
+	after, id, err := backend.Cursor(w.q.Cursor).Place(place)
+	if err != nil {
+		return out, fmt.Errorf("%w: cursor", ErrInvalid)
+	}
+	keys, whole, err := w.all(ctx)
+	if err != nil {
+		return out, err
+	}
+	if !whole {
+		return out, fmt.Errorf("%w: more than %d keys to sort by their last use", ErrInvalid, maxWalk)
+	}
+	if err := w.m.readUsage(ctx, keys); err != nil {
+		return out, err
+	}
+	ahead := func(used int64, one ID, than int64, other ID) int {
+		return cmp.Or(cmp.Compare(than, used), bytes.Compare(one[:], other[:]))
+	}
+	used := func(k *Key) int64 { return clock.Millis(k.usage.LastUsedAt) }
+	slices.SortFunc(keys, func(a, b *Key) int { return ahead(used(a), a.ID(), used(b), b.ID()) })
+	for _, k := range keys {
+		if w.q.Cursor != "" && ahead(used(k), k.ID(), after, ID(id)) <= 0 {
+			continue
+		}
+		if len(out.Items) == limit {
+			last := out.Items[limit-1]
+			out.Next = Cursor(backend.NewCursor(place, used(last), backend.ID(last.ID())))
+			break
+		}
+		if out.Items = append(out.Items, k); !w.q.WithUsage {
+			defer func() { k.usage = nil }()
+		}
+	}
+	return out, nil
+}
+
+// maxCount is how far Count counts.
+const maxCount = 1_000_000
+
+// Count returns how many keys match a query; its Cursor, Limit and Order mean nothing. exact
+// is false if there are that many at least: more than a million, or, for what no index
+// counts, more than were found among the first 10,000 records. Its errors are those of
+// [Manager.List].
+func (m *Manager) Count(ctx context.Context, q Query) (n int, exact bool, err error) {
+	if m.life.Closed() {
+		return 0, false, ErrClosed
+	}
+	q.Cursor, q.Limit, q.Order, q.WithUsage = "", 0, OldestFirst, false
+	w, err := m.walkKeys(q)
+	if err != nil {
+		return 0, false, fmt.Errorf("fob: count: %w", err)
+	}
+	if counter, ok := backend.As[backend.Counter](m.store); ok && q.isIndex() {
+		n, err := counter.Count(ctx, w.stored, maxCount)
+		if err == nil {
+			return n, n < maxCount, nil
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return 0, false, fmt.Errorf("fob: count: %w", errs.OfStore("read", err))
+		}
+	}
+	keys, whole, err := w.all(ctx)
+	if err != nil {
+		return 0, false, fmt.Errorf("fob: count: %w", err)
+	}
+	return len(keys), whole, nil
 }
 
 // matching decodes records and keeps those that match.
@@ -196,17 +327,27 @@ func (q *Query) matches(k *Key, now time.Time) bool {
 	return true
 }
 
+// check refuses a query that makes no sense.
+func (q *Query) check() error {
+	switch {
+	case q.Limit < 0 || q.Limit > backend.MaxLimit:
+		return fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, q.Limit, backend.MaxLimit)
+	case q.ExpiringWithin < 0:
+		return fmt.Errorf("%w: ExpiringWithin %v", ErrInvalid, q.ExpiringWithin)
+	case q.Status > StatusRevoked:
+		return fmt.Errorf("%w: status %d", ErrInvalid, q.Status)
+	case q.Order > LastUsedFirst:
+		return fmt.Errorf("%w: order %d", ErrInvalid, q.Order)
+	case q.Subject != Subject{} && q.Subject.check() != nil:
+		return q.Subject.check()
+	}
+	return cmp.Or(limits.CheckTime("UnusedSince", q.UnusedSince), q.Account.check(0),
+		limits.CheckText("tag", q.Tag, 0, maxSubject), limits.CheckText("role", q.Role, 0, maxSubject))
+}
+
 // index chooses the index for q.
-func (q *Query) index(stored *backend.Query, now time.Time) error {
+func (q *Query) index(stored *backend.Query, now time.Time) {
 	stored.Newest = q.Order == NewestFirst
-	if q.Subject != (Subject{}) {
-		if err := q.Subject.check(); err != nil {
-			return err
-		}
-	}
-	if err := cmp.Or(q.Account.check(0), limits.CheckText("tag", q.Tag, 0, maxSubject), limits.CheckText("role", q.Role, 0, maxSubject)); err != nil {
-		return err
-	}
 	switch {
 	case q.Subject != Subject{}:
 		stored.Owner = q.Subject.owner()
@@ -221,5 +362,21 @@ func (q *Query) index(stored *backend.Query, now time.Time) error {
 	case q.ExpiringWithin > 0 && q.Order == OldestFirst:
 		stored.ExpiresBefore = clock.Millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
 	}
-	return nil
+}
+
+// isIndex reports whether the index that is chosen for q selects nothing but what q does.
+func (q Query) isIndex() bool {
+	switch {
+	case q.Subject != Subject{}:
+		q.Subject = Subject{}
+	case !q.Parent.IsZero():
+		q.Parent = ID{}
+	case q.Tag != "":
+		q.Tag, q.Account = "", ""
+	case q.Account != "":
+		q.Account = ""
+	case q.Role != "":
+		q.Role = ""
+	}
+	return q == Query{}
 }

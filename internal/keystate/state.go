@@ -94,9 +94,6 @@ func (s *State) Labels() []string {
 	for _, role := range s.Roles {
 		labels = append(labels, record.RoleLabel(role))
 	}
-	if s.Status != Active {
-		labels = append(labels, record.StatusLabel(byte(s.Status)))
-	}
 	return record.Labels(labels...)
 }
 

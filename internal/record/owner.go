@@ -83,9 +83,6 @@ func TagLabel(account, tag string) string {
 // RoleLabel is the label of the keys with a role.
 func RoleLabel(role string) string { return "r" + role }
 
-// StatusLabel is the label of the keys whose own record says that they are not active.
-func StatusLabel(status byte) string { return "s" + string([]byte{'0' + status}) }
-
 // Labels returns labels in the order in which a record has them, without "".
 func Labels(labels ...string) []string {
 	labels = slices.DeleteFunc(labels, func(l string) bool { return l == "" })
