@@ -140,8 +140,8 @@ func readRecord(rows pgx.Rows) (backend.Record, error) {
 		}
 	}
 	v := rows.RawValues()
-	if len(v[0]) != len(backend.ID{}) || len(v[3]) != 0 && len(v[3]) != len(backend.ID{}) {
-		return scanRecord(rows) // which says what is wrong
+	if len(v[0]) != len(backend.ID{}) || len(v[3]) != 0 && len(v[3]) != len(backend.ID{}) || len(v[9]) != noLabels {
+		return scanRecord(rows) // which says what is wrong, and reads labels
 	}
 	rec := backend.Record{
 		ID: backend.ID(v[0]), Kind: backend.Kind(binary.BigEndian.Uint16(v[1])), Owner: string(v[2]),
@@ -154,10 +154,14 @@ func readRecord(rows pgx.Rows) (backend.Record, error) {
 	return rec, nil
 }
 
+// noLabels is the length of an array of no elements: the numbers of its dimensions and flags,
+// and the type of its elements.
+const noLabels = 12
+
 func number(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
 // recordOIDs are the types of the columns of a record.
 var recordOIDs = [...]uint32{
 	pgtype.ByteaOID, pgtype.Int2OID, pgtype.ByteaOID, pgtype.ByteaOID,
-	pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID, pgtype.ByteaOID,
+	pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID, pgtype.ByteaOID, pgtype.ByteaArrayOID,
 }

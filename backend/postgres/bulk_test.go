@@ -96,8 +96,8 @@ func BenchmarkScan(b *testing.B) {
 	n := benchRecords(b)
 	s, p := open(b, postgres.Options{})
 	_, err := p.pool.Exec(b.Context(), p.fill(`
-INSERT INTO {schema}.record (id, kind, owner, parent, created, expires, purge_at, version, body)
-SELECT decode(md5(i::text), 'hex'), 9, '', NULL, 1700000000000 + i, 0, 1800000000000 + i, {version}, decode(repeat('5a', 24), 'hex') FROM generate_series(1, $1::int) i`), n)
+INSERT INTO {schema}.record (id, kind, owner, parent, created, expires, purge_at, version, body, labels)
+SELECT decode(md5(i::text), 'hex'), 9, '', NULL, 1700000000000 + i, 0, 1800000000000 + i, {version}, decode(repeat('5a', 24), 'hex'), '{}' FROM generate_series(1, $1::int) i`), n)
 	require.NoError(b, err)
 	_, err = p.pool.Exec(b.Context(), p.fill("VACUUM ANALYZE {schema}.record"))
 	require.NoError(b, err)

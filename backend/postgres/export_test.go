@@ -15,6 +15,7 @@ func (s *Store) SQL() map[string]string {
 	return map[string]string{
 		"get": q.get, "getMany": q.getMany, "scan": q.scan, "insert": q.insert, "insertAll": q.insertAll, "update": q.update, "remove": q.remove,
 		"kind": q.listKind, "owner": q.listOwner, "parent": q.listParent, "due": q.listDue,
+		"label": q.listLabel, "newest": q.newestKind, "newestOf": q.newestLabel, "count": q.countLabel, "relabel": q.relabel,
 		"purge": q.purge, "trim": q.trim, "poll": q.poll, "usage": q.usage, "addUsage": q.addUsage,
 	}
 }

@@ -333,12 +333,16 @@ func columnsOf(ops []*insertion) []any {
 	n := len(ops)
 	ids, owners, parents, bodies := make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
 	kinds, created, expires, purgeAt := make([]int16, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	labelled, labels := [][]byte{}, [][]byte{} // an entry for each label of each record
 	for i, o := range ops {
 		r := &o.rec
+		for _, label := range r.Labels {
+			labelled, labels = append(labelled, r.ID[:]), append(labels, []byte(label))
+		}
 		ids[i], kinds[i], owners[i], parents[i], bodies[i] = r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), notNull(r.Body)
 		created[i], expires[i], purgeAt[i] = r.Created, r.Expires, r.PurgeAt
 	}
-	return []any{ids, kinds, owners, parents, created, expires, purgeAt, bodies}
+	return []any{ids, kinds, owners, parents, created, expires, purgeAt, bodies, labelled, labels}
 }
 
 // lanesFor is how many statements with new records a pool lets go at once. Where

@@ -173,7 +173,7 @@ func TestOneStatementTakesABoundedPart(t *testing.T) {
 // Each of those that share a statement has an answer of its own.
 func TestEachNewRecordHasItsOwnAnswer(t *testing.T) {
 	k := newStuck(t, postgres.Options{})
-	_, err := k.tx.Exec(t.Context(), k.place.fill(`INSERT INTO {schema}.record SELECT $1::bytea, 1, '', NULL, 0, 0, 0, {version}, ''`), idOf(2))
+	_, err := k.tx.Exec(t.Context(), k.place.fill(`INSERT INTO {schema}.record SELECT $1::bytea, 1, '', NULL, 0, 0, 0, {version}, '', '{}'`), idOf(2))
 	require.NoError(t, err)
 	// 1 twice, 2 is there, 3 is fine.
 	puts := k.putAll(t, record(1), record(1), record(2), record(3))
@@ -200,7 +200,7 @@ func idOf(n uint64) []byte {
 // A record whose ID somebody else has the turn of, here a delete under way, waits for
 // it by itself and gets a higher number; the others do not wait.
 func TestTheOthersDoNotWaitForOnesTurn(t *testing.T) {
-	k := newStuck(t, postgres.Options{}, `INSERT INTO {schema}.record SELECT decode('ff000000000000000000000000000000', 'hex'), 1, '', NULL, 0, 0, 0, {version}, ''`)
+	k := newStuck(t, postgres.Options{}, `INSERT INTO {schema}.record SELECT decode('ff000000000000000000000000000000', 'hex'), 1, '', NULL, 0, 0, 0, {version}, '', '{}'`)
 	last := record(1)
 	last.ID = backend.ID{0xff} // after all others
 	more := begin(t, k.place.url)

@@ -14,7 +14,7 @@ import (
 var migrations embed.FS
 
 // SchemaVersion is the number of the last migration: what New wants to find.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // Beginner starts transactions: a *pgxpool.Pool, or a *pgx.Conn.
 type Beginner interface {
@@ -150,10 +150,10 @@ func Grants(opts Options, role string, access Access) (string, error) {
 
 const (
 	readOnly = `GRANT USAGE ON SCHEMA {schema} TO {role};
-GRANT SELECT ON {schema}.migration, {schema}.meta, {schema}.record, {schema}.change, {schema}.usage TO {role};
+GRANT SELECT ON {schema}.migration, {schema}.meta, {schema}.record, {schema}.label, {schema}.change, {schema}.usage TO {role};
 `
 	readWrite = `GRANT USAGE ON SEQUENCE {schema}.version TO {role};
-GRANT INSERT, UPDATE, DELETE ON {schema}.record, {schema}.usage TO {role};
+GRANT INSERT, UPDATE, DELETE ON {schema}.record, {schema}.label, {schema}.usage TO {role};
 GRANT INSERT, DELETE ON {schema}.change TO {role};
 GRANT UPDATE (floor) ON {schema}.meta TO {role};
 `

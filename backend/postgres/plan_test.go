@@ -17,17 +17,18 @@ func fill(t testing.TB, p *place, n int) {
 	t.Helper()
 	opts := postgres.Options{Schema: p.schema}
 	for _, sql := range []string{
-		`INSERT INTO {schema}.record (id, kind, owner, parent, created, expires, purge_at, version, body)
+		`INSERT INTO {schema}.record (id, kind, owner, parent, created, expires, purge_at, version, body, labels)
 		 SELECT decode(md5(i::text), 'hex'), 1 + i % 2, convert_to('app-' || i / 200, 'UTF8'), decode(md5((i / 200)::text), 'hex'),
-		   1700000000000 + i, 1800000000000 + i, CASE WHEN i % 10 = 0 THEN 1900000000000 + i ELSE 0 END, {version}, decode(repeat('5a', 200), 'hex')
+		   1700000000000 + i, 1800000000000 + i, CASE WHEN i % 10 = 0 THEN 1900000000000 + i ELSE 0 END, {version}, decode(repeat('5a', 200), 'hex'), ARRAY[convert_to('app-' || i / 200, 'UTF8')]
 		 FROM generate_series(1, $1::int) i`,
+		`INSERT INTO {schema}.label SELECT kind, pg_catalog.unnest(labels), created, id FROM {schema}.record`,
 		`INSERT INTO {schema}.usage SELECT decode(md5(i::text), 'hex'), 1, 1 FROM generate_series(1, $1::int / 10) i`,
 		`INSERT INTO {schema}.change (txid, version, id) SELECT i, i, decode(md5(i::text), 'hex') FROM generate_series(1, $1::int) i`,
 	} {
 		_, err := p.pool.Exec(context.Background(), opts.Fill(sql), n)
 		require.NoError(t, err)
 	}
-	for _, table := range []string{"record", "usage", "change"} {
+	for _, table := range []string{"record", "label", "usage", "change"} {
 		_, err := p.pool.Exec(context.Background(), opts.Fill("VACUUM ANALYZE {schema}."+table))
 		require.NoError(t, err)
 	}
@@ -51,9 +52,14 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 		"owner":     {"1, 101, -1, " + none + `, 'app-7'`, "record_owner"},
 		"parent":    {"1, 101, -1, " + none + `, '\x` + strings.Repeat("07", 16) + `'`, "record_parent"},
 		"due":       {"1, 101, -1, " + none + `, 1800000049000`, "record_expires"},
-		"insert":    {id + `, 1, '', NULL, 1, 1, 1, ''`, ""},
-		"insertAll": {`ARRAY[` + id + `]::bytea[], '{1}', '{""}', '{NULL}', '{1}', '{1}', '{1}', '{""}'`, ""},
-		"update":    {id + `, 1, '', NULL, 1, 1, 1, '', 7`, "record_pkey"},
+		"label":     {"1, 101, -1, " + none + `, 'app-7'`, "label_pkey"},
+		"newest":    {"1, 101, 1700000040000, " + id, "record_kind"},
+		"newestOf":  {"1, 101, 1900000040000, " + none + `, 'app-7'`, "label_pkey"},
+		"count":     {"1, 1000, 'app-7'", "label_pkey"},
+		"insert":    {id + `, 1, '', NULL, 1, 1, 1, '', '{a,b}'`, ""},
+		"insertAll": {`ARRAY[` + id + `]::bytea[], '{1}', '{""}', '{NULL}', '{1}', '{1}', '{1}', '{""}', ARRAY[` + id + `]::bytea[], '{a}'`, ""},
+		"update":    {id + `, 1, '', NULL, 1, 1, 1, '', 7, '{}'`, "record_pkey"},
+		"relabel":   {id + `, 1, '', NULL, 1, 1, 1, '', 7, '{a}'`, "record_pkey"},
 		"remove":    {id + `, 7`, "record_pkey"},
 		"purge":     {`1900000050000, 1000`, "record_purge"},
 		"usage":     {`ARRAY[` + id + `]::bytea[]`, "usage_pkey"},
@@ -76,7 +82,7 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 				require.NoError(t, err)
 				plan := strings.Join(lines, "\n")
 				require.Contains(t, plan, c.index, plan)
-				for _, table := range []string{"record", "usage", "change"} {
+				for _, table := range []string{"record", "label", "usage", "change"} {
 					require.NotContains(t, plan, "Seq Scan on "+table, plan)
 				}
 				// Nor does it read more of the index than it needs: a page of a list is a

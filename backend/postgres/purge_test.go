@@ -22,7 +22,7 @@ func TestAPurgeHoldsFewLocks(t *testing.T) {
 	s := p.open(t, postgres.Options{})
 	const n = 5000
 	_, err = p.pool.Exec(t.Context(), p.fill(
-		`INSERT INTO {schema}.record SELECT decode(md5(i::text), 'hex'), 1, '', NULL, 1, 0, 1, {version}, '' FROM generate_series(1, $1::int) i`), n)
+		`INSERT INTO {schema}.record SELECT decode(md5(i::text), 'hex'), 1, '', NULL, 1, 0, 1, {version}, '', '{}' FROM generate_series(1, $1::int) i`), n)
 	require.NoError(t, err)
 	// What others leave of it.
 	tx := begin(t, p.url)

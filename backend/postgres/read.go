@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/fobkit/fob/backend"
 	"github.com/jackc/pgx/v5"
@@ -27,7 +29,8 @@ func scanRecord(row pgx.Row) (backend.Record, error) {
 	var id, owner, parent []byte
 	var kind int16
 	var version int64
-	err := row.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &rec.Body)
+	var labels [][]byte
+	err := row.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &rec.Body, &labels)
 	if err != nil {
 		return backend.Record{}, err
 	}
@@ -37,6 +40,9 @@ func scanRecord(row pgx.Row) (backend.Record, error) {
 		return backend.Record{}, fmt.Errorf("%w: record %x", backend.ErrCorrupt, id)
 	}
 	rec.Kind, rec.Owner, rec.Version = backend.Kind(kind), string(owner), uint64(version)
+	for _, label := range labels {
+		rec.Labels = append(rec.Labels, string(label))
+	}
 	return rec, nil
 }
 
@@ -50,22 +56,14 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	if q.After == "" {
+	switch {
+	case q.After == "" && q.Newest:
+		at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id)))
+	case q.After == "":
 		at = -1 // before the records of the epoch itself
 	}
-	statement := s.sql.listKind
-	args := []any{int16(q.Kind), limit + 1, at, id[:]} // one more tells whether there is a next page
-	switch {
-	case q.Owner != "":
-		statement = s.sql.listOwner
-		args = append(args, []byte(q.Owner))
-	case q.Parent != backend.ID{}:
-		statement = s.sql.listParent
-		args = append(args, q.Parent[:])
-	case q.ExpiresBefore != 0:
-		statement = s.sql.listDue
-		args = append(args, q.ExpiresBefore)
-	}
+	statement, by := s.listOf(&q)
+	args := append([]any{int16(q.Kind), limit + 1, at, id[:]}, by...) // one more tells whether there is a next page
 	var records []backend.Record
 	err = s.run(ctx, "list", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)
@@ -87,4 +85,49 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		after = last.Expires
 	}
 	return backend.Page{Records: records[:limit:limit], Next: backend.NewCursor(q, after, last.ID)}, nil
+}
+
+// listOf is the statement that reads a page of a list, and what it compares.
+func (s *Store) listOf(q *backend.Query) (statement string, by []any) {
+	oldest, newest := s.sql.listKind, s.sql.newestKind
+	switch {
+	case q.Owner != "":
+		oldest, newest, by = s.sql.listOwner, s.sql.newestOwner, []any{[]byte(q.Owner)}
+	case q.Parent != backend.ID{}:
+		oldest, newest, by = s.sql.listParent, s.sql.newestParent, []any{q.Parent[:]}
+	case q.Label != "":
+		oldest, newest, by = s.sql.listLabel, s.sql.newestLabel, []any{[]byte(q.Label)}
+	case q.ExpiresBefore != 0:
+		oldest, by = s.sql.listDue, []any{q.ExpiresBefore}
+	}
+	if q.Newest {
+		return newest, by
+	}
+	return oldest, by
+}
+
+// Count implements backend.Counter.
+func (s *Store) Count(ctx context.Context, q backend.Query, most int) (n int, err error) {
+	if err := backend.CheckCount(q, most); err != nil {
+		return 0, err
+	}
+	_, by := s.listOf(&q)
+	statement := s.sql.countKind
+	switch {
+	case q.Owner != "":
+		statement = s.sql.countOwner
+	case q.Parent != backend.ID{}:
+		statement = s.sql.countParent
+	case q.Label != "":
+		statement = s.sql.countLabel
+	case q.ExpiresBefore != 0:
+		statement = s.sql.countDue
+	}
+	err = s.run(ctx, "count", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, statement, append([]any{int16(q.Kind), min(most, math.MaxInt32)}, by...)...).Scan(&n)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }

@@ -1,5 +1,7 @@
 package postgres
 
+import "strings"
+
 // statements are the SQL of a Store, with its schema filled in. Parameters are
 // cast wherever they stand, so that each statement means the same in every
 // protocol mode of pgx, the simple one included.
@@ -7,27 +9,54 @@ type statements struct {
 	get, exists          string
 	getMany, scan        string
 	insert, insertAll    string
-	update               string
+	update, relabel      string
 	remove               string
 	listKind, listOwner  string
 	listParent, listDue  string
+	listLabel            string
+	newestKind           string
+	newestOwner          string
+	newestParent         string
+	newestLabel          string
+	countKind            string
+	countOwner           string
+	countParent          string
+	countDue, countLabel string
 	addUsage, usage      string
 	purge, trim          string
 	poll                 string
 	migrated, migrations string
 }
 
-const columns = "id, kind, owner, parent, created, expires, purge_at, version, body"
+const columns = "id, kind, owner, parent, created, expires, purge_at, version, body, labels"
 
 func (o Options) statements() statements {
-	list := func(filter, order string) string {
+	page := func(from, filter, order string) string {
 		return o.fill(`
 SELECT * FROM (
-  SELECT ` + columns + ` FROM {schema}.record
+  SELECT r.` + strings.ReplaceAll(columns, ", ", ", r.") + ` FROM ` + from + `
   WHERE ` + filter + `
   ORDER BY ` + order + ` LIMIT $2::int
-) page ORDER BY ` + order + ` {primary}`)
+) r ORDER BY ` + strings.ReplaceAll(order, "l.", "r.") + ` {primary}`)
 	}
+	const records, labelled = `{schema}.record r`, `{schema}.label l JOIN {schema}.record r ON r.id = l.id`
+	list := func(filter string) string {
+		return page(records, filter+` AND (r.created, r.id) > ($3::bigint, $4::bytea)`, `r.created, r.id`)
+	}
+	newest := func(filter string) string {
+		return page(records, filter+` AND (r.created, r.id) < ($3::bigint, $4::bytea)`, `r.created DESC, r.id DESC`)
+	}
+	count := func(from, filter string) string {
+		return o.fill(`SELECT count(*) FROM (SELECT FROM ` + from + ` WHERE ` + filter + ` LIMIT $2::int) c {primary}`)
+	}
+	const (
+		ofKind   = `r.kind = $1::smallint`
+		ofOwner  = `r.kind = $1::smallint AND r.owner = $5::bytea AND r.owner <> ''`
+		ofParent = `r.kind = $1::smallint AND r.parent = $5::bytea`
+		ofDue    = `r.kind = $1::smallint AND r.expires > 0 AND r.expires < $5::bigint`
+		ofLabel  = `l.kind = $1::smallint AND l.label = $5::bytea`
+	)
+	by3 := func(filter string) string { return strings.ReplaceAll(filter, "$5", "$3") } // the place is not asked for
 	return statements{
 		get: o.fill(`SELECT ` + columns + ` FROM {schema}.record WHERE id = $1::bytea {primary}`),
 		// In any order: a scan of all takes them as they lie.
@@ -40,9 +69,11 @@ WITH turn AS MATERIALIZED (
   SELECT {turn}
 ), put AS (
   INSERT INTO {schema}.record (` + columns + `)
-  SELECT $1::bytea, $2::smallint, $3::bytea, $4::bytea, $5::bigint, $6::bigint, $7::bigint, {version}, $8::bytea FROM turn
+  SELECT $1::bytea, $2::smallint, $3::bytea, $4::bytea, $5::bigint, $6::bigint, $7::bigint, {version}, $8::bytea, $9::bytea[] FROM turn
   ON CONFLICT (id) DO NOTHING
-  RETURNING id, version
+  RETURNING id, version, kind, created, labels
+), listed AS (
+  INSERT INTO {schema}.label (kind, label, created, id) SELECT kind, pg_catalog.unnest(labels), created, id FROM put
 ), fed AS (
   INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
 )
@@ -57,12 +88,15 @@ WITH turns AS MATERIALIZED (
   SELECT u.id FROM pg_catalog.unnest($1::bytea[]) AS u (id) WHERE {tryturn:u}
 ), put AS (
   INSERT INTO {schema}.record (` + columns + `)
-  SELECT id, kind, owner, parent, created, expires, purge_at, {version}, body
+  SELECT id, kind, owner, parent, created, expires, purge_at, {version}, body,
+    ARRAY(SELECT l.label FROM unnest($9::bytea[], $10::bytea[]) AS l (id, label) WHERE l.id = u.id ORDER BY l.label)
   FROM unnest($1::bytea[], $2::smallint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
     AS u (id, kind, owner, parent, created, expires, purge_at, body)
   WHERE id = ANY (ARRAY(SELECT id FROM turns))
   ON CONFLICT (id) DO NOTHING
-  RETURNING id, version
+  RETURNING id, version, kind, created, labels
+), listed AS (
+  INSERT INTO {schema}.label (kind, label, created, id) SELECT kind, pg_catalog.unnest(labels), created, id FROM put
 ), fed AS (
   INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
 )
@@ -70,28 +104,53 @@ SELECT id, version FROM put
 UNION ALL
 SELECT u.id, 0 FROM pg_catalog.unnest($1::bytea[]) AS u (id) WHERE u.id <> ALL (ARRAY(SELECT id FROM turns))`),
 
-		// The last SELECT tells why nothing was updated, from the same snapshot.
+		// The last SELECT tells why nothing was updated, from the same snapshot. Where only
+		// the labels differ, that is for relabel.
 		update: o.fill(`
 WITH put AS (
   UPDATE {schema}.record SET expires = $6::bigint, purge_at = $7::bigint, body = $8::bytea, version = {version}
   WHERE id = $1::bytea AND version = $9::bigint
-    AND kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint
+    AND kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint AND labels = $10::bytea[]
   RETURNING id, version
 ), fed AS (
   INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
 )
-SELECT version, true, true FROM put
+SELECT version, true, true, true FROM put
 UNION ALL
 SELECT version, false,
-  kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint
+  kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint, labels = $10::bytea[]
 FROM {schema}.record WHERE id = $1::bytea AND NOT EXISTS (SELECT FROM put)`),
+
+		// An update of a record whose labels change. The old ones are those of the version that
+		// is replaced, or nothing is.
+		relabel: o.fill(`
+WITH old AS MATERIALIZED (
+  SELECT kind, created, id, labels FROM {schema}.record WHERE id = $1::bytea AND version = $9::bigint
+), put AS (
+  UPDATE {schema}.record SET expires = $6::bigint, purge_at = $7::bigint, body = $8::bytea, version = {version}, labels = $10::bytea[]
+  WHERE id = $1::bytea AND version = $9::bigint
+    AND kind = $2::smallint AND owner = $3::bytea AND parent IS NOT DISTINCT FROM $4::bytea AND created = $5::bigint
+  RETURNING id, version
+), unlisted AS (
+  DELETE FROM {schema}.label l USING put, (SELECT kind, created, id, pg_catalog.unnest(labels) AS label FROM old) o
+  WHERE l.kind = o.kind AND l.label = o.label AND l.created = o.created AND l.id = o.id AND o.label <> ALL ($10::bytea[])
+), listed AS (
+  INSERT INTO {schema}.label (kind, label, created, id)
+  SELECT old.kind, n.label, old.created, old.id FROM put, old, pg_catalog.unnest($10::bytea[]) AS n (label) WHERE n.label <> ALL (old.labels)
+), fed AS (
+  INSERT INTO {schema}.change (version, id) SELECT version, id FROM put
+)
+SELECT version FROM put`),
 
 		remove: o.fill(`
 WITH turn AS MATERIALIZED (
   SELECT {turn}
 ), gone AS (
   DELETE FROM {schema}.record WHERE id = $1::bytea AND version = $2::bigint AND EXISTS (SELECT FROM turn)
-  RETURNING id
+  RETURNING id, kind, created, labels
+), unlisted AS (
+  DELETE FROM {schema}.label l USING (SELECT kind, created, id, pg_catalog.unnest(labels) AS label FROM gone) g
+  WHERE l.kind = g.kind AND l.label = g.label AND l.created = g.created AND l.id = g.id
 ), unused AS (
   DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), fed AS (
@@ -101,10 +160,22 @@ SELECT 0::bigint, true FROM gone
 UNION ALL
 SELECT version, false FROM {schema}.record WHERE id = $1::bytea AND NOT EXISTS (SELECT FROM gone)`),
 
-		listKind:   list(`kind = $1::smallint AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
-		listOwner:  list(`kind = $1::smallint AND owner = $5::bytea AND owner <> '' AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
-		listParent: list(`kind = $1::smallint AND parent = $5::bytea AND (created, id) > ($3::bigint, $4::bytea)`, `created, id`),
-		listDue:    list(`kind = $1::smallint AND expires > 0 AND expires < $5::bigint AND (expires, id) > ($3::bigint, $4::bytea)`, `expires, id`),
+		listKind:   list(ofKind),
+		listOwner:  list(ofOwner),
+		listParent: list(ofParent),
+		listLabel:  page(labelled, ofLabel+` AND (l.created, l.id) > ($3::bigint, $4::bytea)`, `l.created, l.id`),
+		listDue:    page(records, ofDue+` AND (r.expires, r.id) > ($3::bigint, $4::bytea)`, `r.expires, r.id`),
+
+		newestKind:   newest(ofKind),
+		newestOwner:  newest(ofOwner),
+		newestParent: newest(ofParent),
+		newestLabel:  page(labelled, ofLabel+` AND (l.created, l.id) < ($3::bigint, $4::bytea)`, `l.created DESC, l.id DESC`),
+
+		countKind:   count(records, ofKind),
+		countOwner:  count(records, by3(ofOwner)),
+		countParent: count(records, by3(ofParent)),
+		countLabel:  count(`{schema}.label l`, by3(ofLabel)),
+		countDue:    count(records, by3(ofDue)),
 
 		addUsage: o.fill(`
 INSERT INTO {schema}.usage AS u (id, n, last)
@@ -122,7 +193,10 @@ WITH due AS MATERIALIZED (
 ), gone AS (
   DELETE FROM {schema}.record r WHERE r.id = ANY (ARRAY(SELECT id FROM due))
     AND (r.purge_at > 0 AND r.purge_at <= $1::bigint) IS TRUE AND {tryturn:r}
-  RETURNING r.id
+  RETURNING r.id, r.kind, r.created, r.labels
+), unlisted AS (
+  DELETE FROM {schema}.label l USING (SELECT kind, created, id, pg_catalog.unnest(labels) AS label FROM gone) g
+  WHERE l.kind = g.kind AND l.label = g.label AND l.created = g.created AND l.id = g.id
 ), unused AS (
   DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), fed AS (

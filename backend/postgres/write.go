@@ -32,8 +32,9 @@ func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint
 	var version int64
 	// A version beyond int64 is below zero, and no record's.
 	err := s.run(ctx, "put", stageWriting, 0, func(ctx context.Context, conn *pgx.Conn) error {
-		var done, same bool
-		err := conn.QueryRow(ctx, s.sql.update, append(rowOf(rec), int64(v))...).Scan(&version, &done, &same)
+		var done, same, alike bool
+		args := updateOf(rec, v)
+		err := conn.QueryRow(ctx, s.sql.update, args...).Scan(&version, &done, &same, &alike)
 		switch {
 		case err != nil:
 			return ifNoRows(err, backend.ErrNotFound)
@@ -43,6 +44,10 @@ func (s *Store) update(ctx context.Context, rec *backend.Record, v uint64) (uint
 			return backend.ErrConflict
 		case !same:
 			return backend.CheckUpdate(backend.Record{}, backend.Record{Kind: 1}) // its words
+		case !alike:
+			if err := conn.QueryRow(ctx, s.sql.relabel, args...).Scan(&version); !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
 		}
 		return s.lost(ctx, conn, rec.ID)
 	})
@@ -66,7 +71,23 @@ func (s *Store) lost(ctx context.Context, conn *pgx.Conn, id backend.ID) error {
 
 // rowOf is a record as the arguments of a statement.
 func rowOf(r *backend.Record) []any {
-	return []any{r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), r.Created, r.Expires, r.PurgeAt, notNull(r.Body)}
+	return []any{r.ID[:], int16(r.Kind), []byte(r.Owner), parentOf(r), r.Created, r.Expires, r.PurgeAt, notNull(r.Body), labelsOf(r)}
+}
+
+// updateOf is a record as the arguments of an update of version v.
+func updateOf(r *backend.Record, v uint64) []any {
+	args := rowOf(r)
+	labels := args[len(args)-1]
+	return append(args[:len(args)-1], int64(v), labels)
+}
+
+// labelsOf is never NULL.
+func labelsOf(r *backend.Record) [][]byte {
+	labels := make([][]byte, len(r.Labels))
+	for i, label := range r.Labels {
+		labels[i] = []byte(label)
+	}
+	return labels
 }
 
 // parentOf is NULL for none.

@@ -88,9 +88,9 @@ func Statements() map[string]string {
 	return map[string]string{
 		"sqlite_autoindex_fob_record_1 (id=?)":                             sqlGet,
 		"fob_record_kind (kind=? AND (created,id)>(?,?))":                  sqlListKind,
-		"fob_record_owner (kind=? AND owner=? AND (created,id)>(?,?))":     sqlListOwner,
-		"fob_record_parent (kind=? AND parent=? AND (created,id)>(?,?))":   sqlListParent,
-		"fob_record_expires (kind=? AND (expires,id)>(?,?) AND expires<?)": sqlListExpires,
+		"fob_record_owner (kind=? AND owner=? AND (created,id)>(?,?))":     listSQL(sqlOwner, sqlAfter),
+		"fob_record_parent (kind=? AND parent=? AND (created,id)>(?,?))":   listSQL(sqlParent, sqlAfter),
+		"fob_record_expires (kind=? AND (expires,id)>(?,?) AND expires<?)": listSQL(sqlExpires, sqlAfterExpires),
 		"fob_record_purge (purge_at>? AND purge_at<?)":                     sqlDue,
 		"fob_change USING INTEGER PRIMARY KEY (rowid>?)":                   sqlChanges,
 		"fob_change USING INTEGER PRIMARY KEY (rowid<?)":                   sqlTrimChanges,
@@ -103,3 +103,6 @@ func Statements() map[string]string {
 
 // Queued is how many writes wait for the next batch.
 func (s *Store) Queued() int { return s.queue.Waiting() }
+
+// listSQL is the statement that reads a page of a list.
+func listSQL(list, order string) string { return `SELECT ` + selected + ` ` + list + order }

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -107,13 +108,16 @@ func (s *Store) Get(ctx context.Context, id backend.ID) (rec backend.Record, err
 
 // scanRecord reads one row of columns.
 func scanRecord(rows *sql.Rows) (rec backend.Record, err error) {
-	var id, owner, parent, body sql.RawBytes // the driver's memory, until the next row
+	var id, owner, parent, body, labels sql.RawBytes // the driver's memory, until the next row
 	var kind, version int64
-	if err := rows.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &body); err != nil {
+	if err := rows.Scan(&id, &kind, &owner, &parent, &rec.Created, &rec.Expires, &rec.PurgeAt, &version, &body, &labels); err != nil {
 		return rec, fmt.Errorf("%w: %w", backend.ErrCorrupt, err)
 	}
 	rec.Kind, rec.Version = backend.Kind(kind), uint64(version)
 	rec.Owner, rec.Body = string(owner), bytes.Clone(body)
+	if rec.Labels, err = decodeLabels(labels); err != nil {
+		return backend.Record{}, err
+	}
 	ok := copy(rec.ID[:], id) == len(id) && len(id) == len(rec.ID)
 	if parent != nil {
 		ok = ok && copy(rec.Parent[:], parent) == len(parent) && len(parent) == len(rec.Parent)
@@ -136,15 +140,12 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
-	text, args := sqlListKind, []any{int64(q.Kind), at, id[:], limit + 1}
-	switch {
-	case q.Owner != "":
-		text, args = sqlListOwner, append(args, []byte(q.Owner))
-	case q.Parent != backend.ID{}:
-		text, args = sqlListParent, append(args, q.Parent[:])
-	case q.ExpiresBefore != 0:
-		text, args = sqlListExpires, append(args, q.ExpiresBefore)
+	if q.Newest && q.After == "" {
+		at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id)))
 	}
+	text, by := listOf(&q)
+	args := append([]any{int64(q.Kind), at, id[:], limit + 1}, by...)
+	text = `SELECT ` + selected + ` ` + text + orderOf(&q)
 	var page backend.Page
 	err = s.read(ctx, "list", func(c *conn) error {
 		page = backend.Page{}
@@ -170,6 +171,55 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		return backend.Page{}, err
 	}
 	return page, nil
+}
+
+// listOf is the part of a statement that selects a list, and what it compares.
+func listOf(q *backend.Query) (text string, by []any) {
+	switch {
+	case q.Owner != "":
+		return sqlOwner, []any{[]byte(q.Owner)}
+	case q.Parent != backend.ID{}:
+		return sqlParent, []any{q.Parent[:]}
+	case q.Label != "":
+		return sqlLabel, []any{[]byte(q.Label)}
+	case q.ExpiresBefore != 0:
+		return sqlExpires, []any{q.ExpiresBefore}
+	}
+	return sqlKind, nil
+}
+
+// orderOf is the part of a statement that says where a list goes on, and in which order.
+func orderOf(q *backend.Query) string {
+	switch {
+	case q.ExpiresBefore != 0:
+		return sqlAfterExpires
+	case q.Label != "" && q.Newest:
+		return sqlBeforeLabel
+	case q.Label != "":
+		return sqlAfterLabel
+	case q.Newest:
+		return sqlBefore
+	}
+	return sqlAfter
+}
+
+// Count implements backend.Counter: it walks the index, and reads no record.
+func (s *Store) Count(ctx context.Context, q backend.Query, most int) (n int, err error) {
+	if err := backend.CheckCount(q, most); err != nil {
+		return 0, err
+	}
+	text, by := listOf(&q)
+	if q.Label != "" {
+		text = sqlCountedLabels
+	}
+	text = `SELECT count(*) FROM (SELECT 1 ` + text + ` LIMIT $4)`
+	err = s.read(ctx, "count", func(c *conn) error {
+		return c.row(text, append([]any{int64(q.Kind), nil, nil, most}, by...), &n)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // Usage implements backend.UsageRecorder. It reads in one transaction: no batch

@@ -291,7 +291,7 @@ func TestPlans(t *testing.T) {
 	db := pool(t, "file:"+file)
 	check := func(t *testing.T) {
 		for index, text := range sqlite.Statements() {
-			args := []any{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
+			args := []any{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
 			rows, err := db.Query("EXPLAIN QUERY PLAN "+text, args[:strings.Count(text, "$")]...)
 			require.NoError(t, err, text)
 			var plan []string

@@ -4,32 +4,43 @@ package sqlite
 // $n parameters, standard operators and upserts, as PostgreSQL takes them too;
 // what only SQLite understands says so.
 const (
-	columns  = `id, kind, owner, parent, created, expires, purge_at, version, body`
-	selected = `id, kind, owner, parent, created, coalesce(expires, 0), purge_at, version, body`
+	columns  = `id, kind, owner, parent, created, expires, purge_at, version, body, labels`
+	selected = `r.id, r.kind, r.owner, r.parent, r.created, coalesce(r.expires, 0), r.purge_at, r.version, r.body, r.labels`
 
-	sqlGet = `SELECT ` + selected + ` FROM fob_record WHERE id = $1`
+	sqlGet = `SELECT ` + selected + ` FROM fob_record r WHERE id = $1`
 	// The IDs are one blob, 16 bytes each, so that there is one statement for any number of
 	// them. A CROSS JOIN is made in the order in which it is written.
 	sqlGetMany = `WITH RECURSIVE asked(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM asked LIMIT $2)
-SELECT ` + selected + ` FROM asked CROSS JOIN fob_record WHERE id = substr($1, at, 16)`
+SELECT ` + selected + ` FROM asked CROSS JOIN fob_record r WHERE r.id = substr($1, at, 16)`
 
-	// A list is a range of one index, continued after (created, id) or (expires, id).
-	sqlListKind = `SELECT ` + selected + ` FROM fob_record
-WHERE kind = $1 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListOwner = `SELECT ` + selected + ` FROM fob_record
-WHERE kind = $1 AND owner = $5 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListParent = `SELECT ` + selected + ` FROM fob_record
-WHERE kind = $1 AND parent = $5 AND (created, id) > ($2, $3) ORDER BY created, id LIMIT $4`
-	sqlListExpires = `SELECT ` + selected + ` FROM fob_record
-WHERE kind = $1 AND expires < $5 AND (expires, id) > ($2, $3) ORDER BY expires, id LIMIT $4`
+	// A list is a range of one index, continued after (created, id) or (expires, id); with the
+	// newest first, before them.
+	sqlKind          = `FROM fob_record r WHERE r.kind = $1`
+	sqlOwner         = `FROM fob_record r WHERE r.kind = $1 AND r.owner = $5`
+	sqlParent        = `FROM fob_record r WHERE r.kind = $1 AND r.parent = $5`
+	sqlLabel         = `FROM fob_label l CROSS JOIN fob_record r ON r.id = l.id WHERE l.kind = $1 AND l.label = $5`
+	sqlExpires       = `FROM fob_record r WHERE r.kind = $1 AND r.expires < $5`
+	sqlAfter         = ` AND (r.created, r.id) > ($2, $3) ORDER BY r.created, r.id LIMIT $4`
+	sqlBefore        = ` AND (r.created, r.id) < ($2, $3) ORDER BY r.created DESC, r.id DESC LIMIT $4`
+	sqlAfterLabel    = ` AND (l.created, l.id) > ($2, $3) ORDER BY l.created, l.id LIMIT $4`
+	sqlBeforeLabel   = ` AND (l.created, l.id) < ($2, $3) ORDER BY l.created DESC, l.id DESC LIMIT $4`
+	sqlAfterExpires  = ` AND (r.expires, r.id) > ($2, $3) ORDER BY r.expires, r.id LIMIT $4`
+	sqlListKind      = `SELECT ` + selected + ` ` + sqlKind + sqlAfter
+	sqlCountedLabels = `FROM fob_label l WHERE l.kind = $1 AND l.label = $5`
 
-	sqlInsert = `INSERT INTO fob_record (` + columns + `) VALUES ($1, $2, $3, $4, $5, nullif($6, 0), $7, $8, $9)
+	sqlInsert = `INSERT INTO fob_record (` + columns + `) VALUES ($1, $2, $3, $4, $5, nullif($6, 0), $7, $8, $9, $10)
 ON CONFLICT (id) DO NOTHING`
 	// What may not change is part of the condition, so that a Put is one statement
 	// where it succeeds.
 	sqlUpdate = `UPDATE fob_record SET expires = nullif($6, 0), purge_at = $7, version = $8, body = $9
-WHERE id = $1 AND version = $10 AND kind = $2 AND owner = $3 AND parent IS NOT DISTINCT FROM $4 AND created = $5`
-	sqlDelete       = `DELETE FROM fob_record WHERE id = $1 AND version = $2`
+WHERE id = $1 AND version = $11 AND kind = $2 AND owner = $3 AND parent IS NOT DISTINCT FROM $4 AND created = $5 AND coalesce(labels, x'') = $10`
+	// Where the labels differ, it is three statements, and two for each label that does.
+	sqlLabels       = `SELECT coalesce(labels, x'') FROM fob_record WHERE id = $1 AND version = $2`
+	sqlUpdateLabels = `UPDATE fob_record SET expires = nullif($6, 0), purge_at = $7, version = $8, body = $9, labels = $10
+WHERE id = $1 AND version = $11 AND kind = $2 AND owner = $3 AND parent IS NOT DISTINCT FROM $4 AND created = $5`
+	sqlInsertLabel  = `INSERT INTO fob_label (kind, label, created, id) VALUES ($1, $2, $3, $4)`
+	sqlDeleteLabel  = `DELETE FROM fob_label WHERE kind = $1 AND label = $2 AND created = $3 AND id = $4`
+	sqlDelete       = `DELETE FROM fob_record WHERE id = $1 AND version = $2 RETURNING kind, created, coalesce(labels, x'')`
 	sqlVersion      = `SELECT version FROM fob_record WHERE id = $1`
 	sqlDue          = `SELECT id, version FROM fob_record WHERE purge_at > 0 AND purge_at <= $1 ORDER BY purge_at LIMIT $2`
 	sqlInsertChange = `INSERT INTO fob_change (seq, id, nonce) VALUES ($1, $2, $3)`

@@ -3,9 +3,11 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -35,7 +37,7 @@ func (b *batch) put(rec *backend.Record, cond backend.Cond) (uint64, error) {
 		parent = rec.Parent[:]
 	}
 	version := b.seq + 1
-	args := []any{rec.ID[:], int64(rec.Kind), []byte(rec.Owner), parent, rec.Created, rec.Expires, rec.PurgeAt, int64(version), rec.Body}
+	args := []any{rec.ID[:], int64(rec.Kind), []byte(rec.Owner), parent, rec.Created, rec.Expires, rec.PurgeAt, int64(version), rec.Body, encodeLabels(rec.Labels)}
 	text := sqlInsert
 	if v, ok := cond.Version(); ok {
 		if v > math.MaxInt64 {
@@ -44,6 +46,9 @@ func (b *batch) put(rec *backend.Record, cond backend.Cond) (uint64, error) {
 		text, args = sqlUpdate, append(args, int64(v))
 	}
 	n, err := b.c.run(text, args...)
+	if err == nil && n == 0 && !cond.Absent() {
+		n, err = b.putLabels(rec, args)
+	}
 	switch {
 	case err != nil:
 		return 0, err
@@ -52,8 +57,65 @@ func (b *batch) put(rec *backend.Record, cond backend.Cond) (uint64, error) {
 	case n == 0:
 		v, _ := cond.Version()
 		return 0, b.differs(rec.ID, v)
+	case cond.Absent():
+		if err := b.listUnder(sqlInsertLabel, rec, rec.Labels, nil); err != nil {
+			return 0, err
+		}
 	}
 	return version, b.change(rec.ID)
+}
+
+// putLabels is an update of a record whose labels change, with the arguments of sqlUpdate.
+func (b *batch) putLabels(rec *backend.Record, args []any) (n int64, err error) {
+	var stored []byte
+	err = b.c.row(sqlLabels, []any{rec.ID[:], args[len(args)-1]}, &stored)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil // another version
+	}
+	if err != nil {
+		return 0, err
+	}
+	old, err := decodeLabels(stored)
+	if err != nil {
+		return 0, err
+	}
+	if n, err = b.c.run(sqlUpdateLabels, args...); err != nil || n == 0 {
+		return n, err
+	}
+	return n, errors.Join(b.listUnder(sqlDeleteLabel, rec, old, rec.Labels), b.listUnder(sqlInsertLabel, rec, rec.Labels, old))
+}
+
+// listUnder runs a statement for each label that is not in but.
+func (b *batch) listUnder(text string, rec *backend.Record, labels, but []string) error {
+	for _, label := range labels {
+		if slices.Contains(but, label) {
+			continue
+		}
+		if _, err := b.c.run(text, int64(rec.Kind), []byte(label), rec.Created, rec.ID[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encodeLabels(labels []string) []byte {
+	b := []byte{} // not NULL
+	for _, label := range labels {
+		b = append(binary.AppendUvarint(b, uint64(len(label))), label...)
+	}
+	return b
+}
+
+func decodeLabels(b []byte) (labels []string, err error) {
+	for len(b) > 0 {
+		n, used := binary.Uvarint(b)
+		if used <= 0 || n == 0 || n > uint64(len(b)-used) {
+			return nil, fmt.Errorf("%w: labels", backend.ErrCorrupt)
+		}
+		labels = append(labels, string(b[used:used+int(n)]))
+		b = b[used+int(n):]
+	}
+	return labels, nil
 }
 
 // differs says why a statement found no record with this ID and version.
@@ -82,12 +144,26 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 }
 
 func (b *batch) remove(id backend.ID, version uint64) error {
-	n, err := b.c.run(sqlDelete, id[:], int64(version))
+	gone := backend.Record{ID: id}
+	found := false
+	err := b.c.rows(sqlDelete, []any{id[:], int64(version)}, func(rows *sql.Rows) (err error) {
+		var kind int64
+		var labels sql.RawBytes
+		if err := rows.Scan(&kind, &gone.Created, &labels); err != nil {
+			return err
+		}
+		gone.Kind, found = backend.Kind(kind), true
+		gone.Labels, err = decodeLabels(labels)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if n == 0 {
+	if !found {
 		return b.differs(id, version)
+	}
+	if err := b.listUnder(sqlDeleteLabel, &gone, gone.Labels, nil); err != nil {
+		return err
 	}
 	if _, err := b.c.run(sqlDeleteUsage, id[:]); err != nil {
 		return err
