@@ -56,6 +56,7 @@ var (
 	_ backend.Store         = (*Store)(nil)
 	_ backend.Watcher       = (*Store)(nil)
 	_ backend.Lister        = (*Store)(nil)
+	_ backend.Counter       = (*Store)(nil)
 	_ backend.BulkReader    = (*Store)(nil)
 	_ backend.Scanner       = (*Store)(nil)
 	_ backend.UsageRecorder = (*Store)(nil)
@@ -63,7 +64,8 @@ var (
 	_ backend.Maintainer    = (*Store)(nil)
 )
 
-// load reads or writes the format and the epoch, and finds the ends of the feed.
+// load reads or writes the format and the epoch, and finds the ends of the feed. A store of
+// an older layout has the number of this one from then on.
 func (s *Store) load() error {
 	err := s.db.Update(func(txn *badgerdb.Txn) error {
 		item, err := txn.Get(keyFormat)
@@ -81,8 +83,16 @@ func (s *Store) load() error {
 		if err != nil {
 			return err
 		}
-		if len(version) != 1 || version[0] != layoutFormat {
-			return fmt.Errorf("unknown format %x: %w", version, backend.ErrCorrupt)
+		switch {
+		case len(version) != 1 || version[0] < oldestFormat:
+			return fmt.Errorf("no layout is %x: %w", version, backend.ErrCorrupt)
+		case version[0] > layoutFormat:
+			return fmt.Errorf("the store has layout %d, and this version of fob knows layouts %d to %d: %w",
+				version[0], oldestFormat, layoutFormat, backend.ErrUnavailable)
+		case version[0] < layoutFormat:
+			if err := txn.Set(keyFormat, []byte{layoutFormat}); err != nil {
+				return err
+			}
 		}
 		if item, err = txn.Get(keyEpoch); err != nil {
 			return err

@@ -49,6 +49,12 @@
 // do not keep the promises of flock and mmap. Purged records give their space
 // back at compaction, which the store asks for by itself when it is worthwhile.
 //
+// The layout of the directory has a number, 2 since records have labels. Open brings up a
+// store of layout 1, also one that was restored from an older backup: nothing is written
+// again but the number. There is no way back: a version that knows layout 1 alone refuses
+// the store from then on. So make a backup before. A later layout is refused, by an error
+// that names both.
+//
 // Backup writes a sealed stream. Restore brings back the past, and with it
 // credentials that were revoked since: re-apply later revocations before the
 // store is used (fob.Manager can export and import them).

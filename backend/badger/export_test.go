@@ -60,3 +60,35 @@ const (
 	ScanAtOnce = scanAtOnce
 	ByList     = byList
 )
+
+// Written are the keys that a change wrote, by the letter that they begin with. Each commit
+// has a time of its own; a key has that of the last one which wrote it.
+func (s *Store) Written() (at map[string]uint64) {
+	at = make(map[string]uint64)
+	_ = s.db.View(func(txn *badgerdb.Txn) error {
+		it := txn.NewIterator(badgerdb.IteratorOptions{})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			at[string(it.Item().Key())] = it.Item().Version()
+		}
+		return nil
+	})
+	return at
+}
+
+// SetLayout makes the marker name another layout.
+func (s *Store) SetLayout(layout byte) error {
+	return s.db.Update(func(txn *badgerdb.Txn) error { return txn.Set(keyFormat, []byte{layout}) })
+}
+
+// Layout is the layout that the marker names.
+func (s *Store) Layout() (layout byte) {
+	_ = s.db.View(func(txn *badgerdb.Txn) error {
+		item, err := txn.Get(keyFormat)
+		if err != nil {
+			return err
+		}
+		return item.Value(func(b []byte) error { layout = b[0]; return nil })
+	})
+	return layout
+}

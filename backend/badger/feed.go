@@ -27,7 +27,7 @@ func (s *Store) trim(b *batch) {
 		if b.seq-b.trimmed < keepLog || b.broken != nil {
 			return
 		}
-		b.broken = b.txn.Delete(logKey(b.trimmed))
+		b.broken = b.erase(logKey(b.trimmed))
 		b.trimmed++
 	}
 }

@@ -6,15 +6,17 @@ import (
 	"hash/crc32"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/labels"
 )
 
-// The keys. Numbers are big-endian, so that they sort; an owner is preceded by
-// its length, so that none is the start of another.
+// The keys. Numbers are big-endian, so that they sort; an owner and a label are preceded
+// by their length, so that none is the start of another.
 //
 //	c id                       a record
 //	k kind created id          list by kind
 //	o kind len owner created id   list by owner
 //	p kind parent created id   list by parent
+//	t kind len label created id   list by label
 //	e kind expires id          list by expiry
 //	d purgeAt id               what is due to be purged
 //	l seq                      the feed: id, and seq is the version
@@ -25,6 +27,7 @@ const (
 	prefixKind   = 'k'
 	prefixOwner  = 'o'
 	prefixParent = 'p'
+	prefixLabel  = 't'
 	prefixExpiry = 'e'
 	prefixDue    = 'd'
 	prefixLog    = 'l'
@@ -32,7 +35,13 @@ const (
 	prefixMeta   = 'm'
 )
 
-const layoutFormat = 1
+// The layouts. A record of layout 1 has no labels, and reads the same as one of layout 2
+// without any. So a store of layout 1 is brought up by its marker alone: Open writes the
+// new number there, and with that a version that knows layout 1 only refuses the store.
+const (
+	layoutFormat = 2 // what is written
+	oldestFormat = 1 // the oldest that is read
+)
 
 var (
 	keyFormat = []byte{prefixMeta, 'f'}
@@ -54,45 +63,71 @@ func expiryList(k backend.Kind) []byte {
 	return []byte{prefixExpiry, byte(k)}
 }
 
-func ownerList(k backend.Kind, owner string) []byte {
-	b := make([]byte, 0, 4+len(owner)+8+idLen)
-	b = append(b, prefixOwner, byte(k))
-	b = binary.BigEndian.AppendUint16(b, uint16(len(owner)))
-	return append(b, owner...)
+func ownerList(k backend.Kind, owner string) []byte { return namedList(prefixOwner, k, owner) }
+func labelList(k backend.Kind, label string) []byte { return namedList(prefixLabel, k, label) }
+
+func namedList(prefix byte, k backend.Kind, name string) []byte {
+	b := make([]byte, 0, 4+len(name)+8+idLen)
+	b = append(b, prefix, byte(k))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
+	return append(b, name...)
 }
 
 func parentList(k backend.Kind, parent backend.ID) []byte {
 	return append([]byte{prefixParent, byte(k)}, parent[:]...)
 }
 
-// indexKeys yields the keys under which a record is listed: those that never
-// change first.
-func indexKeys(r *backend.Record) (fixed, moving [][]byte) {
-	fixed = append(fixed, listKey(kindList(r.Kind), r.Created, r.ID))
+// listed are all the keys under which a record is listed.
+func listed(r *backend.Record) [][]byte {
+	_, keys := moved(&backend.Record{}, r)
+	keys = append(keys, listKey(kindList(r.Kind), r.Created, r.ID))
 	if r.Owner != "" {
-		fixed = append(fixed, listKey(ownerList(r.Kind, r.Owner), r.Created, r.ID))
+		keys = append(keys, listKey(ownerList(r.Kind, r.Owner), r.Created, r.ID))
 	}
 	if r.Parent != (backend.ID{}) {
-		fixed = append(fixed, listKey(parentList(r.Kind, r.Parent), r.Created, r.ID))
+		keys = append(keys, listKey(parentList(r.Kind, r.Parent), r.Created, r.ID))
 	}
-	if r.Expires != 0 {
-		moving = append(moving, listKey(expiryList(r.Kind), r.Expires, r.ID))
+	return keys
+}
+
+// moved are the keys under which an update no longer lists a record, and those under which
+// it does from then on.
+func moved(old, now *backend.Record) (gone, added [][]byte) {
+	if old.Expires != now.Expires {
+		if old.Expires != 0 {
+			gone = append(gone, listKey(expiryList(old.Kind), old.Expires, old.ID))
+		}
+		if now.Expires != 0 {
+			added = append(added, listKey(expiryList(now.Kind), now.Expires, now.ID))
+		}
 	}
-	if r.PurgeAt != 0 {
-		moving = append(moving, listKey([]byte{prefixDue}, r.PurgeAt, r.ID))
+	if old.PurgeAt != now.PurgeAt {
+		if old.PurgeAt != 0 {
+			gone = append(gone, listKey([]byte{prefixDue}, old.PurgeAt, old.ID))
+		}
+		if now.PurgeAt != 0 {
+			added = append(added, listKey([]byte{prefixDue}, now.PurgeAt, now.ID))
+		}
 	}
-	return fixed, moving
+	without, with := labels.Changed(old.Labels, now.Labels)
+	for _, label := range without {
+		gone = append(gone, listKey(labelList(old.Kind, label), old.Created, old.ID))
+	}
+	for _, label := range with {
+		added = append(added, listKey(labelList(now.Kind, label), now.Created, now.ID))
+	}
+	return gone, added
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const fixedLen = 1 + 1 + 8 + 8 + 8 + 8 + 16 + 2
 
-// encodeRecord is the value of a record: fixed fields, owner, body, and a checksum
-// that also covers the ID, so that a damaged or misplaced value is told from a
-// sound one.
+// encodeRecord is the value of a record: fixed fields, owner, labels (from layout 2 on),
+// body, and a checksum that also covers the ID, so that a damaged or misplaced value is
+// told from a sound one.
 func encodeRecord(r *backend.Record) []byte {
-	b := make([]byte, 0, fixedLen+len(r.Owner)+len(r.Body)+4)
+	b := make([]byte, 0, fixedLen+len(r.Owner)+labels.Room(r.Labels)+len(r.Body)+4)
 	b = append(b, layoutFormat, byte(r.Kind))
 	b = binary.BigEndian.AppendUint64(b, r.Version)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
@@ -101,6 +136,7 @@ func encodeRecord(r *backend.Record) []byte {
 	b = append(b, r.Parent[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Owner)))
 	b = append(b, r.Owner...)
+	b = labels.Append(b, r.Labels)
 	b = append(b, r.Body...)
 	return binary.BigEndian.AppendUint32(b, checksum(r.ID, b))
 }
@@ -112,7 +148,7 @@ func checksum(id backend.ID, b []byte) uint32 {
 // kindOf is the kind of the record with this value; zero if it is damaged.
 func kindOf(id backend.ID, b []byte) backend.Kind {
 	n := len(b) - 4
-	if n < fixedLen || b[0] != layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
+	if n < fixedLen || b[0] < oldestFormat || b[0] > layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
 		return 0
 	}
 	return backend.Kind(b[1])
@@ -124,7 +160,7 @@ func decodeRecord(id backend.ID, b []byte) (backend.Record, error) {
 	if kind == 0 {
 		return backend.Record{}, fmt.Errorf("badger: %w", backend.ErrCorrupt)
 	}
-	n := len(b) - 4
+	layout, b := b[0], b[:len(b)-4]
 	r := backend.Record{
 		ID:      id,
 		Kind:    kind,
@@ -135,11 +171,17 @@ func decodeRecord(id backend.ID, b []byte) (backend.Record, error) {
 		Parent:  backend.ID(b[34:50]),
 	}
 	end := fixedLen + int(binary.BigEndian.Uint16(b[50:]))
-	if end > n {
+	sound := end <= len(b)
+	if sound {
+		r.Owner, b = string(b[fixedLen:end]), b[end:]
+	}
+	if sound && layout > 1 {
+		r.Labels, b, sound = labels.Cut(b)
+	}
+	if !sound {
 		return backend.Record{}, fmt.Errorf("badger: %w", backend.ErrCorrupt)
 	}
-	r.Owner = string(b[fixedLen:end])
-	r.Body = append([]byte(nil), b[end:n]...)
+	r.Body = append([]byte(nil), b...)
 	return r, nil
 }
 

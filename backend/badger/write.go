@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/labels"
 	"github.com/fobkit/fob/backend/internal/writequeue"
 )
 
@@ -19,37 +20,15 @@ type op = writequeue.Op[*batch]
 // for. What the queue takes in bytes is well below what fits into one transaction.
 const maxBatch = 1024
 
-// batch is one transaction in the making. It is evaluated while the batch before it is
-// committed: see docs/decisions/0018-queues-that-fold-writes.md.
-type batch struct {
-	txn *badgerdb.Txn
-	// before is the batch that is being committed meanwhile, if there is one. The
-	// transaction began before that commit and does not see it.
-	before *batch
-	// wrote is what the batch leaves under the keys that batches read: those of records and
-	// of usage; nil is nothing.
-	wrote map[string][]byte
-
-	seq     uint64 // of the last change in it
-	first   uint64 // the last change before it
-	trimmed uint64 // the floor of the feed after it
-
-	applied []*op
-	broken  error // why nothing of it may be written
-	checked bool  // room and low are set
-	room    room
-	low     error
-}
-
 // write is the writer goroutine: it takes what is waiting, makes one transaction of it,
 // commits that with one sync, and then tells everybody. Meanwhile it evaluates what comes.
 func (s *Store) write() {
-	s.queue.RunAhead(s.stop, writequeue.Ahead[*batch]{Open: s.open, Apply: s.apply, Commit: s.commit, Drop: func(b *batch) { b.txn.Discard() }})
+	s.queue.RunAhead(s.stop, writequeue.Ahead[*batch]{Open: s.open, Apply: s.apply, Commit: s.commit, Drop: (*batch).discard})
 }
 
 // open begins a batch on top of another one that is about to be committed, or of none.
 func (s *Store) open(behind *batch) *batch {
-	b := &batch{seq: s.head.Load(), trimmed: s.floor.Load()}
+	b := &batch{db: s.db, seq: s.head.Load(), trimmed: s.floor.Load()}
 	if behind != nil {
 		behind.before = nil // it is evaluated, and what was before it is committed
 		s.trim(behind)
@@ -82,6 +61,7 @@ func (s *Store) apply(b *batch, ops []*op) {
 			o.Err = b.low
 			continue
 		}
+		b.makeRoom()
 		o.Err = o.Apply(b)
 		if s.hooks.applied != nil && o.Err == nil {
 			o.Err = s.hooks.applied()
@@ -101,7 +81,7 @@ func (s *Store) apply(b *batch, ops []*op) {
 
 // commit writes a batch and sets the answer of each of its ops.
 func (s *Store) commit(b *batch, ops []*op) {
-	defer b.txn.Discard()
+	defer b.discard()
 	if s.hooks.committing != nil {
 		s.hooks.committing()
 	}
@@ -123,7 +103,7 @@ func (s *Store) commit(b *batch, ops []*op) {
 	if len(b.applied) == 0 {
 		return
 	}
-	err := b.txn.Commit()
+	commits, err := b.commit()
 	if s.hooks.commitError != nil && err == nil {
 		err = s.hooks.commitError()
 	}
@@ -141,66 +121,11 @@ func (s *Store) commit(b *batch, ops []*op) {
 		}
 		return
 	}
-	s.commits.Add(1)
+	s.commits.Add(commits)
 	s.writes.Add(uint64(len(b.applied)))
 	s.floor.Store(b.trimmed)
 	s.head.Store(b.seq)
 	s.changed.Ring()
-}
-
-// change numbers a change and puts it into the feed.
-func (b *batch) change(id backend.ID) (version uint64, err error) {
-	b.seq++
-	return b.seq, b.txn.Set(logKey(b.seq), id[:])
-}
-
-// set writes a value that batches read.
-func (b *batch) set(key, value []byte) error {
-	b.note(key, value)
-	return b.txn.Set(key, value)
-}
-
-func (b *batch) delete(key []byte) error {
-	b.note(key, nil)
-	return b.txn.Delete(key)
-}
-
-func (b *batch) note(key, value []byte) {
-	if b.wrote == nil {
-		b.wrote = make(map[string][]byte)
-	}
-	b.wrote[string(key)] = value
-}
-
-// left is what the batch, or the one before it, leaves under a key that batches read. ok is
-// false if neither writes there.
-func (b *batch) left(key []byte) (value []byte, ok bool) {
-	for at := b; at != nil && !ok; at = at.before {
-		value, ok = at.wrote[string(key)]
-	}
-	return value, ok
-}
-
-func (b *batch) get(id backend.ID) (backend.Record, error) {
-	switch value, ok := b.left(recordKey(id)); {
-	case !ok:
-		return readRecord(b.txn, id)
-	case value == nil:
-		return backend.Record{}, backend.ErrNotFound
-	default:
-		return decodeRecord(id, value)
-	}
-}
-
-func (b *batch) usage(id backend.ID) (backend.Usage, error) {
-	switch value, ok := b.left(usageKey(id)); {
-	case !ok:
-		return readUsage(b.txn, id)
-	case value == nil:
-		return backend.Usage{ID: id}, nil
-	default:
-		return decodeUsage(id, value)
-	}
 }
 
 // Put implements backend.Store.
@@ -208,9 +133,10 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 	if err := backend.CheckPut(rec, cond); err != nil {
 		return 0, err
 	}
-	rec.Body = bytes.Clone(rec.Body) // the writer may outlast this call
+	rec.Body, rec.Labels = bytes.Clone(rec.Body), slices.Clone(rec.Labels) // the writer may outlast this call
 	var version uint64
-	o := &op{Size: 512 + 4*len(rec.Owner) + len(rec.Body), Urgent: backend.IsUrgent(ctx)}
+	// A label is in the value and, where it is new, in a key.
+	o := &op{Size: 512 + 4*len(rec.Owner) + 2*labels.Room(rec.Labels) + 64*len(rec.Labels) + len(rec.Body), Urgent: backend.IsUrgent(ctx)}
 	o.Apply = func(b *batch) (err error) {
 		version, err = b.put(rec, cond)
 		return err
@@ -227,12 +153,12 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 	if err != nil && !errors.Is(err, backend.ErrNotFound) {
 		return 0, err
 	}
-	fixed, moving := indexKeys(&rec)
+	var gone, added [][]byte
 	if cond.Absent() {
 		if exists {
 			return 0, backend.ErrConflict
 		}
-		moving = append(moving, fixed...)
+		added = listed(&rec)
 	} else {
 		v, _ := cond.Version()
 		switch {
@@ -244,18 +170,18 @@ func (b *batch) put(rec backend.Record, cond backend.Cond) (uint64, error) {
 		if err := backend.CheckUpdate(old, rec); err != nil {
 			return 0, err
 		}
-		_, before := indexKeys(&old)
-		for _, k := range before {
-			if err := b.txn.Delete(k); err != nil {
-				return 0, err
-			}
-		}
+		gone, added = moved(&old, &rec)
 	}
 	if rec.Version, err = b.change(rec.ID); err != nil {
 		return 0, err
 	}
-	for _, k := range moving {
-		if err := b.txn.Set(k, nil); err != nil {
+	for _, k := range gone {
+		if err := b.erase(k); err != nil {
+			return 0, err
+		}
+	}
+	for _, k := range added {
+		if err := b.write(k, nil); err != nil {
 			return 0, err
 		}
 	}
@@ -277,9 +203,8 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 }
 
 func (b *batch) remove(rec *backend.Record) error {
-	fixed, moving := indexKeys(rec)
-	for _, k := range append(fixed, moving...) {
-		if err := b.txn.Delete(k); err != nil {
+	for _, k := range listed(rec) {
+		if err := b.erase(k); err != nil {
 			return err
 		}
 	}
@@ -338,6 +263,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 			return err
 		}
 		for i := range due {
+			b.makeRoom()
 			if err := b.remove(&due[i]); err != nil {
 				return err
 			}

@@ -51,7 +51,9 @@
 //
 // etcd 3.5.18, 3.6 or later: servers before that could lose the deletion of a key
 // near a compaction (etcd issues 18089 and 19179), and say that a watch is further
-// than it is (issue 15220). Leave --max-txn-ops at its default of 128, or higher.
+// than it is (issue 15220). Leave --max-txn-ops at its default of 128, or higher:
+// an update that replaces all 64 labels of a record is 133 operations, in two nested
+// transactions.
 //
 // Set --auto-compaction-retention; nothing here compacts. How much history is kept
 // is how long a process may be away and still resume its feed. Defragmentation and
@@ -73,7 +75,8 @@
 //
 // Lists take two round trips, so that they show one revision: the keys of the list are
 // read first, and then its records, in transactions of 100 that are on their way at the
-// same time. GetMany reads in such transactions too, and so does Scan, which goes on at a
+// same time. The newest first takes two more where the list is longer than a few pages: etcd
+// reads a range from its start only, so the end is found by counting. GetMany reads in such transactions too, and so does Scan, which goes on at a
 // later revision where the one that it reads is compacted.
 //
 // # Layout
@@ -82,4 +85,12 @@
 // layout.go, and docs/decisions/0011-etcd-layout.md for the reasons. A marker names
 // the format, and each write has it among its conditions: a program that does not
 // know a later format cannot write into it.
+//
+// The layout is number 2 since records have labels. A store of layout 1 is read as it is,
+// and brought up by the first write of a process that knows layout 2; nothing is written again
+// but the marker, and feeds go on. From then on a process that knows layout 1 alone, and still
+// runs beside, cannot write, its feeds end, and it fails with an error where it reads what
+// was written since; the records that were not, it still reads. End those processes then:
+// a change of layout is no time for a slow rolling deploy. A later layout is refused, by
+// an error that names both.
 package etcd

@@ -134,7 +134,7 @@ func isCompacted(err error) bool { return isAnswerOf(err, rpctypes.ErrCompacted)
 
 // isHopeless reports whether a feed cannot go on however often it is tried.
 func isHopeless(err error) bool {
-	if errors.Is(err, errClientClosed) || errors.Is(err, errFormat) {
+	if errors.Is(err, errClientClosed) || errors.Is(err, errLayout) {
 		return true
 	}
 	// A watch says why it was refused as text within text.

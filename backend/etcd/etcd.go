@@ -79,6 +79,7 @@ var (
 	_ backend.Store         = (*Store)(nil)
 	_ backend.Watcher       = (*Store)(nil)
 	_ backend.Lister        = (*Store)(nil)
+	_ backend.Counter       = (*Store)(nil)
 	_ backend.BulkReader    = (*Store)(nil)
 	_ backend.Scanner       = (*Store)(nil)
 	_ backend.UsageRecorder = (*Store)(nil)

@@ -143,7 +143,8 @@ func TestATokenIsOfOneHistory(t *testing.T) {
 
 func TestARecordsValue(t *testing.T) {
 	rec := backend.Record{
-		ID: backend.ID{1}, Kind: 200, Owner: "o\x00wner", Parent: backend.ID{2}, Created: math.MaxInt64, Expires: 1, PurgeAt: 1 << 40, Body: []byte("body"), Version: 7,
+		ID: backend.ID{1}, Kind: 200, Owner: "o\x00wner", Parent: backend.ID{2}, Created: math.MaxInt64, Expires: 1, PurgeAt: 1 << 40,
+		Labels: []string{"\x00", "a label"}, Body: []byte("body"), Version: 7,
 	}
 	value, nonce := etcd.Encode(rec)
 	got, err := etcd.Decode(rec.ID, bytes.Clone(value), 7)
@@ -167,18 +168,31 @@ func TestARecordsValue(t *testing.T) {
 
 // No key of one list may fall into the range of another.
 func TestListsDoNotOverlap(t *testing.T) {
-	owners := []string{"a", "a\x00", "a\x00b", "b", "\xff", "\xff\xff", strings.Repeat("\xff", backend.MaxOwner), strings.Repeat("a", 256), strings.Repeat("a", 255), "\x00", "\x00\x01a"}
+	names := []string{"a", "a\x00", "a\x00b", "b", "\xff", "\xff\xff", strings.Repeat("\xff", backend.MaxLabel), strings.Repeat("a", 256), strings.Repeat("a", 255), "\x00", "\x00\x01a"}
+	all := backend.ID(bytes.Repeat([]byte{0xff}, len(backend.ID{})))
 	for _, kind := range []backend.Kind{1, 255} {
-		for _, in := range owners {
-			start, end := etcd.OwnerRange("p/", kind, in)
+		for _, in := range names {
+			byOwner, ownerEnd := etcd.Range("p/", backend.Query{Kind: kind, Owner: in})
+			byLabel, labelEnd := etcd.Range("p/", backend.Query{Kind: kind, Label: in})
 			for _, k := range []backend.Kind{1, 254, 255} {
-				for _, owner := range owners {
+				for _, name := range names {
 					for _, created := range []int64{0, math.MaxInt64} {
-						for _, id := range []backend.ID{{15: 1}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}} {
-							for _, key := range etcd.IndexKeys("p/", backend.Record{ID: id, Kind: k, Owner: owner, Parent: id, Created: created, Expires: 1, PurgeAt: 1}) {
-								mine := k == kind && owner == in && strings.HasPrefix(key, "p/o")
-								require.Equal(t, mine, start <= key && key < end, "the list of %q has a key of %q", in, owner)
+						for _, id := range []backend.ID{{15: 1}, all} {
+							rec := backend.Record{ID: id, Kind: k, Owner: name, Parent: id, Created: created, Expires: 1, PurgeAt: 1, Labels: []string{name}}
+							owners, labels := 0, 0
+							for _, key := range etcd.IndexKeys("p/", rec) {
+								if byOwner <= key && key < ownerEnd {
+									owners++
+								}
+								if byLabel <= key && key < labelEnd {
+									labels++
+								}
 							}
+							want := 0
+							if k == kind && name == in {
+								want = 1
+							}
+							require.Equal(t, [2]int{want, want}, [2]int{owners, labels}, "the lists of %q have keys of %q", in, name)
 						}
 					}
 				}

@@ -50,11 +50,14 @@ func IndexKeys(prefix string, r backend.Record) []string {
 	return append(fixed, moving...)
 }
 
-// OwnerRange is the range that a list by owner reads.
-func OwnerRange(prefix string, kind backend.Kind, owner string) (start, end string) {
-	list := keys{prefix}.ownerList(kind, owner)
-	return listKey(list, 0, backend.ID{}), keyAfter(list)
+// Range is the range that a list reads.
+func Range(prefix string, q backend.Query) (start, end string) {
+	_, start, end = keys{prefix}.list(&q)
+	return start, end
 }
+
+// Erasable is how many records one transaction removes.
+func Erasable(recs []backend.Record) int { return keys{"fob/"}.erasable(recs) }
 
 // After is the end of what begins with list.
 func After(list []byte) string { return keyAfter(list) }

@@ -7,15 +7,17 @@ import (
 	"hash/crc32"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/backend/internal/labels"
 )
 
-// The keys, each after Options.Prefix. Numbers are big-endian, so that they sort;
-// an owner is preceded by its length, so that none is the start of another.
+// The keys, each after Options.Prefix. Numbers are big-endian, so that they sort; an owner
+// and a label are preceded by their length, so that none is the start of another.
 //
 //	r id                          a record
 //	k kind created id             list by kind
 //	o kind len owner created id   list by owner
 //	p kind parent created id      list by parent
+//	l kind len label created id   list by label
 //	e kind expires id             list by expiry
 //	d purgeAt id                  what is due to be purged
 //	u id                          usage: count, last
@@ -26,6 +28,7 @@ const (
 	prefixKind    = 'k'
 	prefixOwner   = 'o'
 	prefixParent  = 'p'
+	prefixLabel   = 'l'
 	prefixExpiry  = 'e'
 	prefixDue     = 'd'
 	prefixUsage   = 'u'
@@ -33,8 +36,24 @@ const (
 	prefixMarker  = 'm'
 )
 
-// layoutFormat is the number of this layout, in the marker and in each value.
-const layoutFormat = 1
+// The numbers of layouts, in the marker and in each record's value. A record of layout 1
+// has no labels, and reads the same as one of layout 2 without any. So a store of layout 1
+// is brought up by its marker alone, with the first write; see mark.
+const (
+	layoutFormat = 2 // what is written
+	oldestFormat = 1 // the oldest that is read
+)
+
+// journalFormat is the number in each value of the journal.
+const journalFormat = 1
+
+// errLayout is what a later version has written. It says "not now" and not "damaged": the
+// cluster is well, and this process has to be replaced.
+var errLayout = fmt.Errorf("a layout that this version of fob does not know: %w", backend.ErrUnavailable)
+
+func unknownLayout(what string, found byte) error {
+	return fmt.Errorf("etcd: %s has layout %d, and this version knows layouts %d to %d: %w", what, found, oldestFormat, layoutFormat, errLayout)
+}
 
 const idLen = len(backend.ID{})
 
@@ -75,9 +94,17 @@ func (k keys) expiryList(kind backend.Kind) []byte {
 }
 
 func (k keys) ownerList(kind backend.Kind, owner string) []byte {
-	b := append(k.family(prefixOwner, 3+len(owner)+8+idLen), byte(kind))
-	b = binary.BigEndian.AppendUint16(b, uint16(len(owner)))
-	return append(b, owner...)
+	return k.namedList(prefixOwner, kind, owner)
+}
+
+func (k keys) labelList(kind backend.Kind, label string) []byte {
+	return k.namedList(prefixLabel, kind, label)
+}
+
+func (k keys) namedList(letter byte, kind backend.Kind, name string) []byte {
+	b := append(k.family(letter, 3+len(name)+8+idLen), byte(kind))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
+	return append(b, name...)
 }
 
 func (k keys) parentList(kind backend.Kind, parent backend.ID) []byte {
@@ -116,6 +143,9 @@ func (k keys) indexes(r *backend.Record) (fixed, moving []string) {
 	if r.PurgeAt != 0 {
 		moving = append(moving, listKey(k.due(), r.PurgeAt, r.ID))
 	}
+	for _, label := range r.Labels {
+		moving = append(moving, listKey(k.labelList(r.Kind, label), r.Created, r.ID))
+	}
 	return fixed, moving
 }
 
@@ -144,11 +174,11 @@ func newNonce() (n nonce) {
 
 const fixedLen = 1 + 1 + len(nonce{}) + 8 + 8 + 8 + 16 + 2
 
-// encodeRecord is the value of a record: fixed fields, owner, body, and a checksum that
-// also covers the ID, so that a damaged or misplaced value is told from a sound
-// one. The version is not in it: it is the key's own revision.
+// encodeRecord is the value of a record: fixed fields, owner, labels (from layout 2 on),
+// body, and a checksum that also covers the ID, so that a damaged or misplaced value is
+// told from a sound one. The version is not in it: it is the key's own revision.
 func encodeRecord(r *backend.Record, n nonce) string {
-	b := make([]byte, 0, fixedLen+len(r.Owner)+len(r.Body)+4)
+	b := make([]byte, 0, fixedLen+len(r.Owner)+labels.Room(r.Labels)+len(r.Body)+4)
 	b = append(b, layoutFormat, byte(r.Kind))
 	b = append(b, n[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Created))
@@ -157,6 +187,7 @@ func encodeRecord(r *backend.Record, n nonce) string {
 	b = append(b, r.Parent[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Owner)))
 	b = append(b, r.Owner...)
+	b = labels.Append(b, r.Labels)
 	b = append(b, r.Body...)
 	return string(binary.BigEndian.AppendUint32(b, checksum(r.ID, b)))
 }
@@ -165,31 +196,45 @@ func checksum(id backend.ID, b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, id[:]), castagnoli, b)
 }
 
-// decodeRecord reads a value, whose memory the record takes over, or fails with
-// ErrCorrupt.
+// decodeRecord reads a value, whose memory the record takes over. What is damaged is
+// ErrCorrupt; what a later version wrote is not, and is refused.
 func decodeRecord(id backend.ID, b []byte, revision int64) (backend.Record, error) {
 	n := len(b) - 4
-	if n < fixedLen || b[0] != layoutFormat || binary.BigEndian.Uint32(b[n:]) != checksum(id, b[:n]) {
+	sound := n >= fixedLen && b[0] >= oldestFormat && binary.BigEndian.Uint32(b[n:]) == checksum(id, b[:n])
+	if sound && b[0] > layoutFormat {
+		return backend.Record{}, unknownLayout(fmt.Sprintf("record %x", id), b[0])
+	}
+	r := backend.Record{ID: id, Version: uint64(revision)}
+	if sound {
+		r.Kind = backend.Kind(b[1])
+		r.Created = int64(binary.BigEndian.Uint64(b[10:]))
+		r.Expires = int64(binary.BigEndian.Uint64(b[18:]))
+		r.PurgeAt = int64(binary.BigEndian.Uint64(b[26:]))
+		r.Parent = backend.ID(b[34:50])
+		sound = readNames(&r, b[0], b[50:n:n])
+	}
+	if !sound {
 		return backend.Record{}, fmt.Errorf("etcd: record %x: %w", id, backend.ErrCorrupt)
-	}
-	r := backend.Record{
-		ID:      id,
-		Kind:    backend.Kind(b[1]),
-		Created: int64(binary.BigEndian.Uint64(b[10:])),
-		Expires: int64(binary.BigEndian.Uint64(b[18:])),
-		PurgeAt: int64(binary.BigEndian.Uint64(b[26:])),
-		Parent:  backend.ID(b[34:50]),
-		Version: uint64(revision),
-	}
-	end := fixedLen + int(binary.BigEndian.Uint16(b[50:]))
-	if end > n {
-		return backend.Record{}, fmt.Errorf("etcd: record %x: %w", id, backend.ErrCorrupt)
-	}
-	r.Owner = string(b[fixedLen:end])
-	if end < n {
-		r.Body = b[end:n:n]
 	}
 	return r, nil
+}
+
+// readNames reads what has no fixed place: owner, labels and body. It reports false for
+// what is none of that.
+func readNames(r *backend.Record, layout byte, b []byte) bool {
+	end := 2 + int(binary.BigEndian.Uint16(b))
+	if end > len(b) {
+		return false
+	}
+	r.Owner = string(b[2:end])
+	rest, ok := b[end:], true
+	if layout > 1 {
+		r.Labels, rest, ok = labels.Cut(rest)
+	}
+	if len(rest) > 0 {
+		r.Body = rest
+	}
+	return ok
 }
 
 // hasNonce reports whether a value was written with this nonce.
@@ -214,7 +259,7 @@ const entryLen = idLen + 16
 // encodeEntries is the value of one key of the journal.
 func encodeEntries(batch []backend.Usage) string {
 	b := make([]byte, 0, 1+len(batch)*entryLen)
-	b = append(b, layoutFormat)
+	b = append(b, journalFormat)
 	for _, u := range batch {
 		b = append(b, u.ID[:]...)
 		b = binary.BigEndian.AppendUint64(b, u.N)
@@ -225,7 +270,7 @@ func encodeEntries(batch []backend.Usage) string {
 
 // decodeEntries reads one; ok is false for what is none.
 func decodeEntries(b []byte) (batch []backend.Usage, ok bool) {
-	if len(b) < 1 || b[0] != layoutFormat || (len(b)-1)%entryLen != 0 {
+	if len(b) < 1 || b[0] != journalFormat || (len(b)-1)%entryLen != 0 {
 		return nil, false
 	}
 	for b = b[1:]; len(b) > 0; b = b[entryLen:] {

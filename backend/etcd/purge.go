@@ -63,7 +63,7 @@ func (s *Store) sweep(ctx context.Context, start, end string, limit int) (n int,
 		}
 	}
 	for len(due) > 0 {
-		some := due[:min(len(due), maxErased)]
+		some := due[:s.keys.erasable(due)]
 		due = due[len(some):]
 		gone, err := s.eraseEach(ctx, some)
 		n += gone

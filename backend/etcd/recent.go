@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -13,8 +14,8 @@ const (
 	// cluster that was restored from a snapshot revisions come again. Nobody restores one
 	// so quickly.
 	recentFor = time.Second
-	// maxRecent is how many records are remembered in that time. About 1 MB.
-	maxRecent = 4096
+	// maxRecent is how much is remembered in that time, in bytes: some 4,000 records.
+	maxRecent = 1 << 20
 )
 
 // recent has the records that were read or written lately, without their bodies: an update
@@ -23,16 +24,22 @@ const (
 type recent struct {
 	mu       sync.Mutex // guards what is below
 	now, old map[backend.ID]backend.Record
+	room     int       // of now, in bytes
 	turned   time.Time // when now was begun
 }
 
 // note remembers a record, which has its version.
 func (r *recent) note(rec backend.Record) {
-	rec.Body = nil
+	rec.Body, rec.Labels = nil, slices.Clone(rec.Labels) // its caller may change them
+	size := 256 + len(rec.Owner)
+	for _, label := range rec.Labels {
+		size += 16 + len(label)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.turn(); len(r.now) < maxRecent {
+	if r.turn(); size <= r.room {
 		r.now[rec.ID] = rec
+		r.room -= size
 	}
 }
 
@@ -58,5 +65,5 @@ func (r *recent) turn() {
 	if age >= 2*recentFor {
 		r.old = nil
 	}
-	r.now, r.turned = make(map[backend.ID]backend.Record), time.Now()
+	r.now, r.room, r.turned = make(map[backend.ID]backend.Record), maxRecent, time.Now()
 }

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -47,7 +46,7 @@ func (s *Store) commit(ctx context.Context, w transaction) (outcome, error) {
 		once, cancel := s.attempt(ctx)
 		resp, err := s.kv.Txn(once).
 			If(append(slices.Clip(w.conds), clientv3.Compare(clientv3.Value(s.keys.marker()), "=", m.value))...).
-			Then(w.then...).
+			Then(nested(w.then)...).
 			Else(append(slices.Clip(w.failed), clientv3.OpGet(s.keys.marker()))...).Commit()
 		cancel()
 		switch {
@@ -60,7 +59,7 @@ func (s *Store) commit(ctx context.Context, w transaction) (outcome, error) {
 			if marks++; marks <= 3 {
 				continue
 			}
-			err = unsentError{errors.New("the marker keeps changing")}
+			err = unsentError{errMarkers}
 		case isNoSpace(err): // the caller looks for itself
 		case isRefusal(err):
 			if isPassing(err) && waitToRetry(ctx, err) {
@@ -82,4 +81,24 @@ func (s *Store) commit(ctx context.Context, w transaction) (outcome, error) {
 func (s *Store) stillMarked(m *marker, resp *clientv3.TxnResponse) bool {
 	kvs := resp.Responses[len(resp.Responses)-1].GetResponseRange().GetKvs()
 	return len(kvs) == 1 && string(kvs[0].Value) == m.value
+}
+
+// A server allows 128 operations in a transaction by default, and as many in each one
+// within it, less those of the outer one.
+const (
+	maxOps    = 126
+	nestedOps = 100
+)
+
+// nested is what a transaction does, in transactions within it where it is too much for
+// one: an update that replaces all labels of a record. It is made whole or not at all.
+func nested(ops []clientv3.Op) []clientv3.Op {
+	if len(ops) <= maxOps {
+		return ops
+	}
+	var parts []clientv3.Op
+	for some := range slices.Chunk(ops, nestedOps) {
+		parts = append(parts, clientv3.OpTxn(nil, some, nil))
+	}
+	return parts
 }

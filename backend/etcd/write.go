@@ -162,9 +162,16 @@ func (s *Store) remove(ctx context.Context, id backend.ID, version uint64) error
 	return backend.ErrConflict
 }
 
-// maxErased is how many records one transaction removes: up to 7 operations each,
-// and a server allows 128 by default.
-const maxErased = 18
+// erasable is how many of recs one transaction removes, at least one.
+func (k keys) erasable(recs []backend.Record) (n int) {
+	for ops := 0; n < len(recs); n++ {
+		fixed, moving := k.indexes(&recs[n])
+		if ops += len(fixed) + len(moving) + 2; ops > maxOps && n > 0 {
+			break
+		}
+	}
+	return n
+}
 
 // erase removes records, with all that belongs to them, if each still has its
 // version, or none.

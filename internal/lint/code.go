@@ -216,7 +216,7 @@ var clockAllowed = map[string]string{
 	"backend/memory":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 	"backend/badger":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher); maintenance has its own timer",
 	"backend/postgres":            "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
-	"backend/etcd":                "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
+	"backend/etcd":                "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher); where a list may end is guessed by the wall clock",
 	"backend/internal/writequeue": "how long a write waits is measured on the machine's monotonic clock",
 	"backend/sqlite":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 

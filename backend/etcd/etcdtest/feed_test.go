@@ -222,11 +222,11 @@ func TestWatchEndsWhereGoingOnIsHopeless(t *testing.T) {
 	rec := create(t, later, 1)
 	f = watch(t, later, nil)
 	f.begun(t)
-	_, err = admin.Put(t.Context(), "fob/m", "\x02 something")
+	_, err = admin.Put(t.Context(), "fob/m", "\x03 something")
 	require.NoError(t, err)
 	<-f.done
 	require.ErrorIs(t, f.err, backend.ErrUnavailable)
-	require.ErrorContains(t, f.err, "layout")
+	require.ErrorContains(t, f.err, "layout 3, and this version knows layouts 1 to 2")
 	_, err = later.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.ErrorIs(t, err, backend.ErrUnavailable, "also for a store that knew the layout of before")
 	require.NotErrorIs(t, err, backend.ErrIndeterminate)
