@@ -294,3 +294,77 @@ func BenchmarkBulk(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFirstPage reads the first page of a list of 40,000 in a store of 50,000, oldest
+// and newest first: records of the year until now, and, as the hardest to find the end of,
+// 10,000 that were made within ten seconds a year ago. The bare client asks for the keys of the same 100 records, oldest
+// first, which is all that etcd does well, and reads the records.
+func BenchmarkFirstPage(b *testing.B) {
+	const n, page = 50_000, 100
+	c := cluster(b, 1, etcdtest.Options{NoSync: true})
+	bare := client(b, c.Config())
+	s := open(b, bare, patient)
+	year := time.Now().AddDate(-1, 0, 0).UnixMilli()
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range 64 {
+		wg.Go(func() {
+			for i := next.Add(1); i <= n; i = next.Add(1) {
+				rec := record(int(i))
+				rec.Created, rec.Labels = year+i*int64(365*24*time.Hour/n/time.Millisecond), []string{"label"}
+				if i%5 == 0 {
+					rec.Created, rec.Labels = year+i/5, []string{"burst"}
+				}
+				if _, err := s.Put(b.Context(), rec, backend.IfAbsent()); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	start := "fob/l\x01\x00\x05label"
+	end := clientv3.GetPrefixRangeEnd(start)
+	plain := func() {
+		keys, err := bare.Get(b.Context(), start, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithKeysOnly())
+		if err != nil || len(keys.Kvs) != page {
+			b.Fatal(err)
+		}
+		var ops []clientv3.Op
+		for _, kv := range keys.Kvs {
+			ops = append(ops, clientv3.OpGet("fob/r"+string(kv.Key[len(kv.Key)-16:])))
+		}
+		recs, err := bare.Txn(b.Context()).Then(ops...).Commit()
+		if err != nil || len(recs.Responses[page-1].GetResponseRange().Kvs) != 1 {
+			b.Fatal(err)
+		}
+	}
+	for name, q := range map[string]backend.Query{
+		"label": {Kind: 1, Label: "label"}, "label, newest": {Kind: 1, Label: "label", Newest: true}, "kind, newest": {Kind: 1, Newest: true},
+		"burst, newest": {Kind: 1, Label: "burst", Newest: true},
+	} {
+		b.Run(name, func(b *testing.B) {
+			var theirs, ours time.Duration
+			for b.Loop() { // in turn, so that both see the same machine
+				at := time.Now()
+				plain()
+				theirs += time.Since(at)
+				at = time.Now()
+				got, err := s.List(b.Context(), q)
+				ours += time.Since(at)
+				if err != nil || len(got.Records) != page || got.Next == "" || (got.Records[0].Created < got.Records[1].Created) == q.Newest {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(ours)/float64(theirs), "times-a-bare-list")
+		})
+	}
+	b.Run("count", func(b *testing.B) {
+		for b.Loop() {
+			got, err := s.Count(b.Context(), backend.Query{Kind: 1, Label: "label"}, n+1)
+			if err != nil || got != n/5*4 {
+				b.Fatal(got, err)
+			}
+		}
+	})
+}
