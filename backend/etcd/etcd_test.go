@@ -3,7 +3,9 @@ package etcd_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"math"
 	"slices"
 	"sort"
@@ -164,6 +166,16 @@ func TestARecordsValue(t *testing.T) {
 	}
 	_, err = etcd.Decode(backend.ID{3}, value, 7)
 	require.ErrorIs(t, err, backend.ErrCorrupt, "under another key it is no record")
+
+	later := bytes.Clone(value)
+	later[0] = 3
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	sum.Write(rec.ID[:])
+	sum.Write(later[:len(later)-4])
+	binary.BigEndian.PutUint32(later[len(later)-4:], sum.Sum32())
+	_, err = etcd.Decode(rec.ID, later, 7)
+	only(t, err, backend.ErrUnavailable)
+	require.ErrorContains(t, err, "has layout 3, and this version knows layouts 1 to 2")
 }
 
 // No key of one list may fall into the range of another.
@@ -209,6 +221,16 @@ func TestAnUpdateTouchesOnlyWhatMoves(t *testing.T) {
 	require.Equal(t, []string{"c"}, added)
 	gone, added = etcd.Moves([]string{"a"}, []string{"a"})
 	require.Empty(t, slices.Concat(gone, added))
+}
+
+// However many labels they have, what one transaction removes fits into it.
+func TestHowManyRecordsGoAtOnce(t *testing.T) {
+	rec := backend.Record{ID: backend.ID{1}, Kind: 1, Owner: "o", Parent: backend.ID{2}, Expires: 1, PurgeAt: 1}
+	for labels, want := range map[int]int{0: 18, 1: 15, 5: 10, 56: 2, 57: 1, backend.MaxLabels: 1} {
+		rec.Labels = make([]string, labels)
+		require.Equal(t, want, etcd.Erasable(slices.Repeat([]backend.Record{rec}, 100)), "with %d labels", labels)
+	}
+	require.Equal(t, 3, etcd.Erasable(make([]backend.Record, 3)))
 }
 
 func TestUsageAddsUp(t *testing.T) {
