@@ -50,13 +50,13 @@ func listIdentity(q Query) []byte {
 	case q.Newest:
 		head[2] = 2
 	}
+	if q.Label != "" {
+		head[2] |= 4
+	}
 	h := sha256.New()
 	h.Write(head)
 	h.Write(q.Parent[:])
 	h.Write([]byte(q.Owner))
-	if q.Label != "" { // a query has an owner or a label, not both
-		h.Write([]byte{'l'})
-		h.Write([]byte(q.Label))
-	}
+	h.Write([]byte(q.Label)) // a query has an owner or a label, not both
 	return h.Sum(nil)[:8]
 }

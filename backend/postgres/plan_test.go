@@ -21,7 +21,7 @@ func fill(t testing.TB, p *place, n int) {
 		 SELECT decode(md5(i::text), 'hex'), 1 + i % 2, convert_to('app-' || i / 200, 'UTF8'), decode(md5((i / 200)::text), 'hex'),
 		   1700000000000 + i, 1800000000000 + i, CASE WHEN i % 10 = 0 THEN 1900000000000 + i ELSE 0 END, {version}, decode(repeat('5a', 200), 'hex'), ARRAY[convert_to('app-' || i / 200, 'UTF8')]
 		 FROM generate_series(1, $1::int) i`,
-		`INSERT INTO {schema}.label SELECT kind, pg_catalog.unnest(labels), created, id FROM {schema}.record`,
+		`INSERT INTO {schema}.label SELECT kind, pg_catalog.unnest(labels), created, id FROM {schema}.record WHERE $1::int > 0`,
 		`INSERT INTO {schema}.usage SELECT decode(md5(i::text), 'hex'), 1, 1 FROM generate_series(1, $1::int / 10) i`,
 		`INSERT INTO {schema}.change (txid, version, id) SELECT i, i, decode(md5(i::text), 'hex') FROM generate_series(1, $1::int) i`,
 	} {
