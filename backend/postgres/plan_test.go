@@ -101,6 +101,9 @@ func TestEveryStatementUsesAnIndex(t *testing.T) {
 					_, _ = fmt.Sscanf(field, "read=%d", &read)
 				}
 				most := 150
+				if c.index == "label_pkey" && name != "count" {
+					most = 500 // each record of the page is looked up by its ID
+				}
 				if name == "purge" || name == "trim" {
 					most = 60_000 // many rows, each in several indexes
 				}
