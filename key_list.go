@@ -1,7 +1,6 @@
 package fob
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -218,7 +217,7 @@ func (w *keyWalk) lastUsed(ctx context.Context, limit int) (out Page[*Key], err 
 		return out, err
 	}
 	ahead := func(used int64, one ID, than int64, other ID) int {
-		return cmp.Or(cmp.Compare(than, used), bytes.Compare(one[:], other[:]))
+		return cmp.Or(cmp.Compare(than, used), slices.Compare(one[:], other[:]))
 	}
 	used := func(k *Key) int64 { return clock.Millis(k.usage.LastUsedAt) }
 	slices.SortFunc(keys, func(a, b *Key) int { return ahead(used(a), a.ID(), used(b), b.ID()) })
