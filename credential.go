@@ -6,7 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fobkit/fob/internal/claims"
+	"github.com/fobkit/fob/internal/family"
 	"github.com/fobkit/fob/internal/keytext"
+	"github.com/fobkit/fob/internal/paseto"
 )
 
 // Credential is a verified or listed credential, whatever its kind. What is specific to
@@ -67,6 +70,36 @@ func ParseID(text string) (ID, error) {
 		return ID{}, fmt.Errorf("%w: not an ID of %d base62 characters", ErrInvalid, keytext.IDLen)
 	}
 	return ID(id), nil
+}
+
+// Identify reads from a text that was presented which credential it claims to be, for
+// support and for logs. It verifies, reads and counts nothing, so anybody can make a text
+// that claims an ID. The ID of a key is in its text, and that of a token with a signature in
+// its claims. For a refresh secret the ID is that of its session, and the kind KindToken. ok
+// is false for an encrypted token (V4Local, V2Local) and for an imported key, which show no
+// ID, and for any other text. [Manager.Revoke] takes the ID, so a text that was found where
+// it must not be can be revoked.
+func Identify(presented string) (id ID, kind Kind, ok bool) {
+	prefix, problem := keytext.Split(presented)
+	if problem == keytext.OK && keytext.CheckPrefix(prefix) == nil && keytext.Check(presented) == keytext.OK {
+		block := keytext.Block(presented)
+		if kind = KindKey; prefix == family.SecretPrefix {
+			kind = KindToken
+		}
+		return ID(block[1 : 1+keytext.IDLen]), kind, true
+	}
+	text, err := paseto.Parse(presented)
+	if err != nil {
+		return ID{}, 0, false
+	}
+	said, err := claims.Decode(text.InsecurePayload())
+	if err != nil {
+		return ID{}, 0, false
+	}
+	if id, err = ParseID(said.ID); err != nil {
+		return ID{}, 0, false
+	}
+	return id, KindToken, true
 }
 
 // String returns the 16 characters, or "" for the zero ID.

@@ -2,6 +2,22 @@ package fob
 
 import "github.com/fobkit/fob/internal/errs"
 
+// Reason returns a short word for an error of this package, for metrics and logs: "revoked",
+// "checksum", "unavailable". docs/errors.md lists the words; their meaning does not change,
+// and there may be more of them later. nil has the word "". An error that this package does
+// not know is "unavailable", because it comes from a store. The word is for the service, not
+// for the client, who learns no more than that a credential was rejected.
+func Reason(err error) string { return errs.Reason(err) }
+
+// RejectedID returns which credential a rejection was about, if that is known: it was issued
+// and is not accepted now, because it was revoked, is disabled, has expired or the like. For
+// [Manager.Refresh] it is the session. It is not known of a text that is no credential or of
+// which only the ID is right; [Identify] tells what such a text claims to be.
+func RejectedID(err error) (id ID, known bool) {
+	found, known := errs.RejectedID(err)
+	return ID(found), known
+}
+
 // ErrRejected is wrapped by every reason to refuse a credential: what was presented is
 // known to be bad. Answer 401, and tell the client nothing more. An error of Verify that
 // is not ErrRejected means that the credential could not be checked: answer 503.

@@ -45,6 +45,10 @@ type Health struct {
 	// process that revoked something in that hour. Zero means that none was seen. Beyond
 	// 12 hours this Manager purges nothing (ErrSkew).
 	Skew time.Duration
+	// EventsLost is how many events the Observer has not got, or not every one of several
+	// ([Observers]), since New, because it panicked; EventErr is why the last one was lost.
+	EventsLost uint64
+	EventErr   error
 	// Problems are the faults that last until somebody mends them: a secret in Config that
 	// is not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
 	// hours (ErrSkew), unreadable records whose contents are needed and not in memory
@@ -62,6 +66,7 @@ func (m *Manager) Health() Health {
 		Following: feed.Following && m.engine.Live(now), FeedAge: now.FeedAge(), Err: feed.Err, LostAt: feed.LostAt, Failures: feed.Failures,
 		CatchingUp: m.marks.Follows && !known, Revocations: revocations, Staleness: m.cfg.MaxStaleness, Skew: m.skew.Get(now), Problems: m.problems.List(),
 	}
+	h.EventsLost, h.EventErr = m.events.State()
 	if !m.fleet.Joined() {
 		h.Staleness = min(h.Staleness, fleet.DefaultStaleness)
 	}

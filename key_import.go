@@ -100,6 +100,7 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ImportedK
 	asOf := clock.Millis(m.now())
 	k, err := m.importKey(ctx, spec, foreign)
 	if err != nil {
+		m.observeOutcome(ctx, Event{Type: EventImported, Subject: spec.Subject}, err)
 		return nil, fmt.Errorf("fob: import key: %w", err)
 	}
 	key := m.keyOf(k, asOf)

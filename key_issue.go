@@ -97,9 +97,10 @@ func (m *Manager) IssueKey(ctx context.Context, spec KeySpec) (Secret, *Key, err
 	}
 	text := m.drawSecret(k, now)
 	if err := m.keystore.Add(ctx, k); err != nil {
+		m.issuedKey(ctx, k, now, err)
 		return Secret{}, nil, fmt.Errorf("fob: issue key: %w", err)
 	}
-	return newSecret(text), m.issuedKey(ctx, k, now), nil
+	return newSecret(text), m.issuedKey(ctx, k, now, nil), nil
 }
 
 // newKey checks a spec and makes the key it describes, without ID and digest.
@@ -241,17 +242,18 @@ func (m *Manager) issueOnce(ctx context.Context, spec KeySpec, k *keystate.State
 	text, created, err := issuer.Issue(ctx, spec.IdempotencyKey, request, k, now.UnixMilli())
 	switch {
 	case err != nil:
+		m.issuedKey(ctx, k, now, err)
 		return Secret{}, nil, err
 	case created:
-		found = m.issuedKey(ctx, k, now)
+		found = m.issuedKey(ctx, k, now, nil)
 	}
 	return newSecret(text), found, nil
 }
 
-// issuedKey reports that a key was issued, and returns it.
-func (m *Manager) issuedKey(ctx context.Context, k *keystate.State, now time.Time) *Key {
+// issuedKey reports that a key was issued, or may have been, and returns it.
+func (m *Manager) issuedKey(ctx context.Context, k *keystate.State, now time.Time, err error) *Key {
 	key := m.keyOf(k, clock.Millis(now))
-	m.observe(ctx, Event{Type: EventIssued, ID: key.ID(), Subject: key.Subject(), After: key})
+	m.observeOutcome(ctx, Event{Type: EventIssued, ID: key.ID(), Subject: key.Subject(), After: key}, err)
 	return key
 }
 

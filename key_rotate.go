@@ -51,6 +51,7 @@ func (m *Manager) RotateKey(ctx context.Context, id ID, rotation Rotation) (Secr
 	asOf := clock.Millis(m.now())
 	secret, k, err := m.rotate(ctx, id, rotation)
 	if err != nil {
+		m.observeOutcome(ctx, Event{Type: EventRotated, ID: id}, err)
 		return Secret{}, nil, fmt.Errorf("fob: rotate: %w", err)
 	}
 	return secret, m.keyOf(k, asOf), nil
@@ -98,7 +99,7 @@ func (m *Manager) newRotationSweeper() *rotation.Sweeper {
 	return rotation.NewSweeper(rotation.Config{
 		Keys: &m.keystore, Clock: &m.clock, Fleet: m.fleet, Interval: m.cfg.UsageInterval, Usage: m.tallies,
 		Retired: func(old *keystate.State) {
-			m.observe(m.life.Context(), Event{Type: EventRetired, ID: ID(old.ID), Other: ID(old.Successor), Subject: subjectOf(old.Owner)})
+			m.observe(m.life.Context(), Event{Type: EventRetired, ID: ID(old.ID), Other: ID(old.Successor), Subject: subjectOf(old.Owner), After: m.keyOf(old, 0)})
 		},
 	})
 }

@@ -61,6 +61,7 @@ type Manager struct {
 	tokens    *tokenring.Keeper // nil without Config.Tokens
 	peppers   *pepper.Keeper
 	problems  health.Problems
+	events    health.Events
 
 	life lifecycle.Life
 }
@@ -100,6 +101,9 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{cfg: cfg, usage: usagelog.New(cfg.CacheEntries)}
+	if cfg.Observer != nil {
+		m.usage.Watch(idleAfter)
+	}
 	m.clock.Start(cfg.Clock, clockStride)
 	m.life.Start()
 	if err := m.makeMemory(); err != nil {

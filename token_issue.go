@@ -38,7 +38,13 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	if t.epoch, t.accountEpoch, err = m.stamp(ctx, t.subjectRef, t.accountRef); err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
 	}
-	return m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, &spec, now)
+	issued, err := m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, &spec, now)
+	event := Event{Type: EventIssued, Subject: t.subject, Token: issued.Token}
+	if err == nil {
+		event.ID, event.Other = issued.Token.id, issued.Token.family
+	}
+	m.observeOutcome(ctx, event, err)
+	return issued, err
 }
 
 // ExchangeKey verifies an API key and issues a token that allows no more than the key
@@ -82,7 +88,13 @@ func (m *Manager) ExchangeKey(ctx context.Context, presented string, spec TokenS
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, fmt.Errorf("%w: the key ends before the token would begin", ErrInvalid)
 	}
-	return m.issueToken(ctx, t, ttl, k, &spec, now)
+	issued, err := m.issueToken(ctx, t, ttl, k, &spec, now)
+	event := Event{Type: EventExchanged, ID: k.ID(), Subject: t.subject, Token: issued.Token}
+	if err == nil {
+		event.Other = issued.Token.id
+	}
+	m.observeOutcome(ctx, event, err)
+	return issued, err
 }
 
 // issueToken seals a token that has no ID yet. ttl and k are as for beginFamily.

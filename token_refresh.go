@@ -75,6 +75,11 @@ func (f *tokenFamily) issued(i Issued, secret string, k *Key) Issued {
 	return i
 }
 
+// event is an event of the family in which a token was issued.
+func (f *tokenFamily) event(what EventType, t *Token) Event {
+	return Event{Type: what, ID: ID(f.ID), Other: t.id, Subject: t.subject, Token: t}
+}
+
 // endsWith is when the family ends, which may be by the end of its key k.
 func (f *tokenFamily) endsWith(k *Key) int64 {
 	if k == nil || k.state.EndsAt() == 0 {
@@ -117,8 +122,11 @@ func (m *Manager) Refresh(ctx context.Context, presented string) (Issued, error)
 		issued, err = m.refresh(ctx, id, presented, began)
 		return retry.Raced(err)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnknown):
 		return Issued{}, err
+	case err != nil:
+		return Issued{}, errs.About(backend.ID(id), err)
 	}
 	return issued, nil
 }
@@ -249,11 +257,14 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 	if err != nil {
 		return Issued{}, err
 	}
-	if _, err := m.records.Replace(ctx, f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version)); err != nil {
+	issued = f.issued(issued, next, k)
+	_, err = m.records.Replace(ctx, f.Record(m.keystore.Retained(f.Ends)), backend.IfVersion(f.Version))
+	m.observeOutcome(ctx, f.event(EventRefreshed, issued.Token), err)
+	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
 	m.refreshed(k, now)
-	return f.issued(issued, next, k), nil
+	return issued, nil
 }
 
 // sealRefreshed seals the next token of a family. Its claims are those of the first,
@@ -296,7 +307,9 @@ func (m *Manager) answerAgain(ctx context.Context, f *tokenFamily, presented str
 		return Issued{}, err
 	}
 	m.refreshed(k, now)
-	return f.issued(Issued{Access: newSecret(access), Token: t}, secret, k), nil
+	again := f.issued(Issued{Access: newSecret(access), Token: t}, secret, k)
+	m.observe(ctx, f.event(EventRefreshed, again.Token))
+	return again, nil
 }
 
 // endFamily revokes a family: first its record, so that it gives out no further access

@@ -76,11 +76,11 @@ func (m *Manager) RotateTokenKey(ctx context.Context) (TokenKey, error) {
 	newest, made, err := m.tokens.Rotate(ctx, func(ctx context.Context) time.Duration {
 		return m.fleet.LongestTTL(ctx) + 2*m.cfg.Tokens.late() + m.cfg.MaxStaleness + ringSkew
 	})
+	if made || err != nil {
+		m.observeOutcome(ctx, Event{Type: EventTokenKeyRotated}, err)
+	}
 	if err != nil {
 		return TokenKey{}, err
-	}
-	if made {
-		m.observe(ctx, Event{Type: EventTokenKeyRotated})
 	}
 	return tokenKeyOf(&newest), nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/fobkit/fob/backend"
@@ -162,7 +164,34 @@ type Usage struct {
 // flushUsage writes the uses since the last time.
 func (m *Manager) flushUsage(ctx context.Context) error {
 	recorder, _ := backend.As[backend.UsageRecorder](m.store)
-	return m.usage.Flush(ctx, recorder, func(err error) { m.observe(ctx, Event{Type: EventUsageLost, Err: err}) })
+	err := m.usage.Flush(ctx, recorder, func(err error) { m.observe(ctx, Event{Type: EventUsageLost, Err: err}) })
+	m.reportReturns(ctx)
+	return err
+}
+
+// idleAfter is after how long without use the next use of a key is an event. Nobody has
+// missed such a key for a month; that it is used now is what a review wants to know.
+const idleAfter = 30 * 24 * time.Hour
+
+// reportReturns reports, of the uses that were just written, those of keys that had not been
+// used before or for long.
+func (m *Manager) reportReturns(ctx context.Context) {
+	found, err := m.usage.Returns()
+	keys, readErr := m.keystore.ReadMany(ctx, slices.Collect(maps.Keys(found))...)
+	for _, k := range keys {
+		use, event := found[k.ID], Event{ID: ID(k.ID), Subject: subjectOf(k.Owner), After: m.keyOf(k, 0)}
+		if idle := clock.MillisOf(use.Last - max(use.Before.Last, k.IssuedAt)); idle >= idleAfter {
+			event.Type, event.Idle = EventUsedAgain, idle
+			m.observe(ctx, event)
+		}
+		if use.Before.N == 0 && k.Predecessor != (record.ID{}) {
+			event.Type, event.Idle, event.ID, event.Other = EventSuccessorUsed, 0, ID(k.Predecessor), ID(k.ID)
+			m.observe(ctx, event)
+		}
+	}
+	if err := errors.Join(err, readErr); err != nil {
+		m.observe(ctx, Event{Type: EventUpkeepFailed, Err: fmt.Errorf("fob: find out what was used again: %w", err)})
+	}
 }
 
 // writeUsage writes usage, and returns after how long it is due again.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/fobkit/fob/backend"
 	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/engine"
@@ -212,12 +213,20 @@ type body struct {
 // at is what b says at an instant. It does not count the use.
 func (b *body) at(ms int64) (Credential, error) {
 	if ms < b.from || ms >= b.to {
-		return nil, b.refusal(ms)
+		return nil, errs.About(backend.ID(b.id()), b.refusal(ms))
 	}
 	if b.key != nil {
 		return b.key, nil
 	}
 	return b.token, nil
+}
+
+// id is the ID of the credential.
+func (b *body) id() ID {
+	if b.key != nil {
+		return b.key.ID()
+	}
+	return b.token.id
 }
 
 // cell is where uses are counted: those of a token count for its key.

@@ -101,7 +101,7 @@ func openWith(key *tokenring.Key, text paseto.Token, cfg *TokenConfig, roles Rol
 		return nil, err
 	}
 	if err := cfg.accepts(t); err != nil {
-		return nil, err
+		return nil, errs.About(backend.ID(t.id), err)
 	}
 	return t, nil
 }
@@ -131,7 +131,7 @@ func (c *TokenConfig) accepts(t *Token) error {
 func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answer, error) {
 	b := tokenBody(t, m.cfg.Tokens)
 	if q.Now.MS >= b.to {
-		return nil, ErrExpired // for good: not worth a cache entry
+		return nil, errs.About(backend.ID(t.id), ErrExpired) // for good: not worth a cache entry
 	}
 	var err error
 	var asOf int64
@@ -142,7 +142,7 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 	if !t.parent.IsZero() && b.refused == nil {
 		parent, parentAsOf, err := m.parentState(ctx, &q.Reading, t.parent)
 		if err != nil {
-			return nil, err
+			return nil, errs.About(backend.ID(t.id), err)
 		}
 		refs = append(refs, record.ID(t.parent), parent.key.state.SubjectRef, parent.key.state.AccountRef)
 		asOf = min(asOf, max(parentAsOf, q.Now.Synced))

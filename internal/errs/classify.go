@@ -44,9 +44,6 @@ func IsOutage(err error) bool {
 	return true
 }
 
-// ErrPanicked is wrapped by the error that a panic was turned into.
-var ErrPanicked = errors.New("panicked")
-
 // ErrReadBack is why retry.Do makes another try right after a write: the next try reads
 // what was just written, because what counts is the record as it stands in the store.
 var ErrReadBack = errors.New("fob: read back what was written")

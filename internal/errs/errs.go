@@ -5,66 +5,71 @@
 // The meaning of each error is documented where users find it: in errors.go of the root.
 package errs
 
-import (
-	"errors"
-	"fmt"
-)
-
-// A rejection is a reason to refuse a credential. It wraps a wider reason, and the widest
-// one is ErrRejected. Each rejection is made once, as a package variable, so that refusing
-// a credential allocates nothing.
-type rejection struct {
-	text  string
-	wider error
+// A sentinel is an error that others are compared with. Each is made once, as a package
+// variable, so that refusing a credential allocates nothing.
+type sentinel struct {
+	text, word string // word is what Reason says of it
+	wider      error  // the reason of which it is a case; nil if of none
 }
 
-func (r *rejection) Error() string { return r.text }
-func (r *rejection) Unwrap() error { return r.wider }
+func (s *sentinel) Error() string { return s.text }
+func (s *sentinel) Unwrap() error { return s.wider }
 
-func reject(text string, wider error) error { return &rejection{"fob: " + text, wider} }
+// New makes an error that Reason has a word for. It is for the sentinels of this module.
+func New(word, text string) error { return &sentinel{text: text, word: word} }
 
-// The reasons to refuse a credential.
+func reject(word, text string, wider error) error { return &sentinel{"fob: " + text, word, wider} }
+
+func fail(word, text string) error { return New(word, "fob: "+text) }
+
+func failAs(word, text string, wider error) error {
+	return &sentinel{wider.Error() + ": " + text, word, wider}
+}
+
+// The reasons to refuse a credential. Each wraps a wider one, and the widest is ErrRejected.
 var (
-	ErrRejected         = errors.New("fob: credential rejected")
-	ErrMalformed        = reject("malformed credential", ErrRejected)
-	ErrUnknown          = reject("unknown credential", ErrRejected)
-	ErrExpired          = reject("credential expired", ErrRejected)
-	ErrRetired          = reject("credential rotated out", ErrExpired)
-	ErrNotYetValid      = reject("credential not yet valid", ErrRejected)
-	ErrRevoked          = reject("credential revoked", ErrRejected)
-	ErrDisabled         = reject("credential disabled", ErrRejected)
-	ErrWrongEnvironment = reject("credential of another environment", ErrRejected)
-	ErrKeyLength        = reject("malformed key: length", ErrMalformed)
-	ErrKeyPrefix        = reject("malformed key: prefix", ErrMalformed)
-	ErrKeyVersion       = reject("malformed key: version", ErrMalformed)
-	ErrKeyAlphabet      = reject("malformed key: alphabet", ErrMalformed)
-	ErrKeyChecksum      = reject("malformed key: checksum", ErrMalformed)
-	ErrTokenFormat      = reject("malformed token", ErrMalformed)
-	ErrTokenLength      = reject("malformed token: length", ErrMalformed)
-	ErrTokenProtocol    = reject("malformed token: version or purpose", ErrMalformed)
-	ErrTokenKey         = reject("unknown token key", ErrUnknown)
-	ErrTokenSeal        = reject("token not sealed with its key", ErrUnknown)
-	ErrClaims           = reject("token claims", ErrMalformed)
-	ErrTokenLifetime    = reject("token claims too long a life", ErrRejected)
-	ErrWrongIssuer      = reject("token of another issuer", ErrRejected)
-	ErrWrongAudience    = reject("token for another audience", ErrRejected)
-	ErrReplayed         = reject("refresh secret replayed", ErrRevoked)
+	ErrRejected         = fail("rejected", "credential rejected")
+	ErrMalformed        = reject("malformed", "malformed credential", ErrRejected)
+	ErrUnknown          = reject("unknown", "unknown credential", ErrRejected)
+	ErrExpired          = reject("expired", "credential expired", ErrRejected)
+	ErrRetired          = reject("retired", "credential rotated out", ErrExpired)
+	ErrNotYetValid      = reject("not_yet_valid", "credential not yet valid", ErrRejected)
+	ErrRevoked          = reject("revoked", "credential revoked", ErrRejected)
+	ErrDisabled         = reject("disabled", "credential disabled", ErrRejected)
+	ErrWrongEnvironment = reject("environment", "credential of another environment", ErrRejected)
+	ErrKeyLength        = reject("length", "malformed key: length", ErrMalformed)
+	ErrKeyPrefix        = reject("prefix", "malformed key: prefix", ErrMalformed)
+	ErrKeyVersion       = reject("version", "malformed key: version", ErrMalformed)
+	ErrKeyAlphabet      = reject("alphabet", "malformed key: alphabet", ErrMalformed)
+	ErrKeyChecksum      = reject("checksum", "malformed key: checksum", ErrMalformed)
+	ErrTokenFormat      = reject("token_format", "malformed token", ErrMalformed)
+	ErrTokenLength      = reject("token_length", "malformed token: length", ErrMalformed)
+	ErrTokenProtocol    = reject("token_protocol", "malformed token: version or purpose", ErrMalformed)
+	ErrTokenKey         = reject("token_key", "unknown token key", ErrUnknown)
+	ErrTokenSeal        = reject("token_seal", "token not sealed with its key", ErrUnknown)
+	ErrClaims           = reject("claims", "token claims", ErrMalformed)
+	ErrTokenLifetime    = reject("lifetime", "token claims too long a life", ErrRejected)
+	ErrWrongIssuer      = reject("issuer", "token of another issuer", ErrRejected)
+	ErrWrongAudience    = reject("audience", "token for another audience", ErrRejected)
+	ErrReplayed         = reject("replayed", "refresh secret replayed", ErrRevoked)
 )
 
 // Everything else that goes wrong.
 var (
-	ErrScope         = errors.New("fob: insufficient scope")
-	ErrNotFound      = errors.New("fob: no such credential")
-	ErrConflict      = errors.New("fob: changed meanwhile")
-	ErrAlready       = fmt.Errorf("%w: done already", ErrConflict)
-	ErrContended     = fmt.Errorf("%w: others were in the way", ErrConflict)
-	ErrInvalid       = errors.New("fob: invalid argument")
-	ErrIdempotency   = errors.New("fob: idempotency key used for another request")
-	ErrIndeterminate = errors.New("fob: outcome unknown")
-	ErrBusy          = errors.New("fob: too many slow checks under way")
-	ErrCorrupt       = errors.New("fob: corrupt record")
-	ErrPepper        = errors.New("fob: pepper not configured")
-	ErrSealKey       = errors.New("fob: token keys not sealed with this key")
-	ErrSkew          = errors.New("fob: clocks differ by too much")
-	ErrClosed        = errors.New("fob: manager closed")
+	ErrScope         = fail("scope", "insufficient scope")
+	ErrNotFound      = fail("not_found", "no such credential")
+	ErrConflict      = fail("conflict", "changed meanwhile")
+	ErrAlready       = failAs("already", "done already", ErrConflict)
+	ErrContended     = failAs("contended", "others were in the way", ErrConflict)
+	ErrInvalid       = fail("invalid", "invalid argument")
+	ErrIdempotency   = fail("idempotency", "idempotency key used for another request")
+	ErrIndeterminate = fail("indeterminate", "outcome unknown")
+	ErrBusy          = fail("busy", "too many slow checks under way")
+	ErrCorrupt       = fail("corrupt", "corrupt record")
+	ErrPepper        = fail("pepper", "pepper not configured")
+	ErrSealKey       = fail("seal_key", "token keys not sealed with this key")
+	ErrSkew          = fail("skew", "clocks differ by too much")
+	ErrClosed        = fail("closed", "manager closed")
+	// ErrPanicked is wrapped by the error that a panic was turned into.
+	ErrPanicked = New("panicked", "panicked")
 )

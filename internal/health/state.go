@@ -1,6 +1,6 @@
 // Package health keeps the state that a process reports of itself: whether it follows the
-// feed of its store (feed.go), and what stays wrong until somebody mends it (problems.go).
-// It does not find anything wrong itself: others tell it.
+// feed of its store (state.go), what stays wrong until somebody mends it (problems.go), and
+// which events were lost (events.go). It does not find anything wrong itself: others tell it.
 package health
 
 import (

@@ -190,6 +190,20 @@ func (t Token) Footer() []byte {
 	return b
 }
 
+// InsecurePayload returns the payload of a signed token, whose seal nobody has checked: it
+// is what the text claims, and no more. The payload of an encrypted token cannot be read
+// without its key, so it is nil.
+func (t Token) InsecurePayload() []byte {
+	if t.protocol.Local() {
+		return nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(t.body)
+	if err != nil || len(b) < overhead[t.protocol] {
+		return nil // Parse has seen that neither is so
+	}
+	return b[:len(b)-overhead[t.protocol]]
+}
+
 // pae returns the pre-authentication encoding (paseto-spec, "Common Implementation
 // Details"): the number of pieces, then each piece after its length. Numbers have 64 bits
 // in little endian.

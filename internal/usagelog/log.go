@@ -30,6 +30,8 @@ type Log struct {
 	older []*Cell // it is empty again when dirty is full
 	sums  map[backend.ID]Tally
 
+	returns *returns // nil unless Watch was called
+
 	hits cache.Counter // that were moved out of their cells
 	told atomic.Uint64 // what Hits has returned
 
@@ -180,7 +182,7 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 		n := min(len(all), backend.MaxLimit)
 		err := ctx.Err() // looked at before the call, so that nothing was written
 		if err == nil {
-			if err = recorder.AddUsage(ctx, all[:n]); errs.MayBeAdded(err) {
+			if err = l.write(ctx, recorder, all[:n]); errs.MayBeAdded(err) {
 				lost(errs.OfStore("fob: add usage", err))
 				all = all[n:]
 			}
@@ -192,6 +194,20 @@ func (l *Log) Flush(ctx context.Context, recorder backend.UsageRecorder, lost fu
 		all = all[n:]
 	}
 	return nil
+}
+
+// write writes a batch. If it is to look for Returns, it reads the usage before it adds to
+// it. A failure of that does not keep the batch from being written.
+func (l *Log) write(ctx context.Context, recorder backend.UsageRecorder, batch []backend.Usage) error {
+	if l.returns == nil {
+		return recorder.AddUsage(ctx, batch)
+	}
+	found, lookErr := l.returns.look(ctx, recorder, batch)
+	err := recorder.AddUsage(ctx, batch)
+	if err == nil || errs.MayBeAdded(err) {
+		l.wrote(batch, found, lookErr)
+	}
+	return err
 }
 
 // Read returns the tallies of credentials, in the order of ids: the counts in the store,
