@@ -166,18 +166,27 @@ func (m *Manager) walkKeys(q Query) (*keyWalk, error) {
 // next reads at most limit records, and returns the keys among them that match, and how many
 // records it has looked at.
 func (w *keyWalk) next(ctx context.Context, limit int) (kept []*Key, looked int, err error) {
-	w.stored.Limit = min(limit, backend.MaxLimit)
 	at := w.m.engine.Now()
+	recs, err := w.read(ctx, limit)
+	if err != nil {
+		return nil, 0, err
+	}
+	kept, err = w.m.matching(ctx, w.q, w.now, at, recs)
+	return kept, len(recs), err
+}
+
+// read reads at most limit records.
+func (w *keyWalk) read(ctx context.Context, limit int) ([]backend.Record, error) {
+	w.stored.Limit = min(limit, backend.MaxLimit)
 	page, err := w.lister.List(ctx, w.stored)
 	if errors.Is(err, backend.ErrInvalid) {
-		return nil, 0, fmt.Errorf("%w: cursor", ErrInvalid)
+		return nil, fmt.Errorf("%w: cursor", ErrInvalid)
 	}
 	if err != nil {
-		return nil, 0, errs.OfStore("read", err)
+		return nil, errs.OfStore("read", err)
 	}
 	w.stored.After, w.over = page.Next, page.Next == ""
-	kept, err = w.m.matching(ctx, w.q, w.now, at, page.Records)
-	return kept, len(page.Records), err
+	return page.Records, nil
 }
 
 // maxWalk bounds the records that are looked at to sort a list, or to count one that no index

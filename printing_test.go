@@ -39,7 +39,7 @@ var harmless = map[string]string{
 	"Applied": "counts", "CacheStats": "counts", "Swept": "counts", "Usage": "counts and times", "Health": "times and errors, which quote nothing",
 	"Credential": "an interface; its kinds are specimens", "Observer": "an interface", "TokenKeySource": "an interface", "Verifier": "an interface",
 	"ObserverFunc": "a function", "VerifierFunc": "a function", "ImportedKeys": "functions and numbers", "TokenVerifierConfig": "names, times and a function",
-	"Account": "public", "Subject": "public", "Target": "an interface; its kinds are public", "Order": "a number", "Roles": "names and scopes", "Cursor": "the place of a record", "ID": "public", "Kind": "a number", "Status": "a number", "SubjectKind": "a number", "EventType": "a number", "Protocol": "a number",
+	"Account": "public", "Subject": "public", "Target": "an interface; its kinds are public", "Actor": "a name, an address and a credential, which prints as its ID", "Session": "public", "Renewal": "what a token says", "Order": "a number", "Roles": "names and scopes", "Cursor": "the place of a record", "ID": "public", "Kind": "a number", "Status": "a number", "SubjectKind": "a number", "EventType": "a number", "Protocol": "a number",
 	"RevokeReason": "a label", "Scope": "public", "Scopes": "public", "Grant": "public", "Grants": "public", "Resource": "public",
 	"Event": "who and what, and errors that quote nothing", "KeyUpdate": "labels and scopes", "Query": "labels", "Page": "Keys", "Receipt": "times", "Revocation": "IDs and times",
 	"Rotation": "times", "RotationStatus": "IDs and times", "TokenSpec": "what a token says: whoever has it can read it", "PublicTokenKeys": "public keys",

@@ -1,6 +1,7 @@
 package fob
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -82,6 +83,16 @@ type TokenConfig struct {
 	// this long after its holder did without being found out at once. Default 10 s;
 	// negative means none.
 	RefreshGrace time.Duration
+	// OnRefresh, if set, is asked at each refresh what the next access token is to allow, so
+	// that the application can look again at the user. It may take from what the Renewal
+	// holds; what it adds beyond the session is left out, and the next refresh begins from
+	// the session's own rights again. If it returns an error that is ErrRevoked, the session
+	// is revoked, and the refresh fails with ErrRevoked. Any other error, or a panic, means
+	// that this could not be checked: the refresh fails with an error that is no rejection,
+	// and the refresh secret can be used again. It is called in the goroutine of Refresh, with
+	// its context, before anything is written. A repeat within RefreshGrace gets the newest
+	// pair, and is not asked about.
+	OnRefresh func(ctx context.Context, r *Renewal) error
 }
 
 // The defaults and limits of TokenConfig.

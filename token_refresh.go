@@ -22,8 +22,9 @@ import (
 // tokenFamily is a family of tokens, which each Refresh continues.
 type tokenFamily struct {
 	*family.Family
-	spec  *Token // what each access token is to be; its times are those of the first
-	stamp uint64 // the issuer's epoch as familyKey has read it
+	spec  *Token  // what each access token is to be; its times are those of the first
+	stamp uint64  // the issuer's epoch as familyKey has read it
+	shown Session // as familyKey has found it
 }
 
 func familyRecord(id ID) record.ID { return family.RecordID(backend.ID(id)) }
@@ -178,37 +179,26 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 	}
 	// Ask the store, not the marks in memory: a refresh is rare and has a long effect. The
 	// record of the family says that it was revoked; its mark is not asked for.
-	found, err := m.marks.ReadAll(ctx, m.issuerMark(), markOf("family", ID(f.ID)), f.spec.subjectRef, f.spec.accountRef)
+	found, err := m.marks.ReadAll(ctx, append([]record.ID{m.issuerMark()}, f.marks()...)...)
 	if err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	issuer, own, h := found[0], found[1], marks.Holders{Subject: found[2], Account: found[3]}
-	f.stamp = issuer.Epoch
-	refused := h.Refused(f.spec.epoch, f.spec.accountEpoch)
-	switch {
-	case issuer.EndsToken(f.spec.issuerEpoch, f.Begun) || errors.Is(refused, ErrRevoked):
-		return nil, ErrRevoked
-	case refused != nil || own.Disabled() || issuer.DisablesToken(f.Begun):
-		return nil, ErrDisabled
-	case f.spec.parent.IsZero():
+	f.stamp = found[0].Epoch
+	var key *keystate.State
+	if !f.spec.parent.IsZero() {
+		if key, err = m.keystore.Read(ctx, record.ID(f.spec.parent)); err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	about := f.said(found[0], found[1:])
+	if err := f.refusal(about, key, ms); err != nil {
+		return nil, err
+	}
+	f.shown = f.session(about, key, ms)
+	if key == nil {
 		return nil, nil // the family came from no key
 	}
-	key, err := m.keystore.Read(ctx, record.ID(f.spec.parent))
-	if errors.Is(err, ErrNotFound) {
-		return nil, ErrUnknown
-	}
-	if err != nil {
-		return nil, err
-	}
-	// The subject of a key is that of its tokens, but the key may have been issued before
-	// its last revocation.
-	if key.SubjectRef != f.spec.subjectRef || key.AccountRef != f.spec.accountRef {
-		return nil, fmt.Errorf("%w: a session of another subject than its key", ErrCorrupt)
-	}
-	if err := h.Refused(key.Epoch, key.AccountEpoch); err != nil {
-		return nil, err
-	}
-	return m.keyOf(key, ms), key.Refusal(ms)
+	return m.keyOf(key, ms), nil
 }
 
 // familyEnded is the error for a family that was revoked, perhaps by another process. It
@@ -241,6 +231,12 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 	t.expiresAt = min(t.notBefore+f.TTL, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, ErrExpired
+	}
+	switch err := m.renew(ctx, f, &t); {
+	case errors.Is(err, ErrRevoked):
+		return Issued{}, m.endByApplication(ctx, f)
+	case err != nil:
+		return Issued{}, err
 	}
 	issued, err := m.sealRefreshed(ctx, &t, k, now)
 	if err != nil {

@@ -221,7 +221,7 @@ func codeSpans(line string) []string {
 // see; decision 0023 says why it may be this long.
 const (
 	MaxRootFiles = 32
-	MaxRootLines = 7200
+	MaxRootLines = 7600
 )
 
 // rootSize checks MaxRootFiles and MaxRootLines.
