@@ -14,7 +14,7 @@
 //		}, backendtest.Options{})
 //	}
 //
-// Each failure is one sentence that names the duty and its rule (R1 to R20) in
+// Each failure is one sentence that names the duty and its rule (R1 to R22) in
 // package backend. A durable store fills in Options.Reopen and Options.Kill as
 // well: without them nothing shows that what was acknowledged is kept.
 //
@@ -39,6 +39,7 @@ type Capability string
 const (
 	Watcher       Capability = "Watcher"
 	Lister        Capability = "Lister"
+	Counter       Capability = "Counter"
 	UsageRecorder Capability = "UsageRecorder"
 	Purger        Capability = "Purger"
 	BulkReader    Capability = "BulkReader"
@@ -154,6 +155,8 @@ func groups() []group {
 		{"time", timeChecks()},
 		{"identifiers", identifierChecks()},
 		{"listing", listChecks()},
+		{"labels", labelChecks()},
+		{"count", countChecks()},
 		{"bulk", bulkChecks()},
 		{"context", contextChecks()},
 		{"close", closeChecks()},

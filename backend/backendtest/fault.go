@@ -20,6 +20,7 @@ const (
 	OpPut      Op = "put"
 	OpDelete   Op = "delete"
 	OpList     Op = "list"
+	OpCount    Op = "count"
 	OpScan     Op = "scan"
 	OpAddUsage Op = "add usage"
 	OpUsage    Op = "usage"
@@ -73,9 +74,9 @@ func LostAck() Injection {
 // safe for concurrent use.
 //
 // A Fault has the capabilities of the store it wraps and no others: find them
-// with backend.As, as the core does. Lister, BulkReader, Scanner, UsageRecorder, Purger
-// and Watcher pass through the faults; Maintainer is the wrapped store's own, and so is a
-// type that joins several capabilities in one interface.
+// with backend.As, as the core does. Lister, Counter, BulkReader, Scanner, UsageRecorder,
+// Purger and Watcher pass through the faults; Maintainer is the wrapped store's own, and so
+// is a type that joins several capabilities in one interface.
 type Fault struct {
 	inner   backend.Store
 	offered backend.Store // inner behind a layer for each capability it has

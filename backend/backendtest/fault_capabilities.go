@@ -16,6 +16,11 @@ type (
 		next backend.Store
 		to   backend.Lister
 	}
+	faultCounter struct {
+		*Fault
+		next backend.Store
+		to   backend.Counter
+	}
 	faultBulk struct {
 		*Fault
 		next backend.Store
@@ -49,6 +54,9 @@ func (f *Fault) offer(inner backend.Store) backend.Store {
 	if to, ok := backend.As[backend.Lister](inner); ok {
 		top = faultLister{f, top, to}
 	}
+	if to, ok := backend.As[backend.Counter](inner); ok {
+		top = faultCounter{f, top, to}
+	}
 	if to, ok := backend.As[backend.BulkReader](inner); ok {
 		top = faultBulk{f, top, to}
 	}
@@ -68,6 +76,7 @@ func (f *Fault) offer(inner backend.Store) backend.Store {
 }
 
 func (f faultLister) Unwrap() backend.Store  { return f.next }
+func (f faultCounter) Unwrap() backend.Store { return f.next }
 func (f faultBulk) Unwrap() backend.Store    { return f.next }
 func (f faultScanner) Unwrap() backend.Store { return f.next }
 func (f faultUsage) Unwrap() backend.Store   { return f.next }
@@ -77,6 +86,11 @@ func (f faultWatcher) Unwrap() backend.Store { return f.next }
 // List implements backend.Lister.
 func (f faultLister) List(ctx context.Context, q backend.Query) (backend.Page, error) {
 	return call(ctx, f.Fault, OpList, backend.ID{}, func() (backend.Page, error) { return f.to.List(ctx, q) })
+}
+
+// Count implements backend.Counter.
+func (f faultCounter) Count(ctx context.Context, q backend.Query, most int) (int, error) {
+	return call(ctx, f.Fault, OpCount, backend.ID{}, func() (int, error) { return f.to.Count(ctx, q, most) })
 }
 
 // GetMany implements backend.BulkReader. It is an OpGet for each record, one after the

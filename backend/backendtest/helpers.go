@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/fobkit/fob/backend"
@@ -31,7 +32,7 @@ func sample(n int) backend.Record {
 // same compares all but the versions.
 func same(a, b backend.Record) bool {
 	return a.ID == b.ID && a.Kind == b.Kind && a.Owner == b.Owner && a.Parent == b.Parent && a.Created == b.Created &&
-		a.Expires == b.Expires && a.PurgeAt == b.PurgeAt && bytes.Equal(a.Body, b.Body)
+		a.Expires == b.Expires && a.PurgeAt == b.PurgeAt && slices.Equal(a.Labels, b.Labels) && bytes.Equal(a.Body, b.Body)
 }
 
 // show prints a record for a failure, long bodies cut.
@@ -40,8 +41,15 @@ func show(r backend.Record) string {
 	if len(body) > 40 {
 		body = body[:40]
 	}
-	return fmt.Sprintf("{ID:%x Kind:%d Owner:%q Parent:%x Created:%d Expires:%d PurgeAt:%d Body:%d bytes %q Version:%d}",
-		r.ID, r.Kind, r.Owner, r.Parent, r.Created, r.Expires, r.PurgeAt, len(r.Body), body, r.Version)
+	return fmt.Sprintf("{ID:%x Kind:%d Owner:%q Parent:%x Created:%d Expires:%d PurgeAt:%d Labels:%s Body:%d bytes %q Version:%d}",
+		r.ID, r.Kind, r.Owner, r.Parent, r.Created, r.Expires, r.PurgeAt, showLabels(r.Labels), len(r.Body), body, r.Version)
+}
+
+func showLabels(labels []string) string {
+	if len(labels) > 5 {
+		return fmt.Sprintf("%d beginning with %.40q", len(labels), labels[:5])
+	}
+	return fmt.Sprintf("%.40q", labels)
 }
 
 // create puts a new record, which must succeed, and returns it as it is stored.

@@ -45,6 +45,7 @@ type journalFlaws struct {
 type line struct {
 	Put     *backend.Record `json:",omitempty"`
 	Owner   []byte          // of Put: JSON strings hold no bytes
+	Labels  [][]byte        `json:",omitempty"` // of Put, too
 	Version *uint64         `json:",omitempty"` // of the condition; none for IfAbsent
 	Delete  *backend.ID     `json:",omitempty"`
 	Usage   []backend.Usage `json:",omitempty"`
@@ -92,7 +93,10 @@ func (j *journal) redo(l line) (err error) {
 	switch {
 	case l.Put != nil:
 		rec, cond := *l.Put, backend.IfAbsent()
-		rec.Owner = string(l.Owner)
+		rec.Owner, rec.Labels = string(l.Owner), nil
+		for _, label := range l.Labels {
+			rec.Labels = append(rec.Labels, string(label))
+		}
 		if l.Version != nil {
 			cond = backend.IfVersion(*l.Version)
 		}
@@ -127,6 +131,9 @@ func (j *journal) Put(ctx context.Context, rec backend.Record, cond backend.Cond
 	v, err := j.Store.Put(ctx, rec, cond)
 	if err == nil {
 		l := line{Put: &rec, Owner: []byte(rec.Owner)}
+		for _, label := range rec.Labels {
+			l.Labels = append(l.Labels, []byte(label))
+		}
 		if over, ok := cond.Version(); ok {
 			l.Version = &over
 		}

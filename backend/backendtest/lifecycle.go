@@ -36,6 +36,9 @@ func (p *probe) calls(rec, fresh backend.Record) map[string]func(ctx context.Con
 		},
 		"Delete": func(ctx context.Context) error { return p.store.Delete(ctx, rec.ID, rec.Version) },
 	}
+	if c, ok := optional[backend.Counter](p); ok {
+		calls["Count"] = func(ctx context.Context) error { _, err := c.Count(ctx, backend.Query{Kind: 1}, 1); return err }
+	}
 	if l, ok := optional[backend.Lister](p); ok {
 		calls["List"] = func(ctx context.Context) error { _, err := l.List(ctx, backend.Query{Kind: 1}); return err }
 	}

@@ -25,7 +25,7 @@ func listChecks() []check {
 	}
 }
 
-// byCreated is the order of lists but that of expiry.
+// byCreated is the order of lists but that of expiry; Newest is the reverse of it.
 func byCreated(a, b backend.Record) int {
 	return cmp.Or(cmp.Compare(a.Created, b.Created), bytes.Compare(a.ID[:], b.ID[:]))
 }
@@ -43,9 +43,13 @@ func expect(recs []backend.Record, q backend.Query) []backend.ID {
 	kept := slices.Clone(recs)
 	kept = slices.DeleteFunc(kept, func(r backend.Record) bool {
 		return r.Kind != q.Kind || q.Owner != "" && r.Owner != q.Owner || q.Parent != backend.ID{} && r.Parent != q.Parent ||
+			q.Label != "" && !slices.Contains(r.Labels, q.Label) ||
 			q.ExpiresBefore != 0 && (r.Expires == 0 || r.Expires >= q.ExpiresBefore)
 	})
 	slices.SortFunc(kept, order)
+	if q.Newest {
+		slices.Reverse(kept)
+	}
 	return ids(kept)
 }
 
@@ -57,6 +61,7 @@ func mixed(n int) []backend.Record {
 		recs[i].Kind = backend.Kind(1 + i%2)
 		recs[i].Owner = [...]string{"one", "two", "", "three"}[i/2%4]
 		recs[i].Created = born + int64(i*7%5)
+		recs[i].Labels = [...][]string{nil, {"blue"}, {"blue", "red"}, {"blue", "one", "red"}, {}, {"red"}, {"blu"}}[i%7]
 		if i%3 != 0 {
 			recs[i].Parent = idOf(100_000 + i%3)
 		}
@@ -77,6 +82,15 @@ func queries() []backend.Query {
 		}
 		for i := range 3 {
 			list = append(list, backend.Query{Kind: kind, Parent: idOf(100_000 + i)})
+		}
+		for _, label := range []string{"blue", "red", "one", "blu", "b"} {
+			list = append(list, backend.Query{Kind: kind, Label: label})
+		}
+		for _, q := range list {
+			if q.Kind == kind {
+				q.Newest = true
+				list = append(list, q)
+			}
 		}
 		for before := range int64(8) {
 			list = append(list, backend.Query{Kind: kind, ExpiresBefore: born + before})
@@ -112,7 +126,10 @@ func checkPages(p *probe) {
 	recs := mixed(230) // so that the default limit has more than one page
 	p.fill(recs)
 	for _, limit := range []int{0, 1, 2, 7, 115, backend.MaxLimit} {
-		for _, q := range []backend.Query{{Kind: 1}, {Kind: 2, Owner: "one"}, {Kind: 1, Parent: idOf(100_001)}, {Kind: 2, ExpiresBefore: born + 5}} {
+		for _, q := range []backend.Query{
+			{Kind: 1}, {Kind: 2, Owner: "one"}, {Kind: 1, Parent: idOf(100_001)}, {Kind: 2, ExpiresBefore: born + 5}, {Kind: 1, Label: "blue"},
+			{Kind: 2, Newest: true}, {Kind: 1, Owner: "one", Newest: true}, {Kind: 2, Parent: idOf(100_001), Newest: true}, {Kind: 2, Label: "blue", Newest: true},
+		} {
 			q.Limit = limit
 			p.lists(q, expect(recs, q)...)
 		}
@@ -130,12 +147,14 @@ func checkManyRecords(p *probe) {
 	for i := range recs {
 		recs[i] = sample(i)
 		recs[i].Owner = fmt.Sprint("owner ", i%3)
+		recs[i].Labels = []string{fmt.Sprint("label ", i%5)}
 		recs[i].Created = born + int64((i*7919)%n/2) // out of order, each instant twice
 		recs[i].Expires = born + int64((i*104_729)%n)
 	}
 	p.fill(recs)
 	for _, q := range []backend.Query{
 		{Kind: 1, Limit: backend.MaxLimit}, {Kind: 1, Owner: "owner 1", Limit: 999}, {Kind: 1, ExpiresBefore: born + int64(n/2), Limit: 100},
+		{Kind: 1, Label: "label 1", Limit: 998}, {Kind: 1, Label: "label 4", Newest: true, Limit: 101}, {Kind: 1, Newest: true, Limit: backend.MaxLimit},
 	} {
 		p.lists(q, expect(recs, q)...)
 	}
@@ -146,10 +165,12 @@ func checkWalkUnderWrites(p *probe) {
 	recs := make([]backend.Record, n)
 	for i := range recs {
 		recs[i] = sample(i)
-		recs[i].Created = born + int64(i*10)
+		recs[i].Created, recs[i].Labels = born+int64(i*10), []string{"walked"}
 		recs[i].Expires = born + int64(i*10)
 	}
-	for _, q := range []backend.Query{{Kind: 1, Limit: 10}, {Kind: 1, Owner: "owner", Limit: 7}, {Kind: 1, ExpiresBefore: born + n*10, Limit: 9}} {
+	for _, q := range []backend.Query{
+		{Limit: 10}, {Owner: "owner", Limit: 7}, {ExpiresBefore: born + n*10, Limit: 9}, {Label: "walked", Limit: 11}, {Label: "walked", Newest: true, Limit: 8},
+	} {
 		q.Kind = backend.Kind(len(q.Owner) + q.Limit) // a list of its own
 		base := int(q.Kind) * 100_000
 		var stay, all []backend.Record
@@ -170,9 +191,10 @@ func checkWalkUnderWrites(p *probe) {
 					all[i].Version = 0
 				}
 				extra := sample(base + 1000 + step*n + i)
-				extra.Kind, extra.Created, extra.Expires = q.Kind, born+int64(i*10+5), born+int64(i*10+5)
+				extra.Kind, extra.Created, extra.Expires, extra.Labels = q.Kind, born+int64(i*10+5), born+int64(i*10+5), []string{"walked"}
 				p.create(extra)
-				if i%3 == 0 { // stays where it is, with a new version
+				if i%3 == 0 { // stays where it is, with a new version and other labels beside
+					all[i].Labels = [][]string{{"walked"}, {"another", "walked", "wall"}}[step%2]
 					all[i].Body = []byte("overwritten during the walk")
 					all[i] = p.overwrite(all[i])
 				}
@@ -193,6 +215,9 @@ func checkWalkUnderWrites(p *probe) {
 			if times[rec.ID] == 0 {
 				p.broken("the list %s skipped record %x, which was there all along", showQuery(q), rec.ID)
 			}
+		}
+		if q.Newest {
+			slices.Reverse(got)
 		}
 		if !slices.IsSortedFunc(got, byCreated) {
 			p.broken("the list %s is out of order", showQuery(q))
@@ -228,10 +253,16 @@ func checkCursorOutlives(p *probe) {
 	var recs []backend.Record
 	for i := range 6 {
 		rec := sample(i)
-		rec.Expires = born + int64(i)
+		rec.Expires, rec.Labels = born+int64(i), []string{"label"}
 		recs = append(recs, p.create(rec))
 	}
-	for _, q := range []backend.Query{{Kind: 1, Limit: 2}, {Kind: 1, Owner: "owner", Limit: 2}, {Kind: 1, ExpiresBefore: born + 50, Limit: 2}} {
+	for _, q := range []backend.Query{
+		{Kind: 1, Limit: 2}, {Kind: 1, Owner: "owner", Limit: 2}, {Kind: 1, ExpiresBefore: born + 50, Limit: 2}, {Kind: 1, Label: "label", Limit: 2},
+		{Kind: 1, Label: "label", Newest: true, Limit: 2},
+	} {
+		if q.Newest {
+			slices.Reverse(recs)
+		}
 		page, err := l.List(p.ctx, q)
 		p.answers(err, nil, "List")
 		if len(page.Records) != 2 || page.Next == "" {
@@ -255,12 +286,14 @@ func checkCursorOfAnotherList(p *probe) {
 	for i := range 8 {
 		rec := sample(i)
 		rec.Kind, rec.Owner = backend.Kind(1+i%2), [...]string{"a", "b"}[i/2%2]
-		rec.Parent, rec.Expires = idOf(1000+i/2%2), born+int64(i)
+		rec.Parent, rec.Expires, rec.Labels = idOf(1000+i/2%2), born+int64(i), []string{"a", "ab"}
 		p.create(rec)
 	}
 	lists := []backend.Query{
 		{Kind: 1}, {Kind: 2}, {Kind: 1, Owner: "a"}, {Kind: 1, Owner: "b"}, {Kind: 2, Owner: "a"},
 		{Kind: 1, Parent: idOf(1000)}, {Kind: 1, Parent: idOf(1001)}, {Kind: 1, ExpiresBefore: born + 100},
+		{Kind: 1, Label: "a"}, {Kind: 1, Label: "ab"}, {Kind: 2, Label: "a"},
+		{Kind: 1, Newest: true}, {Kind: 1, Owner: "a", Newest: true}, {Kind: 1, Parent: idOf(1000), Newest: true}, {Kind: 1, Label: "a", Newest: true},
 	}
 	for i := range lists {
 		lists[i].Limit = 1
@@ -301,6 +334,8 @@ func checkBadQueries(p *probe) {
 	for _, q := range []backend.Query{
 		{}, {Owner: "owner"}, {Kind: 1, Owner: "owner", Parent: idOf(1)}, {Kind: 1, Owner: "owner", ExpiresBefore: 5},
 		{Kind: 1, Parent: idOf(1), ExpiresBefore: 5}, {Kind: 1, ExpiresBefore: -1}, {Kind: 1, Limit: -1}, {Kind: 1, Limit: backend.MaxLimit + 1},
+		{Label: "a"}, {Newest: true}, {Kind: 1, Label: "a", Owner: "owner"}, {Kind: 1, Label: "a", Parent: idOf(1)}, {Kind: 1, Label: "a", ExpiresBefore: 5},
+		{Kind: 1, ExpiresBefore: 5, Newest: true},
 	} {
 		page, err := l.List(p.ctx, q)
 		p.answers(err, backend.ErrInvalid, "List %s", showQuery(q))
@@ -313,15 +348,17 @@ func checkBadQueries(p *probe) {
 
 func checkListedRecords(p *probe) {
 	rec := sample(1)
+	rec.Labels = []string{"another", "label"}
 	rec.Parent, rec.Expires, rec.PurgeAt, rec.Body = idOf(9), born+2, born+3, bytes.Repeat([]byte("x\x00"), backend.MaxBody/2)
 	rec = p.create(rec)
 	for range 2 {
-		for _, q := range []backend.Query{{Kind: 1}, {Kind: 1, Owner: "owner"}, {Kind: 1, Parent: idOf(9)}, {Kind: 1, ExpiresBefore: born + 1000}} {
+		for _, q := range []backend.Query{{Kind: 1}, {Kind: 1, Owner: "owner"}, {Kind: 1, Parent: idOf(9)}, {Kind: 1, ExpiresBefore: born + 1000}, {Kind: 1, Label: "label"}} {
 			got := p.walk(q)
 			if len(got) != 1 || !same(got[0], rec) || got[0].Version != rec.Version {
 				p.broken("the list %s has %d records, want exactly %s", showQuery(q), len(got), show(rec))
 			}
 		}
+		rec.Labels = []string{"label"}
 		rec.Expires, rec.PurgeAt, rec.Body = born+9, 0, nil
 		rec = p.overwrite(rec)
 	}

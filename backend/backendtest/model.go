@@ -48,6 +48,9 @@ type versionPair struct{ store, oracle uint64 }
 
 const modelRecords = 12
 
+// modelLabels are in order. The one is an owner as well, and another begins like it.
+var modelLabels = []string{"one", "one\x00", "red"}
+
 // record is one of few, so that they meet.
 func (m *model) record() (int, backend.Record) {
 	n := m.rand.IntN(modelRecords)
@@ -60,6 +63,11 @@ func (m *model) record() (int, backend.Record) {
 	}
 	rec.Expires = m.rand.Int64N(6)
 	rec.PurgeAt = m.rand.Int64N(6)
+	for _, label := range modelLabels {
+		if m.rand.IntN(3) == 0 {
+			rec.Labels = append(rec.Labels, label)
+		}
+	}
 	rec.Body = fmt.Append(nil, m.rand.Uint32())
 	return n, rec
 }
@@ -107,7 +115,7 @@ func (m *model) run(n int) {
 		switch k := m.rand.IntN(20); {
 		case k < 4:
 			i, rec := m.record()
-			m.op("Put %d IfAbsent (Expires %d, PurgeAt %d)", i, rec.Expires, rec.PurgeAt)
+			m.op("Put %d IfAbsent (Expires %d, PurgeAt %d, Labels %q)", i, rec.Expires, rec.PurgeAt, rec.Labels)
 			m.put(i, rec, backend.IfAbsent(), backend.IfAbsent())
 		case k < 10:
 			i, rec := m.record()
@@ -115,7 +123,7 @@ func (m *model) run(n int) {
 			if list := m.versions[i]; len(list) > 0 && v == list[len(list)-1] && m.rand.IntN(15) == 0 {
 				rec.Created++ // the only thing that is wrong: nothing says which of two comes first
 			}
-			m.op("Put %d IfVersion %d (Created %d, Expires %d, PurgeAt %d)", i, v.store, rec.Created, rec.Expires, rec.PurgeAt)
+			m.op("Put %d IfVersion %d (Created %d, Expires %d, PurgeAt %d, Labels %q)", i, v.store, rec.Created, rec.Expires, rec.PurgeAt, rec.Labels)
 			m.put(i, rec, backend.IfVersion(v.store), backend.IfVersion(v.oracle))
 		case k < 12:
 			i, rec := m.record()
@@ -198,7 +206,7 @@ func (m *model) gets() {
 	}
 }
 
-// lists compares one list of each sort, in pages of a random size.
+// lists compares one list of each sort, in pages of a random size, and how many it has.
 func (m *model) lists() {
 	m.Helper()
 	l, ok := optional[backend.Lister](m.probe)
@@ -208,7 +216,18 @@ func (m *model) lists() {
 	kind := backend.Kind(1 + m.rand.IntN(2))
 	for _, q := range []backend.Query{
 		{Kind: kind}, {Kind: kind, Owner: "one"}, {Kind: kind, Parent: idOf(1001)}, {Kind: kind, ExpiresBefore: 1 + m.rand.Int64N(6)},
+		{Kind: kind, Label: modelLabels[m.rand.IntN(len(modelLabels))]}, {Kind: kind, Label: "one", Newest: true},
+		{Kind: kind, Newest: true}, {Kind: kind, Owner: "two", Newest: true}, {Kind: kind, Parent: idOf(1000), Newest: true},
 	} {
+		if counter, ok := optional[backend.Counter](m.probe); ok {
+			most := 1 + m.rand.IntN(modelRecords)
+			got, err := counter.Count(m.ctx, q, most)
+			want, wantErr := m.oracle.Count(m.ctx, q, most)
+			m.agree(err, wantErr)
+			if got != want {
+				m.differ("Count of the list %s up to %d is %d, want %d", showQuery(q), most, got, want)
+			}
+		}
 		q.Limit = 1 + m.rand.IntN(5)
 		got, err := walk(m.ctx, l, q, nil)
 		want, wantErr := walk(m.ctx, m.oracle, q, nil)

@@ -41,9 +41,11 @@ var duties = [...]string{
 	15: "lists are in order, and a record that keeps its place during the walk appears exactly once",
 	16: "AddUsage adds N and moves Last forward only, the whole batch or none of it, and Usage answers in the order asked",
 	17: "Purge removes at most limit records that are due, with their usage, and never another",
+	18: "what a store keeps back when its space runs out is for Delete, Purge and a Put that is Urgent, and for nothing else",
 	19: "GetMany answers for each record as Get does, and leaves out those that do not exist",
 	20: "Scan delivers every record of a Kind that exists meanwhile",
-	18: "what a store keeps back when its space runs out is for Delete, Purge and a Put that is Urgent, and for nothing else",
+	21: "a record is in the list of each label that the last Put gave it, and in no other",
+	22: "Count returns how many records the query selects, or most if there are that many or more",
 }
 
 // reporter is the part of testing.T that checks use: the suite's own test watches
@@ -91,6 +93,8 @@ func has(s backend.Store, c Capability) (ok bool) {
 		_, ok = backend.As[backend.Watcher](s)
 	case Lister:
 		_, ok = backend.As[backend.Lister](s)
+	case Counter:
+		_, ok = backend.As[backend.Counter](s)
 	case UsageRecorder:
 		_, ok = backend.As[backend.UsageRecorder](s)
 	case Purger:

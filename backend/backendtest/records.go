@@ -29,7 +29,7 @@ func recordChecks() []check {
 
 func checkRoundTrip(p *probe) {
 	full := sample(1)
-	full.Parent, full.Expires, full.PurgeAt = idOf(1000), born+5, born+7
+	full.Parent, full.Expires, full.PurgeAt, full.Labels = idOf(1000), born+5, born+7, []string{"a", "b\x00"}
 	bare := backend.Record{ID: idOf(2), Kind: 255}
 	bytesBody := sample(3)
 	bytesBody.Body = make([]byte, 256)
@@ -48,7 +48,7 @@ func checkRoundTrip(p *probe) {
 		p.holds(recs[i])
 	}
 	full = recs[0]
-	full.Expires, full.PurgeAt, full.Body = 0, born+9, []byte("another body")
+	full.Expires, full.PurgeAt, full.Labels, full.Body = 0, born+9, []string{"b"}, []byte("another body")
 	full = p.overwrite(full)
 	p.holds(full)
 	for _, other := range recs[1:] {

@@ -120,14 +120,14 @@ func TestGroupsAreChosenByName(t *testing.T) {
 
 func TestEveryRuleHasAChecks(t *testing.T) {
 	n := backendtest.RuleChecks()
-	for rule := 1; rule <= 20; rule++ {
+	for rule := 1; rule <= 22; rule++ {
 		require.NotZero(t, n[rule], "no check names rule R%d", rule)
 	}
 }
 
 func TestCapabilities(t *testing.T) {
 	bare := func(*testing.T) backend.Store { return struct{ backend.Store }{memory.New()} }
-	capabilities := []backendtest.Capability{backendtest.Watcher, backendtest.Lister, backendtest.UsageRecorder, backendtest.Purger, backendtest.BulkReader, backendtest.Scanner}
+	capabilities := []backendtest.Capability{backendtest.Watcher, backendtest.Lister, backendtest.UsageRecorder, backendtest.Purger, backendtest.BulkReader, backendtest.Scanner, backendtest.Counter}
 	// Without a list of those that are missing, only the checks that need one of them.
 	fails := func(newStore func(*testing.T) backend.Store, missing []backendtest.Capability, whole bool) map[string][]string {
 		opts := backendtest.Options{Missing: missing, Records: few}

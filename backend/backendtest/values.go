@@ -40,15 +40,21 @@ func checkTimes(p *probe) {
 }
 
 func checkTimeOrder(p *probe) {
+	want := slices.Sorted(slices.Values(instants))
 	for i := range instants {
 		rec := sample(i)
 		rec.Created = instants[len(instants)-1-i]
 		p.create(rec)
 	}
-	for i, rec := range p.walk(backend.Query{Kind: 1, Limit: 3}) {
-		if i >= len(instants) || rec.Created != instants[i] {
-			p.broken("record %d of a list was created at %d, want the times %v", i, rec.Created, instants)
+	for _, newest := range []bool{false, true} {
+		var got []int64
+		for _, rec := range p.walk(backend.Query{Kind: 1, Newest: newest, Limit: 3}) {
+			got = append(got, rec.Created)
 		}
+		if !slices.Equal(got, want) {
+			p.broken("the records of a list (the newest first: %t) were created at %v, want the times %v", newest, got, want)
+		}
+		slices.Reverse(want)
 	}
 }
 
@@ -242,7 +248,7 @@ func (p *probe) lists(q backend.Query, want ...backend.ID) {
 }
 
 func showQuery(q backend.Query) string {
-	return fmt.Sprintf("{Kind:%d Owner:%q Parent:%x ExpiresBefore:%d Limit:%d}", q.Kind, q.Owner, q.Parent, q.ExpiresBefore, q.Limit)
+	return fmt.Sprintf("{Kind:%d Owner:%.40q Parent:%x Label:%.40q ExpiresBefore:%d Newest:%t Limit:%d}", q.Kind, q.Owner, q.Parent, q.Label, q.ExpiresBefore, q.Newest, q.Limit)
 }
 
 func showIDs(list []backend.ID) string {

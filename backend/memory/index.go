@@ -88,11 +88,19 @@ func (ix *index) after(p listPlace, yield func(listPlace) bool) {
 	}
 }
 
-// before yields the places before p, the last first, until yield returns false.
-func (ix *index) before(p listPlace, yield func(listPlace) bool) {
-	for n := ix.chunk(p); n >= 0; n-- {
+// before yields the places before p, or all where p is nil, the last first, until yield
+// returns false.
+func (ix *index) before(p *listPlace, yield func(listPlace) bool) {
+	n := len(ix.chunks) - 1
+	if p != nil {
+		n = ix.chunk(*p)
+	}
+	for ; n >= 0; n-- {
 		c := ix.chunks[n]
-		i, _ := slices.BinarySearchFunc(c, p, listPlace.compare)
+		i := len(c)
+		if p != nil {
+			i, _ = slices.BinarySearchFunc(c, *p, listPlace.compare)
+		}
 		for i--; i >= 0; i-- {
 			if !yield(c[i]) {
 				return

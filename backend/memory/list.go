@@ -1,9 +1,7 @@
 package memory
 
 import (
-	"bytes"
 	"context"
-	"math"
 
 	"github.com/fobkit/fob/backend"
 )
@@ -74,15 +72,8 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if ix == nil {
 		return page, nil
 	}
-	walk := ix.after
-	if q.Newest {
-		walk = ix.before
-		if q.After == "" {
-			at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id))) // no record is of the last millisecond
-		}
-	}
 	var last listPlace
-	walk(listPlace{at, id}, func(p listPlace) bool {
+	take := func(p listPlace) bool {
 		if q.ExpiresBefore != 0 && p.at >= q.ExpiresBefore {
 			return false
 		}
@@ -93,7 +84,15 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 		page.Records = append(page.Records, copyOf(s.load(p.id)))
 		last = p
 		return true
-	})
+	}
+	switch from := (listPlace{at, id}); {
+	case !q.Newest:
+		ix.after(from, take)
+	case q.After == "":
+		ix.before(nil, take)
+	default:
+		ix.before(&from, take)
+	}
 	return page, nil
 }
 
