@@ -4,18 +4,22 @@
 //
 // It reads these texts:
 //
-//	<64 hex digits>                               SHA-256 of the secret, no salt
-//	$sha512$prefix$<salt>$<digest>                SHA-512 of salt then secret
-//	$sha512$suffix$<salt>$<digest>                SHA-512 of secret then salt
+//	<64 hex digits>, <128 hex digits>             SHA-256, SHA-512 of the secret, no salt
+//	$sha256$prefix$<salt>$<digest>                SHA-256 of salt then secret, also $sha512$
+//	$sha256$suffix$<salt>$<digest>                SHA-256 of secret then salt, also $sha512$
 //	$2a$ $2b$ $2y$<cost>$<22><31>                 bcrypt
+//	bcrypt_sha256$$2b$<cost>$<22><31>             bcrypt of the hex digits of SHA-256 (Django)
 //	$pbkdf2-sha256$i=<n>$<salt>$<digest>          PBKDF2 (RFC 8018), also -sha512
 //	pbkdf2_sha256$<n>$<salt>$<digest>             PBKDF2 as Django writes it
 //	$argon2id$v=19$m=<KiB>,t=<n>,p=<n>$<salt>$<digest>   argon2id (RFC 9106)
 //
 // Salt and digest are base64 without padding, as in the PHC string format; in Django's form
-// the salt is the text itself and the digest is padded base64. A text whose check would
-// cost more than the limits of this package is refused when it is read. So this package
-// bounds the cost of a check, and not whoever wrote the hash.
+// the salt is the text itself and the digest is padded base64. Some products write these
+// hashes in other spellings: spelling.go turns them into the texts above. A text that is
+// none of all these is refused, with a word on what to write instead (refusal.go).
+//
+// A text whose check would cost more than the limits of this package is refused when it is
+// read. So this package bounds the cost of a check, and not whoever wrote the hash.
 package importedhash
 
 import (
@@ -35,14 +39,16 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The errors of Parse, and the error of a check. They never contain the text of a hash.
-// Users see their texts, which still have an older name of this package.
+// The errors of Parse, and the errors of a hash that was read. They never contain the text
+// of a hash.
 var (
-	ErrFormat = errors.New("legacyhash: unknown or malformed hash")
-	ErrCost   = errors.New("legacyhash: hash costs too much or too little to check")
+	ErrFormat = errors.New("imported hash: unknown or malformed")
+	ErrCost   = errors.New("imported hash: costs too much or too little to check")
+	// ErrEmpty says that the hash is that of an empty secret, so no key ever matches it.
+	ErrEmpty = errors.New("imported hash: the hash of an empty text")
 	// ErrUnavailable says that this process may not compute the hash, as in FIPS 140-only
 	// mode. It is then not known whether a secret matches.
-	ErrUnavailable = errors.New("legacyhash: this process cannot compute the hash")
+	ErrUnavailable = errors.New("imported hash: this process cannot compute it")
 )
 
 // The bounds of what Parse accepts.
@@ -63,7 +69,8 @@ type kind uint8
 
 const (
 	plainSHA256 kind = 1 + iota
-	saltedSHA512
+	plainSHA512
+	saltedHash
 	bcryptHash
 	pbkdf2Hash
 	argon2idHash
@@ -75,7 +82,8 @@ type Hash struct {
 	text         string
 	salt, digest []byte
 	suffix       bool // the salt comes after the secret
-	sha512       bool // PBKDF2 uses SHA-512
+	sha512       bool // a salted hash or PBKDF2 uses SHA-512
+	prehashed    bool // bcrypt gets the hex digits of the SHA-256 of the secret
 	cost, memory uint32
 	threads      uint8
 }
@@ -83,7 +91,7 @@ type Hash struct {
 // Format writes nothing of the hash, for every verb.
 func (h Hash) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("importedhash.Hash")) }
 
-// Text returns what Parse read.
+// Text returns the hash as this package writes it, whatever spelling Parse has read.
 func (h Hash) Text() string { return h.text }
 
 // Slow reports whether a check is meant to be expensive.
@@ -104,46 +112,77 @@ func (h Hash) SHA256() (digest [sha256.Size]byte, ok bool) {
 	return digest, true
 }
 
-// Parse reads a hash, or fails with ErrFormat or ErrCost.
+// Parse reads a hash, or fails with ErrFormat or ErrCost and says what to write instead.
 func Parse(text string) (Hash, error) {
 	if len(text) > maxText {
-		return Hash{}, ErrFormat
+		return Hash{}, refusal(text, ErrFormat)
 	}
-	h := Hash{text: strings.Clone(text)}
-	var err error
-	switch {
-	case len(text) == 2*sha256.Size && !strings.Contains(text, "$"):
-		h.kind = plainSHA256
-		if h.digest, err = hex.DecodeString(text); err != nil {
-			return Hash{}, ErrFormat
-		}
-		return h, nil
-	case strings.HasPrefix(text, "$sha512$"):
-		err = h.parseSHA512(strings.Split(text, "$"))
-	case strings.HasPrefix(text, "$2a$"), strings.HasPrefix(text, "$2b$"), strings.HasPrefix(text, "$2y$"):
-		err = h.parseBcrypt(text)
-	case strings.HasPrefix(text, "$pbkdf2-sha256$"), strings.HasPrefix(text, "$pbkdf2-sha512$"):
-		err = h.parsePBKDF2(strings.Split(text, "$"))
-	case strings.HasPrefix(text, "pbkdf2_sha256$"):
-		err = h.parseDjango(strings.Split(text, "$"))
-	case strings.HasPrefix(text, "$argon2id$"):
-		err = h.parseArgon2id(strings.Split(text, "$"))
-	default:
-		err = ErrFormat
-	}
-	if err != nil {
-		return Hash{}, err
+	h := Hash{text: strings.Clone(respell(text))}
+	if err := h.parse(); err != nil {
+		return Hash{}, refusal(text, err)
 	}
 	return h, nil
 }
 
-func (h *Hash) parseSHA512(parts []string) error {
+func (h *Hash) parse() error {
+	parts := strings.Split(h.text, "$")
+	if len(parts) == 1 {
+		switch len(h.text) {
+		case 2 * sha256.Size:
+			return h.parsePlain(plainSHA256)
+		case 2 * sha512.Size:
+			return h.parsePlain(plainSHA512)
+		}
+		return ErrFormat
+	}
+	switch parts[0] {
+	case "":
+	case "bcrypt_sha256":
+		h.prehashed = true
+		rest := strings.TrimPrefix(h.text, "bcrypt_sha256$")
+		if !strings.HasPrefix(rest, "$2b$") {
+			return ErrFormat
+		}
+		return h.parseBcrypt(rest)
+	case "pbkdf2_sha256":
+		return h.parseDjango(parts)
+	default:
+		return ErrFormat
+	}
+	switch parts[1] {
+	case "sha256", "sha512":
+		return h.parseSalted(parts)
+	case "2a", "2b", "2y":
+		return h.parseBcrypt(h.text)
+	case "pbkdf2-sha256", "pbkdf2-sha512":
+		return h.parsePBKDF2(parts)
+	case "argon2id":
+		return h.parseArgon2id(parts)
+	}
+	return ErrFormat
+}
+
+func (h *Hash) parsePlain(k kind) (err error) {
+	h.kind = k
+	if h.digest, err = hex.DecodeString(h.text); err != nil {
+		return ErrFormat
+	}
+	return nil
+}
+
+func (h *Hash) parseSalted(parts []string) error {
 	if len(parts) != 5 || parts[2] != "prefix" && parts[2] != "suffix" {
 		return ErrFormat
 	}
-	h.kind, h.suffix = saltedSHA512, parts[2] == "suffix"
-	return h.saltAndDigest(parts[3], parts[4], sha512.Size)
+	h.kind, h.suffix, h.sha512 = saltedHash, parts[2] == "suffix", parts[1] == "sha512"
+	if h.sha512 {
+		return h.saltAndDigest(parts[3], parts[4], sha512.Size)
+	}
+	return h.saltAndDigest(parts[3], parts[4], sha256.Size)
 }
+
+// bcryptDigits is the alphabet of the base64 of bcrypt.
+const bcryptDigits = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 func (h *Hash) parseBcrypt(text string) error {
 	cost, err := bcrypt.Cost([]byte(text))
@@ -151,14 +190,17 @@ func (h *Hash) parseBcrypt(text string) error {
 		return ErrFormat
 	}
 	for i := range len(text) - 7 { // the library looks at these characters only when it checks
-		if c := text[7+i]; !strings.ContainsRune("./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", rune(c)) {
+		if strings.IndexByte(bcryptDigits, text[7+i]) < 0 {
 			return ErrFormat
 		}
+	}
+	if strings.IndexByte(bcryptDigits, text[59])%4 != 0 {
+		return ErrFormat // 31 digits have 2 bits more than the digest; a hash in which they are set matches nothing
 	}
 	if cost > maxBcrypt {
 		return ErrCost
 	}
-	h.kind = bcryptHash
+	h.kind, h.digest = bcryptHash, []byte(text)
 	return nil
 }
 
@@ -263,9 +305,16 @@ func (h *Hash) saltAndDigest(salt, digest string, size int) (err error) {
 	return nil
 }
 
-// Usable fails with ErrUnavailable if this process can never check h. It costs next to
-// nothing.
+// Usable fails with ErrUnavailable if this process can never check h, and with ErrEmpty if
+// h is a fast hash of an empty secret. It costs next to nothing.
 func (h Hash) Usable() error {
+	if !h.Slow() {
+		empty, err := h.Check("")
+		if empty {
+			return ErrEmpty
+		}
+		return err
+	}
 	if h.kind != pbkdf2Hash {
 		return nil
 	}
@@ -289,8 +338,11 @@ func (h Hash) Check(secret string) (matches bool, err error) {
 	case plainSHA256:
 		sum := sha256.Sum256([]byte(secret))
 		got = sum[:]
-	case saltedSHA512:
-		d := sha512.New()
+	case plainSHA512:
+		sum := sha512.Sum512([]byte(secret))
+		got = sum[:]
+	case saltedHash:
+		d := h.hash()
 		if !h.suffix {
 			d.Write(h.salt)
 		}
@@ -314,10 +366,14 @@ func (h Hash) Check(secret string) (matches bool, err error) {
 }
 
 func (h Hash) bcrypt(secret string) (bool, error) {
+	if h.prehashed {
+		sum := sha256.Sum256([]byte(secret))
+		secret = hex.EncodeToString(sum[:])
+	}
 	if len(secret) > maxBcryptIn {
 		return false, nil
 	}
-	err := bcrypt.CompareHashAndPassword([]byte(h.text), []byte(secret))
+	err := bcrypt.CompareHashAndPassword(h.digest, []byte(secret))
 	switch {
 	case err == nil:
 		return true, nil
@@ -328,13 +384,17 @@ func (h Hash) bcrypt(secret string) (bool, error) {
 }
 
 func (h Hash) pbkdf2(secret string) ([]byte, error) {
-	fn := func() hash.Hash { return sha256.New() }
-	if h.sha512 {
-		fn = func() hash.Hash { return sha512.New() }
-	}
-	key, err := pbkdf2.Key(fn, secret, h.salt, int(h.cost), len(h.digest))
+	key, err := pbkdf2.Key(h.hash, secret, h.salt, int(h.cost), len(h.digest))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err) // names a rule, no value
 	}
 	return key, nil
+}
+
+// hash is the hash function under a salt.
+func (h Hash) hash() hash.Hash {
+	if h.sha512 {
+		return sha512.New()
+	}
+	return sha256.New()
 }

@@ -11,10 +11,10 @@ import (
 var (
 	// ErrBusy says that too many slow checks wait, or that a check of the same record does.
 	// The check was not made.
-	ErrBusy = errors.New("legacyhash: too many checks under way")
+	ErrBusy = errors.New("imported hash: too many checks under way")
 	// ErrLanes says that a hash has more lanes than the Limiter has turns: its check would
 	// run on more cores than checks may take.
-	ErrLanes = errors.New("legacyhash: more lanes than checks at once")
+	ErrLanes = errors.New("imported hash: more lanes than checks at once")
 )
 
 // queueFactor is how many checks may wait for each check that runs: enough for a burst of
