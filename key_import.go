@@ -8,10 +8,8 @@ import (
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/imported"
-	"github.com/fobkit/fob/internal/importedhash"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/keytext"
-	"github.com/fobkit/fob/internal/limits"
 	"github.com/fobkit/fob/internal/record"
 )
 
@@ -27,11 +25,11 @@ type ImportedKeys struct {
 	Locate func(presented string) (locator string, ok bool)
 	// Digest is the other system's own digest of a presented key, for records imported by
 	// ImportedKey.Digest. It may be keyed with a secret of that system, must be
-	// deterministic and hard to invert, and is called for every foreign text that is not
-	// in the cache. If Digest is nil or returns nothing, the text is no key of that
+	// deterministic and hard to invert, and is called for every text of no other form that
+	// is not in the cache. If Digest is nil or returns nothing, the text is no key of that
 	// system: it matches no imported digest.
 	Digest func(presented string) []byte
-	// MaxLength bounds a foreign key in bytes, 8 to 4,096; zero means 512.
+	// MaxLength bounds an imported key in bytes, 8 to 4,096; zero means 512.
 	MaxLength int
 	// SlowChecks bounds how many slow hashes (bcrypt, PBKDF2, argon2id) are computed at
 	// once: a flood of wrong keys takes this many cores, never all. Some more wait for
@@ -49,16 +47,23 @@ type ImportedKeys struct {
 type ImportedKey struct {
 	// Secret is the key itself. See Locator for what the store then keeps.
 	Secret string
-	// Hash is the other system's hash of the key: SHA-256 in hex; or "$sha512$…", bcrypt,
-	// PBKDF2 or argon2id in the forms that the guide for imports lists. It is verified
+	// Hash is the other system's hash of the key: SHA-256 or SHA-512 with or without a
+	// salt, bcrypt, PBKDF2 or argon2id, in one of the forms that the guide for imports
+	// lists. The error for any other text says what to write instead. The hash is verified
 	// once, at the first use, and then replaced by the digest made here.
 	Hash string
+	// HashAfter is set if Hash was made over a part of the key only: it is all that stands
+	// before that part, with the separator. For the key "k7f2.SECRET", of which SECRET was
+	// hashed, it is "k7f2.". Only a text that begins with it, byte by byte, can be the key.
+	// It requires a Locator.
+	HashAfter string
 	// Digest is what ImportedKeys.Digest returns for the key, 16 to 64 bytes.
 	Digest []byte
-	// Locator is what ImportedKeys.Locate returns for the key. A salted Hash requires it,
-	// otherwise it is optional: without it the key is found by its SHA-256 (or Digest),
-	// which is stored under no pepper. Then whoever has a copy of the store can check
-	// guesses of a weak secret: give a Locator if there is one, and rotate the other keys.
+	// Locator is what ImportedKeys.Locate returns for the key. A Hash requires it, unless it
+	// is SHA-256 over the whole key, without a salt. Otherwise it is optional: without it
+	// the key is found by its SHA-256 (or Digest), which is stored under no pepper. Then
+	// whoever has a copy of the store can check guesses of a weak secret: give a Locator
+	// if there is one, and rotate the other keys.
 	Locator string
 	// Another says that this is another key than those that were imported with the same
 	// Locator before. It is needed only if that cannot be told: two salted hashes may be
@@ -96,9 +101,9 @@ func (ImportedKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 //
 // Up to eight keys can have one Locator. A further key is imported beside them; if it
 // cannot be told whether it is one of them, that is ErrConflict (see ImportedKey.Another).
-func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ImportedKey) (*Key, error) {
+func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, given ImportedKey) (*Key, error) {
 	asOf := clock.Millis(m.now())
-	k, err := m.importKey(ctx, spec, foreign)
+	k, err := m.importKey(ctx, spec, given)
 	if err != nil {
 		m.observeOutcome(ctx, Event{Type: EventImported, Subject: spec.Subject}, err)
 		return nil, fmt.Errorf("fob: import key: %w", err)
@@ -108,7 +113,7 @@ func (m *Manager) ImportKey(ctx context.Context, spec KeySpec, foreign ImportedK
 	return key, nil
 }
 
-func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ImportedKey) (*keystate.State, error) {
+func (m *Manager) importKey(ctx context.Context, spec KeySpec, given ImportedKey) (*keystate.State, error) {
 	if m.life.Closed() {
 		return nil, ErrClosed
 	}
@@ -124,73 +129,30 @@ func (m *Manager) importKey(ctx context.Context, spec KeySpec, foreign ImportedK
 		return nil, err
 	}
 	k.Prefix, k.Imported = "", true
-	if err := m.checkImported(foreign); err != nil {
+	known, err := m.imported.Check(imported.Key(given))
+	if err != nil {
 		return nil, err
 	}
 	k.Parent = record.ID{} // an import can be repeated by whoever finishes it
 	if k.Epoch, k.AccountEpoch, err = m.stamp(ctx, k.SubjectRef, k.AccountRef); err != nil {
 		return nil, errs.OfStore("read", err)
 	}
-	if err := m.imported.Import(ctx, k, imported.Key(foreign), now); err != nil {
+	if err := m.imported.Import(ctx, k, known, now); err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
-// checkImported checks a ImportedKey before it is imported.
-func (m *Manager) checkImported(f ImportedKey) error {
-	given := 0
-	for _, set := range []bool{f.Secret != "", f.Hash != "", f.Digest != nil} {
-		if set {
-			given++
-		}
-	}
-	if given != 1 {
-		return fmt.Errorf("%w: want one of Secret, Hash and Digest", ErrInvalid)
-	}
-	if err := limits.CheckText("locator", f.Locator, 0, maxSubject); err != nil {
-		return err
-	}
-	if f.Locator != "" && m.cfg.Imported.Locate == nil {
-		return fmt.Errorf("%w: a Locator without Config.Imported.Locate", ErrInvalid)
-	}
-	switch {
-	case f.Secret != "":
-		return m.checkImportedSecret(f)
-	case f.Hash != "":
-		h, err := importedhash.Parse(f.Hash)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		if _, plain := h.SHA256(); !plain && f.Locator == "" {
-			return fmt.Errorf("%w: a salted hash needs a Locator", ErrInvalid)
-		}
-		if err := m.imported.CheckLanes(h); err != nil {
-			return err
-		}
-		if err := h.Usable(); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-	case m.cfg.Imported.Digest == nil || len(f.Digest) < 16 || len(f.Digest) > 64:
-		return fmt.Errorf("%w: want Config.Imported.Digest, and a Digest of 16 to 64 bytes", ErrInvalid)
-	}
-	return nil
-}
-
-func (m *Manager) checkImportedSecret(f ImportedKey) error {
-	if !m.importedText(f.Secret) {
+// checkImportedText fails for a text that is not looked up as that of an imported key.
+func (m *Manager) checkImportedText(text string) error {
+	if !m.importedText(text) {
 		return fmt.Errorf("%w: the key is not %d to %d visible ASCII characters", ErrInvalid, minImported, m.cfg.Imported.MaxLength)
 	}
-	if prefix, problem := keytext.Split(f.Secret); problem == keytext.OK && m.hasPrefix(prefix) {
+	if prefix, problem := keytext.Split(text); problem == keytext.OK && m.hasPrefix(prefix) {
 		return fmt.Errorf("%w: the key has the native form", ErrInvalid)
 	}
-	if m.tokens != nil && isToken(f.Secret) {
+	if m.tokens != nil && isToken(text) {
 		return fmt.Errorf("%w: the key begins as a token does, and would be taken for one", ErrInvalid)
-	}
-	if f.Locator != "" {
-		if found, ok := m.cfg.Imported.Locate(f.Secret); !ok || found != f.Locator {
-			return fmt.Errorf("%w: Config.Imported.Locate does not find this Locator in the key", ErrInvalid)
-		}
 	}
 	return nil
 }

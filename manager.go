@@ -131,7 +131,7 @@ func New(store backend.Store, cfg Config) (*Manager, error) {
 	if cfg.Imported != nil {
 		m.imported = &imported.Store{
 			Store: m.keystore, Peppers: m.peppers, Locate: cfg.Imported.Locate, Digest: cfg.Imported.Digest,
-			Limiter: importedhash.NewLimiter(cfg.Imported.SlowChecks),
+			Text: m.checkImportedText, Limiter: importedhash.NewLimiter(cfg.Imported.SlowChecks),
 		}
 	}
 	if cfg.Tokens != nil {

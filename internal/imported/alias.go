@@ -65,7 +65,7 @@ func (s *Store) readAlias(ctx context.Context, ref record.ID) (*alias, error) {
 // What a print can be made of. The numbers are stored.
 const (
 	printSum  = 1 + iota // SHA-256 of the key
-	printHash            // the text of a salted or slow hash of the key
+	printHash            // the text of another hash of the key, or of a hash of a part of it
 	printOwn             // Store.Digest of the key
 )
 
@@ -102,10 +102,12 @@ func (s *Store) printable(f Key, what byte) []byte {
 		return f.Digest
 	case f.Hash != "":
 		h, err := importedhash.Parse(f.Hash)
-		if sum, plain := h.SHA256(); err == nil && plain && what == printSum {
+		sum, plain := h.SHA256()
+		plain = plain && f.HashAfter == ""
+		if err == nil && plain && what == printSum {
 			return sum[:]
 		} else if err == nil && !plain && what == printHash {
-			return []byte(f.Hash)
+			return []byte(f.keptHash())
 		}
 	}
 	return nil

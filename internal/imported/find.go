@@ -103,11 +103,15 @@ func (s *Store) matches(ctx context.Context, k *keystate.State, presented string
 		}
 		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}
-	h, err := importedhash.Parse(k.ImportedHash)
-	if err != nil {
+	hash, part, fits, ok := hashedPart(k.ImportedHash, presented)
+	h, err := importedhash.Parse(hash)
+	if err != nil || !ok {
 		return false, fmt.Errorf("%w: imported hash", errs.ErrCorrupt)
 	}
-	ok, err := s.Limiter.Verify(ctx, k.ID, h, presented)
+	if !fits {
+		return false, nil
+	}
+	ok, err = s.Limiter.Verify(ctx, k.ID, h, part)
 	switch {
 	case errors.Is(err, importedhash.ErrBusy):
 		return false, errs.ErrBusy

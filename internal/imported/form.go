@@ -84,7 +84,7 @@ func (s *Store) formsOf(f Key) []form {
 	case f.Hash != "":
 		h, err := importedhash.Parse(f.Hash)
 		sum, plain := h.SHA256()
-		if err != nil || !plain {
+		if err != nil || !plain || f.HashAfter != "" {
 			return all
 		}
 		ref = aliasOfSum(sum[:])

@@ -17,8 +17,8 @@ import (
 )
 
 // Import makes a key of another system valid here. k is the key to write, without an ID and
-// without a digest; if Import returns nil, k is as it was written. The caller has checked
-// known. now is the time of the import.
+// without a digest; if Import returns nil, k is as it was written. Check has
+// returned known. now is the time of the import.
 //
 // The error is errs.ErrAlready if the key was imported already, in any form, as far as that
 // can be found out. It is errs.ErrConflict if an unfinished import left the key for another
@@ -164,7 +164,7 @@ func (i *importRun) putDigest() {
 	case f.Secret != "":
 		i.key.SetDigest(i.store.Peppers.Digest(Material(i.key.ID, f.Secret)))
 	case f.Hash != "":
-		i.key.ImportedHash = f.Hash
+		i.key.ImportedHash = f.keptHash()
 	default:
 		i.key.ImportedHash = ownMark + hex.EncodeToString(f.Digest)
 	}

@@ -3,9 +3,10 @@
 // records that lead from a property of the text to the record of the key. The package does
 // not know the form of such a text: the functions of a Store do.
 //
-// There is a file for each idea: by which properties a key may be found (form.go), the
-// aliases and how two keys with one locator are told apart (alias.go), how a key is
-// imported (import.go), and how it is found (find.go).
+// There is a file for each idea: what is refused (check.go), by which properties a key may
+// be found (form.go), the aliases and how two keys with one locator are told apart
+// (alias.go), hashes over a part of a key (part.go), how a key is imported (import.go), and
+// how it is found (find.go).
 package imported
 
 import (
@@ -23,10 +24,13 @@ import (
 // Digest is set. Format hides the secret, but not if the Key is in an unexported field of
 // another struct: there fmt prints the fields without calling Format.
 type Key struct {
-	Secret  string // the key itself
-	Hash    string // the other system's hash of it, as importedhash reads it
-	Digest  []byte // what Store.Digest returns for it
-	Locator string // what Store.Locate returns for it; "" where it is found by a digest
+	Secret string // the key itself
+	Hash   string // the other system's hash of it, as importedhash reads it
+	// HashAfter is what stands in the key before the part over which Hash was made; "" if it
+	// was made over the whole key.
+	HashAfter string
+	Digest    []byte // what Store.Digest returns for it
+	Locator   string // what Store.Locate returns for it; "" where it is found by a digest
 	// Another says that this key differs from the keys that have its Locator already. It
 	// counts only where that cannot be found out.
 	Another bool
@@ -48,7 +52,10 @@ type Store struct {
 	Locate func(presented string) (locator string, ok bool)
 	// Digest returns the other system's own digest of a presented text, or nothing for a text
 	// that has none. Digest may be nil: then no text has one.
-	Digest  func(presented string) []byte
+	Digest func(presented string) []byte
+	// Text fails with errs.ErrInvalid for a text that is never looked up as that of an imported
+	// key. Only Check calls it.
+	Text    func(text string) error
 	Limiter *importedhash.Limiter
 }
 

@@ -66,7 +66,13 @@ func newStore(store backend.Store) *imported.Store {
 			locator, _, ok := strings.Cut(presented, ".")
 			return locator, ok
 		},
-		Digest:  ownDigest,
+		Digest: ownDigest,
+		Text: func(text string) error {
+			if len(text) < 8 || len(text) > 64 || strings.Contains(text, " ") {
+				return fmt.Errorf("%w: no text of a key", errs.ErrInvalid)
+			}
+			return nil
+		},
 		Limiter: importedhash.NewLimiter(2),
 	}
 }
