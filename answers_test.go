@@ -382,14 +382,14 @@ func TestUnknownKeysAreRemembered(t *testing.T) {
 		mustVerify(t, m, text)
 
 		// An imported key that was asked for too early.
-		mustReject(t, m, foreignText, fob.ErrUnknown)
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 		before = gets(fault)
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 		require.Equal(t, before, gets(fault))
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	})
 }
 
@@ -398,7 +398,7 @@ func TestAKeyMadeElsewhereIsNotUnknownForLong(t *testing.T) {
 		for _, store := range []backend.Store{fault, bare{fault}} {
 			here := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
 			there := newManager(t, fault, fob.Config{Imported: &fob.ImportedKeys{}})
-			text := fmt.Sprintf("%s-%T", foreignText, store)
+			text := fmt.Sprintf("%s-%T", importedText, store)
 			mustReject(t, here, text, fob.ErrUnknown)
 			mustReject(t, here, text, fob.ErrUnknown)
 			_, err := there.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: text})

@@ -30,7 +30,7 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	text, key := mustIssue(t, good, fob.KeySpec{})
 	spec := fob.KeySpec{Subject: fob.App("a"), IdempotencyKey: requestID}
 	mustIssue(t, good, spec)
-	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+	_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"})
 	require.NoError(t, err)
 	require.NoError(t, good.Check(t.Context()))
 	require.Empty(t, good.Health().Problems)
@@ -40,7 +40,7 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	cfg.Observer = seen
 	bad := newManager(t, store, cfg)
 	for range 3 {
-		for _, presented := range []string{text, foreignText, forge(t, "acme_live", key.ID())} {
+		for _, presented := range []string{text, importedText, forge(t, "acme_live", key.ID())} {
 			_, err := bad.Verify(t.Context(), presented)
 			require.ErrorIs(t, err, fob.ErrPepper)
 			mustBeUnsure(t, err)
@@ -55,7 +55,7 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 		"repeated":      second(bad.IssueKey(t.Context(), spec)),
 		"rotate":        second(bad.RotateKey(t.Context(), key.ID(), fob.Rotation{})),
 		"import":        failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})),
-		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})),
+		"import again":  failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"})),
 		"check":         bad.Check(t.Context()),
 		"Health":        errors.Join(bad.Health().Problems...),
 		"no rejection ": bad.Check(t.Context()),
@@ -66,7 +66,7 @@ func TestAPepperWithAStrayNewlineIsNotTheClientsFault(t *testing.T) {
 	}
 	require.Equal(t, []fob.EventType{fob.EventUpkeepFailed}, seen.types(), "told once")
 	mustVerify(t, good, text)
-	mustVerify(t, good, foreignText)
+	mustVerify(t, good, importedText)
 	mustReject(t, good, forge(t, "acme_live", key.ID()), fob.ErrUnknown)
 }
 
@@ -146,7 +146,7 @@ func TestAStoreWithoutCheckValues(t *testing.T) {
 func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	store := memory.New()
 	good := newManager(t, store, fob.Config{Imported: located()})
-	for n, f := range []fob.ImportedKey{{Digest: otherDigest(foreignText)}, {Digest: otherDigest("zz99.another-secret"), Locator: "zz99"}} {
+	for n, f := range []fob.ImportedKey{{Digest: otherDigest(importedText)}, {Digest: otherDigest("zz99.another-secret"), Locator: "zz99"}} {
 		_, err := good.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.NoError(t, err, n)
 	}
@@ -157,7 +157,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 		return mac.Sum(nil)
 	}
 	bad := newManager(t, store, fob.Config{Imported: wrong})
-	for _, presented := range []string{foreignText, "zz99.another-secret", "some.garbage"} {
+	for _, presented := range []string{importedText, "zz99.another-secret", "some.garbage"} {
 		_, err := bad.Verify(t.Context(), presented)
 		require.ErrorIs(t, err, fob.ErrPepper)
 		mustBeUnsure(t, err)
@@ -166,7 +166,7 @@ func TestAForeignDigestWithAnotherKeyIsNotTheClientsFault(t *testing.T) {
 	require.Len(t, bad.Health().Problems, 1)
 	require.ErrorIs(t, failure(bad.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: make([]byte, 32)})), fob.ErrPepper)
 	mustReject(t, good, "some.garbage", fob.ErrUnknown)
-	mustVerify(t, good, foreignText)
+	mustVerify(t, good, importedText)
 }
 
 func TestCheckTellsAllThatIsWrong(t *testing.T) {

@@ -62,7 +62,7 @@ func TestNothingIsMadeBeforeTheCheckValueIsWritten(t *testing.T) {
 		writes := 0
 		for what, err := range map[string]error{
 			"issue":  second(m.IssueKey(t.Context(), fob.KeySpec{Subject: fob.App("a")})),
-			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(foreignText)})),
+			"import": failure(m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(importedText)})),
 		} {
 			require.ErrorIs(t, err, backend.ErrUnavailable, what)
 		}
@@ -143,14 +143,14 @@ func TestHowLongAWrongPepperIsBelievedToBeWrong(t *testing.T) {
 func TestAnImportedKeyProvesThePepper(t *testing.T) {
 	store := memory.New()
 	cfg := fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate}, Peppers: peppered(pepperText).Peppers}
-	importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+	importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"}, finished)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
 	onEach(fault, callsOf(backendtest.OpGet, fob.RecordCheck), backendtest.Unavailable())
-	_, err := m.Verify(t.Context(), otherForeignText)
+	_, err := m.Verify(t.Context(), otherImportedText)
 	mustBeUnsure(t, err)
-	mustVerify(t, m, foreignText)
-	mustReject(t, m, otherForeignText, fob.ErrUnknown)
+	mustVerify(t, m, importedText)
+	mustReject(t, m, otherImportedText, fob.ErrUnknown)
 }
 
 // A text is imported so that it is found by its digest too, so that has to be the right
@@ -160,9 +160,9 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
 	for _, form := range formNames {
 		store := memory.New()
-		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", importedText), finished)
 		m := newManager(t, bare{store}, fob.Config{Imported: wrong})
-		f := inForm(t, form, otherForeignText)
+		f := inForm(t, form, otherImportedText)
 		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		if f.Hash != "" {
 			require.NoError(t, err, form)
@@ -177,7 +177,7 @@ func TestWhatIsImportedWithAWrongForeignDigest(t *testing.T) {
 // compared cannot be checked.
 func TestAForeignDigestOfNothing(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", importedText), finished)
 	with := func(digest func(string) []byte) *fob.Manager {
 		foreign := located()
 		foreign.Digest = digest
@@ -190,8 +190,8 @@ func TestAForeignDigestOfNothing(t *testing.T) {
 		return otherDigest(presented)
 	})
 	require.NoError(t, strict.Check(t.Context()))
-	mustVerify(t, strict, foreignText)
-	mustReject(t, strict, otherForeignText, fob.ErrUnknown)
+	mustVerify(t, strict, importedText)
+	mustReject(t, strict, otherImportedText, fob.ErrUnknown)
 
 	wrong := with(func(presented string) []byte {
 		switch presented {
@@ -247,7 +247,7 @@ func TestCheckTellsOfEachReadThatFails(t *testing.T) {
 // is right again.
 func TestCheckComparesWhatWasNotUsedYet(t *testing.T) {
 	store := memory.New()
-	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", foreignText), finished)
+	importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, inForm(t, "digest", importedText), finished)
 	wrong := located()
 	wrong.Digest = func(presented string) []byte { return otherDigest("wrong " + presented) }
 	m := newManager(t, bare{store}, fob.Config{Imported: wrong})

@@ -81,7 +81,7 @@ func undertakings() map[string]undertaking {
 	}
 	imports := func(f fob.ImportedKey) func(*testing.T, *fob.Manager) (do, done) {
 		return func(*testing.T, *fob.Manager) (do, done) {
-			text := foreignText
+			text := importedText
 			return func(ctx context.Context, m *fob.Manager) error {
 				_, err := m.ImportKey(ctx, fob.KeySpec{Subject: fob.App("app-42")}, f)
 				return err
@@ -114,11 +114,11 @@ func undertakings() map[string]undertaking {
 		return issued.Access.Reveal()
 	}
 	imported := func(t *testing.T, m *fob.Manager) string {
-		for _, text := range []string{"ab12cd.another", foreignText} {
+		for _, text := range []string{"ab12cd.another", importedText} {
 			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: text, Locator: "ab12cd"})
 			require.NoError(t, err)
 		}
-		return foreignText
+		return importedText
 	}
 	return map[string]undertaking{
 		"issue":              {fob.Config{}, issue(fob.KeySpec{Subject: fob.App("a")})},
@@ -146,10 +146,10 @@ func undertakings() map[string]undertaking {
 			_, err := m.UpdateKey(ctx, id, fob.KeyUpdate{NotBefore: &begins})
 			return err
 		}, fob.ErrNotYetValid)},
-		"import a secret":        {foreign, imports(fob.ImportedKey{Secret: foreignText})},
-		"import with a locator":  {foreign, imports(fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})},
-		"import a digest":        {foreign, imports(fob.ImportedKey{Digest: otherDigest(foreignText)})},
-		"import, peppered":       {peppered, imports(fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})},
+		"import a secret":        {foreign, imports(fob.ImportedKey{Secret: importedText})},
+		"import with a locator":  {foreign, imports(fob.ImportedKey{Secret: importedText, Locator: "ab12cd"})},
+		"import a digest":        {foreign, imports(fob.ImportedKey{Digest: otherDigest(importedText)})},
+		"import, peppered":       {peppered, imports(fob.ImportedKey{Digest: otherDigest(importedText), Locator: "ab12cd"})},
 		"verify a key":           {fob.Config{}, verify(func(t *testing.T, m *fob.Manager) string { text, _ := mustIssue(t, m, fob.KeySpec{}); return text }, false)},
 		"verify an imported key": {peppered, verify(imported, false)},
 		"verify a derived token": {tokens, verify(derived, false)},

@@ -18,7 +18,7 @@ import (
 // of the forms tells of the other. (Of a Hash without Locator nobody knows the locator,
 // at the same time no more than later.)
 func TestImportsInTwoFormsInEveryOrder(t *testing.T) {
-	all := foreignForms(t)
+	all := importedForms(t)
 	for _, names := range [][2]string{
 		{"raw", "raw with locator"}, {"raw", "sha256 with locator"},
 	} {
@@ -34,10 +34,10 @@ func TestImportsInTwoFormsInEveryOrder(t *testing.T) {
 						m := after(t, store, cfg)
 						defer m.Close()
 						key := results[won[0]].value.(*fob.Key)
-						require.Equal(t, key.ID(), mustVerify(t, m, foreignText).ID())
+						require.Equal(t, key.ID(), mustVerify(t, m, importedText).ID())
 						_, err := m.Revoke(t.Context(), key.ID(), "")
 						require.NoError(t, err)
-						mustReject(t, m, foreignText, fob.ErrRevoked)
+						mustReject(t, m, importedText, fob.ErrRevoked)
 					}
 			}}.walks(t)
 		})
@@ -135,7 +135,7 @@ func TestKeysThatShareALocator(t *testing.T) {
 func TestACorruptKeyLeavesTheOthersOfItsLocatorAlone(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: located()})
-	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+	first, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"})
 	require.NoError(t, err)
 	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "ab12cd.another", Locator: "ab12cd"})
 	require.NoError(t, err)
@@ -145,14 +145,14 @@ func TestACorruptKeyLeavesTheOthersOfItsLocatorAlone(t *testing.T) {
 	_, err = store.Put(t.Context(), rec, backend.IfVersion(rec.Version))
 	require.NoError(t, err)
 	mustVerify(t, newManager(t, store, fob.Config{Imported: located()}), "ab12cd.another")
-	_, err = newManager(t, store, fob.Config{Imported: located()}).Verify(t.Context(), foreignText)
+	_, err = newManager(t, store, fob.Config{Imported: located()}).Verify(t.Context(), importedText)
 	mustBeUnsure(t, err)
 }
 
 // A process that dies between two steps of an import leaves it to the next one, also
 // where that one knows the key in another form only.
 func TestAnImportIsFinishedInAnotherForm(t *testing.T) {
-	all := foreignForms(t)
+	all := importedForms(t)
 	for n := 1; ; n++ {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
@@ -166,10 +166,10 @@ func TestAnImportIsFinishedInAnotherForm(t *testing.T) {
 			require.Greater(t, n, 3)
 			return
 		}
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["sha256"])
 		require.NoError(t, err, "cut off after %d writes", n)
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, all["raw with locator"])
 		require.ErrorIs(t, err, fob.ErrAlready)
 	}
@@ -183,12 +183,12 @@ func TestASlowImportIsTakenOver(t *testing.T) {
 		fault := backendtest.NewFault(inner)
 		slow, quick := newManager(t, fault, fob.Config{Imported: located()}), newManager(t, inner, fob.Config{Imported: located()})
 		atPut(fault, step, backendtest.Injection{Before: func() {
-			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "quick"}, fob.ImportedKey{Secret: foreignText})
+			_, err := quick.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "quick"}, fob.ImportedKey{Secret: importedText})
 			require.NoError(t, err)
 		}})
-		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), Name: "slow", TTL: time.Hour}, fob.ImportedKey{Secret: foreignText})
+		_, err := slow.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a"), Name: "slow", TTL: time.Hour}, fob.ImportedKey{Secret: importedText})
 		fault.Inject(nil)
 		require.ErrorIs(t, err, fob.ErrAlready)
-		require.Equal(t, "quick", mustVerify(t, quick, foreignText).(*fob.Key).Name())
+		require.Equal(t, "quick", mustVerify(t, quick, importedText).(*fob.Key).Name())
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-const foreignText = "ab12cd.s3cr3t-of-another-system"
+const importedText = "ab12cd.s3cr3t-of-another-system"
 
 // located is how the other system's keys are found: "<locator>.<secret>".
 func located() *fob.ImportedKeys {
@@ -45,21 +45,21 @@ func otherDigest(presented string) []byte {
 	return mac.Sum(nil)
 }
 
-func foreignForms(t *testing.T) map[string]fob.ImportedKey {
+func importedForms(t *testing.T) map[string]fob.ImportedKey {
 	t.Helper()
 	b64 := base64.RawStdEncoding.EncodeToString
 	salt := []byte("0123456789abcdef")
-	sum := sha256.Sum256([]byte(foreignText))
-	salted := sha512.Sum512(append(append([]byte(nil), salt...), foreignText...))
-	suffixed := sha512.Sum512(append([]byte(foreignText), salt...))
-	blow, err := bcrypt.GenerateFromPassword([]byte(foreignText), bcrypt.MinCost)
+	sum := sha256.Sum256([]byte(importedText))
+	salted := sha512.Sum512(append(append([]byte(nil), salt...), importedText...))
+	suffixed := sha512.Sum512(append([]byte(importedText), salt...))
+	blow, err := bcrypt.GenerateFromPassword([]byte(importedText), bcrypt.MinCost)
 	require.NoError(t, err)
-	pb, err := pbkdf2.Key(sha256.New, foreignText, salt, 1000, 32)
+	pb, err := pbkdf2.Key(sha256.New, importedText, salt, 1000, 32)
 	require.NoError(t, err)
-	argon := argon2.IDKey([]byte(foreignText), salt, 1, 64, 1, 32)
+	argon := argon2.IDKey([]byte(importedText), salt, 1, 64, 1, 32)
 	return map[string]fob.ImportedKey{
-		"raw":                 {Secret: foreignText},
-		"raw with locator":    {Secret: foreignText, Locator: "ab12cd"},
+		"raw":                 {Secret: importedText},
+		"raw with locator":    {Secret: importedText, Locator: "ab12cd"},
 		"sha256":              {Hash: hex.EncodeToString(sum[:])},
 		"sha256 with locator": {Hash: strings.ToUpper(hex.EncodeToString(sum[:])), Locator: "ab12cd"},
 		"sha512 prefix":       {Hash: "$sha512$prefix$" + b64(salt) + "$" + b64(salted[:]), Locator: "ab12cd"},
@@ -68,52 +68,52 @@ func foreignForms(t *testing.T) map[string]fob.ImportedKey {
 		"pbkdf2":              {Hash: "$pbkdf2-sha256$i=1000$" + b64(salt) + "$" + b64(pb), Locator: "ab12cd"},
 		"django":              {Hash: "pbkdf2_sha256$1000$0123456789abcdef$" + base64.StdEncoding.EncodeToString(pb), Locator: "ab12cd"},
 		"argon2id":            {Hash: "$argon2id$v=19$m=64,t=1,p=1$" + b64(salt) + "$" + b64(argon), Locator: "ab12cd"},
-		"own digest":          {Digest: otherDigest(foreignText)},
-		"own digest located":  {Digest: otherDigest(foreignText), Locator: "ab12cd"},
+		"own digest":          {Digest: otherDigest(importedText)},
+		"own digest located":  {Digest: otherDigest(importedText), Locator: "ab12cd"},
 	}
 }
 
 func TestImportedKeysGoOnWorking(t *testing.T) {
 	pepper := fob.Pepper{ID: "p1", Key: make([]byte, 32)}
-	for name, foreign := range foreignForms(t) {
+	for name, known := range importedForms(t) {
 		for _, peppers := range [][]fob.Pepper{nil, {pepper}} {
 			t.Run(name, func(t *testing.T) {
 				fault := backendtest.NewFault(memory.New())
 				cfg := fob.Config{Imported: located(), Peppers: peppers}
 				m := newManager(t, fault, cfg)
-				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"a"}}, foreign)
+				key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"a"}}, known)
 				require.NoError(t, err)
 				require.True(t, key.Imported())
 
-				cred := mustVerify(t, m, foreignText)
+				cred := mustVerify(t, m, importedText)
 				require.Equal(t, key.ID(), cred.ID())
 				require.True(t, cred.Allows("a"))
-				mustVerify(t, m, foreignText)
+				mustVerify(t, m, importedText)
 
 				// Rehashed at its first use: what the other system had is gone.
 				rec, err := fault.Get(t.Context(), idOf(key))
 				require.NoError(t, err)
-				if foreign.Hash != "" {
-					require.NotContains(t, string(rec.Body), foreign.Hash)
+				if known.Hash != "" {
+					require.NotContains(t, string(rec.Body), known.Hash)
 				}
 				require.NotContains(t, string(rec.Body), "s3cr3t")
 				puts := fault.Calls(backendtest.OpPut)
 				again := newManager(t, fault, cfg)
-				mustVerify(t, again, foreignText)
+				mustVerify(t, again, importedText)
 				require.Equal(t, puts, fault.Calls(backendtest.OpPut), "once")
 
 				for _, wrong := range []string{
-					foreignText + "x", foreignText[:len(foreignText)-1], "ab12cd.S3cr3t-of-another-system", "ab12ce.s3cr3t-of-another-system",
-					"ab12cd.", "ab12cd.x", foreign.Hash, hex.EncodeToString(foreign.Digest), strings.Repeat("x", 600),
+					importedText + "x", importedText[:len(importedText)-1], "ab12cd.S3cr3t-of-another-system", "ab12ce.s3cr3t-of-another-system",
+					"ab12cd.", "ab12cd.x", known.Hash, hex.EncodeToString(known.Digest), strings.Repeat("x", 600),
 				} {
 					cred, err := again.Verify(t.Context(), wrong)
 					require.ErrorIs(t, err, fob.ErrRejected, "%q", wrong)
 					require.Nil(t, cred)
 				}
-				mustVerify(t, again, foreignText)
+				mustVerify(t, again, importedText)
 				_, err = again.Revoke(t.Context(), key.ID(), "")
 				require.NoError(t, err)
-				mustReject(t, again, foreignText, fob.ErrRevoked)
+				mustReject(t, again, importedText, fob.ErrRevoked)
 			})
 		}
 	}
@@ -122,13 +122,13 @@ func TestImportedKeysGoOnWorking(t *testing.T) {
 func TestAnImportIsOnce(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: located()})
 	spec := fob.KeySpec{Subject: fob.App("a")}
-	_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: importedText})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), spec, fob.ImportedKey{Secret: importedText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	require.Equal(t, "a", mustVerify(t, m, foreignText).Subject().Name)
+	require.Equal(t, "a", mustVerify(t, m, importedText).Subject().Name)
 }
 
 func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
@@ -136,16 +136,16 @@ func TestAnImportCutOffAnywhereCanBeCalledAgain(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		fault.CrashAfter(n)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		fault.Inject(nil)
 		if err == nil {
 			require.GreaterOrEqual(t, n, 3)
 			return
 		}
-		mustReject(t, m, foreignText, fob.ErrUnknown)
-		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		mustReject(t, m, importedText, fob.ErrUnknown)
+		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	}
 }
 
@@ -153,49 +153,49 @@ func TestWhatCannotBeImported(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: located()})
 	native, _ := mustIssue(t, m, fob.KeySpec{})
-	sum := sha256.Sum256([]byte(foreignText))
+	sum := sha256.Sum256([]byte(importedText))
 	hash := hex.EncodeToString(sum[:])
 	for name, c := range map[string]struct {
-		spec    fob.KeySpec
-		foreign fob.ImportedKey
+		spec  fob.KeySpec
+		known fob.ImportedKey
 	}{
 		"nothing":          {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{}},
-		"two things":       {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Hash: hash}},
+		"two things":       {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Hash: hash}},
 		"short":            {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "short"}},
 		"space":            {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: "has a space in it"}},
 		"native":           {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: native}},
 		"unknown hash":     {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: "$md5$x"}},
-		"salted, no place": {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: foreignForms(t)["bcrypt"].Hash}},
-		"wrong locator":    {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "zz"}},
+		"salted, no place": {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: importedForms(t)["bcrypt"].Hash}},
+		"wrong locator":    {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "zz"}},
 		"short digest":     {fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: []byte("short")}},
-		"prefix":           {fob.KeySpec{Subject: fob.App("a"), Prefix: "acme_live"}, fob.ImportedKey{Secret: foreignText}},
-		"no subject":       {fob.KeySpec{}, fob.ImportedKey{Secret: foreignText}},
+		"prefix":           {fob.KeySpec{Subject: fob.App("a"), Prefix: "acme_live"}, fob.ImportedKey{Secret: importedText}},
+		"no subject":       {fob.KeySpec{}, fob.ImportedKey{Secret: importedText}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := m.ImportKey(t.Context(), c.spec, c.foreign)
+			_, err := m.ImportKey(t.Context(), c.spec, c.known)
 			require.ErrorIs(t, err, fob.ErrInvalid)
 		})
 	}
-	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+	_, err := newManager(t, store, fob.Config{}).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.NoError(t, func() error { _, err := m.Verify(t.Context(), native); return err }())
 }
 
-func TestForeignKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
+func TestImportedKeysAreRefusedWhereNoneAreExpected(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, fault, fob.Config{})
 	calls := fault.Calls(backendtest.OpGet)
-	mustReject(t, m, foreignText, fob.ErrMalformed)
+	mustReject(t, m, importedText, fob.ErrMalformed)
 	require.Equal(t, calls, fault.Calls(backendtest.OpGet))
 }
 
 // The alias and the key are two records: a thief who may write aliases must not
-// turn a native key's record into a foreign one.
+// turn a native key's record into an imported one.
 func TestANativeKeyIsNoImportedKey(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, key := mustIssue(t, m, fob.KeySpec{})
-	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
+	imported, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText})
 	require.NoError(t, err)
 	mustReject(t, m, forge(t, "acme_live", imported.ID()), fob.ErrUnknown)
 	require.Equal(t, key.ID(), mustVerify(t, m, text).ID())
@@ -204,7 +204,7 @@ func TestANativeKeyIsNoImportedKey(t *testing.T) {
 func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 	store := memory.New()
 	m := newManager(t, store, fob.Config{Imported: &fob.ImportedKeys{Locate: located().Locate, SlowChecks: 1}})
-	hash, err := bcrypt.GenerateFromPassword([]byte(foreignText), 8)
+	hash, err := bcrypt.GenerateFromPassword([]byte(importedText), 8)
 	require.NoError(t, err)
 	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: string(hash), Locator: "ab12cd"})
 	require.NoError(t, err)
@@ -227,17 +227,17 @@ func TestAFloodOfSlowChecksIsBounded(t *testing.T) {
 	require.Equal(t, int64(100), busy.Load()+rejected.Load())
 	require.NotZero(t, busy.Load(), "a full queue answers at once")
 	require.NotZero(t, rejected.Load())
-	mustVerify(t, m, foreignText)
+	mustVerify(t, m, importedText)
 }
 
-func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
+func TestAStoreThatFailsDuringAnImportedCheckIsNoRejection(t *testing.T) {
 	for n := range 2 {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
 		fault.CrashAfter(n, backendtest.OpGet)
-		_, err = m.Verify(t.Context(), foreignText)
+		_, err = m.Verify(t.Context(), importedText)
 		mustBeUnsure(t, err)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 	}
@@ -246,11 +246,11 @@ func TestAStoreThatFailsDuringAForeignCheckIsNoRejection(t *testing.T) {
 // The same key in another form is the same key: it has one record, so that revoking
 // it once is enough.
 func TestAKeyIsImportedInOneForm(t *testing.T) {
-	sum := sha256.Sum256([]byte(foreignText))
+	sum := sha256.Sum256([]byte(importedText))
 	hash := hex.EncodeToString(sum[:])
-	text, locatedText := fob.ImportedKey{Secret: foreignText}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}
-	locatedHash, locatedDigest := fob.ImportedKey{Hash: hash, Locator: "ab12cd"}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"}
-	plainHash, digest := fob.ImportedKey{Hash: hash}, fob.ImportedKey{Digest: otherDigest(foreignText)}
+	text, locatedText := fob.ImportedKey{Secret: importedText}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"}
+	locatedHash, locatedDigest := fob.ImportedKey{Hash: hash, Locator: "ab12cd"}, fob.ImportedKey{Digest: otherDigest(importedText), Locator: "ab12cd"}
+	plainHash, digest := fob.ImportedKey{Hash: hash}, fob.ImportedKey{Digest: otherDigest(importedText)}
 	for name, forms := range map[string][2]fob.ImportedKey{
 		"text, located text":     {text, locatedText},
 		"located text, text":     {locatedText, text},
@@ -270,10 +270,10 @@ func TestAKeyIsImportedInOneForm(t *testing.T) {
 			require.NoError(t, err)
 			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, forms[1])
 			require.ErrorIs(t, err, fob.ErrConflict)
-			require.Equal(t, first.ID(), mustVerify(t, m, foreignText).ID())
+			require.Equal(t, first.ID(), mustVerify(t, m, importedText).ID())
 			_, err = m.Revoke(t.Context(), first.ID(), "leaked")
 			require.NoError(t, err)
-			mustReject(t, m, foreignText, fob.ErrRevoked)
+			mustReject(t, m, importedText, fob.ErrRevoked)
 		})
 	}
 }
@@ -281,11 +281,11 @@ func TestAKeyIsImportedInOneForm(t *testing.T) {
 // A script that imports every night must not revive what was revoked, when its
 // record has been purged.
 func TestAnImportRevivesNothing(t *testing.T) {
-	for name, foreign := range foreignForms(t) {
+	for name, known := range importedForms(t) {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
 			m := newManager(t, nil, fob.Config{Imported: located(), Clock: clock.Now})
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, foreign)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, known)
 			require.NoError(t, err)
 			_, err = m.Revoke(t.Context(), key.ID(), "leaked")
 			require.NoError(t, err)
@@ -293,9 +293,9 @@ func TestAnImportRevivesNothing(t *testing.T) {
 			swept, err := m.Sweep(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, 1, swept.Purged)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, foreign)
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, known)
 			require.ErrorIs(t, err, fob.ErrConflict)
-			mustReject(t, m, foreignText, fob.ErrUnknown)
+			mustReject(t, m, importedText, fob.ErrUnknown)
 		})
 	}
 }
@@ -306,18 +306,18 @@ func TestARevokedLeftOverIsNotImported(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	m := newManager(t, fault, fob.Config{Imported: located()})
 	fault.CrashAfter(2, backendtest.OpPut)
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 	require.Error(t, err)
 	fault.Inject(nil)
-	mustReject(t, m, foreignText, fob.ErrUnknown)
+	mustReject(t, m, importedText, fob.ErrUnknown)
 	page, err := m.List(t.Context(), fob.Query{})
 	require.NoError(t, err)
 	require.Len(t, page.Items, 1)
 	_, err = m.Revoke(t.Context(), page.Items[0].ID(), "")
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 	require.ErrorIs(t, err, fob.ErrConflict)
-	mustReject(t, m, foreignText, fob.ErrUnknown)
+	mustReject(t, m, importedText, fob.ErrUnknown)
 }
 
 func TestAnImportWhoseAnswersAreLost(t *testing.T) {
@@ -325,10 +325,10 @@ func TestAnImportWhoseAnswersAreLost(t *testing.T) {
 		fault := backendtest.NewFault(memory.New())
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		atPut(fault, n+1, backendtest.LostAck())
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		fault.Inject(nil)
 		require.NoError(t, err)
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	}
 }
 
@@ -343,7 +343,7 @@ func TestOfManyImportsAtOnceExactlyOneWins(t *testing.T) {
 		for n := range 8 {
 			wg.Go(func() {
 				name := fmt.Sprint(n)
-				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: name}, fob.ImportedKey{Secret: foreignText})
+				_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: name}, fob.ImportedKey{Secret: importedText})
 				if err == nil {
 					mu.Lock()
 					won = append(won, name)
@@ -355,11 +355,11 @@ func TestOfManyImportsAtOnceExactlyOneWins(t *testing.T) {
 		}
 		wg.Wait()
 		require.Len(t, won, 1)
-		require.Equal(t, won[0], mustVerify(t, m, foreignText).(*fob.Key).Name())
+		require.Equal(t, won[0], mustVerify(t, m, importedText).(*fob.Key).Name())
 	}
 }
 
-func TestForeignTextThatIsTakenForATokenIsNotImported(t *testing.T) {
+func TestImportedTextThatIsTakenForATokenIsNotImported(t *testing.T) {
 	cfg := tokenConfig()
 	cfg.Imported = located()
 	m := newManager(t, nil, cfg)
@@ -371,23 +371,23 @@ func TestForeignTextThatIsTakenForATokenIsNotImported(t *testing.T) {
 }
 
 func TestADigestOfNoKeyMatchesNone(t *testing.T) {
-	foreign := located()
-	foreign.Digest = func(presented string) []byte {
+	known := located()
+	known.Digest = func(presented string) []byte {
 		if !strings.HasPrefix(presented, "ab12cd.s3") {
 			return nil
 		}
 		return otherDigest(presented)
 	}
 	store := memory.New()
-	m := newManager(t, store, fob.Config{Imported: foreign})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(foreignText), Locator: "ab12cd"})
+	m := newManager(t, store, fob.Config{Imported: known})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Digest: otherDigest(importedText), Locator: "ab12cd"})
 	require.NoError(t, err)
 	mustReject(t, m, "ab12cd.wrong-secret", fob.ErrUnknown)
 	without := located()
 	without.Digest = nil
-	_, err = newManager(t, store, fob.Config{Imported: without}).Verify(t.Context(), foreignText)
+	_, err = newManager(t, store, fob.Config{Imported: without}).Verify(t.Context(), importedText)
 	mustBeUnsure(t, err) // it is Config that lacks something
-	mustVerify(t, m, foreignText)
+	mustVerify(t, m, importedText)
 }
 
 // A locator is public: who knows one may keep that key busy, and no other.
@@ -425,7 +425,7 @@ func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
 	b64 := base64.RawStdEncoding.EncodeToString
 	salt := []byte("0123456789abcdef")
 	wide := fob.ImportedKey{
-		Hash:    "$argon2id$v=19$m=64,t=1,p=4$" + b64(salt) + "$" + b64(argon2.IDKey([]byte(foreignText), salt, 1, 64, 4, 32)),
+		Hash:    "$argon2id$v=19$m=64,t=1,p=4$" + b64(salt) + "$" + b64(argon2.IDKey([]byte(importedText), salt, 1, 64, 4, 32)),
 		Locator: "ab12cd",
 	}
 	manager := func(checks int) *fob.Manager {
@@ -436,10 +436,10 @@ func TestAHashOfMoreLanesThanSlowChecks(t *testing.T) {
 	require.ErrorContains(t, err, "SlowChecks")
 	_, err = manager(4).ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, wide)
 	require.NoError(t, err)
-	_, err = manager(3).Verify(t.Context(), foreignText)
+	_, err = manager(3).Verify(t.Context(), importedText)
 	mustBeUnsure(t, err)
-	mustVerify(t, manager(4), foreignText)
-	mustVerify(t, manager(3), foreignText) // it has a digest of ours by now
+	mustVerify(t, manager(4), importedText)
+	mustVerify(t, manager(3), importedText) // it has a digest of ours by now
 }
 
 // twoFaults calls try with every two faults at every two of the first calls of a
@@ -483,7 +483,7 @@ func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 	twoFaults(t, 9, func(t *testing.T, fault *backendtest.Fault, arm func()) {
 		m := newManager(t, fault, fob.Config{Imported: located()})
 		imported := func() error {
-			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 			return err
 		}
 		arm()
@@ -492,7 +492,7 @@ func TestAnImportThatFailedTwiceCanBeCalledAgain(t *testing.T) {
 		if err := imported(); first == nil || err != nil {
 			require.ErrorIs(t, err, fob.ErrConflict, "it was imported")
 		}
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 		page, err := m.List(t.Context(), fob.Query{})
 		require.NoError(t, err)
 		require.Len(t, page.Items, 1)

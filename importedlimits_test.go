@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The grammar of foreign keys: 8 bytes to MaxLength of visible ASCII.
-func TestWhatAForeignKeyMayLookLike(t *testing.T) {
+// The grammar of imported keys: 8 bytes to MaxLength of visible ASCII.
+func TestWhatAnImportedKeyMayLookLike(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{MaxLength: 40}})
 	for text, ok := range map[string]bool{
 		"!!!!!!!!": true, "~~~~~~~~": true, strings.Repeat("a", 8): true, strings.Repeat("b", 40): true,
@@ -54,7 +54,7 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 		_, err = none.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.ErrorIs(t, err, fob.ErrInvalid, n)
 	}
-	sum := sha256.Sum256([]byte(foreignText))
+	sum := sha256.Sum256([]byte(importedText))
 	for locator, ok := range map[string]bool{strings.Repeat("l", 256): true, strings.Repeat("l", 257): false, "line\nend": false} {
 		_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: hex.EncodeToString(sum[:]), Locator: locator})
 		if ok {
@@ -63,15 +63,15 @@ func TestTheBoundsOfWhatIsImported(t *testing.T) {
 			require.ErrorIs(t, err, fob.ErrInvalid, "%q", locator)
 		}
 	}
-	for _, f := range []fob.ImportedKey{{Secret: foreignText, Locator: "ab12cd"}, {Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}, bcrypted(t, foreignText)} {
+	for _, f := range []fob.ImportedKey{{Secret: importedText, Locator: "ab12cd"}, {Hash: hex.EncodeToString(sum[:]), Locator: "ab12cd"}, bcrypted(t, importedText)} {
 		_, err := none.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.ErrorIs(t, err, fob.ErrInvalid, "nobody could find it by a locator")
 	}
 }
 
 // Another system may make keys of the native form; with a prefix that is none of ours
-// they are foreign text like any other.
-func TestANativeFormWithAnotherPrefixIsForeignText(t *testing.T) {
+// they are text of another system like any other.
+func TestANativeFormWithAnotherPrefixIsTextOfAnotherSystem(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: &fob.ImportedKeys{}})
 	text, _ := mustIssue(t, m, fob.KeySpec{})
 	theirs := relabel(t, text, "other_live")
@@ -86,7 +86,7 @@ func TestANativeFormWithAnotherPrefixIsForeignText(t *testing.T) {
 
 // A text is looked for by what Locate and Digest say of it, and by nothing that they do
 // not say; each place is looked at once.
-func TestWhereAForeignTextIsLookedFor(t *testing.T) {
+func TestWhereAnImportedTextIsLookedFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		locator string
 		ok      bool
@@ -94,24 +94,24 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 		reads   int
 		found   bool
 	}{
-		"by all":                       {"ab12cd", true, otherDigest(otherForeignText), 3, true},
+		"by all":                       {"ab12cd", true, otherDigest(otherImportedText), 3, true},
 		"without a digest":             {"ab12cd", true, nil, 2, true},
 		"with a digest of one byte":    {"ab12cd", true, []byte{1}, 3, true},
 		"no key with a locator":        {"ab12cd", false, nil, 1, false},
 		"a locator of nothing":         {"", true, nil, 1, false},
-		"none of both, but its digest": {"", false, otherDigest(otherForeignText), 2, false},
+		"none of both, but its digest": {"", false, otherDigest(otherImportedText), 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault := backendtest.NewFault(memory.New())
-			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"}, finished)
 			// A place whose import has not finished leads nowhere, and is no reason to look again.
-			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherForeignText}, onlyClaimed)
+			importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherImportedText}, onlyClaimed)
 			m := newManager(t, bare{fault}, fob.Config{Imported: &fob.ImportedKeys{
 				Locate: func(string) (string, bool) { return c.locator, c.ok },
 				Digest: func(string) []byte { return c.digest },
 			}})
 			looked := onEach(fault, callsOf(backendtest.OpGet, fob.RecordAlias), backendtest.Injection{})
-			_, err := m.Verify(t.Context(), otherForeignText)
+			_, err := m.Verify(t.Context(), otherImportedText)
 			require.ErrorIs(t, err, fob.ErrRejected)
 			looks := looked()
 			if c.found {
@@ -119,9 +119,9 @@ func TestWhereAForeignTextIsLookedFor(t *testing.T) {
 			}
 			require.Equal(t, c.reads, looks)
 			if c.found {
-				mustVerify(t, m, foreignText)
+				mustVerify(t, m, importedText)
 			} else {
-				mustReject(t, m, foreignText, fob.ErrUnknown)
+				mustReject(t, m, importedText, fob.ErrUnknown)
 			}
 		})
 	}
@@ -132,7 +132,7 @@ func TestASaltedHashHasNoPlaceOfItsOwn(t *testing.T) {
 	m := newManager(t, nil, fob.Config{Imported: located()})
 	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Hash: strings.Repeat("0", 64)})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText))
+	_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, importedText))
 	require.NoError(t, err)
 }
 
@@ -158,7 +158,7 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()
-			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}, finished)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"}, finished)
 			rec, err := store.Get(t.Context(), at)
 			require.NoError(t, err)
 			if fields == nil {
@@ -169,10 +169,10 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 				rewrite(t, store, rec, fields...)
 			}
 			m := newManager(t, bare{store}, fob.Config{Imported: located()})
-			_, err = m.Verify(t.Context(), foreignText)
+			_, err = m.Verify(t.Context(), importedText)
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			mustBeUnsure(t, err)
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText, Locator: "ab12cd"})
 			require.ErrorIs(t, err, fob.ErrCorrupt)
 			require.NotErrorIs(t, err, fob.ErrConflict)
 		})
@@ -183,13 +183,13 @@ func TestAnAliasThatCannotBeRead(t *testing.T) {
 // cannot be checked. A digest of nothing fits no text, also where it stands in a record.
 func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 	for hash, told := range map[string]error{
-		"own:" + hex.EncodeToString(otherDigest(foreignText)): nil,
+		"own:" + hex.EncodeToString(otherDigest(importedText)): nil,
 		"own:": fob.ErrUnknown, "own:00112233445566778899aabbccddeeff": fob.ErrUnknown, "own:no hex": fob.ErrCorrupt, "$md5$x": fob.ErrCorrupt,
 	} {
 		for _, digest := range []func(string) []byte{otherDigest, func(string) []byte { return nil }, nil} {
 			store := memory.New()
 			m := newManager(t, bare{store}, fob.Config{Imported: located()})
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located digest", foreignText))
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located digest", importedText))
 			require.NoError(t, err)
 			rec, err := store.Get(t.Context(), idOf(key))
 			require.NoError(t, err)
@@ -200,9 +200,9 @@ func TestAnImportedHashThatCannotBeRead(t *testing.T) {
 				}
 			}
 			rewrite(t, store, rec, fields...)
-			foreign := located()
-			foreign.Digest = digest
-			_, err = newManager(t, bare{store}, fob.Config{Imported: foreign}).Verify(t.Context(), foreignText)
+			known := located()
+			known.Digest = digest
+			_, err = newManager(t, bare{store}, fob.Config{Imported: known}).Verify(t.Context(), importedText)
 			switch want := told; {
 			case digest == nil: // Config lacks what it takes
 				require.ErrorIs(t, err, fob.ErrCorrupt, hash)
@@ -224,38 +224,38 @@ func TestAnImportedKeyIsRemembered(t *testing.T) {
 	fault := backendtest.NewFault(memory.New())
 	clock := newClock()
 	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: 500 * time.Millisecond, StaleIfError: time.Second, Clock: clock.Now})
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 	require.NoError(t, err)
-	mustVerify(t, m, foreignText)
+	mustVerify(t, m, importedText)
 	before := gets(fault)
 	for range 3 {
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	}
 	require.Equal(t, before, gets(fault))
-	_, err = m.Fresh().Verify(t.Context(), foreignText)
+	_, err = m.Fresh().Verify(t.Context(), importedText)
 	require.NoError(t, err)
 	require.Greater(t, gets(fault), before)
 
 	fault.Inject(func(backendtest.Call) backendtest.Injection { return backendtest.Unavailable() })
 	clock.Add(time.Second)
-	mustVerify(t, m, foreignText)
-	_, err = m.Fresh().Verify(t.Context(), foreignText)
+	mustVerify(t, m, importedText)
+	_, err = m.Fresh().Verify(t.Context(), importedText)
 	mustBeUnsure(t, err)
-	_, err = m.Verify(t.Context(), otherForeignText)
+	_, err = m.Verify(t.Context(), otherImportedText)
 	mustBeUnsure(t, err)
 	clock.Add(500 * time.Millisecond)
-	_, err = m.Verify(t.Context(), foreignText)
+	_, err = m.Verify(t.Context(), importedText)
 	mustBeUnsure(t, err)
 }
 
 // Each read of a verification can fail: that is no rejection.
-func TestAForeignCheckFailsWithEachOfItsReads(t *testing.T) {
+func TestAnImportedCheckFailsWithEachOfItsReads(t *testing.T) {
 	for n := 1; ; n++ {
 		fault := backendtest.NewFault(memory.New())
-		importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText}, finished)
+		importUntil(t, bare{fault}, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText}, finished)
 		m := newManager(t, bare{fault}, fob.Config{Imported: located()})
 		calls := onNth(fault, n, callsOf("", fob.RecordAlias, fob.RecordKey, fob.RecordSubject), backendtest.Unavailable())
-		_, err := m.Verify(t.Context(), foreignText)
+		_, err := m.Verify(t.Context(), importedText)
 		if calls() < n {
 			require.NoError(t, err)
 			require.Equal(t, 5, n, "two places, the key and its subject")
@@ -273,16 +273,16 @@ func TestAKeyThatIsImportedWhileItIsLookedFor(t *testing.T) {
 	store := memory.New()
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
-	mustReject(t, m, foreignText, fob.ErrUnknown) // the second time it is remembered
-	at := recordNamed(3, "sha256", under(nil, foreignText))
+	mustReject(t, m, importedText, fob.ErrUnknown) // the second time it is remembered
+	at := recordNamed(3, "sha256", under(nil, importedText))
 	met := onNth(fault, 1, callsAbout(backendtest.OpGet, at), backendtest.Injection{After: func() {
-		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText}, finished)
-		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+		importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText}, finished)
+		_, err := m.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 	}})
-	_, _ = m.Verify(t.Context(), foreignText) // began before: either is right
+	_, _ = m.Verify(t.Context(), importedText) // began before: either is right
 	require.NotZero(t, met())
-	mustVerify(t, m, foreignText)
+	mustVerify(t, m, importedText)
 }
 
 // Also a text whose locator three keys have is remembered as unknown, and costs nothing.
@@ -294,16 +294,16 @@ func TestAnUnknownTextOfASharedLocatorIsRemembered(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for range 3 {
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 	}
 	before := gets(fault)
-	mustReject(t, m, foreignText, fob.ErrUnknown)
+	mustReject(t, m, importedText, fob.ErrUnknown)
 	require.Equal(t, before, gets(fault))
 }
 
-// A foreign key that is about to be imported is printed by nobody.
-func TestAForeignKeyPrintsNothing(t *testing.T) {
-	f := fob.ImportedKey{Secret: foreignText, Hash: foreignText, Digest: []byte(foreignText), Locator: foreignText}
+// An imported key that is about to be imported is printed by nobody.
+func TestAnImportedKeyPrintsNothing(t *testing.T) {
+	f := fob.ImportedKey{Secret: importedText, Hash: importedText, Digest: []byte(importedText), Locator: importedText}
 	text, err := f.MarshalText()
 	require.NoError(t, err)
 	asJSON, err := json.Marshal(f)

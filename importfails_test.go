@@ -33,19 +33,19 @@ func TestAnImportWhoseLastStepCannotBeLookedAt(t *testing.T) {
 							looks = 0
 							return unknown(func() {
 								if theirs != "" {
-									importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, theirs)
+									importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: importedText}, theirs)
 								}
 							})
 						}
 					}
 					return backendtest.Injection{}
 				})
-				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 				require.ErrorIs(t, err, backend.ErrUnavailable)
 				require.ErrorIs(t, err, fob.ErrIndeterminate)
 				fault.Inject(nil)
-				mustReject(t, m, foreignText, fob.ErrUnknown)
-				_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+				mustReject(t, m, importedText, fob.ErrUnknown)
+				_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 				require.NoError(t, err)
 			})
 		})
@@ -60,10 +60,10 @@ func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 		m := newManager(t, bare{fault}, fob.Config{Imported: located(), MaxStaleness: time.Minute})
 		refused := func() {
 			for range 3 {
-				mustReject(t, m, foreignText, fob.ErrUnknown)
+				mustReject(t, m, importedText, fob.ErrUnknown)
 			}
 			before := gets(fault)
-			mustReject(t, m, foreignText, fob.ErrUnknown)
+			mustReject(t, m, importedText, fob.ErrUnknown)
 			require.Equal(t, before, gets(fault), "it is remembered")
 		}
 		refused()
@@ -83,26 +83,26 @@ func TestWhatWasRefusedIsAKeyOnceItIsImported(t *testing.T) {
 			}
 			return backendtest.Injection{Before: func() { refused(); down = true }, Lose: backendtest.LostAck().Lose}
 		})
-		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		if cutOff {
 			require.ErrorIs(t, err, fob.ErrIndeterminate)
 		} else {
 			require.NoError(t, err)
 		}
 		fault.Inject(nil)
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	}
 }
 
 // An import reads what was begun before it, in several records: if any of them cannot be
 // read, or any step not be written, it fails, and takes nobody's key for another one.
 func TestAnImportFailsWithEachOfItsCalls(t *testing.T) {
-	text, cfg := fob.ImportedKey{Secret: foreignText}, fob.Config{Imported: located(), Peppers: []fob.Pepper{{ID: "p", Key: pepperText}}}
-	locatedText, hash := inForm(t, "located text", foreignText), inForm(t, "hash", foreignText)
-	locatedHash, blow := inForm(t, "located hash", foreignText), bcrypted(t, foreignText)
+	text, cfg := fob.ImportedKey{Secret: importedText}, fob.Config{Imported: located(), Peppers: []fob.Pepper{{ID: "p", Key: pepperText}}}
+	locatedText, hash := inForm(t, "located text", importedText), inForm(t, "hash", importedText)
+	locatedHash, blow := inForm(t, "located hash", importedText), bcrypted(t, importedText)
 	type step struct {
-		foreign fob.ImportedKey
-		stage   string
+		known fob.ImportedKey
+		stage string
 	}
 	for name, c := range map[string]struct {
 		before []step
@@ -123,7 +123,7 @@ func TestAnImportFailsWithEachOfItsCalls(t *testing.T) {
 				for n := 1; ; n++ {
 					fault := backendtest.NewFault(memory.New())
 					for _, s := range c.before {
-						importUntil(t, bare{fault}, cfg, ours, s.foreign, s.stage)
+						importUntil(t, bare{fault}, cfg, ours, s.known, s.stage)
 					}
 					m := newManager(t, bare{fault}, cfg)
 					// And not what the fleet does beside it.
@@ -170,9 +170,9 @@ func TestTheFirstOfEightKeysOfALocatorIsFinished(t *testing.T) {
 func TestAnImportIsObserved(t *testing.T) {
 	seen := &observed{}
 	m := newManager(t, nil, fob.Config{Imported: located(), Observer: seen})
-	key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+	key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 	require.NoError(t, err)
-	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 	require.ErrorIs(t, err, fob.ErrAlready)
 	events := seen.take()
 	require.Len(t, events, 1)
@@ -180,6 +180,6 @@ func TestAnImportIsObserved(t *testing.T) {
 	require.Equal(t, key.ID(), events[0].ID)
 	require.Equal(t, "a", events[0].Subject.Name)
 	require.NoError(t, m.Close())
-	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherForeignText})
+	_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherImportedText})
 	require.ErrorIs(t, err, fob.ErrClosed)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const otherForeignText = "ab12cd.another-secret-of-that-system"
+const otherImportedText = "ab12cd.another-secret-of-that-system"
 
 // formNames are the rows and the columns of the tables below.
 var formNames = []string{"text", "located text", "hash", "located hash", "bcrypt", "digest", "located digest"}
@@ -119,7 +119,7 @@ var (
 // cannot be told is not guessed, but left to the caller (ImportedKey.Another). Of an
 // import that was cut off the same is known as soon as its key is written.
 func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
-	for text, want := range map[string][]string{foreignText: ofTheSameKey, otherForeignText: ofAnotherKey} {
+	for text, want := range map[string][]string{importedText: ofTheSameKey, otherImportedText: ofAnotherKey} {
 		for _, c := range []struct {
 			stage    string
 			another  bool
@@ -132,8 +132,8 @@ func TestWhatTheSecondOfTwoImportsIsTold(t *testing.T) {
 			for i, first := range formNames {
 				row := ""
 				for _, second := range formNames {
-					a, b := inForm(t, first, foreignText), inForm(t, second, text)
-					if first == second && text == foreignText {
+					a, b := inForm(t, first, importedText), inForm(t, second, text)
+					if first == second && text == importedText {
 						b = a // the same bcrypt hash: another one of the same key is one below
 					}
 					b.Another = c.another
@@ -163,20 +163,20 @@ func toldOfSecond(t *testing.T, cfg fob.Config, stage string, a, b fob.ImportedK
 	m := newManager(t, bare{store}, cfg)
 	defer m.Close()
 	if stage == keyWritten {
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 	}
 	key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 	told := toldOfImport(t, err)
 	if told == "+" {
 		cred := mustVerify(t, m, text)
-		if text != foreignText || stage == purged { // else the first may have a record of its own
+		if text != importedText || stage == purged { // else the first may have a record of its own
 			require.Equal(t, key.ID(), cred.ID())
 		}
 		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 		require.Equal(t, "=", toldOfImport(t, err))
 	}
 	if stage == finished {
-		mustVerify(t, m, foreignText)
+		mustVerify(t, m, importedText)
 	}
 	if stage != keyWritten {
 		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, a)
@@ -202,30 +202,30 @@ func TestAPlaceThatWasOnlyClaimedIsTakenOver(t *testing.T) {
 		row := ""
 		for _, second := range formNames {
 			store := memory.New()
-			a, b := inForm(t, first, foreignText), inForm(t, second, foreignText)
+			a, b := inForm(t, first, importedText), inForm(t, second, importedText)
 			if first == second {
 				b = a
 			}
 			importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, a, onlyClaimed)
 			m := newManager(t, bare{store}, cfg)
-			mustReject(t, m, foreignText, fob.ErrUnknown)
+			mustReject(t, m, importedText, fob.ErrUnknown)
 			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, b)
 			require.NoError(t, err, "%s, %s", first, second)
-			require.Equal(t, key.ID(), mustVerify(t, m, foreignText).ID())
+			require.Equal(t, key.ID(), mustVerify(t, m, importedText).ID())
 			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, b)
 			require.ErrorIs(t, err, fob.ErrAlready, "%s, %s", first, second)
 			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, a)
 			row += toldOfImport(t, err)
-			mustVerify(t, m, foreignText)
+			mustVerify(t, m, importedText)
 			require.NoError(t, m.Close())
 
 			store = memory.New() // and another key comes through as well
 			importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, a, onlyClaimed)
 			m = newManager(t, bare{store}, cfg)
-			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, inForm(t, second, otherForeignText))
+			key, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, inForm(t, second, otherImportedText))
 			require.NoError(t, err, "%s, %s", first, second)
-			require.Equal(t, key.ID(), mustVerify(t, m, otherForeignText).ID())
-			mustReject(t, m, foreignText, fob.ErrUnknown)
+			require.Equal(t, key.ID(), mustVerify(t, m, otherImportedText).ID())
+			mustReject(t, m, importedText, fob.ErrUnknown)
 			require.NoError(t, m.Close())
 		}
 		require.Equal(t, again[i], row, first)
@@ -237,9 +237,9 @@ func TestTwoBcryptHashesOfOneKey(t *testing.T) {
 	cfg := fob.Config{Imported: located()}
 	for stage, want := range map[string]string{onlyClaimed: "+", keyWritten: "?", finished: "?"} {
 		store := memory.New()
-		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText), stage)
+		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, importedText), stage)
 		m := newManager(t, bare{store}, cfg)
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText))
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, importedText))
 		require.Equal(t, want, toldOfImport(t, err), stage)
 	}
 }
@@ -251,7 +251,7 @@ func TestImportsWithoutADigestOfTheOtherSystem(t *testing.T) {
 		row := ""
 		for _, second := range formNames[:5] {
 			m := newManager(t, bare{memory.New()}, cfg)
-			a, b := inForm(t, first, foreignText), inForm(t, second, foreignText)
+			a, b := inForm(t, first, importedText), inForm(t, second, importedText)
 			if first == second {
 				b = a
 			}
@@ -259,7 +259,7 @@ func TestImportsWithoutADigestOfTheOtherSystem(t *testing.T) {
 			require.NoError(t, err)
 			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, b)
 			row += toldOfImport(t, err)
-			mustVerify(t, m, foreignText)
+			mustVerify(t, m, importedText)
 			require.NoError(t, m.Close())
 		}
 		require.Equal(t, ofTheSameKey[i][:5], row, first)
@@ -281,28 +281,28 @@ func TestAnImportUnderAPepperThatHasGone(t *testing.T) {
 		{"located digest", "located digest", "?"}, {"located hash", "located hash", "?"}, {"bcrypt", "bcrypt", "?"},
 	} {
 		store := memory.New()
-		importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, foreignText), finished)
+		importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, importedText), finished)
 		both := newManager(t, bare{store}, cfg("new", "old"))
 		if c.first != "bcrypt" { // another hash
-			_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, foreignText))
+			_, err := both.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.first, importedText))
 			require.ErrorIs(t, err, fob.ErrAlready)
 		}
 		m := newManager(t, bare{store}, cfg("new"))
-		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.second, foreignText))
+		_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, c.second, importedText))
 		require.Equal(t, c.want, toldOfImport(t, err), c)
 		require.NotErrorIs(t, err, fob.ErrPepper)
 	}
 	// A text that was imported under it is in the record under it alone.
 	store := memory.New()
-	importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", foreignText), finished)
+	importUntil(t, store, cfg("old"), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", importedText), finished)
 	m := newManager(t, bare{store}, cfg("new"))
-	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", foreignText))
+	_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", importedText))
 	require.ErrorIs(t, err, fob.ErrPepper)
 	// And a pepper with the same ID and another key says of no key that it is another one.
 	wrong := cfg("new", "old")
 	wrong.Peppers[1].Key = append([]byte("x"), pepperText...)
 	m = newManager(t, bare{store}, wrong)
-	for _, text := range []string{foreignText, otherForeignText} {
+	for _, text := range []string{importedText, otherImportedText} {
 		_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, inForm(t, "located text", text))
 		require.ErrorIs(t, err, fob.ErrPepper)
 	}
@@ -311,23 +311,23 @@ func TestAnImportUnderAPepperThatHasGone(t *testing.T) {
 // What an imported key is found and recognised by is in the stores of those who imported
 // one: it stays what it is. Under a pepper it tells nothing without that.
 func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
-	sum := under(nil, foreignText)
-	own := string(otherDigest(foreignText))
-	blow := bcrypted(t, foreignText)
+	sum := under(nil, importedText)
+	own := string(otherDigest(importedText))
+	blow := bcrypted(t, importedText)
 	locator := recordNamed(3, "locator", "ab12cd")
 	for name, c := range map[string]struct {
-		foreign fob.ImportedKey
-		at      backend.ID
-		what    string
-		of      string
+		known fob.ImportedKey
+		at    backend.ID
+		what  string
+		of    string
 	}{
-		"text":           {inForm(t, "text", foreignText), recordNamed(3, "sha256", sum), "\x01", sum},
-		"located text":   {inForm(t, "located text", foreignText), locator, "\x01", sum},
-		"hash":           {inForm(t, "hash", foreignText), recordNamed(3, "sha256", sum), "\x01", sum},
-		"located hash":   {inForm(t, "located hash", foreignText), locator, "\x01", sum},
+		"text":           {inForm(t, "text", importedText), recordNamed(3, "sha256", sum), "\x01", sum},
+		"located text":   {inForm(t, "located text", importedText), locator, "\x01", sum},
+		"hash":           {inForm(t, "hash", importedText), recordNamed(3, "sha256", sum), "\x01", sum},
+		"located hash":   {inForm(t, "located hash", importedText), locator, "\x01", sum},
 		"bcrypt":         {blow, locator, "\x02", blow.Hash},
-		"digest":         {inForm(t, "digest", foreignText), recordNamed(3, "digest", own), "\x03", own},
-		"located digest": {inForm(t, "located digest", foreignText), locator, "\x03", own},
+		"digest":         {inForm(t, "digest", importedText), recordNamed(3, "digest", own), "\x03", own},
+		"located digest": {inForm(t, "located digest", importedText), locator, "\x03", own},
 	} {
 		for _, pepper := range [][]byte{nil, pepperText} {
 			store := memory.New()
@@ -338,7 +338,7 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 				cfg.Peppers = []fob.Pepper{{ID: id, Key: pepper}}
 			}
 			m := newManager(t, bare{store}, cfg)
-			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, c.foreign)
+			key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, c.known)
 			require.NoError(t, err, name)
 			led, err := store.Get(t.Context(), c.at)
 			require.NoError(t, err, name)
@@ -347,15 +347,15 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 				{23, string(target[:])},
 				{43, c.what + string([]byte{byte(len(id))}) + id + under(pepper, "fob import "+c.what+string(c.at[:])+c.of)[:16]},
 			}, fieldsOf(t, led), name)
-			if c.foreign.Secret != "" {
+			if c.known.Secret != "" {
 				rec, err := store.Get(t.Context(), idOf(key))
 				require.NoError(t, err)
-				require.Contains(t, fieldsOf(t, rec), field{16, under(pepper, "\x00"+string(target[:])+foreignText)}, name)
+				require.Contains(t, fieldsOf(t, rec), field{16, under(pepper, "\x00"+string(target[:])+importedText)}, name)
 			}
 			if c.at != locator {
 				continue
 			}
-			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherForeignText, Locator: "ab12cd"})
+			_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: otherImportedText, Locator: "ab12cd"})
 			require.NoError(t, err, name)
 			_, err = store.Get(t.Context(), recordNamed(3, "locator", "ab12cd", "1"))
 			require.NoError(t, err, name)
@@ -368,23 +368,23 @@ func TestByWhatAnImportedKeyIsFoundIsForGood(t *testing.T) {
 func TestAnImportFromBeforeKeysWereRecognised(t *testing.T) {
 	cfg := fob.Config{Imported: located()}
 	for _, second := range formNames {
-		f := inForm(t, second, foreignText)
+		f := inForm(t, second, importedText)
 		if f.Locator == "" && f.Secret == "" {
 			continue // it is not looked for by the locator
 		}
 		store := memory.New()
-		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, foreignText), keyWritten)
+		importUntil(t, store, cfg, fob.KeySpec{Subject: fob.App("a")}, bcrypted(t, importedText), keyWritten)
 		led, err := store.Get(t.Context(), recordNamed(3, "locator", "ab12cd"))
 		require.NoError(t, err)
 		left := fieldsOf(t, led)
 		require.Len(t, left, 3)
 		rewrite(t, store, led, left[:2]...)
 		m := newManager(t, bare{store}, cfg)
-		mustReject(t, m, foreignText, fob.ErrUnknown)
+		mustReject(t, m, importedText, fob.ErrUnknown)
 		key, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 		require.NoError(t, err, second)
 		id := key.ID()
 		require.Equal(t, left[0].v, string(id[:]), "the key that was begun")
-		require.Equal(t, key.ID(), mustVerify(t, m, foreignText).ID())
+		require.Equal(t, key.ID(), mustVerify(t, m, importedText).ID())
 	}
 }

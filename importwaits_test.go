@@ -47,16 +47,16 @@ func TestAnImportThatIsPushedOutWaitsForTheOther(t *testing.T) {
 				var pushed []time.Time
 				push := func() {
 					pushed = append(pushed, time.Now())
-					importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: foreignText}, stage)
+					importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: importedText}, stage)
 				}
 				onFirst(fault, 2, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: push})
-				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 				require.NoError(t, err)
 				require.Len(t, pushed, 2)
 				require.Greater(t, pushed[1].Sub(pushed[0]), half)
 				require.Greater(t, time.Since(pushed[1]), half)
 				require.Less(t, time.Since(pushed[0]), 4*time.Second)
-				require.Equal(t, "ours", mustVerify(t, m, foreignText).(*fob.Key).Name())
+				require.Equal(t, "ours", mustVerify(t, m, importedText).(*fob.Key).Name())
 				rec, err := store.Get(t.Context(), idOf(key))
 				require.NoError(t, err)
 				require.Equal(t, rec.Version, key.Version())
@@ -72,14 +72,14 @@ func TestAnImportLooksAgainAfterItsClaim(t *testing.T) {
 		writes := 0
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{After: func() {
 			writes = fault.Calls(backendtest.OpPut)
-			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: foreignText}, onlyClaimed)
+			importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("a"), Name: "dead"}, fob.ImportedKey{Secret: importedText}, onlyClaimed)
 		}})
 		start := time.Now()
-		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
 		require.Greater(t, time.Since(start), half)
 		require.Equal(t, 3, fault.Calls(backendtest.OpPut)-writes, "the claim anew, the key and the last step")
-		require.Equal(t, "ours", mustVerify(t, m, foreignText).(*fob.Key).Name())
+		require.Equal(t, "ours", mustVerify(t, m, importedText).(*fob.Key).Name())
 	})
 }
 
@@ -93,14 +93,14 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 		told := make(chan error, 1)
 		onNth(fault, 1, callsOf(backendtest.OpPut, fob.RecordKey), backendtest.Injection{Before: func() {
 			go func() {
-				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "theirs"}, fob.ImportedKey{Secret: foreignText}))
+				told <- failure(other.ImportKey(context.Background(), fob.KeySpec{Subject: fob.App("a"), Name: "theirs"}, fob.ImportedKey{Secret: importedText}))
 			}()
 			time.Sleep(time.Millisecond)
 		}})
-		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.NoError(t, <-told)
-		require.Equal(t, "theirs", mustVerify(t, m, foreignText).(*fob.Key).Name())
+		require.Equal(t, "theirs", mustVerify(t, m, importedText).(*fob.Key).Name())
 	})
 }
 
@@ -108,9 +108,9 @@ func TestAnImportThatIsPushedOutByOneThatLives(t *testing.T) {
 func TestAnImportThatComesTooLateForItsLastStep(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), backendtest.Injection{Before: func() {
-			importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, finished)
+			importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: importedText}, finished)
 		}})
-		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.ErrorIs(t, err, fob.ErrAlready)
 		require.NotErrorIs(t, err, fob.ErrIndeterminate)
 	})
@@ -120,7 +120,7 @@ func TestAnImportThatComesTooLateForItsLastStep(t *testing.T) {
 // then imported is a new one.
 func TestALeftOverThatIsPurgedMeanwhile(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
-		text := fob.ImportedKey{Secret: foreignText}
+		text := fob.ImportedKey{Secret: importedText}
 		importUntil(t, store, fob.Config{Imported: located()}, ours, text, keyWritten)
 		time.Sleep(time.Hour)
 		var pushed, gone bool
@@ -152,16 +152,16 @@ func TestALeftOverThatIsPurgedMeanwhile(t *testing.T) {
 func TestAnImportGoesOnAtOnceWithItsOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, _ *backendtest.Fault, m *fob.Manager) {
 		begun := time.Now().Truncate(time.Millisecond)
-		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: foreignText}, keyWritten)
+		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: importedText}, keyWritten)
 		time.Sleep(time.Hour)
 		start := time.Now()
-		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
 		require.Zero(t, time.Since(start))
 		require.True(t, begun.Equal(key.IssuedAt()))
-		require.True(t, begun.Equal(mustVerify(t, m, foreignText).(*fob.Key).IssuedAt()))
+		require.True(t, begun.Equal(mustVerify(t, m, importedText).(*fob.Key).IssuedAt()))
 
-		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: otherForeignText}, keyWritten)
+		importUntil(t, store, fob.Config{Imported: located()}, ours, fob.ImportedKey{Secret: otherImportedText}, keyWritten)
 		all := newManager(t, store, fob.Config{Imported: located()})
 		defer all.Close()
 		page, err := all.List(t.Context(), fob.Query{})
@@ -173,7 +173,7 @@ func TestAnImportGoesOnAtOnceWithItsOwn(t *testing.T) {
 			}
 		}
 		start = time.Now()
-		_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherForeignText})
+		_, err = m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: otherImportedText})
 		require.Equal(t, "?", toldOfImport(t, err))
 		require.Zero(t, time.Since(start))
 	})
@@ -185,26 +185,26 @@ func TestAnImportForAnotherSubjectIsNotTakenOver(t *testing.T) {
 	for name, goesOn := range map[string]bool{"it is dead": false, "it lives": true} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, _ *backendtest.Fault, m *fob.Manager) {
-				importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText}, keyWritten)
+				importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText}, keyWritten)
 				if goesOn {
 					go func() {
 						time.Sleep(4 * soon)
-						importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText}, finished)
+						importUntil(t, store, fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText}, finished)
 					}()
 				}
 				start := time.Now()
-				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+				_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 				if goesOn {
 					require.ErrorIs(t, err, fob.ErrAlready)
-					require.Equal(t, "b", mustVerify(t, m, foreignText).Subject().Name)
+					require.Equal(t, "b", mustVerify(t, m, importedText).Subject().Name)
 					return
 				}
 				require.Equal(t, "?", toldOfImport(t, err))
 				require.ErrorContains(t, err, "did not finish left key")
 				require.Greater(t, time.Since(start), 2*half+4*soon, "longer than who finds it dead waits before he finishes it")
 				require.Less(t, time.Since(start), 5*time.Second)
-				mustReject(t, m, foreignText, fob.ErrUnknown)
-				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: foreignText})
+				mustReject(t, m, importedText, fob.ErrUnknown)
+				_, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("b")}, fob.ImportedKey{Secret: importedText})
 				require.NoError(t, err)
 			})
 		})
@@ -232,16 +232,16 @@ func TestAnImportWhoseLastStepIsUnknown(t *testing.T) {
 			inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
 				onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 					if c.stage != "" {
-						importUntil(t, store, fob.Config{Imported: located()}, c.spec, fob.ImportedKey{Secret: foreignText}, c.stage)
+						importUntil(t, store, fob.Config{Imported: located()}, c.spec, fob.ImportedKey{Secret: importedText}, c.stage)
 					}
 				}))
 				start := time.Now()
-				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+				key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 				fault.Inject(nil)
 				if c.stage == "" {
 					require.Equal(t, 4, fault.Calls(backendtest.OpPut), "the claim, the key, and the last step twice")
 				}
-				cred := mustVerify(t, m, foreignText).(*fob.Key)
+				cred := mustVerify(t, m, importedText).(*fob.Key)
 				require.Equal(t, c.name, cred.Name())
 				if c.told != nil {
 					require.ErrorIs(t, err, c.told)
@@ -263,7 +263,7 @@ func TestAnImportWhoseLastStepIsUnknown(t *testing.T) {
 // read need not be durable.
 func TestAnImportWhoseLastAnswerIsLostIsConfirmed(t *testing.T) {
 	inBubble(t, func(t *testing.T, store *memory.Store, fault *backendtest.Fault, m *fob.Manager) {
-		at, lost := recordNamed(3, "sha256", under(nil, foreignText)), uint64(0)
+		at, lost := recordNamed(3, "sha256", under(nil, importedText)), uint64(0)
 		inj := backendtest.LostAck()
 		inj.After = func() {
 			rec, err := store.Get(t.Context(), at)
@@ -271,7 +271,7 @@ func TestAnImportWhoseLastAnswerIsLostIsConfirmed(t *testing.T) {
 			lost = rec.Version
 		}
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), inj)
-		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		_, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
 		rec, err := store.Get(t.Context(), at)
 		require.NoError(t, err)
@@ -290,11 +290,11 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 		told := make(chan error, 1)
 		onNth(fault, 2, callsOf(backendtest.OpPut, fob.RecordAlias), unknown(func() {
 			go func() {
-				told <- failure(other.ImportKey(context.Background(), ours, fob.ImportedKey{Secret: foreignText}))
+				told <- failure(other.ImportKey(context.Background(), ours, fob.ImportedKey{Secret: importedText}))
 			}()
 			time.Sleep(time.Millisecond)
 		}))
-		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: foreignText})
+		key, err := m.ImportKey(t.Context(), ours, fob.ImportedKey{Secret: importedText})
 		require.NoError(t, err)
 		require.NoError(t, <-told)
 		rec, err := store.Get(t.Context(), idOf(key))
@@ -307,7 +307,7 @@ func TestAnImportThatAnotherOneFinishesAsItWas(t *testing.T) {
 // writes over it: that is a race like any other, and the call goes on.
 func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	store := memory.New()
-	cfg, spec, f := fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: foreignText}
+	cfg, spec, f := fob.Config{Imported: located()}, fob.KeySpec{Subject: fob.App("app-42")}, fob.ImportedKey{Secret: importedText}
 	importUntil(t, store, cfg, spec, f, keyWritten)
 	fault := backendtest.NewFault(store)
 	m := newManager(t, bare{fault}, cfg)
@@ -330,5 +330,5 @@ func TestALeftOverThatIsPurgedInTheLastMomentStopsNoImport(t *testing.T) {
 	_, err := m.ImportKey(t.Context(), spec, f)
 	require.NoError(t, err)
 	require.Equal(t, 1, purges)
-	require.Equal(t, "app-42", mustVerify(t, m, foreignText).Subject().Name)
+	require.Equal(t, "app-42", mustVerify(t, m, importedText).Subject().Name)
 }

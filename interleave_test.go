@@ -333,14 +333,14 @@ func TestImportsOfOneKeyInEveryOrder(t *testing.T) {
 			cfg := fob.Config{Imported: located()}
 			interleaving{config: cfg, prepare: func(t *testing.T, store backend.Store) (func(context.Context, *fob.Manager, int) (any, error), func(*testing.T, []result)) {
 				return func(ctx context.Context, m *fob.Manager, i int) (any, error) {
-						return m.ImportKey(ctx, spec(i), fob.ImportedKey{Secret: foreignText})
+						return m.ImportKey(ctx, spec(i), fob.ImportedKey{Secret: importedText})
 					}, func(t *testing.T, results []result) {
 						won := winners(results)
 						require.Len(t, won, 1, "%v", results)
 						mustBeTold(t, results)
 						m := after(t, store, cfg)
 						defer m.Close()
-						got := mustVerify(t, m, foreignText).(*fob.Key)
+						got := mustVerify(t, m, importedText).(*fob.Key)
 						require.Equal(t, results[won[0]].value.(*fob.Key).ID(), got.ID())
 						require.Equal(t, spec(won[0]).Name, got.Name())
 					}

@@ -35,7 +35,7 @@ func bodies(t testing.TB) [][]byte {
 	add(last)
 	_, k = mustIssue(t, m, fob.KeySpec{IdempotencyKey: requestID})
 	add(k)
-	k, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: foreignText})
+	k, err = m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, fob.ImportedKey{Secret: importedText})
 	require.NoError(t, err)
 	add(k)
 	return out

@@ -18,7 +18,7 @@ func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 		return func(t *testing.T, m *fob.Manager) (right, wrong string) {
 			_, err := m.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("a")}, f)
 			require.NoError(t, err)
-			return foreignText, "ab12cd.another-secret"
+			return importedText, "ab12cd.another-secret"
 		}
 	}
 	for name, made := range map[string]func(t *testing.T, m *fob.Manager) (right, wrong string){
@@ -26,8 +26,8 @@ func TestAPepperKeepsGuessesFromBeingChecked(t *testing.T) {
 			text, key := mustIssue(t, m, fob.KeySpec{})
 			return text, forge(t, "acme_live", key.ID())
 		},
-		"imported by secret": imported(fob.ImportedKey{Secret: foreignText, Locator: "ab12cd"}),
-		"imported by hash":   imported(foreignForms(t)["bcrypt"]),
+		"imported by secret": imported(fob.ImportedKey{Secret: importedText, Locator: "ab12cd"}),
+		"imported by hash":   imported(importedForms(t)["bcrypt"]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := memory.New()

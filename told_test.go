@@ -197,14 +197,14 @@ func TestTheLastResortKnowsWhatWasReadHere(t *testing.T) {
 					text, key := mustIssue(t, here, fob.KeySpec{Subject: fob.App("one")})
 					issued, err := here.ExchangeKey(t.Context(), text, fob.TokenSpec{Audience: "api"})
 					require.NoError(t, err)
-					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("two")}, fob.ImportedKey{Secret: foreignText})
+					imported, err := here.ImportKey(t.Context(), fob.KeySpec{Subject: fob.App("two")}, fob.ImportedKey{Secret: importedText})
 					require.NoError(t, err)
 					// The fleet knows of the patience, and what is read from then on is believed.
 					pass(5 * time.Second)
 					for _, one := range []struct {
 						text, other string
 						key         *fob.Key
-					}{{text, issued.Access.Reveal(), key}, {foreignText, foreignText, imported}} {
+					}{{text, issued.Access.Reveal(), key}, {importedText, importedText, imported}} {
 						fault.Inject(nil)
 						mustVerify(t, here, one.text)
 						mustVerify(t, here, one.other)
@@ -350,8 +350,8 @@ func TestAKeyThatSharesItsLocatorIsNotOldAfterNew(t *testing.T) {
 func TestWhatIsToldOfAKeyEndsEveryAnswerMadeFromIt(t *testing.T) {
 	forms := map[string]*fob.ImportedKey{
 		"made here":                nil,
-		"imported":                 {Secret: foreignText},
-		"imported under a locator": {Secret: foreignText, Locator: "ab12cd"},
+		"imported":                 {Secret: importedText},
+		"imported under a locator": {Secret: importedText, Locator: "ab12cd"},
 	}
 	for name, form := range forms {
 		for _, follows := range []bool{true, false} {
