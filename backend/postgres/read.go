@@ -56,14 +56,15 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
+	place := id[:]
 	switch {
 	case q.After == "" && q.Newest:
-		at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id)))
+		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID
 	case q.After == "":
 		at = -1 // before the records of the epoch itself
 	}
 	statement, by := s.listOf(&q)
-	args := append([]any{int16(q.Kind), limit + 1, at, id[:]}, by...) // one more tells whether there is a next page
+	args := append([]any{int16(q.Kind), limit + 1, at, place}, by...) // one more tells whether there is a next page
 	var records []backend.Record
 	err = s.run(ctx, "list", stageReading, 0, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, statement, args...)

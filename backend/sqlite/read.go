@@ -140,11 +140,12 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	if err != nil {
 		return backend.Page{}, err
 	}
+	place := id[:]
 	if q.Newest && q.After == "" {
-		at, id = math.MaxInt64, backend.ID(bytes.Repeat([]byte{0xff}, len(id)))
+		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID
 	}
 	text, by := listOf(&q)
-	args := append([]any{int64(q.Kind), at, id[:], limit + 1}, by...)
+	args := append([]any{int64(q.Kind), at, place, limit + 1}, by...)
 	text = `SELECT ` + selected + ` ` + text + orderOf(&q)
 	var page backend.Page
 	err = s.read(ctx, "list", func(c *conn) error {
