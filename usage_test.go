@@ -259,6 +259,7 @@ func TestCloseWaitsForTheWriteOfUsageThatIsUnderWay(t *testing.T) {
 func TestABareContextErrorIsNoProofThatUsageWasNotAdded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, seen := newSlowUsage(), &observed{}
+		close(s.release) // it does not hang
 		m := newManager(t, s, fob.Config{Observer: seen})
 		text, key := mustIssue(t, m, fob.KeySpec{})
 		mustVerify(t, m, text)

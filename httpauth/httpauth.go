@@ -69,6 +69,7 @@ import (
 	"strings"
 
 	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/internal/errs"
 )
 
 // Options is the settings of a guard. Scopes, Resource or AnyCredential must be set.
@@ -89,16 +90,17 @@ type Options struct {
 	// KeyHeader is the header for keys beside Authorization. Default "X-API-Key".
 	KeyHeader string
 	// Observe, if set, is called for each request that is refused, with the status
-	// of the answer and the reason: for logs and metrics. It must not block.
+	// of the answer and the reason: for logs and metrics, of which [fob.Reason] has the
+	// word. It must not block.
 	Observe func(r *http.Request, status int, reason error)
 }
 
 // The reasons for 400 and for 401 without a credential, as Observe sees them.
 var (
 	// ErrNoCredential: the request carries none.
-	ErrNoCredential = errors.New("httpauth: no credential")
+	ErrNoCredential = errs.New("no_credential", "httpauth: no credential")
 	// ErrRequest: the request's credential is not well formed, or there are two.
-	ErrRequest = errors.New("httpauth: malformed request")
+	ErrRequest = errs.New("bad_request", "httpauth: malformed request")
 )
 
 // maxCredential bounds what is handed to the verifier, and maxSpaces what may stand

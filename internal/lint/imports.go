@@ -42,7 +42,7 @@ var layers = []layer{
 	{"cache", nil, []string{libLRU}},
 	{"internal", []string{"backend", "cache", "internal/..."}, []string{"golang.org/x/crypto", "golang.org/x/sync"}},
 	{"internal/paseto", []string{"internal/..."}, []string{libO1egl, libAidan, "golang.org/x/crypto", "filippo.io/edwards25519"}},
-	{"httpauth", []string{"."}, nil},
+	{"httpauth", []string{".", "internal/errs"}, nil},
 	{"oauth", []string{"."}, nil},
 	{"fobtest", []string{".", "backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
 	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x", libPgx}},

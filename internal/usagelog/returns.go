@@ -46,6 +46,9 @@ func (l *Log) Returns() (found map[backend.ID]Return, err error) {
 	return found, err
 }
 
+// lookWait bounds how long the writing of usage waits for what is only an event.
+const lookWait = 2 * time.Second
+
 // look finds the Returns in a batch that is about to be written.
 func (r *returns) look(ctx context.Context, recorder backend.UsageRecorder, batch []backend.Usage) (found map[backend.ID]Return, err error) {
 	var ids []backend.ID
@@ -58,6 +61,8 @@ func (r *returns) look(ctx context.Context, recorder backend.UsageRecorder, batc
 	if len(ids) == 0 {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
 	stored, err := recorder.Usage(ctx, ids)
 	if err != nil {
 		return nil, errs.OfStore("fob: read usage", err)
@@ -75,7 +80,7 @@ func (r *returns) look(ctx context.Context, recorder backend.UsageRecorder, batc
 func (l *Log) wrote(batch []backend.Usage, found map[backend.ID]Return, err error) {
 	r := l.returns
 	for _, u := range batch {
-		if len(r.known) >= r.limit {
+		if _, known := r.known[u.ID]; !known && len(r.known) >= r.limit {
 			r.known, r.older = map[backend.ID]int64{}, r.known
 		}
 		r.known[u.ID] = u.Last
