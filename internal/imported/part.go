@@ -27,8 +27,8 @@ func hashedPart(kept, presented string) (hash, part string, fits, ok bool) {
 		return kept, presented, true, true
 	}
 	size, rest, _ := strings.Cut(rest, ":")
-	n, err := strconv.Atoi(size)
-	if err != nil || n < 1 || n > len(rest) {
+	n, _ := strconv.Atoi(size) // 0 if it is no number
+	if n < 1 || n > len(rest) {
 		return "", "", false, false
 	}
 	part, fits = strings.CutPrefix(presented, rest[:n])

@@ -115,7 +115,7 @@ func (h Hash) SHA256() (digest [sha256.Size]byte, ok bool) {
 // Parse reads a hash, or fails with ErrFormat or ErrCost and says what to write instead.
 func Parse(text string) (Hash, error) {
 	if len(text) > maxText {
-		return Hash{}, refusal(text, ErrFormat)
+		return Hash{}, fmt.Errorf("%w: no hash is so long", ErrFormat)
 	}
 	h := Hash{text: strings.Clone(respell(text))}
 	if err := h.parse(); err != nil {
@@ -189,13 +189,12 @@ func (h *Hash) parseBcrypt(text string) error {
 	if err != nil || len(text) != 60 {
 		return ErrFormat
 	}
-	for i := range len(text) - 7 { // the library looks at these characters only when it checks
-		if strings.IndexByte(bcryptDigits, text[7+i]) < 0 {
+	for i := 7; i < len(text); i++ { // the library looks at these characters only when it checks
+		digit := strings.IndexByte(bcryptDigits, text[i])
+		// The last digit has 2 bits more than the hash. One in which they are set matches nothing.
+		if digit < 0 || i == len(text)-1 && digit%4 != 0 {
 			return ErrFormat
 		}
-	}
-	if strings.IndexByte(bcryptDigits, text[59])%4 != 0 {
-		return ErrFormat // 31 digits have 2 bits more than the digest; a hash in which they are set matches nothing
 	}
 	if cost > maxBcrypt {
 		return ErrCost

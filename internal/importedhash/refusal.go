@@ -73,9 +73,6 @@ var digests = map[int]string{
 }
 
 func recipe(text string) string {
-	if len(text) > maxText {
-		return "no hash is so long"
-	}
 	if said, ok := digests[len(text)]; ok && strings.Trim(text, "0123456789abcdefABCDEF") == "" {
 		return said
 	}

@@ -30,7 +30,7 @@ func respell(text string) string {
 	}
 	name, digest := "", text
 	for _, front := range []string{"sha256:", "sha512:", "sha256$$", "sha512$$"} {
-		if len(text) > len(front) && strings.EqualFold(text[:len(front)], front) {
+		if strings.EqualFold(text[:min(len(text), len(front))], front) {
 			name, digest = front[:len("sha256")], text[len(front):]
 		}
 	}
@@ -46,17 +46,15 @@ func respell(text string) string {
 // name there, and its base64 has a '.' in the place of '+'.
 func respellPasslib(text string) string {
 	parts := strings.Split(text, "$")
-	if len(parts) != 5 || strings.HasPrefix(parts[2], "i=") {
-		return text
-	}
 	size := sha256.Size
 	if parts[1] == "pbkdf2-sha512" {
 		size = sha512.Size
 	}
-	salt, digest := strings.ReplaceAll(parts[3], ".", "+"), strings.ReplaceAll(parts[4], ".", "+")
-	if base64.RawStdEncoding.DecodedLen(len(digest)) != size {
-		return text // passlib keeps the whole digest
+	// passlib keeps the whole digest, so one of another length is none of it.
+	if len(parts) != 5 || strings.HasPrefix(parts[2], "i=") || base64.RawStdEncoding.DecodedLen(len(parts[4])) != size {
+		return text
 	}
+	salt, digest := strings.ReplaceAll(parts[3], ".", "+"), strings.ReplaceAll(parts[4], ".", "+")
 	return "$" + parts[1] + "$i=" + parts[2] + "$" + salt + "$" + digest
 }
 
