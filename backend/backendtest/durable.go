@@ -12,6 +12,7 @@ func durabilityChecks() []check {
 	return []check{
 		{9, "records outlive the store that wrote them", nil, durable(checkReopenRecords)},
 		{9, "lists, and a cursor, outlive it", []Capability{Lister}, durable(checkReopenLists)},
+		{9, "labels outlive it", []Capability{Lister}, durable(checkReopenLabels)},
 		{9, "usage outlives it", []Capability{UsageRecorder}, durable(checkReopenUsage)},
 		{9, "what was purged stays away", []Capability{Purger}, durable(checkReopenPurge)},
 		{12, "a token outlives it", []Capability{Watcher}, durable(checkReopenFeed)},

@@ -276,7 +276,7 @@ func offsetCursors(_ *testing.T, f *flawed) {
 		if err != nil {
 			return backend.Page{}, err
 		}
-		list := sha256.Sum256(fmt.Appendf(nil, "%d %q %x %t", q.Kind, q.Owner, q.Parent, q.ExpiresBefore != 0))
+		list := sha256.Sum256(fmt.Appendf(nil, "%d %q %x %q %t %t", q.Kind, q.Owner, q.Parent, q.Label, q.Newest, q.ExpiresBefore != 0))
 		name := base64.RawURLEncoding.EncodeToString(list[:6])
 		offset := 0
 		if q.After != "" {

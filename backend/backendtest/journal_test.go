@@ -38,6 +38,7 @@ type journalFlaws struct {
 	Buffered  bool // lines reach the file at Close only
 	NoDeletes bool
 	NoUsage   bool
+	NoLabels  bool
 	LoseLast  bool // at Open
 }
 
@@ -132,7 +133,9 @@ func (j *journal) Put(ctx context.Context, rec backend.Record, cond backend.Cond
 	if err == nil {
 		l := line{Put: &rec, Owner: []byte(rec.Owner)}
 		for _, label := range rec.Labels {
-			l.Labels = append(l.Labels, []byte(label))
+			if !j.flaws.NoLabels {
+				l.Labels = append(l.Labels, []byte(label))
+			}
 		}
 		if over, ok := cond.Version(); ok {
 			l.Version = &over

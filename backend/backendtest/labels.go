@@ -26,7 +26,6 @@ func labelChecks() []check {
 		{15, "the newest first, to the edges of time and of IDs", lister, checkNewestEdges},
 		{15, "a walk by label while labels change", lister, checkWalkUnderLabels},
 		{15, "a walk from the newest while newer ones come", lister, checkWalkUnderNewer},
-		{9, "labels outlive the store that wrote them", lister, durable(checkReopenLabels)},
 	}
 }
 

@@ -58,7 +58,7 @@ func flawFails(t *testing.T, number int, want []string, newStore func(t *testing
 func TestEachFlawFailsItsGroups(t *testing.T) {
 	covered := make(map[string]bool)
 	number := 0
-	for _, flaw := range flaws() {
+	for _, flaw := range slices.Concat(flaws(), labelFlaws()) {
 		number++
 		t.Run(flaw.name, func(t *testing.T) {
 			failures := flawFails(t, number, flaw.groups, func(t *testing.T) backend.Store {
@@ -78,6 +78,7 @@ func TestEachFlawFailsItsGroups(t *testing.T) {
 	}{
 		{"deletes are not kept", journalFlaws{NoDeletes: true}, []string{"durability", "model"}},
 		{"usage is not kept", journalFlaws{NoUsage: true}, []string{"durability", "model"}},
+		{"labels are not kept", journalFlaws{NoLabels: true}, []string{"durability", "model"}},
 		{"the last line is lost at open", journalFlaws{LoseLast: true}, []string{"durability", "model"}},
 	} {
 		number++
