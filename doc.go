@@ -18,14 +18,17 @@
 // A [Token] is the other kind: a PASETO access token. It is short-lived. It carries what
 // it grants ([Scopes], and [Grants] on single resources), signed or encrypted, so that it
 // can be checked without reading a store. It can be refreshed if its spec asked for that
-// (TokenSpec.Refreshable). It is revoked by its own ID, or together with its family (the
-// tokens that were refreshed from each other), with the key that it was exchanged for, or
-// with its subject. Config.Tokens turns tokens on.
+// (TokenSpec.Refreshable): then it belongs to a [Session]. Config.Tokens turns tokens on.
 //
-// A credential belongs to a subject, which is an application or a user, and grants
-// [Scopes]. It ends by expiry, by [Manager.Revoke] (for good), by [Manager.Disable] (until
-// [Manager.Enable]), by rotation, or by [Manager.RevokeSubject] together with all other
-// credentials of its subject.
+// A credential belongs to a [Subject]: an application ([App]) or a user ([User]), perhaps of
+// an [Account], which is that of the API's consumer. It grants [Scopes], and [Grants] on
+// single resources; [Roles] stand for scopes that are looked up when it is verified. What a
+// token allows is at most what the key allows, now, that it was exchanged for.
+//
+// A credential ends by expiry and by rotation. Three verbs act on any [Target], which is one
+// key, token or session (its [ID]), everything of a [Subject] or of an [Account], or every
+// token ([AllTokens]): [Manager.Revoke] is for good, [Manager.Disable] until
+// [Manager.Enable]. Each is one write, however many credentials hang below.
 //
 // # The types
 //
@@ -42,7 +45,7 @@
 //	store := memory.New()
 //	m, err := fob.New(store, fob.Config{Prefix: "acme_live"})
 //	secret, key, err := m.IssueKey(ctx, fob.KeySpec{
-//		Subject: "app-42",
+//		Subject: fob.App("app-42"),
 //		Scopes:  fob.Scopes{"orders:read"},
 //	})
 //	fmt.Println(secret.Reveal())             // give it to its user, once
@@ -55,18 +58,19 @@
 // All methods of a [Manager] are safe for concurrent use, and credentials are immutable.
 // [Manager.Verify] answers from a cache: a hit costs one SHA-256 block and one lookup,
 // allocates nothing and takes no lock. In one process a change is linearizable: once
-// [Manager.Revoke], [Manager.Disable], [Manager.RevokeSubject], [Manager.UpdateKey] or the
-// end of a rotation has returned, no Verify that starts later uses the old state. A change
+// [Manager.Revoke], [Manager.Disable], [Manager.UpdateKey] or the end of a rotation has
+// returned, no Verify that starts later uses the old state. A change
 // made by another process is seen when the feed of the store reports it, and within
 // Config.MaxStaleness even if the feed is slow or broken. Credential.AsOf says how current
 // an answer is. [Manager.Fresh] returns a Verifier that reads the store in each call.
-// [Manager.RevokeEverywhere] returns when no process can accept the credential any more.
+// [Receipt.Wait] returns when no process can accept any more what was revoked.
 // [Manager.Health] reports whether this process follows the feed.
 //
 // # What a failure means
 //
 // Verify returns two classes of error. An error that is [ErrRejected] says that the
-// credential is bad: answer 401, and tell the client no more. Any other error says that the
+// credential is bad: answer 401, and tell the client no more; [Reason] has a word for logs
+// and metrics. Any other error says that the
 // credential could not be checked (the store failed, a record is corrupt): answer 503, and
 // do not let the request through. [ErrScope] is separate from both: the credential is good
 // but lacks a scope, so answer 403.

@@ -223,7 +223,7 @@ func story(ctx context.Context, out io.Writer, _ io.Reader, dir string) (err err
 		return errors.Join(err, svc.stop(ctx))
 	}
 
-	t.step("10. The process ends. A new one opens the same directory.")
+	t.step("13. The process ends. A new one opens the same directory.")
 	if err := errors.Join(t.err, svc.stop(ctx)); err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func afterRestart(ctx context.Context, out io.Writer, in io.Reader, dir string) 
 	t.call(ctx, "GET", "/orders", "with the revoked key", lines[0], 401)
 	t.call(ctx, "GET", "/orders", "with the new key", lines[1], 200)
 
-	t.step("11. What was used, and when: written behind, at most once a minute and key.")
+	t.step("14. What was used, and when: written behind, at most once a minute and key.")
 	for i, name := range []string{"old key", "new key"} {
 		id, err := fob.ParseID(lines[2+i])
 		if err != nil {

@@ -39,7 +39,7 @@ func order(w http.ResponseWriter, r *http.Request) {
 // tokens is the part of the story about tokens.
 func (t *teller) tokens(ctx context.Context) error {
 	t.step("6. A key is exchanged for a token of a minute, for one order: safe to hand to a browser.")
-	secret, key, err := t.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("shop-7"), Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := t.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("shop-7").In("acme"), Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		return err
 	}
@@ -62,19 +62,68 @@ func (t *teller) tokens(ctx context.Context) error {
 	}
 	t.call(ctx, "GET", "/orders/42", "with the new token", next.Access.Reveal(), 200)
 
-	t.step("8. The used refresh secret is presented again: somebody has a copy. The whole family ends.")
+	t.step("8. The used refresh secret is presented again: somebody has a copy. The whole session ends.")
 	_, err = t.keys.Refresh(ctx, issued.Refresh.Reveal())
 	t.say("   the server's log says: %v\n", err)
 	t.call(ctx, "GET", "/orders/42", "with the new token", next.Access.Reveal(), 401)
 	_, err = t.keys.Refresh(ctx, next.Refresh.Reveal())
 	t.say("   and the latest refresh secret: %v\n", err)
 
-	t.step("9. A key that is revoked takes its tokens along.")
+	return t.account(ctx, secret, key)
+}
+
+// account is the part of the story about the account that the key belongs to.
+func (t *teller) account(ctx context.Context, secret fob.Secret, key *fob.Key) error {
+	t.step("9. The shop makes a key of its own for its printer, within its key: never more than that allows.")
+	printer := fob.KeySpec{Subject: fob.App("printer").In("acme"), Scopes: fob.Scopes{"orders:*"}, Within: key}
+	_, _, err := t.keys.IssueKey(ctx, printer)
+	t.say("   orders:*     %v\n", err)
+	printer.Scopes = fob.Scopes{"orders:read"}
+	small, _, err := t.keys.IssueKey(ctx, printer)
+	if err != nil {
+		return err
+	}
+	t.call(ctx, "GET", "/orders", "with the printer's key", small.Reveal(), 200)
+
+	t.step("10. A user of the shop logs in on two devices, and ends one of the two sessions.")
+	var sessions []fob.Issued
+	for _, device := range []string{"laptop", "phone"} {
+		begun, err := t.keys.IssueToken(ctx, fob.TokenSpec{Subject: fob.User("ann").In("acme"), Scopes: fob.Scopes{"orders:read"}, Refreshable: true, Label: device})
+		if err != nil {
+			return err
+		}
+		sessions = append(sessions, begun)
+		time.Sleep(2 * time.Millisecond) // they are listed in the order in which they began, by milliseconds
+	}
+	if _, err := t.keys.Revoke(ctx, sessions[1].Token.Session(), "log out"); err != nil {
+		return err
+	}
+	page, err := t.keys.Sessions(ctx, fob.Query{Subject: fob.User("ann").In("acme")})
+	if err != nil {
+		return err
+	}
+	for _, s := range page.Items {
+		t.say("   %-7s %s\n", s.Label, s.Status)
+	}
+	t.call(ctx, "GET", "/orders", "from the phone", sessions[1].Access.Reveal(), 401)
+
+	t.step("11. The account acme does not pay: in one write, every key, token and session of it is off, and on again.")
+	if err := t.keys.Disable(ctx, fob.Account("acme"), "unpaid"); err != nil {
+		return err
+	}
+	t.call(ctx, "GET", "/orders", "with the printer's key", small.Reveal(), 401)
+	t.call(ctx, "GET", "/orders", "from the laptop", sessions[0].Access.Reveal(), 401)
+	if err := t.keys.Enable(ctx, fob.Account("acme")); err != nil {
+		return err
+	}
+	t.call(ctx, "GET", "/orders", "with the printer's key", small.Reveal(), 200)
+	t.call(ctx, "GET", "/orders", "from the phone, still", sessions[1].Access.Reveal(), 401)
+
+	t.step("12. A key that is revoked takes its tokens along.")
 	another, err := t.keys.ExchangeKey(ctx, secret.Reveal(), fob.TokenSpec{TTL: time.Minute, Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		return err
 	}
-	t.call(ctx, "GET", "/orders", "with another token of the key", another.Access.Reveal(), 200)
 	if _, err := t.keys.Revoke(ctx, key.ID(), "the shop has closed"); err != nil {
 		return err
 	}
