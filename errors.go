@@ -33,15 +33,10 @@ var (
 	ErrUnknown = errs.ErrUnknown
 	// ErrExpired: its ExpiresAt has come.
 	ErrExpired = errs.ErrExpired
-	// ErrNotYetValid: its NotBefore has not come.
-	ErrNotYetValid = errs.ErrNotYetValid
 	// ErrRevoked: it, or all of its subject, was revoked.
 	ErrRevoked = errs.ErrRevoked
 	// ErrDisabled: it is disabled and may be enabled again.
 	ErrDisabled = errs.ErrDisabled
-	// ErrReplayed: a refresh secret was used a second time; its session is revoked
-	// now. It wraps ErrRevoked.
-	ErrReplayed = errs.ErrReplayed
 )
 
 // ErrScope says that a credential is good but lacks a scope: answer 403. It
@@ -75,15 +70,10 @@ var (
 	// ErrCorrupt: a record of the store cannot be read. It is never reported as
 	// ErrUnknown.
 	ErrCorrupt = errs.ErrCorrupt
-	// ErrPepper: a record was made under a pepper that Config does not hold.
-	ErrPepper = errs.ErrPepper
-	// ErrSealKey: the token keys in the store were sealed under another
-	// TokenConfig.SealKey, or changed.
-	ErrSealKey = errs.ErrSealKey
-	// ErrSkew: the clocks of this process and of another one, or of the store, differ by
-	// more than the 12 hours for which the guarantees are made. Until that is mended
-	// nothing is purged.
-	ErrSkew = errs.ErrSkew
+	// ErrSecret: a secret of Config is not the one that was used: a record was made under a
+	// pepper that Config does not hold or has changed, or the token keys in the store were
+	// sealed under another TokenConfig.SealKey.
+	ErrSecret = errs.ErrSecret
 	// ErrClosed: the Manager was closed.
 	ErrClosed = errs.ErrClosed
 )

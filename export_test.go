@@ -79,7 +79,7 @@ func MakeOldFamily(t testing.TB, m *Manager, store backend.Store, id ID) {
 	require.NoError(t, err)
 }
 
-// The reasons of rejections that callers do not branch on: outside they are words of Reason.
+// The errors that callers do not branch on: outside they are words of Reason.
 var (
 	ErrKeyLength        = errs.ErrKeyLength
 	ErrKeyPrefix        = errs.ErrKeyPrefix
@@ -97,6 +97,11 @@ var (
 	ErrWrongAudience    = errs.ErrWrongAudience
 	ErrRetired          = errs.ErrRetired
 	ErrWrongEnvironment = errs.ErrWrongEnvironment
+	ErrNotYetValid      = errs.ErrNotYetValid
+	ErrReplayed         = errs.ErrReplayed
+	ErrPepper           = errs.ErrPepper
+	ErrSealKey          = errs.ErrSealKey
+	ErrSkew             = errs.ErrSkew
 )
 
 // The fields of records that tests look at, or write as no Manager would.

@@ -43,15 +43,15 @@ type Health struct {
 	// negative if it is behind. It is measured against the clock of the store, if there is
 	// one and it was read in the last hour. Otherwise it is the largest difference to a
 	// process that revoked something in that hour. Zero means that none was seen. Beyond
-	// 12 hours this Manager purges nothing (ErrSkew).
+	// 12 hours this Manager purges nothing.
 	Skew time.Duration
 	// EventsLost is how many events the Observer has not got, or not every one of several
 	// ([Observers]), since New, because it panicked; EventErr is why the last one was lost.
 	EventsLost uint64
 	EventErr   error
 	// Problems are the faults that last until somebody mends them: a secret in Config that
-	// is not the one in use (ErrPepper, ErrSealKey), a clock that is wrong by more than 12
-	// hours (ErrSkew), unreadable records whose contents are needed and not in memory
+	// is not the one in use (ErrSecret), a clock that is wrong by more than 12
+	// hours, unreadable records whose contents are needed and not in memory
 	// (ErrCorrupt). A verification that needs one of these fails with an error that is no
 	// rejection; everything else goes on. See [Manager.Check].
 	Problems []error
@@ -107,7 +107,7 @@ func (m *Manager) checkSkew(ctx context.Context) (err error) {
 	}
 	defer func() { m.problem("clock", err) }()
 	if by := m.skew.Get(m.clock.Now()); by.Abs() > clock.MaxSkew {
-		return fmt.Errorf("%w: another clock differs by %v (negative: it is behind), at most %v are allowed", ErrSkew, by, clock.MaxSkew)
+		return fmt.Errorf("%w: another clock differs by %v (negative: it is behind), at most %v are allowed", errs.ErrSkew, by, clock.MaxSkew)
 	}
 	return nil
 }
@@ -115,10 +115,9 @@ func (m *Manager) checkSkew(ctx context.Context) (err error) {
 // Check reports whether the Manager can work as it is configured. Call it at the start of
 // a process: [New] does not call the store, so that a process can start while the store
 // is down. Check reads the store and compares every secret of Config with its check value
-// there (ErrPepper if a pepper or ImportedKeys.Digest has changed, ErrSealKey if the
-// SealKey has). It tells the other processes how stale this one's answers may be (see
+// there (ErrSecret if a pepper, ImportedKeys.Digest or the SealKey has changed). It tells the other processes how stale this one's answers may be (see
 // [Manager.FleetStaleness]), compares the clock with that of the store if there is one
-// (ErrSkew), and looks whether the feed was lost. Its error joins everything that is
+// ([Reason] says "skew"), and looks whether the feed was lost. Its error joins everything that is
 // wrong, including Health.Problems; nil means that nothing is. A secret that was not used
 // yet has no check value and is taken for right.
 //
@@ -144,7 +143,7 @@ func (m *Manager) Check(ctx context.Context) error {
 			wrongs = append(wrongs, fmt.Errorf("join the fleet: %w", err))
 		}
 	}
-	if err := m.checkSkew(ctx); err != nil && !errors.Is(err, ErrSkew) {
+	if err := m.checkSkew(ctx); err != nil && !errors.Is(err, errs.ErrSkew) {
 		wrongs = append(wrongs, err)
 	}
 	h := m.Health()

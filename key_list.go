@@ -35,7 +35,7 @@ type Query struct {
 	UnusedSince time.Time
 	// Tag and Role keep the keys that have this tag, or this role.
 	Tag, Role string
-	// Order is the order of the list. The zero Order lists the oldest first.
+	// Order is the order of the list. Zero lists the oldest first.
 	Order Order
 	// WithUsage reads how the keys were used, too ([Key.Usage]): one read for a page.
 	WithUsage bool
@@ -45,13 +45,12 @@ type Query struct {
 	Limit int
 }
 
-// Order is the order of a list.
+// Order is the order of a list. The zero Order is that of issue, the oldest first.
 type Order uint8
 
 // The orders of a list.
 const (
-	OldestFirst Order = iota // in order of issue
-	NewestFirst              // the reverse
+	NewestFirst Order = 1 + iota // the reverse
 	// LastUsedFirst is in order of the last use, those that were never used last. All keys
 	// that the index selects are read for each page: more than 10,000 are ErrInvalid, so
 	// narrow the query to an account or a subject. A key that is used during the walk moves
@@ -257,7 +256,7 @@ func (m *Manager) Count(ctx context.Context, q Query) (n int, exact bool, err er
 	if m.life.Closed() {
 		return 0, false, ErrClosed
 	}
-	q.Cursor, q.Limit, q.Order, q.WithUsage = "", 0, OldestFirst, false
+	q.Cursor, q.Limit, q.Order, q.WithUsage = "", 0, 0, false
 	w, err := m.walkKeys(q)
 	if err != nil {
 		return 0, false, fmt.Errorf("fob: count: %w", err)
@@ -367,7 +366,7 @@ func (q *Query) index(stored *backend.Query, now time.Time) {
 		stored.Label = record.AccountLabel(string(q.Account))
 	case q.Role != "":
 		stored.Label = record.RoleLabel(q.Role)
-	case q.ExpiringWithin > 0 && q.Order == OldestFirst:
+	case q.ExpiringWithin > 0 && q.Order == 0:
 		stored.ExpiresBefore = clock.Millis(now.Add(q.ExpiringWithin)) + 1 // up to and including
 	}
 }

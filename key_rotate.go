@@ -162,7 +162,7 @@ func (m *Manager) rotationStatus(ctx context.Context, id ID) (s RotationStatus, 
 	s.OldUsage, s.SuccessorUsage = usage[0], usage[1]
 	s.RetiresAt = clock.Instant(s.Old.state.EndsAt())
 	reason := s.Old.state.Refusal(clock.Millis(m.now()))
-	s.Retired = reason != nil && !errors.Is(reason, ErrNotYetValid)
+	s.Retired = reason != nil && !errors.Is(reason, errs.ErrNotYetValid)
 	s.OldStillUsed = s.OldUsage.LastUsedAt.After(s.Successor.IssuedAt())
 	return s, nil
 }

@@ -2,7 +2,6 @@ package fob_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/gob"
 	"encoding/json"
@@ -288,7 +287,6 @@ func samples(t *testing.T) map[string]sample {
 	require.NoError(t, err)
 	require.NoError(t, m.Close()) // fmt reads what is in it without a lock
 	block := keytext.Block(secret.Reveal())
-	digest := sha256.Sum256(block[:])
 	verifier, err := fob.NewTokenVerifier(fob.PublicTokenKeys{}, fob.TokenVerifierConfig{Issuer: "i", Audiences: []string{"a"}, CacheEntries: 1})
 	require.NoError(t, err)
 	client, err := httpauth.NewKeyClient("https://keys.example/?sig="+word, &http.Client{})
@@ -305,7 +303,6 @@ func samples(t *testing.T) map[string]sample {
 		"TokenKey":           {holders(keys[0]), []string{tokenKey}, false},
 		"Key":                {holders(key), append(text, word), false},
 		"Token":              {holders(issued.Token), []string{issued.Access.Reveal()}, false},
-		"Digest":             {holders(fob.Digest{}), []string{string(digest[:])}, false},
 		"Manager":            {holders(m), append(text, word, tokenKey), true},
 		"TokenVerifier":      {holders(verifier), []string{word}, true},
 		"httpauth.KeyClient": {holders(client), []string{word}, false},

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/fobkit/fob/internal/digest"
 	"github.com/fobkit/fob/internal/keystate"
 	"github.com/fobkit/fob/internal/pepper"
 )
@@ -68,20 +67,6 @@ func (s Secret) MarshalBinary() ([]byte, error) { return nil, errNoBinary }
 
 // LogValue returns a redaction.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// Digest is what a store keeps of a secret: SHA-256, or HMAC-SHA-256 under a pepper. It
-// is a type of its own so that it cannot be mistaken for a Secret: nothing in this
-// package accepts a Digest, or its text, as a credential.
-type Digest struct{ sum digest.Digest }
-
-// Equal reports in constant time whether both digests are the same.
-func (d Digest) Equal(o Digest) bool { return d.sum.Equal(&o.sum) }
-
-// String returns a redaction: a digest is no secret, but it belongs in no log.
-func (d Digest) String() string { return redacted }
-
-// Format writes a redaction for every verb.
-func (d Digest) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // newPeppers moves the peppers out of m.cfg into the keeper that makes digests.
 func (m *Manager) newPeppers() *pepper.Keeper {

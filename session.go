@@ -185,7 +185,7 @@ func (f *tokenFamily) session(s *said, key *keystate.State, ms int64) Session {
 		out.Status = StatusDisabled
 	case errors.Is(err, ErrExpired):
 		out.Status = StatusExpired
-	case errors.Is(err, ErrNotYetValid):
+	case errors.Is(err, errs.ErrNotYetValid):
 		out.Status = StatusPending
 	default:
 		out.Status = StatusRevoked

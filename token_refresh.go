@@ -95,7 +95,7 @@ func (f *tokenFamily) endsWith(k *Key) int64 {
 // newest pair of its family, for a client that lost its answer or has several tabs with
 // one session. If it is presented later, however much later and however many secrets came
 // after it, it is taken for stolen: the family is revoked, with all its access tokens,
-// even if ctx ends meanwhile, and the error is ErrReplayed.
+// even if ctx ends meanwhile, and the error is ErrRevoked ([Reason] says "replayed").
 //
 // Errors are in the two classes of [Manager.Verify]. A family that is over is ErrExpired.
 // One that was revoked is ErrRevoked, also if its key or subject was. The new token has
@@ -164,7 +164,7 @@ func (m *Manager) refresh(ctx context.Context, id ID, presented string, began ti
 	if err != nil {
 		return Issued{}, fmt.Errorf("fob: refresh: %w", err)
 	}
-	return Issued{}, ErrReplayed
+	return Issued{}, errs.ErrReplayed
 }
 
 // familyKey returns the key of a family as it is now, nil if the family came from no key,

@@ -254,7 +254,7 @@ func (b *body) refusal(ms int64) error {
 		}
 	}
 	if ms < b.from {
-		return ErrNotYetValid
+		return errs.ErrNotYetValid
 	}
 	return ErrExpired
 }

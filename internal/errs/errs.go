@@ -18,6 +18,7 @@ func (s *sentinel) Unwrap() error { return s.wider }
 // New makes an error that Reason has a word for. It is for the sentinels of this module.
 func New(word, text string) error { return &sentinel{text: text, word: word} }
 
+// reject makes a case of a wider error, with a text of its own.
 func reject(word, text string, wider error) error { return &sentinel{"fob: " + text, word, wider} }
 
 func fail(word, text string) error { return New(word, "fob: "+text) }
@@ -66,8 +67,9 @@ var (
 	ErrIndeterminate = fail("indeterminate", "outcome unknown")
 	ErrBusy          = fail("busy", "too many slow checks under way")
 	ErrCorrupt       = fail("corrupt", "corrupt record")
-	ErrPepper        = fail("pepper", "pepper not configured")
-	ErrSealKey       = fail("seal_key", "token keys not sealed with this key")
+	ErrSecret        = fail("secret", "a secret that is not the one in use")
+	ErrPepper        = reject("pepper", "pepper not configured", ErrSecret)
+	ErrSealKey       = reject("seal_key", "token keys not sealed with this key", ErrSecret)
 	ErrSkew          = fail("skew", "clocks differ by too much")
 	ErrClosed        = fail("closed", "manager closed")
 	// ErrPanicked is wrapped by the error that a panic was turned into.
