@@ -161,7 +161,7 @@ func flaws() []flaw {
 		{"concurrent Gets share one that began before them", []string{"cas"}, sharedGets},
 		{"the store keeps the Body it was given", []string{"memory"}, keepsBody},
 		{"a list hands out the store's own Bodies", []string{"memory"}, listsOwnBodies},
-		{"times are floating point", []string{"time"}, func(_ *testing.T, f *flawed) {
+		{"times are floating point", []string{"time", "labels"}, func(_ *testing.T, f *flawed) {
 			float := func(at int64) int64 { // 53 bits, toward zero
 				if at > 1<<53 {
 					return at &^ 1023

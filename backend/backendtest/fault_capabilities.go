@@ -96,6 +96,9 @@ func (f faultCounter) Count(ctx context.Context, q backend.Query, most int) (int
 // GetMany implements backend.BulkReader. It is an OpGet for each record, one after the
 // other: the first that fails is the answer.
 func (f faultBulk) GetMany(ctx context.Context, ids []backend.ID) (found []backend.Record, err error) {
+	if err := backend.CheckGetMany(ids); err != nil { // each by itself would not be too many
+		return nil, err
+	}
 	for _, id := range ids {
 		recs, err := call(ctx, f.Fault, OpGet, id, func() ([]backend.Record, error) { return f.to.GetMany(ctx, []backend.ID{id}) })
 		if err != nil {

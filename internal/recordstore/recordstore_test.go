@@ -152,5 +152,6 @@ func TestWhatIsReadIsSeen(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, []int{1, 1}, []int{saw, missing})
 	_, lists := backend.As[backend.Lister](seen)
-	require.True(t, lists, "the capabilities of the store are its own")
+	_, counts := backend.As[backend.Counter](seen)
+	require.True(t, lists && counts, "the capabilities of the store are its own")
 }
