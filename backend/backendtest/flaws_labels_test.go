@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fobkit/fob/backend"
 )
@@ -213,7 +214,9 @@ func labelFlaws() []flaw {
 			f.put = func(ctx context.Context, rec backend.Record, cond backend.Cond) (uint64, error) {
 				under.Add(1)
 				defer under.Add(-1)
-				runtime.Gosched()
+				if _, over := cond.Version(); over && len(rec.Labels) > 0 { // the others are quick: the suite makes many
+					time.Sleep(100 * time.Microsecond)
+				}
 				return f.Store.Put(ctx, rec, cond)
 			}
 			f.count = func(ctx context.Context, q backend.Query, most int) (int, error) {
