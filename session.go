@@ -201,49 +201,69 @@ type Renewal struct {
 	Scopes Scopes
 	Grants Grants
 	Roles  []string
-	TTL    time.Duration // the lifetime of the access token
+	// TTL is the lifetime of the access token, if nothing ends sooner: at least a second,
+	// and more than it was changes nothing.
+	TTL time.Duration
 }
 
-// renew asks the application what the next access token of a session is to allow, and takes
-// from t what it does not. What goes beyond the session is left out.
-func (m *Manager) renew(ctx context.Context, f *tokenFamily, t *Token) error {
-	ask := m.cfg.Tokens.OnRefresh
-	if ask == nil {
-		return nil
+// renew asks the application what the next access token of a session is to allow, and leaves
+// to t only what both that and the session allow. It returns the lifetime of the token in
+// milliseconds.
+func (m *Manager) renew(ctx context.Context, f *tokenFamily, t *Token) (ttl int64, err error) {
+	r := &Renewal{
+		Session: f.shown, Scopes: slices.Clone(t.own), Grants: grantsOf(t.grants), Roles: slices.Clone(t.roles),
+		TTL: min(clock.MillisOf(f.TTL), m.cfg.Tokens.MaxTTL),
 	}
-	spec := f.spec
-	r := &Renewal{Session: f.shown, Scopes: slices.Clone(spec.own), Grants: grantsOf(spec.grants), Roles: slices.Clone(spec.roles), TTL: clock.MillisOf(t.expiresAt - t.notBefore)}
-	err := guard.Run("", func() error { return ask(ctx, r) })
+	err = guard.Run("", func() error { return m.cfg.Tokens.OnRefresh(ctx, r) })
 	if errors.Is(err, ErrRevoked) {
-		return ErrRevoked
+		return 0, m.endByApplication(ctx, f)
+	}
+	if err == nil {
+		err = t.narrow(r, m.cfg.Roles)
 	}
 	if err != nil {
-		return fmt.Errorf("fob: refresh: %w", errs.Unclassified(err))
+		return 0, fmt.Errorf("fob: refresh: OnRefresh: %w", errs.Unclassified(err))
 	}
+	return min(f.TTL, r.TTL.Truncate(time.Second).Milliseconds()), nil
+}
+
+// narrow leaves to t only what r allows, too. What a role of t grants stays with the role
+// while t has it, so that the token follows when the role changes.
+func (t *Token) narrow(r *Renewal, known Roles) error {
 	scopes, err1 := r.Scopes.normal()
 	grants, err2 := r.Grants.normal()
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("fob: refresh: OnRefresh: %w", err)
+		return err
 	}
-	t.own = slices.DeleteFunc(scopes, func(s Scope) bool { return !spec.scopes.Allow(s) })
-	t.roles = slices.DeleteFunc(slices.Clone(spec.roles), func(role string) bool { return !slices.Contains(r.Roles, role) })
-	t.grants = slices.DeleteFunc(grants, func(g rights.Grant) bool { return !spec.covers(&allowed{grants: []rights.Grant{g}}) })
-	t.scopes = m.cfg.Roles.resolve(t.own, t.roles)
-	if ttl := r.TTL.Truncate(time.Second).Milliseconds(); ttl < t.expiresAt-t.notBefore {
-		t.expiresAt = t.notBefore + max(ttl, 1000)
+	if r.TTL < time.Second {
+		return fmt.Errorf("%w: TTL %v, want 1s at least", ErrInvalid, r.TTL)
 	}
+	var kept, dropped []string
+	for _, role := range t.roles {
+		if slices.Contains(r.Roles, role) {
+			kept = append(kept, role)
+		} else {
+			dropped = append(dropped, role)
+		}
+	}
+	had, left := allowed{known.resolve(t.own, dropped), t.grants}, allowed{scopes, grants}
+	if !had.covers(&left) {
+		by := allowed{known.resolve(scopes, kept), grants}
+		left = allowed{rights.MeetScopes(had.scopes, scopes), t.allowed.and(&by).grants}
+	}
+	t.own, t.roles = left.scopes[:min(len(left.scopes), maxScopes)], kept
+	t.allowed = allowed{known.resolve(t.own, kept), left.grants[:min(len(left.grants), maxGrants)]}
 	return nil
 }
 
 // endByApplication ends a session of which the application has said that it is over.
 func (m *Manager) endByApplication(ctx context.Context, f *tokenFamily) error {
-	const reason RevokeReason = "ended at refresh"
 	err := m.life.Protect(ctx, func(ctx context.Context) error {
-		_, err := m.Revoke(ctx, ID(f.ID), reason)
+		_, err := m.Revoke(ctx, ID(f.ID), "ended at refresh")
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("fob: refresh: %w", errs.Unclassified(err))
+		return fmt.Errorf("fob: refresh: %w", err)
 	}
 	return ErrRevoked
 }

@@ -225,18 +225,22 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 	if err != nil {
 		return Issued{}, err
 	}
-	t := *f.spec
+	t, ttl := *f.spec, f.TTL
+	if m.cfg.Tokens.OnRefresh != nil {
+		if ttl, err = m.renew(ctx, f, &t); err != nil {
+			return Issued{}, err
+		}
+		// That may have taken long. What was said meanwhile holds.
+		now = m.now()
+		if k, err = m.familyKey(ctx, f, now); err != nil {
+			return Issued{}, err
+		}
+	}
 	t.issuedAt = now.Truncate(time.Second).UnixMilli()
 	t.notBefore = max(t.issuedAt, f.spec.notBefore)
-	t.expiresAt = min(t.notBefore+f.TTL, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
+	t.expiresAt = min(t.notBefore+ttl, t.issuedAt+m.cfg.Tokens.MaxTTL.Truncate(time.Second).Milliseconds(), f.endsWith(k)/1000*1000)
 	if t.expiresAt <= t.notBefore {
 		return Issued{}, ErrExpired
-	}
-	switch err := m.renew(ctx, f, &t); {
-	case errors.Is(err, ErrRevoked):
-		return Issued{}, m.endByApplication(ctx, f)
-	case err != nil:
-		return Issued{}, err
 	}
 	issued, err := m.sealRefreshed(ctx, &t, k, now)
 	if err != nil {

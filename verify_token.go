@@ -199,7 +199,7 @@ func (t *Token) resealedUnder(k *Key) *Token {
 	}
 	limited := t.again()
 	limited.allowed, limited.roles = t.and(&k.allowed), nil
-	limited.own, limited.grants = limited.scopes, limited.grants[:min(len(limited.grants), maxGrants)]
+	limited.own, limited.grants = limited.scopes[:min(len(limited.scopes), maxScopes)], limited.grants[:min(len(limited.grants), maxGrants)]
 	return limited
 }
 

@@ -28,7 +28,7 @@ import (
 // If nobody knows whether an earlier try of a change was applied, every later error of that
 // change becomes ErrIndeterminate (Settle). If usage counts may have been added, they are
 // dropped (MayBeAdded). If a party other than the store fails, such as a source of token
-// keys, its error is never a rejection, even if it wraps one (Unclassified).
+// keys or the application, its error is never a rejection, even if it wraps one (Unclassified).
 //
 // What is wrong with the text of a credential is decided by OfText and OfToken.
 
@@ -91,11 +91,15 @@ func Settle(unsure bool, err error) error {
 	return fmt.Errorf("%w: %w", ErrIndeterminate, err)
 }
 
-// Unclassified returns err, or its text alone if err wraps a rejection. It is for errors of
-// a source of keys: a source that fails must not make a credential look bad.
+// Unclassified returns err, or its text alone if err wraps a rejection, or says how a change
+// of a record has ended. It is for errors of others whom a call asks, such as a source of
+// keys: their failure must not make a credential look bad, nor be taken for the outcome of
+// the call's own write.
 func Unclassified(err error) error {
-	if errors.Is(err, ErrRejected) {
-		return errors.New(err.Error())
+	for _, known := range []error{ErrRejected, ErrNotFound, ErrConflict, ErrIndeterminate} {
+		if errors.Is(err, known) {
+			return errors.New(err.Error())
+		}
 	}
 	return err
 }

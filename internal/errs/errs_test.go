@@ -73,6 +73,9 @@ func TestAForeignErrorIsNoRejection(t *testing.T) {
 	require.NotErrorIs(t, hidden, errs.ErrRejected)
 	require.EqualError(t, hidden, "source: fob: credential revoked")
 	require.Equal(t, errDown, errs.Unclassified(errDown))
+	for _, outcome := range []error{errs.ErrNotFound, errs.ErrAlready, errs.ErrContended, errs.ErrIndeterminate} {
+		require.NotErrorIs(t, errs.Unclassified(fmt.Errorf("source: %w", outcome)), outcome, "of another change")
+	}
 }
 
 func TestUsageMayBeAddedAfterAnUnsureError(t *testing.T) {

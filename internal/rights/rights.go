@@ -136,21 +136,39 @@ func MeetScopes[S ~string](a, b []S) []S {
 // MeetGrants returns grants of what both sides allow on resources, where at least one side
 // allows it by a grant. Where a grant of every action meets a scope that covers a part of the
 // actions of its type ("type:part:*"), no grant can say what both allow, and it is left out:
-// the result never allows more than both.
+// the result never allows more than both. No grant of the result allows all that another one
+// does.
 func MeetGrants[S ~string](scopesA, scopesB []S, a, b []Grant) []Grant {
 	var both []Grant
+	add := func(more ...Grant) {
+		for _, g := range more {
+			if slices.ContainsFunc(both, func(have Grant) bool { return have.covers(&g) }) {
+				continue
+			}
+			both = append(slices.DeleteFunc(both, func(have Grant) bool { return g.covers(&have) }), g)
+		}
+	}
 	for i := range a {
-		both = append(both, under(&a[i], scopesB)...)
+		add(under(&a[i], scopesB)...)
 		for j := range b {
 			if g := meet(&a[i], &b[j]); len(g.Actions) > 0 && len(g.Identifiers) > 0 {
-				both = append(both, g)
+				add(g)
 			}
 		}
 	}
 	for j := range b {
-		both = append(both, under(&b[j], scopesA)...)
+		add(under(&b[j], scopesA)...)
 	}
 	return both
+}
+
+// covers reports whether g alone allows all that other allows.
+func (g *Grant) covers(other *Grant) bool {
+	return g.Type == other.Type && areAmong(g.Actions, other.Actions) && areAmong(g.Identifiers, other.Identifiers)
+}
+
+func areAmong(list, all []string) bool {
+	return !slices.ContainsFunc(all, func(one string) bool { return !isAmong(list, one) })
 }
 
 // under returns what a grant and scopes both allow, as one grant or none.
