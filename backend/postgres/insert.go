@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,7 +141,8 @@ func (i *inserts) enter(o *insertion) bool {
 		i.busy++
 		return true
 	}
-	o.rec.Body = bytes.Clone(o.rec.Body) // its statement may outlast the caller
+	// Its statement may outlast the caller.
+	o.rec.Body, o.rec.Labels = bytes.Clone(o.rec.Body), slices.Clone(o.rec.Labels)
 	o.done = make(chan struct{})
 	o.place = i.waiting.PushBack(o)
 	return false
@@ -227,7 +229,7 @@ func (i *inserts) next() *batch {
 		if ids[o.rec.ID] {
 			continue // one of the two must find the other
 		}
-		if size += len(o.rec.Body); size > maxInsertBytes && len(ops) > 0 {
+		if size += sizeOf(&o.rec); size > maxInsertBytes && len(ops) > 0 {
 			break
 		}
 		ids[o.rec.ID] = true
@@ -239,6 +241,15 @@ func (i *inserts) next() *batch {
 		return nil
 	}
 	return newBatch(ops)
+}
+
+// sizeOf is about how many bytes a record adds to a statement.
+func sizeOf(rec *backend.Record) int {
+	n := len(rec.Owner) + len(rec.Body)
+	for _, label := range rec.Labels {
+		n += len(rec.ID) + len(label)
+	}
+	return n
 }
 
 // insertTogether answers all who still wait. When the server refuses what may be the

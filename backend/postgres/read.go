@@ -59,7 +59,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	place := id[:]
 	switch {
 	case q.After == "" && q.Newest:
-		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID
+		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID, that of ones too
 	case q.After == "":
 		at = -1 // before the records of the epoch itself
 	}

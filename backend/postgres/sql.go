@@ -147,10 +147,7 @@ WITH turn AS MATERIALIZED (
   SELECT {turn}
 ), gone AS (
   DELETE FROM {schema}.record WHERE id = $1::bytea AND version = $2::bigint AND EXISTS (SELECT FROM turn)
-  RETURNING id, kind, created, labels
-), unlisted AS (
-  DELETE FROM {schema}.label l USING (SELECT kind, created, id, pg_catalog.unnest(labels) AS label FROM gone) g
-  WHERE l.kind = g.kind AND l.label = g.label AND l.created = g.created AND l.id = g.id
+  RETURNING id
 ), unused AS (
   DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), fed AS (
@@ -193,10 +190,7 @@ WITH due AS MATERIALIZED (
 ), gone AS (
   DELETE FROM {schema}.record r WHERE r.id = ANY (ARRAY(SELECT id FROM due))
     AND (r.purge_at > 0 AND r.purge_at <= $1::bigint) IS TRUE AND {tryturn:r}
-  RETURNING r.id, r.kind, r.created, r.labels
-), unlisted AS (
-  DELETE FROM {schema}.label l USING (SELECT kind, created, id, pg_catalog.unnest(labels) AS label FROM gone) g
-  WHERE l.kind = g.kind AND l.label = g.label AND l.created = g.created AND l.id = g.id
+  RETURNING r.id
 ), unused AS (
   DELETE FROM {schema}.usage WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), fed AS (

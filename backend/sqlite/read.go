@@ -142,7 +142,7 @@ func (s *Store) List(ctx context.Context, q backend.Query) (backend.Page, error)
 	}
 	place := id[:]
 	if q.Newest && q.After == "" {
-		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID
+		at, place = math.MaxInt64, bytes.Repeat([]byte{0xff}, len(id)+1) // above every ID, that of ones too
 	}
 	text, by := listOf(&q)
 	args := append([]any{int64(q.Kind), at, place, limit + 1}, by...)

@@ -38,9 +38,13 @@ WHERE id = $1 AND version = $11 AND kind = $2 AND owner = $3 AND parent IS NOT D
 	sqlLabels       = `SELECT coalesce(labels, x'') FROM fob_record WHERE id = $1 AND version = $2`
 	sqlUpdateLabels = `UPDATE fob_record SET expires = nullif($6, 0), purge_at = $7, version = $8, body = $9, labels = $10
 WHERE id = $1 AND version = $11 AND kind = $2 AND owner = $3 AND parent IS NOT DISTINCT FROM $4 AND created = $5`
-	sqlInsertLabel  = `INSERT INTO fob_label (kind, label, created, id) VALUES ($1, $2, $3, $4)`
-	sqlDeleteLabel  = `DELETE FROM fob_label WHERE kind = $1 AND label = $2 AND created = $3 AND id = $4`
-	sqlDelete       = `DELETE FROM fob_record WHERE id = $1 AND version = $2 RETURNING kind, created, coalesce(labels, x'')`
+	sqlInsertLabel = `INSERT INTO fob_label (kind, label, created, id) VALUES ($1, $2, $3, $4)`
+	sqlDeleteLabel = `DELETE FROM fob_label WHERE kind = $1 AND label = $2 AND created = $3 AND id = $4`
+	// A record that has labels is taken out of its lists first, and has none when it goes: a
+	// trigger refuses to delete it otherwise.
+	sqlDelete       = `DELETE FROM fob_record WHERE id = $1 AND version = $2 AND coalesce(length(labels), 0) = 0`
+	sqlListed       = `SELECT kind, created, labels FROM fob_record WHERE id = $1 AND version = $2 AND length(labels) > 0`
+	sqlUnlabel      = `UPDATE fob_record SET labels = x'' WHERE id = $1`
 	sqlVersion      = `SELECT version FROM fob_record WHERE id = $1`
 	sqlDue          = `SELECT id, version FROM fob_record WHERE purge_at > 0 AND purge_at <= $1 ORDER BY purge_at LIMIT $2`
 	sqlInsertChange = `INSERT INTO fob_change (seq, id, nonce) VALUES ($1, $2, $3)`

@@ -19,8 +19,13 @@ func (s *Store) Put(ctx context.Context, rec backend.Record, cond backend.Cond) 
 		return 0, err
 	}
 	rec.Body = append([]byte{}, rec.Body...) // the writer may outlast this call; and nil would be NULL
+	rec.Labels = slices.Clone(rec.Labels)
+	size := 512 + 4*len(rec.Owner) + len(rec.Body)
+	for _, label := range rec.Labels {
+		size += 128 + 2*len(label) // in the record, and in the list
+	}
 	var version uint64
-	o := &op{Size: 512 + 4*len(rec.Owner) + len(rec.Body), Urgent: backend.IsUrgent(ctx)}
+	o := &op{Size: size, Urgent: backend.IsUrgent(ctx)}
 	o.Apply = func(b *batch) (err error) {
 		version, err = b.put(&rec, cond)
 		return err
@@ -144,31 +149,43 @@ func (s *Store) Delete(ctx context.Context, id backend.ID, version uint64) error
 }
 
 func (b *batch) remove(id backend.ID, version uint64) error {
-	gone := backend.Record{ID: id}
-	found := false
-	err := b.c.rows(sqlDelete, []any{id[:], int64(version)}, func(rows *sql.Rows) (err error) {
-		var kind int64
-		var labels sql.RawBytes
-		if err := rows.Scan(&kind, &gone.Created, &labels); err != nil {
-			return err
-		}
-		gone.Kind, found = backend.Kind(kind), true
-		gone.Labels, err = decodeLabels(labels)
-		return err
-	})
+	n, err := b.c.run(sqlDelete, id[:], int64(version))
+	if err == nil && n == 0 {
+		n, err = b.removeListed(id, int64(version))
+	}
 	if err != nil {
 		return err
 	}
-	if !found {
+	if n == 0 {
 		return b.differs(id, version)
-	}
-	if err := b.listUnder(sqlDeleteLabel, &gone, gone.Labels, nil); err != nil {
-		return err
 	}
 	if _, err := b.c.run(sqlDeleteUsage, id[:]); err != nil {
 		return err
 	}
 	return b.change(id)
+}
+
+// removeListed removes a record that has labels.
+func (b *batch) removeListed(id backend.ID, version int64) (n int64, err error) {
+	gone := backend.Record{ID: id}
+	var stored []byte
+	err = b.c.row(sqlListed, []any{id[:], version}, &gone.Kind, &gone.Created, &stored)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil // another version
+	}
+	if err != nil {
+		return 0, err
+	}
+	if gone.Labels, err = decodeLabels(stored); err != nil {
+		return 0, err
+	}
+	if err := b.listUnder(sqlDeleteLabel, &gone, gone.Labels, nil); err != nil {
+		return 0, err
+	}
+	if _, err := b.c.run(sqlUnlabel, id[:]); err != nil {
+		return 0, err
+	}
+	return b.c.run(sqlDelete, id[:], version)
 }
 
 // usageAlone is how long a batch of usage may be to share a transaction.
