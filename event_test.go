@@ -244,6 +244,27 @@ func TestWhatMayHaveBeenMadeIsTold(t *testing.T) {
 	}
 }
 
+// A session ends in two writes. A refresh that finds the second one missing makes it, and
+// reports the revocation, because nobody else may have.
+func TestARefreshThatFinishesARevocationReportsIt(t *testing.T) {
+	fault := backendtest.NewFault(memory.New())
+	crashed := newManager(t, bare{fault}, tokenConfig())
+	issued := mustToken(t, crashed, fob.TokenSpec{Refreshable: true})
+	fault.CrashAfter(1, backendtest.OpPut)
+	_, err := crashed.Revoke(t.Context(), issued.Token.Session(), "leaked")
+	require.ErrorIs(t, err, fob.ErrIndeterminate)
+	fault.Inject(nil)
+
+	seen, cfg := &observed{}, tokenConfig()
+	cfg.Observer = seen
+	m := newManager(t, bare{fault}, cfg)
+	mustNotRefresh(t, m, issued.Refresh, fob.ErrRevoked)
+	e := seen.only(t, fob.EventRevoked)
+	require.Equal(t, []any{issued.Token.Session(), fob.Target(issued.Token.Session()), fob.RevokeReason("leaked"), issued.Token.Subject()}, []any{e.ID, e.Target, e.Reason, e.Subject})
+	mustNotRefresh(t, m, issued.Refresh, fob.ErrRevoked)
+	require.Empty(t, seen.types(), "it is finished")
+}
+
 // An Observer belongs to the application. Its faults cost the event, and not the change.
 func TestAnObserverThatPanicsKeepsNobodyFromTheirChange(t *testing.T) {
 	seen, broken := &observed{}, true

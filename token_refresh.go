@@ -208,10 +208,14 @@ func (m *Manager) familyKey(ctx context.Context, f *tokenFamily, now time.Time) 
 func (m *Manager) familyEnded(ctx context.Context, f *tokenFamily) error {
 	mark, _, err := m.marks.Read(ctx, markOf("family", ID(f.ID)))
 	if err == nil && mark == (marks.Mark{}) && f.EndedAt != 0 {
-		err = m.life.Protect(ctx, func(ctx context.Context) error {
-			_, _, err := m.endFamily(ctx, ID(f.ID), RevokeReason(f.Reason))
+		id, reason, already := ID(f.ID), RevokeReason(f.Reason), false
+		err = m.life.Protect(ctx, func(ctx context.Context) (err error) {
+			already, _, err = m.endFamily(ctx, id, reason)
 			return err
 		})
+		if !already { // else another call has finished it, and reported it
+			m.observeOutcome(ctx, Event{Type: EventRevoked, ID: id, Target: id, Subject: subjectOf(f.Owner), Reason: reason}, err)
+		}
 	}
 	if err != nil {
 		return errs.OfCheck(err)

@@ -169,9 +169,11 @@ func TestWhatIsACredential(t *testing.T) {
 				return
 			case none:
 				require.ErrorIs(t, reasons[0], httpauth.ErrNoCredential)
+				require.Equal(t, "no_credential", fob.Reason(reasons[0]))
 				require.Equal(t, realm, w.Header().Get("WWW-Authenticate"))
 			default:
 				require.ErrorIs(t, reasons[0], httpauth.ErrRequest)
+				require.Equal(t, "bad_request", fob.Reason(reasons[0]))
 				require.Equal(t, realm+`, error="invalid_request"`, w.Header().Get("WWW-Authenticate"))
 			}
 			require.Equal(t, c.status, w.Code)

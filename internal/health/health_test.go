@@ -89,3 +89,15 @@ func TestRecordsThatCannotBeReadAreBounded(t *testing.T) {
 	require.Len(t, p.List(), health.MaxProblems-1)
 	require.True(t, p.SetRecord(more, errFirst))
 }
+
+func TestEventsThatWereLostAreCounted(t *testing.T) {
+	var e health.Events
+	lost, err := e.State()
+	require.Zero(t, lost)
+	require.NoError(t, err)
+	e.Lost(errFirst)
+	e.Lost(errSecond)
+	lost, err = e.State()
+	require.Equal(t, uint64(2), lost)
+	require.Equal(t, errSecond, err, "the last")
+}

@@ -72,6 +72,23 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
+// What a signed token says can be read by anybody, and written by anybody.
+func TestThePayloadThatNobodyHasChecked(t *testing.T) {
+	for p, k := range pairs(t) {
+		t.Run(p.String(), func(t *testing.T) {
+			text, err := k.sealer.Seal(`{"a":1}`, "", "")
+			require.NoError(t, err)
+			token, err := paseto.Parse(text)
+			require.NoError(t, err)
+			if p.Local() {
+				require.Nil(t, token.InsecurePayload())
+				return
+			}
+			require.Equal(t, `{"a":1}`, string(token.InsecurePayload()))
+		})
+	}
+}
+
 // TestAKeyIsForOneProtocol offers each key the tokens of every other, among them
 // a public key's bytes as a symmetric key.
 func TestAKeyIsForOneProtocol(t *testing.T) {
