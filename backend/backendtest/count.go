@@ -108,6 +108,7 @@ func checkCountUnderWrites(p *probe) {
 	}
 	p.fill(recs)
 	var over atomic.Bool
+	var writes atomic.Int64
 	written := make(chan error, 1)
 	go func() {
 		written <- parallel(guests, guests, func(w int) error {
@@ -119,6 +120,7 @@ func checkCountUnderWrites(p *probe) {
 					return err
 				}
 				mine.Version = v
+				writes.Add(1)
 				guest := labelled(1000+w, "label")
 				if v, err = p.store.Put(p.ctx, guest, backend.IfAbsent()); err == nil {
 					err = p.store.Delete(p.ctx, guest.ID, v)
@@ -131,7 +133,7 @@ func checkCountUnderWrites(p *probe) {
 		})
 	}()
 	var wrong error
-	for i := 0; i < 60 && wrong == nil; i++ {
+	for i := 0; (i < 60 || writes.Load() < 100) && len(written) == 0 && wrong == nil; i++ { // until much was written
 		q := []backend.Query{{Kind: 1}, {Kind: 1, Owner: "owner"}, {Kind: 1, Label: "label"}}[i%3]
 		n, err := capability[backend.Counter](p).Count(p.ctx, q, backend.MaxLimit)
 		if err == nil && (n < stay || n > stay+guests) {
