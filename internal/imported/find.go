@@ -103,15 +103,15 @@ func (s *Store) matches(ctx context.Context, k *keystate.State, presented string
 		}
 		return len(own) > 0 && subtle.ConstantTimeCompare(want, own) == 1, nil
 	}
-	hash, part, fits, ok := hashedPart(k.ImportedHash, presented)
+	hash, part, fits := hashedPart(k.ImportedHash, presented)
 	h, err := importedhash.Parse(hash)
-	if err != nil || !ok {
+	if err != nil {
 		return false, fmt.Errorf("%w: imported hash", errs.ErrCorrupt)
 	}
 	if !fits {
 		return false, nil
 	}
-	ok, err = s.Limiter.Verify(ctx, k.ID, h, part)
+	ok, err := s.Limiter.Verify(ctx, k.ID, h, part)
 	switch {
 	case errors.Is(err, importedhash.ErrBusy):
 		return false, errs.ErrBusy

@@ -19,18 +19,18 @@ func (f Key) keptHash() string {
 }
 
 // hashedPart returns the hash of an imported key and the part of a presented text that must
-// have it. fits is false if the text cannot be that of the key; ok is false if kept is
-// broken.
-func hashedPart(kept, presented string) (hash, part string, fits, ok bool) {
+// have it. fits is false if the text cannot be that of the key. The hash is "", which is
+// none, if kept is broken.
+func hashedPart(kept, presented string) (hash, part string, fits bool) {
 	rest, cut := strings.CutPrefix(kept, partMark)
 	if !cut {
-		return kept, presented, true, true
+		return kept, presented, true
 	}
 	size, rest, _ := strings.Cut(rest, ":")
 	n, _ := strconv.Atoi(size) // 0 if it is no number
 	if n < 1 || n > len(rest) {
-		return "", "", false, false
+		return "", "", false
 	}
 	part, fits = strings.CutPrefix(presented, rest[:n])
-	return rest[n:], part, fits && part != "", true
+	return rest[n:], part, fits && part != ""
 }
