@@ -44,7 +44,7 @@ var deciding = []string{
 	"./internal/keytext", "./internal/claims", "./internal/paseto", "./internal/importedhash", "./cache", "./httpauth",
 	"./internal/engine@.", "./internal/keystate@.", "./internal/rotation@.", "./internal/imported@.", "./internal/pepper@.",
 	"./internal/marks@.", "./internal/family@.", "./internal/tokenring@.", "./internal/feed@.",
-	".=verify.go,verify_key.go,verify_imported.go,verify_token.go,token_verifier.go,key_import.go,revoke.go,token_refresh.go,token_issue.go,token_ring.go,grant.go,credential.go,key.go,key_rotate.go,feed.go",
+	".=verify.go,verify_key.go,verify_imported.go,verify_token.go,token_verifier.go,key_import.go,revoke.go,token_refresh.go,token_issue.go,token_ring.go,rights.go,target.go,session.go,credential.go,key.go,key_rotate.go,feed.go",
 }
 
 // verdict is the result of testing a mutant.
