@@ -139,7 +139,7 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 	if b.refused, asOf, err = m.ended(ctx, q, t, refs); err != nil {
 		return nil, errs.OfCheck(err)
 	}
-	if !t.parent.IsZero() && b.refused == nil {
+	if !t.parent.IsZero() && !errors.Is(b.refused, ErrRevoked) { // that it is revoked says more than that it is disabled
 		parent, parentAsOf, err := m.parentState(ctx, &q.Reading, t.parent)
 		if err != nil {
 			return nil, errs.About(backend.ID(t.id), err)
@@ -160,7 +160,10 @@ func (m *Manager) rememberToken(ctx context.Context, q *lookup, t *Token) (*answ
 func (b *body) hangFrom(p *parentState) {
 	b.parent = p
 	from, to, refused := p.key.state.SpanUnder(p.refused, clock.Forever)
-	if b.refused = refused; refused == nil {
+	if b.refused == nil || errors.Is(refused, ErrRevoked) {
+		b.refused = refused
+	}
+	if refused == nil {
 		b.token = b.claims.under(p.key)
 		b.from, b.to = max(b.from, from), min(b.to, to)
 	}
