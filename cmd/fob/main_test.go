@@ -117,7 +117,7 @@ func TestAServer(t *testing.T) {
 	for range 2 {
 		out, errs, status := fob("migrate", "-postgres", server.URL("postgres"), "-schema", "keys")
 		require.Zero(t, status, errs)
-		require.Contains(t, out, "migration 1")
+		require.Contains(t, out, "migration 2")
 	}
 	script, errs, status := fob("migrate", "-postgres-print", "-schema", "by hand")
 	require.Zero(t, status, errs)
