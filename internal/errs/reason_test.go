@@ -28,7 +28,7 @@ var words = map[string]error{
 	"replayed": errs.ErrReplayed,
 	"scope":    errs.ErrScope, "not_found": errs.ErrNotFound, "conflict": errs.ErrConflict, "already": errs.ErrAlready, "contended": errs.ErrContended,
 	"invalid": errs.ErrInvalid, "idempotency": errs.ErrIdempotency, "indeterminate": errs.ErrIndeterminate, "busy": errs.ErrBusy, "corrupt": errs.ErrCorrupt,
-	"pepper": errs.ErrPepper, "seal_key": errs.ErrSealKey, "skew": errs.ErrSkew, "closed": errs.ErrClosed, "panicked": errs.ErrPanicked,
+	"secret": errs.ErrSecret, "pepper": errs.ErrPepper, "seal_key": errs.ErrSealKey, "skew": errs.ErrSkew, "closed": errs.ErrClosed, "panicked": errs.ErrPanicked,
 	"canceled": context.Canceled, "timeout": context.DeadlineExceeded, "unsupported": errors.ErrUnsupported, "unavailable": errDown,
 }
 
@@ -90,6 +90,12 @@ func TestTheWordsAreInTheirPage(t *testing.T) {
 		want = append(want, word)
 	}
 	require.ElementsMatch(t, want, listed)
+
+	face, err := os.ReadFile("../../errors.go")
+	require.NoError(t, err)
+	for _, value := range regexp.MustCompile("`(Err[A-Za-z]+)`").FindAllSubmatch(page, -1) {
+		require.Regexp(t, `(?m)^(var |\t)`+string(value[1])+" = ", string(face), "what the page says to compare with")
+	}
 }
 
 func TestTheOutermostReasonIsTold(t *testing.T) {
