@@ -208,8 +208,11 @@ func TestWhatARejectionAllocates(t *testing.T) {
 		_, err := m.Revoke(t.Context(), id, "")
 		require.NoError(t, err)
 	}
-	wrong := []byte(text)
-	wrong[len(wrong)-1] ^= 1
+	last := "0"
+	if strings.HasSuffix(text, last) {
+		last = "1"
+	}
+	wrong := text[:len(text)-1] + last
 	for name, c := range map[string]struct {
 		text, word string
 		most       float64
@@ -218,7 +221,7 @@ func TestWhatARejectionAllocates(t *testing.T) {
 		"revoked token":          {token.Access.Reveal(), "revoked", 1},
 		"unknown secret":         {forge(t, "acme_live", key.ID()), "unknown", 0},
 		"unknown key, asked for": {forge(t, "acme_live", fob.ID([]byte("0123456789ABCDEF"))), "unknown", 0},
-		"checksum":               {string(wrong), "checksum", 0},
+		"checksum":               {wrong, "checksum", 0},
 		"another prefix":         {relabel(t, text, "theirs"), "prefix", 0},
 		"no credential":          {"hello", "length", 0},
 	} {
