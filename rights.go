@@ -109,12 +109,12 @@ type Resource struct {
 // "read" on every order; Grant{"orders", {"read"}, {"42"}} grants it on one.
 type Grant struct {
 	// Type is the type of resource.
-	Type string
+	Type string `json:"type"`
 	// Actions and Identifiers list what is allowed: each action on each identifier. An
 	// empty list allows nothing; Any in a list allows every action, or every resource of
 	// the type.
-	Actions     []string
-	Identifiers []string
+	Actions     []string `json:"actions"`
+	Identifiers []string `json:"identifiers"`
 }
 
 // Any stands for every action or every identifier in a Grant, by the explicit

@@ -157,8 +157,8 @@ func (m *Manager) sweepOn(ctx context.Context, parts sweepParts) (left sweepPart
 // acceptance of the token by a Manager, and each refresh is a use of the key. A token
 // that came from no key has no usage, and what a TokenVerifier accepts is not counted.
 type Usage struct {
-	Count      uint64
-	LastUsedAt time.Time // UTC, milliseconds; zero: never used
+	Count      uint64    `json:"count"`
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // UTC, milliseconds; zero: never used
 }
 
 // flushUsage writes the uses since the last time.
