@@ -1,0 +1,48 @@
+package bench_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/fobkit/fob"
+	"github.com/fobkit/fob/backend/memory"
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkSuspend disables and enables an account of which a million tokens are in the cache
+// (with -short ten thousand). Each Disable ends what all of them are told, and is one write;
+// some of the tokens are asked after each.
+func BenchmarkSuspend(b *testing.B) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 10_000
+	}
+	keys, err := fob.New(memory.New(), fob.Config{CacheEntries: n + 1000, CacheBytes: 8 << 30, MaxStaleness: time.Hour, SweepInterval: -1, Tokens: &fob.TokenConfig{TTL: time.Hour}})
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = keys.Close() })
+	texts := make([]string, n)
+	for i := range texts {
+		issued, err := keys.IssueToken(b.Context(), fob.TokenSpec{Subject: fob.User(fmt.Sprint("user-", i%1000)).In("acme")})
+		require.NoError(b, err)
+		texts[i] = issued.Access.Reveal()
+		_, err = keys.Verify(b.Context(), texts[i])
+		require.NoError(b, err)
+	}
+	require.GreaterOrEqual(b, keys.CacheStats().Tokens.Entries, n*9/10)
+	account := fob.Account("acme")
+	i := 0
+	for b.Loop() {
+		if err := keys.Disable(b.Context(), account, "unpaid"); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		i++
+		_, err := keys.Verify(b.Context(), texts[i*7919%n])
+		require.ErrorIs(b, err, fob.ErrDisabled)
+		require.NoError(b, keys.Enable(b.Context(), account))
+		_, err = keys.Verify(b.Context(), texts[i*104729%n])
+		require.NoError(b, err)
+		b.StartTimer()
+	}
+}
