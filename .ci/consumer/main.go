@@ -29,7 +29,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 
-	secret, key, err := m.IssueKey(ctx, fob.KeySpec{Subject: "app-42", Scopes: fob.Scopes{"orders:read"}})
+	secret, key, err := m.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42"), Scopes: fob.Scopes{"orders:read"}})
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if cred.ID() != key.ID() || cred.Subject() != "app-42" || !cred.Allows("orders:read") || cred.Allows("orders:write") {
+	if cred.ID() != key.ID() || cred.Subject() != fob.App("app-42") || !cred.Allows("orders:read") || cred.Allows("orders:write") {
 		return errors.New("verified as something other than what was issued")
 	}
 	if _, err := m.Revoke(ctx, key.ID(), fob.RevokeReason("leaked")); err != nil {

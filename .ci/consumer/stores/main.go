@@ -47,7 +47,7 @@ func run(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, managers[i].Close()) }()
 	}
-	secret, key, err := managers[0].IssueKey(ctx, fob.KeySpec{Subject: "app-42"})
+	secret, key, err := managers[0].IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-42")})
 	if err != nil {
 		return err
 	}
