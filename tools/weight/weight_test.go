@@ -37,10 +37,10 @@ const verify = `
 	if err != nil {
 		panic(err)
 	}
-	secret, _, err := m.IssueKey(ctx, fob.KeySpec{Subject: "app-1"})
+	secret, _, err := m.IssueKey(ctx, fob.KeySpec{Subject: fob.App("app-1")})
 	fmt.Println(secret, err)
 	fmt.Println(m.Verify(ctx, secret.Reveal()))
-	fmt.Println(m.IssueToken(ctx, fob.TokenSpec{Subject: "app-1"}))
+	fmt.Println(m.IssueToken(ctx, fob.TokenSpec{Subject: fob.App("app-1")}))
 	fmt.Println(m.Close())
 `
 

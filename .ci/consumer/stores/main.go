@@ -54,7 +54,11 @@ func run(ctx context.Context) (err error) {
 	if _, err := managers[1].Verify(ctx, secret.Reveal()); err != nil {
 		return err
 	}
-	if _, err := managers[0].RevokeEverywhere(ctx, key.ID(), "leaked"); err != nil {
+	receipt, err := managers[0].Revoke(ctx, key.ID(), "leaked")
+	if err != nil {
+		return err
+	}
+	if err := receipt.Wait(ctx); err != nil {
 		return err
 	}
 	if _, err := managers[1].Verify(ctx, secret.Reveal()); !errors.Is(err, fob.ErrRevoked) {
