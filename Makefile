@@ -1,7 +1,7 @@
 # make prints what there is to make. Everything here is one go command or one
 # script, so make is a convenience and never needed.
 .DEFAULT_GOAL := help
-.PHONY: help story test race proof mutants cover bench fuzz lint linters tidy outdated ci
+.PHONY: help story test race proof rolling mutants cover bench fuzz lint linters tidy outdated ci
 
 FUZZTIME ?= 30s
 COUNT ?= 6
@@ -24,6 +24,9 @@ proof: ## linearizability, staleness and ten million races, and the long forms o
 	FOB_LONG=1 go test -count=1 -timeout 1h -run Crowd ./internal/fleettest
 	FOB_RACES=10000000 FOB_PROOF_ROUNDS=200 FOB_LONG=1 go test -race -timeout 3h -v \
 		-run 'TestKill9|TestLinearizable|TestBoundedStaleness|TestVerifyRacesRevoke|TestTheProofBites' .
+
+rolling: ## programs of earlier commits beside that of this one, on one store
+	go test -count=1 ./internal/fleettest/rolling
 
 mutants: ## what the tests of what decides about credentials do not notice, for hours
 	go run ./tools/mutants

@@ -220,14 +220,15 @@ var clockAllowed = map[string]string{
 	"backend/internal/writequeue": "how long a write waits is measured on the machine's monotonic clock",
 	"backend/sqlite":              "Batch.AsOf proves freshness by the machine's monotonic clock (backend.Watcher)",
 
-	"backend/backendtest": "a test suite measures how long a store takes",
-	"internal/await":      "waits in tests for what must come",
-	"internal/link":       "a network for tests, that takes its time",
-	"internal/pgtest":     "waits for servers of tests to start and to end",
-	"examples":            "programs, not the library",
-	"cmd":                 "a program, not the library",
-	"bench":               "measures",
-	"tools":               "programs of the build",
+	"backend/backendtest":        "a test suite measures how long a store takes",
+	"internal/await":             "waits in tests for what must come",
+	"internal/link":              "a network for tests, that takes its time",
+	"internal/fleettest/rolling": "a program of tests says when an answer began, to other processes",
+	"internal/pgtest":            "waits for servers of tests to start and to end",
+	"examples":                   "programs, not the library",
+	"cmd":                        "a program, not the library",
+	"bench":                      "measures",
+	"tools":                      "programs of the build",
 }
 
 // clock forbids the library to read the machine's clock. Code that reads it, and not the

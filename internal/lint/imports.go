@@ -41,6 +41,8 @@ var layers = []layer{
 	{"backend/backendtest", []string{"backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
 	{"cache", nil, []string{libLRU}},
 	{"internal", []string{"backend", "cache", "internal/..."}, []string{"golang.org/x/crypto", "golang.org/x/sync"}},
+	// Its program opens the stores as an application does.
+	{"internal/fleettest/rolling", []string{".", "backend/..."}, []string{libPgx, libEtcd}},
 	{"internal/paseto", []string{"internal/..."}, []string{libO1egl, libAidan, "golang.org/x/crypto", "filippo.io/edwards25519"}},
 	{"httpauth", []string{".", "internal/errs"}, nil},
 	{"oauth", []string{"."}, nil},
