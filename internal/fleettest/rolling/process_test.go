@@ -108,10 +108,12 @@ func (l *lockedText) String() string {
 type version struct {
 	name   string
 	starts starts
-	// refuses are the words of the errors with which it may refuse the layout of the other
-	// version; nil: it may not refuse.
-	refuses *regexp.Regexp
-	refused int // how often it did
+	// refusesStart are the words in which it may refuse to start on what the other version
+	// has left, and refuses those in which it may refuse what it is asked while it runs
+	// beside that; nil: it may not refuse.
+	refusesStart, refuses *regexp.Regexp
+
+	refused int // how often it refused to start
 	// noLabels says that its records have no labels. A program that lists by label does not
 	// find its keys by their tags.
 	noLabels bool

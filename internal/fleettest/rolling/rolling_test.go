@@ -21,21 +21,36 @@ const root = "../../.."
 var earlier = []struct {
 	commit string
 	source string // its program, if it has none itself
-	// refuses are the words in which it refuses the layout of this commit, by the kind of
-	// the store. An error of that commit cannot name a layout that it does not know of.
-	refuses  map[string]string
+	// refuses is in which words it refuses the layout of this commit, by the kind of the
+	// store. An error of that commit cannot name a layout that it does not know of.
+	refuses  map[string]refusal
 	noLabels bool // see docs/decisions/0023-the-model.md
 }{
 	{
 		commit: "f2c0e6f", // the last one before accounts, labels and the second layouts
 		source: "testdata/f2c0e6f.go.txt",
-		refuses: map[string]string{
-			"badger": "unknown format 02",
-			"sqlite": "(it has|the tables have) version 2( of the tables)?, this program knows 1|" + newFields,
+		refuses: map[string]refusal{
+			"badger": {start: "unknown format 02"},
+			"sqlite": {
+				start:   "it has version 2 of the tables, this program knows 1",
+				running: "the tables have version 2, this program knows 1|" + newFields,
+			},
+			"postgres": {
+				start:   "is at migration 2, newer than the 1 that this version knows",
+				running: "the tables are of migration 2, this program knows 1|" + newFields,
+			},
+			"etcd": {
+				start:   "of a layout that this version does not know: backend: unavailable",
+				running: "of a layout that this version does not know: backend: unavailable|etcd: record [0-9a-f]+: backend: corrupt record",
+			},
 		},
 		noLabels: true,
 	},
 }
+
+// refusal has the words, as regular expressions, of an error when a program starts, and of
+// one while it runs beside a program that was deployed later.
+type refusal struct{ start, running string }
 
 // newFields is what is said of a record by a program that does not know all of its fields.
 const newFields = `corrupt record: kind \d+: (fields|epoch)`
@@ -62,19 +77,20 @@ func thisProgram(t *testing.T) starts {
 	return executable(exe)
 }
 
-func onEveryStore(t *testing.T, old version, now starts, refuses map[string]string) {
+func onEveryStore(t *testing.T, old version, now starts, refuses map[string]refusal) {
 	t.Helper()
-	for kind, fresh := range map[string]func(t *testing.T) rolling.Store{
-		"badger": func(t *testing.T) rolling.Store { return rolling.Store{Kind: "badger", At: t.TempDir()} },
-		"sqlite": onFile,
-	} {
+	for kind, fresh := range stores {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			old := old
 			old.name = "the old program"
 			d := &deployment{old: &old, now: &version{name: "the new program", starts: now}, at: fresh(t)}
 			words, may := refuses[kind]
 			if may {
-				d.old.refuses = regexp.MustCompile(words)
+				d.old.refusesStart = regexp.MustCompile(words.start)
+			}
+			if words.running != "" {
+				d.old.refuses = regexp.MustCompile(words.running)
 			}
 			deploy := d.rolls
 			if kind == "badger" {
@@ -84,10 +100,6 @@ func onEveryStore(t *testing.T, old version, now starts, refuses map[string]stri
 			require.Equal(t, may, d.old.refused > 0, "a refusal that is not needed any more must leave the table")
 		})
 	}
-}
-
-func onFile(t *testing.T) rolling.Store {
-	return rolling.Store{Kind: "sqlite", At: filepath.Join(t.TempDir(), "fob.db")}
 }
 
 // A program that is wrong in one thing is found.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,10 @@ type side struct {
 func (v *version) begin(ctx context.Context, at rolling.Store) (*side, error) {
 	p, first, err := v.starts(ctx, at)
 	if err == nil {
-		err = v.judge(first)
+		err = judge(first, v.refusesStart)
+		if errors.Is(err, errRefused) {
+			v.refused++
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s starts: %w", v.name, err)
@@ -38,14 +42,13 @@ func (v *version) begin(ctx context.Context, at rolling.Store) (*side, error) {
 
 // judge says what is wrong with an answer: a program must not fail, or only in the words
 // in which it may refuse.
-func (v *version) judge(r rolling.Reply) error {
+func judge(r rolling.Reply, refuses *regexp.Regexp) error {
 	switch {
 	case r.Word == rolling.Unknown:
 		return errUnknown
 	case r.Word != rolling.Failed:
 		return nil
-	case v.refuses != nil && v.refuses.MatchString(r.Err):
-		v.refused++
+	case refuses != nil && refuses.MatchString(r.Err):
 		return errRefused
 	}
 	return fmt.Errorf("it fails: %s", r.Err)
@@ -55,7 +58,7 @@ func (v *version) judge(r rolling.Reply) error {
 func (s *side) asked(ctx context.Context, req rolling.Request) (rolling.Reply, error) {
 	r, err := s.ask(ctx, req)
 	if err == nil {
-		err = s.of.judge(r)
+		err = judge(r, s.of.refuses)
 	}
 	if err != nil {
 		return r, fmt.Errorf("%s is asked to %s: %w", s.of.name, req.Do, err)
@@ -97,9 +100,9 @@ func (s *side) comes(ctx context.Context, what, text string, by int64, before, a
 		case err != nil:
 			return fmt.Errorf("%s verifies %s: %w", s.of.name, what, err)
 		case after(r):
-			return s.of.judge(r)
+			return judge(r, s.of.refuses)
 		case !before(r):
-			if err := s.of.judge(r); err != nil {
+			if err := judge(r, s.of.refuses); err != nil {
 				return fmt.Errorf("%s verifies %s: %w", s.of.name, what, err)
 			}
 			return fmt.Errorf("%s says %q of %s: %s", s.of.name, r.Word, what, r.Err)
