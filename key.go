@@ -215,14 +215,25 @@ func (m *Manager) Get(ctx context.Context, id ID) (*Key, error) {
 }
 
 // currentKey reads a key from the store, in the status that its subject and account give it.
-func (m *Manager) currentKey(ctx context.Context, id ID) (*Key, error) {
-	r := m.engine.Reading(true, m.engine.Now())
-	rec, err := m.store.Get(ctx, backend.ID(id))
-	if err != nil {
-		return nil, errs.OfStore("read", err)
+func (m *Manager) currentKey(ctx context.Context, id ID) (k *Key, err error) {
+	// As in a verification, none of the records may change here between two reads: what was
+	// on at two times need not have been on at one.
+	for range maxMixed {
+		ticket := m.keys.Begin()
+		r := m.engine.Reading(true, m.engine.Now())
+		rec, err := m.store.Get(ctx, backend.ID(id))
+		if err != nil {
+			return nil, errs.OfStore("read", err)
+		}
+		if k, err = m.withHolders(ctx, r, &rec); err != nil || !m.keys.Changed(ticket, keyRefs(&k.state)...) {
+			return k, err
+		}
 	}
-	return m.withHolders(ctx, r, &rec)
+	return k, nil
 }
+
+// maxMixed bounds how often a key is read again because it changed meanwhile.
+const maxMixed = 16
 
 // withHolders decodes a key that was read in r, and gives it the status that follows from
 // its subject and account. It ends r.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fobkit/fob/backend"
+	"github.com/fobkit/fob/cache"
 	"github.com/fobkit/fob/internal/clock"
 	"github.com/fobkit/fob/internal/errs"
 	"github.com/fobkit/fob/internal/limits"
@@ -165,12 +166,12 @@ func (m *Manager) walkKeys(q Query) (*keyWalk, error) {
 // next reads at most limit records, and returns the keys among them that match, and how many
 // records it has looked at.
 func (w *keyWalk) next(ctx context.Context, limit int) (kept []*Key, looked int, err error) {
-	at := w.m.engine.Now()
+	at, ticket := w.m.engine.Now(), w.m.keys.Begin()
 	recs, err := w.read(ctx, limit)
 	if err != nil {
 		return nil, 0, err
 	}
-	kept, err = w.m.matching(ctx, w.q, w.now, at, recs)
+	kept, err = w.m.matching(ctx, w.q, w.now, at, ticket, recs)
 	return kept, len(recs), err
 }
 
@@ -278,11 +279,17 @@ func (m *Manager) Count(ctx context.Context, q Query) (n int, exact bool, err er
 }
 
 // matching decodes records and keeps those that match.
-func (m *Manager) matching(ctx context.Context, q Query, now time.Time, at clock.Moment, records []backend.Record) ([]*Key, error) {
+func (m *Manager) matching(ctx context.Context, q Query, now time.Time, at clock.Moment, ticket cache.Ticket, records []backend.Record) ([]*Key, error) {
 	var kept []*Key
 	for i := range records {
 		m.saw(records[i])
 		k, err := m.withHolders(ctx, m.engine.Reading(false, at), &records[i])
+		if err == nil && m.keys.Changed(ticket, keyRefs(&k.state)...) {
+			k, err = m.currentKey(ctx, k.ID())
+		}
+		if errors.Is(err, ErrNotFound) {
+			continue // it was purged just now
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ import (
 
 // action is what was asked for.
 type action struct {
-	verb   string // verify, fresh, get, list, disable, enable, scope, revoke, revoke subject
+	verb   string // verify, fresh, get, list, disable, enable, scope, revoke, revoke subject; disable and enable subject, account
 	scope  fob.Scope
 	worker int
 }
@@ -51,6 +52,13 @@ type keyState struct {
 	status    fob.Status
 	scope     fob.Scope
 	bySubject bool // revoked with its subject, which its own record does not say
+	// subjectOff and accountOff say that its subject, or the account of that, is disabled.
+	subjectOff, accountOff bool
+}
+
+// above reports whether an action is about what the key hangs from, and not for good.
+func (a action) above() bool {
+	return strings.HasSuffix(a.verb, "able subject") || strings.HasSuffix(a.verb, "able account")
 }
 
 var keyModel = (&porcupine.NondeterministicModel{
@@ -59,11 +67,11 @@ var keyModel = (&porcupine.NondeterministicModel{
 		s, in, out := state.(keyState), input.(action), output.(outcome)
 		if in.looks() {
 			right := outcome{what: "accepted", scope: s.scope}
-			switch s.status {
-			case fob.StatusDisabled:
-				right = outcome{what: "disabled"}
-			case fob.StatusRevoked:
+			switch {
+			case s.status == fob.StatusRevoked:
 				right = outcome{what: "revoked"}
+			case s.status == fob.StatusDisabled || s.subjectOff || s.accountOff:
+				right = outcome{what: "disabled"}
 			}
 			if out == right || out.what == "unsure" { // could not check: no information
 				return []any{s}
@@ -78,6 +86,10 @@ var keyModel = (&porcupine.NondeterministicModel{
 			next.status = fob.StatusActive
 		case "scope":
 			next.scope = in.scope
+		case "disable subject", "enable subject":
+			next.subjectOff = in.verb == "disable subject"
+		case "disable account", "enable account":
+			next.accountOff = in.verb == "disable account"
 		default:
 			next.status, next.bySubject = fob.StatusRevoked, in.verb == "revoke subject"
 		}
@@ -87,12 +99,12 @@ var keyModel = (&porcupine.NondeterministicModel{
 		}
 		switch out.what {
 		case "done":
-			if s.status == fob.StatusRevoked && !s.bySubject && in.verb != "revoke" && in.verb != "revoke subject" {
+			if s.status == fob.StatusRevoked && !s.bySubject && in.verb != "revoke" && in.verb != "revoke subject" && !in.above() {
 				return nil
 			}
 			return []any{next}
 		case "refused":
-			if s.status != fob.StatusRevoked {
+			if s.status != fob.StatusRevoked || in.above() {
 				return nil
 			}
 			return []any{s}
@@ -132,6 +144,9 @@ type provenKey struct {
 	history []porcupine.Operation
 }
 
+// subject is whose the key is: it has a subject and an account of its own.
+func (k *provenKey) subject() fob.Subject { return fob.App(k.name).In(fob.Account("of " + k.name)) }
+
 func (p *proof) at() int64 { return int64(time.Since(p.began)) }
 
 func (p *proof) issue(t *testing.T, slot int) *provenKey {
@@ -142,7 +157,7 @@ func (p *proof) issue(t *testing.T, slot int) *provenKey {
 	for {
 		p.names++ // one that could not be issued is there perhaps
 		k.name = fmt.Sprintf("app-%d", p.names)
-		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: fob.App(k.name), Scopes: fob.Scopes{"scope:0"}})
+		secret, key, err := p.managers[0].IssueKey(context.Background(), fob.KeySpec{Subject: k.subject(), Scopes: fob.Scopes{"scope:0"}})
 		if err == nil {
 			k.text, k.id = secret.Reveal(), key.ID()
 			break
@@ -182,7 +197,7 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			out = statusOf(m.Get(ctx, k.id))
 		case dice < 80:
 			in.verb = "list"
-			page, err := m.List(ctx, fob.Query{Subject: fob.App(k.name)})
+			page, err := m.List(ctx, fob.Query{Subject: k.subject()})
 			if err == nil && len(page.Items) != 1 {
 				err = fmt.Errorf("%w: %d keys of one", fob.ErrRejected, len(page.Items))
 			}
@@ -191,12 +206,21 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			} else {
 				out = statusOf(page.Items[0], nil)
 			}
-		case dice < 87:
-			in.verb = "disable"
-			out = changed(m.Disable(ctx, k.id, ""))
 		case dice < 94:
-			in.verb = "enable"
-			out = changed(m.Enable(ctx, k.id))
+			// Of the key, of its subject, or of the account of that.
+			in.verb = []string{"disable", "enable"}[dice%2]
+			target := fob.Target(k.id)
+			switch dice % 3 {
+			case 1:
+				in.verb, target = in.verb+" subject", k.subject()
+			case 2:
+				in.verb, target = in.verb+" account", k.subject().Account
+			}
+			if dice%2 == 0 {
+				out = changed(m.Disable(ctx, target, ""))
+			} else {
+				out = changed(m.Enable(ctx, target))
+			}
 		case dice < 98:
 			in.verb, in.scope = "scope", fob.Scope(fmt.Sprintf("scope:%d-%d", worker, n))
 			_, err := m.UpdateKey(ctx, k.id, fob.KeyUpdate{Scopes: &fob.Scopes{in.scope}})
@@ -207,7 +231,7 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			out = changed(err)
 		default:
 			in.verb = "revoke subject"
-			_, err := m.Revoke(ctx, fob.App(k.name), "")
+			_, err := m.Revoke(ctx, k.subject(), "")
 			out = changed(err)
 		}
 		op := porcupine.Operation{ClientId: worker, Input: in, Call: call, Output: out, Return: p.at()}

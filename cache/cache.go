@@ -264,6 +264,16 @@ func (c *Cache[V]) changed(e *entry[V]) bool {
 	return false
 }
 
+// Changed reports whether one of refs was invalidated after t was taken, or may have been.
+func (c *Cache[V]) Changed(t Ticket, refs ...Ref) bool {
+	for _, r := range refs {
+		if p := c.place(r); c.names.line(p).changed(p, t.seq, &c.broken) {
+			return true
+		}
+	}
+	return false
+}
+
 // Put remembers v, which was read after t was taken and made from refs, for
 // times before until, on the clock that Get is given. It returns the value as
 // Get will. It reports false, and remembers nothing, if a Ref was invalidated

@@ -118,6 +118,9 @@ type Lookup[B any] struct {
 	Old       *Answer[B] // the answer in memory, if it is too old to be believed
 
 	ticket, absentTicket cache.Ticket
+	// mixed says that one of the records changed while the answer was loaded: the answer may
+	// be made from states of two records that never were at the same time.
+	mixed bool
 }
 
 // Config is what an Engine is made with. Every field must be set.

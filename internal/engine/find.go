@@ -97,14 +97,24 @@ func (e *Engine[B]) standIn(q *Lookup[B]) *Answer[B] {
 	return a
 }
 
+// mostMixed bounds how often an answer is loaded again because its records changed meanwhile.
+// Whoever changes them that often in a row, each time between two reads of one load, is told
+// of states of two records that were not at one time.
+const mostMixed = 16
+
 // load loads the answer from the store. If one of its records is found to have changed
-// meanwhile, the answer is not remembered, so load loads it once more.
+// meanwhile, the answer is not remembered, so load loads it once more. An answer may be made
+// from several records, each of which goes off and on: it is loaded again until none of them
+// was changed here between the first read and the last.
 func (e *Engine[B]) load(ctx context.Context, q *Lookup[B]) (*Answer[B], error) {
 	found, changed, err := e.loadOnce(ctx, q)
-	if changed && !q.Fresh && errs.Unchecked(err) == nil {
-		if again, _, err := e.loadOnce(ctx, q); errs.Unchecked(err) == nil {
-			return again, err
+	again := changed && !q.Fresh
+	for n := 0; (again || q.mixed) && n < mostMixed && errs.Unchecked(err) == nil; n++ {
+		next, _, nextErr := e.loadOnce(ctx, q)
+		if errs.Unchecked(nextErr) != nil {
+			break
 		}
+		found, err, again = next, nextErr, false
 	}
 	return found, err
 }
@@ -114,7 +124,7 @@ func (e *Engine[B]) load(ctx context.Context, q *Lookup[B]) (*Answer[B], error) 
 // reads. changed says that one of the records was found at another version than before.
 func (e *Engine[B]) loadOnce(ctx context.Context, q *Lookup[B]) (found *Answer[B], changed bool, err error) {
 	q.ticket, q.absentTicket = q.Memory.Begin(), e.absent.Begin()
-	q.newest = &e.newest
+	q.newest, q.mixed = &e.newest, false
 	defer func() { changed = q.End() }()
 	found, err = q.Loader.Load(ctx, q)
 	return found, false, err

@@ -89,6 +89,7 @@ func (e *Engine[B]) Remember(q *Lookup[B], a Answer[B], asOf int64, refs ...cach
 	a.tell(q.Now.Wall(asOf))
 	stored, ok := q.Memory.Put(q.At, a, q.ticket, clock.Forever, refs...)
 	q.kept = q.kept || ok
+	q.mixed = !ok && q.Memory.Changed(q.ticket, refs...)
 	return stored
 }
 
