@@ -30,9 +30,10 @@ type setup struct {
 type request struct {
 	Seq     int
 	Do      string
-	Text    string        `json:",omitempty"`
-	ID      string        `json:",omitempty"`
-	Subject string        `json:",omitempty"`
+	Text    string `json:",omitempty"`
+	ID      string `json:",omitempty"`
+	Subject string `json:",omitempty"`
+	Account string
 	Scope   string        `json:",omitempty"`
 	For     time.Duration `json:",omitempty"` // of "watch": after its first answer; 0 is until it is refused
 }
@@ -188,7 +189,7 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 		if req.Subject == "" {
 			req.Subject = "app-1"
 		}
-		secret, key, err := c.m.IssueKey(ctx, fob.KeySpec{Subject: fob.App(req.Subject), Scopes: fob.Scopes{"scope:0"}})
+		secret, key, err := c.m.IssueKey(ctx, fob.KeySpec{Subject: subjectOf(req), Scopes: fob.Scopes{"scope:0"}})
 		if err != nil {
 			return err
 		}
@@ -214,16 +215,16 @@ func (c *process) do(ctx context.Context, req request, r *reply) error {
 				err = receipt.Wait(ctx)
 			}
 		case "revoke subject":
-			receipt, err = c.m.Revoke(ctx, fob.App(req.Subject), "")
+			receipt, err = c.m.Revoke(ctx, subjectOf(req), "")
 		default:
 			receipt, err = c.m.Revoke(ctx, fob.AllTokens(time.Time{}), "")
 		}
 		r.By = receipt.EverywhereBy.Sub(receipt.At)
 		return err
 	case "disable":
-		return c.m.Disable(ctx, id, "")
+		return c.m.Disable(ctx, targetOf(req, id), "")
 	case "enable":
-		return c.m.Enable(ctx, id)
+		return c.m.Enable(ctx, targetOf(req, id))
 	case "scope":
 		_, err := c.m.UpdateKey(ctx, id, fob.KeyUpdate{Scopes: &fob.Scopes{fob.Scope(req.Scope)}})
 		return err
@@ -309,4 +310,18 @@ func (c *process) refreshForEver(ctx context.Context, req request, say func(repl
 			return
 		}
 	}
+}
+
+// subjectOf is the subject that a request names, in the account that it names.
+func subjectOf(req request) fob.Subject { return fob.App(req.Subject).In(fob.Account(req.Account)) }
+
+// targetOf is what a request is about: a key or a session, a subject, or an account.
+func targetOf(req request, id fob.ID) fob.Target {
+	switch {
+	case !id.IsZero():
+		return id
+	case req.Subject != "":
+		return subjectOf(req)
+	}
+	return fob.Account(req.Account)
 }

@@ -115,3 +115,41 @@ func TestEveryKindOfRevocationReachesEveryProcess(t *testing.T) {
 		}
 	})
 }
+
+// What is suspended elsewhere is off here within the bound, everything below it at once, and
+// comes back.
+func TestASuspensionReachesEveryProcessAndEnds(t *testing.T) {
+	each(t, func(t *testing.T, e engine) {
+		s := setup{Store: e.fresh(t), MaxStaleness: 2 * time.Second}
+		all := fleet(t, same(2, s)...)
+		here, there := all[0], all[1]
+		key := here.must(request{Do: "issue", Subject: "app-42", Account: "acme"})
+		tokens := here.must(request{Do: "exchange", Text: key.Text})
+		stranger := here.must(request{Do: "issue", Subject: "app-42", Account: "umbrella"})
+		for how, target := range map[string]request{
+			"the account": {Account: "acme"}, "the subject": {Subject: "app-42", Account: "acme"}, "the session": {ID: tokens.ID},
+		} {
+			there.must(request{Do: "verify", Text: tokens.Text})
+			there.must(request{Do: "verify", Text: stranger.Text})
+			watching := there.watch(request{Text: tokens.Text})
+			target.Do = "disable"
+			disabled := here.must(target)
+			r, err := there.wait(watching)
+			require.NoError(t, err)
+			require.NotZero(t, r.Watch.Refused, "%s: never refused", how)
+			require.LessOrEqual(t, time.Duration(r.Watch.Last-disabled.Ended), s.MaxStaleness, how)
+			require.True(t, there.do(request{Do: "refresh", Text: tokens.Next}).Reject, how)
+			if target.Account != "" {
+				require.True(t, there.do(request{Do: "verify", Text: key.Text}).Reject, how)
+			}
+			there.must(request{Do: "verify", Text: stranger.Text})
+			target.Do = "enable"
+			there.must(target)
+			there.must(request{Do: "verify", Text: tokens.Text})
+			for enough := time.Now().Add(time.Minute); here.do(request{Do: "verify", Text: tokens.Text}).Reject; {
+				require.True(t, time.Now().Before(enough), "%s: still off here", how)
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	})
+}
