@@ -142,34 +142,45 @@ func BenchmarkPutDurable(b *testing.B) {
 	}
 }
 
-// A page of 100 by owner, out of a million records, against a bare query by the
-// same index for the same rows.
-func BenchmarkListByOwner(b *testing.B) {
+// A page of 100 by owner and by label, the oldest and the newest first, out of a million
+// records, against a bare query for as many rows by the index of the owner.
+func BenchmarkList(b *testing.B) {
 	s, p := open(b, postgres.Options{})
 	n := benchRecords(b)
 	fill(b, p, n)
 	bare := p.fill(`SELECT id, kind, owner, parent, created, expires, purge_at, version, body
 		FROM {schema}.record WHERE kind = $1 AND owner = $2 AND owner <> '' ORDER BY created, id LIMIT 100`)
 	owner := func(i int) string { return fmt.Sprint("app-", 1+i*7919%(n/200-1)) }
-	compare(b, func(i int) {
-		page, err := s.List(context.Background(), backend.Query{Kind: 1, Owner: owner(i), Limit: 100})
-		if err != nil || len(page.Records) != 100 || page.Records[0].Owner != owner(i) {
-			b.Fatal("wrong page", len(page.Records), err)
-		}
-	}, func(i int) {
-		rows, err := p.pool.Query(context.Background(), bare, 1, []byte(owner(i)))
-		if err != nil {
-			b.Fatal(err)
-		}
-		got := 0
-		var id, owner, parent, body []byte
-		var kind int16
-		var created, expires, purge, version int64
-		_, err = pgx.ForEachRow(rows, []any{&id, &kind, &owner, &parent, &created, &expires, &purge, &version, &body}, func() error { got++; return nil })
-		if err != nil || got != 100 {
-			b.Fatal("wrong page", got, err)
-		}
-	})
+	for name, query := range map[string]func(i int) backend.Query{
+		"owner":        func(i int) backend.Query { return backend.Query{Kind: 1, Owner: owner(i), Limit: 100} },
+		"owner/newest": func(i int) backend.Query { return backend.Query{Kind: 1, Owner: owner(i), Newest: true, Limit: 100} },
+		"label":        func(i int) backend.Query { return backend.Query{Kind: 1, Label: owner(i), Limit: 100} },
+		"label/newest": func(i int) backend.Query { return backend.Query{Kind: 1, Label: owner(i), Newest: true, Limit: 100} },
+		"kind/newest":  func(int) backend.Query { return backend.Query{Kind: 1, Newest: true, Limit: 100} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			compare(b, func(i int) {
+				q := query(i)
+				page, err := s.List(context.Background(), q)
+				if err != nil || len(page.Records) != 100 || name != "kind/newest" && page.Records[0].Owner != owner(i) {
+					b.Fatal("wrong page", len(page.Records), err)
+				}
+			}, func(i int) {
+				rows, err := p.pool.Query(context.Background(), bare, 1, []byte(owner(i)))
+				if err != nil {
+					b.Fatal(err)
+				}
+				got := 0
+				var id, owner, parent, body []byte
+				var kind int16
+				var created, expires, purge, version int64
+				_, err = pgx.ForEachRow(rows, []any{&id, &kind, &owner, &parent, &created, &expires, &purge, &version, &body}, func() error { got++; return nil })
+				if err != nil || got != 100 {
+					b.Fatal("wrong page", got, err)
+				}
+			})
+		})
+	}
 }
 
 // How long after a revocation has returned another process's Watch delivers it,

@@ -38,14 +38,19 @@ func bare(b *testing.B, file string) *sql.DB {
 func load(b *testing.B, db *sql.DB, n int) {
 	tx, err := db.Begin()
 	require.NoError(b, err)
-	put, err := tx.Prepare(`INSERT INTO fob_record VALUES (?, 1, ?, NULL, ?, NULL, 0, ?, ?)`)
+	put, err := tx.Prepare(`INSERT INTO fob_record VALUES (?, 1, ?, NULL, ?, NULL, 0, ?, ?, ?)`)
+	require.NoError(b, err)
+	label, err := tx.Prepare(`INSERT INTO fob_label VALUES (1, ?, ?, ?)`)
 	require.NoError(b, err)
 	for i := range uint64(n) {
 		r := record(i)
 		// IDs that rise with time, as the Manager makes them.
 		binary.BigEndian.PutUint64(r.ID[:], i)
 		r.Owner = fmt.Sprintf("app-%d", i%(uint64(n)/200+1))
-		_, err := put.Exec(r.ID[:], []byte(r.Owner), r.Created, int64(i+1), r.Body)
+		// A label of the same name, with its length before it, as the store writes it.
+		_, err := put.Exec(r.ID[:], []byte(r.Owner), r.Created, int64(i+1), r.Body, append([]byte{byte(len(r.Owner))}, r.Owner...))
+		require.NoError(b, err)
+		_, err = label.Exec([]byte(r.Owner), r.Created, r.ID[:])
 		require.NoError(b, err)
 	}
 	require.NoError(b, tx.Commit())
@@ -129,9 +134,9 @@ func BenchmarkPutDurable(b *testing.B) {
 	}
 }
 
-// A page of 100 by owner among many, against a bare query by index for the same
-// rows. FOB_SQLITE_RECORDS sets how many there are.
-func BenchmarkListByOwner(b *testing.B) {
+// A page of 100 by owner and by label among many, against a bare query by the index of the
+// owner for as many rows. FOB_SQLITE_RECORDS sets how many there are.
+func BenchmarkList(b *testing.B) {
 	n := 100_000
 	if v, err := strconv.Atoi(os.Getenv("FOB_SQLITE_RECORDS")); err == nil {
 		n = v
@@ -164,17 +169,26 @@ WHERE kind = 1 AND owner = ? ORDER BY created, id LIMIT 100`)
 			}
 		}
 	})
-	b.Run("store", func(b *testing.B) {
-		b.ReportAllocs()
-		i := 0
-		for b.Loop() {
-			i++
-			page, err := s.List(context.Background(), backend.Query{Kind: 1, Owner: fmt.Sprintf("app-%d", i*7919%owners), Limit: 100})
-			if err != nil || len(page.Records) != 100 || page.Next == "" {
-				b.Fatal("wrong page", len(page.Records), err)
+	for name, query := range map[string]func(of string) backend.Query{
+		"owner":        func(of string) backend.Query { return backend.Query{Kind: 1, Owner: of, Limit: 100} },
+		"owner/newest": func(of string) backend.Query { return backend.Query{Kind: 1, Owner: of, Newest: true, Limit: 100} },
+		"label":        func(of string) backend.Query { return backend.Query{Kind: 1, Label: of, Limit: 100} },
+		"label/newest": func(of string) backend.Query { return backend.Query{Kind: 1, Label: of, Newest: true, Limit: 100} },
+		"kind/newest":  func(string) backend.Query { return backend.Query{Kind: 1, Newest: true, Limit: 100} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				of := fmt.Sprintf("app-%d", i*7919%owners)
+				page, err := s.List(context.Background(), query(of))
+				if err != nil || len(page.Records) != 100 || page.Next == "" || name != "kind/newest" && page.Records[0].Owner != of {
+					b.Fatal("wrong page", len(page.Records), err)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // How long after a Put in another process has returned the feed tells of it.
