@@ -42,7 +42,9 @@ func (m *Manager) Verify(ctx context.Context, presented string) (Credential, err
 // two for a key, three to five for an imported one (two more for each other key that has
 // its locator), and three to six for a token: what may have revoked the token, its
 // family, its subject and its issuer's tokens, the key that it was exchanged for, and the
-// subject of that key. Reads of token keys that are not known yet come on top.
+// subject of that key; one more for the account. Where one of these has changed since this
+// Manager read it last, or changes meanwhile, they are read again. Reads of token keys that
+// are not known yet come on top.
 func (m *Manager) Fresh() Verifier {
 	return VerifierFunc(func(ctx context.Context, presented string) (Credential, error) {
 		return m.verify(ctx, presented, true)
