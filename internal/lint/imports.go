@@ -51,6 +51,8 @@ var layers = []layer{
 	{"examples", []string{".", "backend/...", "httpauth", "oauth", "fobtest"}, nil},
 	// It is a module of its own because it opens the clients that the stores use.
 	{"examples/cluster", []string{".", "backend/..."}, []string{libPgx, libEtcd}},
+	// A module of its own, too; it checks passwords.
+	{"examples/saas", []string{".", "backend/...", "httpauth"}, []string{libPgx, "golang.org/x/crypto"}},
 	{"bench", []string{".", "backend/...", "cache", "httpauth", "oauth", "fobtest", "internal/..."}, []string{libBadger, libLRU, "golang.org/x"}},
 	// It measures other libraries and may import any. It is a module of its own, so that
 	// they are in no user's build.
