@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"github.com/fobkit/fob"
@@ -16,8 +17,8 @@ const scopeOperator fob.Scope = "operator"
 
 // roles are what users may do. A change here holds for everybody who has the role.
 var roles = fob.Roles{
-	"member": {"orders:read", "keys:own"},
-	"admin":  {"orders:*", "keys:*"}, // keys:tenant is among them
+	"member": {"orders:read", "keys:own", "sessions:own"},
+	"admin":  {"orders:*", "keys:*", "sessions:own"}, // keys:tenant is among them
 }
 
 // routes returns the API. A guard that cannot be built is an error, not an open route.
@@ -25,42 +26,39 @@ func (a *app) routes() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("POST /login", handler(a.login))
 	mux.Handle("POST /refresh", handler(a.refresh))
-	var failed error
-	guarded := func(pattern string, scope fob.Scope, h handler) {
-		opts := httpauth.Options{Realm: "acme", Observe: a.refused}
-		if scope == "" {
-			opts.AnyCredential = true
-		} else {
-			opts.Scopes = fob.Scopes{scope}
-		}
-		guard, err := httpauth.Require(a.keys, opts)
+	for _, route := range []struct {
+		pattern string
+		scope   fob.Scope
+		handler handler
+	}{
+		{"GET /orders", "orders:read", ofTenant(a.orders)},
+		{"GET /sessions", "sessions:own", ofTenant(a.sessions)},
+		{"POST /logout", "sessions:own", ofTenant(a.logout)},
+		{"GET /keys", "keys:own", ofTenant(a.listKeys)},
+		{"POST /keys", "keys:own", ofTenant(a.issueKey)},
+		{"DELETE /keys/{id}", "keys:own", ofTenant(a.revokeKey)},
+		{"PUT /tenants/{tenant}/users/{user}", scopeOperator, a.putUser},
+		{"DELETE /tenants/{tenant}/users/{user}", scopeOperator, a.removeUser},
+		{"POST /tenants/{tenant}/suspend", scopeOperator, a.suspend},
+		{"POST /tenants/{tenant}/resume", scopeOperator, a.resume},
+		{"POST /tenants/{tenant}/revoke", scopeOperator, a.revokeTenant},
+	} {
+		guard, err := httpauth.Require(a.keys, httpauth.Options{Scopes: fob.Scopes{route.scope}, Realm: "acme", Observe: refused})
 		if err != nil {
-			failed = errors.Join(failed, err)
-			return
+			return nil, err
 		}
-		mux.Handle(pattern, guard(h))
+		mux.Handle(route.pattern, guard(route.handler))
 	}
-	guarded("GET /orders", "orders:read", ofTenant(a.orders))
-	guarded("GET /sessions", "", ofTenant(a.sessions))
-	guarded("POST /logout", "", ofTenant(a.logout))
-	guarded("GET /keys", "keys:own", ofTenant(a.listKeys))
-	guarded("POST /keys", "keys:own", ofTenant(a.issueKey))
-	guarded("DELETE /keys/{id}", "keys:own", ofTenant(a.revokeKey))
-	guarded("PUT /tenants/{tenant}/users/{user}", scopeOperator, a.putUser)
-	guarded("DELETE /tenants/{tenant}/users/{user}", scopeOperator, a.removeUser)
-	guarded("POST /tenants/{tenant}/suspend", scopeOperator, a.suspend)
-	guarded("POST /tenants/{tenant}/resume", scopeOperator, a.resume)
-	guarded("POST /tenants/{tenant}/revoke", scopeOperator, a.revokeTenant)
 	// The events of a request say from where it came; who made it the guard finds out.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(fob.WithActor(r.Context(), fob.Actor{Address: r.RemoteAddr})))
-	}), failed
+	}), nil
 }
 
 // refused logs why a request was refused. The client learns no more than that it was.
-func (a *app) refused(r *http.Request, status int, reason error) {
+func refused(r *http.Request, status int, reason error) {
 	id, _ := fob.RejectedID(reason)
-	a.log.InfoContext(r.Context(), "refused", "status", status, "reason", fob.Reason(reason), "id", id)
+	slog.InfoContext(r.Context(), "refused", "status", status, "reason", fob.Reason(reason), "id", id)
 }
 
 // handler answers with a value, or with an error.
@@ -117,10 +115,4 @@ func ofTenant(h func(r *http.Request, caller fob.Credential) (any, error)) handl
 		}
 		return h(r, caller)
 	}
-}
-
-// orders stands for what the service is about: it knows the tenant from the credential, and
-// never from the request.
-func (a *app) orders(_ *http.Request, caller fob.Credential) (any, error) {
-	return fmt.Sprintf("orders of %s", caller.Subject().Account), nil
 }

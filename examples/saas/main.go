@@ -9,12 +9,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -33,21 +33,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// settings are the flags.
-type settings struct {
-	store, data, addr string
+// app is the service: its flags, its users, and the Manager of their credentials.
+type app struct {
+	data, store, addr string
 	init              bool
+	users             *users
+	keys              *fob.Manager
 }
 
 func main() {
-	var s settings
-	flag.StringVar(&s.data, "data", "saas-data", "the folder of the users and the secret")
-	flag.StringVar(&s.store, "store", "", "badger:DIR or postgres:URL (default a Badger directory in -data)")
-	flag.StringVar(&s.addr, "addr", "127.0.0.1:8080", "the address to listen on")
-	flag.BoolVar(&s.init, "init", false, "make the tables, issue a key to the operator, and end")
+	a := &app{}
+	flag.StringVar(&a.data, "data", "saas-data", "the folder of the users and the secret")
+	flag.StringVar(&a.store, "store", "", "badger:DIR or postgres:URL (default a Badger directory in -data)")
+	flag.StringVar(&a.addr, "addr", "127.0.0.1:8080", "the address to listen on")
+	flag.BoolVar(&a.init, "init", false, "make the tables, issue a key to the operator, and end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, s, os.Stdout, slog.Default())
+	err := a.run(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "saas:", err)
@@ -55,113 +57,85 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, or with -init does that.
-func run(ctx context.Context, s settings, out io.Writer, log *slog.Logger) (err error) {
-	app, err := open(ctx, s, log)
+// run serves until ctx ends, or does what -init asks for.
+func (a *app) run(ctx context.Context) (err error) {
+	seal, err := secretIn(filepath.Join(a.data, "seal.key"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, app.close()) }()
-	if s.init {
-		secret, _, err := app.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("operator"), Scopes: fob.Scopes{scopeOperator}})
-		fmt.Fprintln(out, secret.Reveal())
+	if a.users, err = openUsers(filepath.Join(a.data, "users.json")); err != nil {
 		return err
 	}
-	// A wrong secret, or a clock that is wrong, is found now and not at the first request.
-	if err := app.keys.Check(ctx); err != nil {
-		return err
-	}
-	handler, err := app.routes()
+	store, closeStore, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", s.addr)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "serving on http://%s\n", listener.Addr())
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		stopped <- server.Shutdown(ending)
-	})
-	err = server.Serve(listener)
-	if stop() {
-		return err // it ended by itself
-	}
-	return <-stopped
-}
-
-// app is the service: its users, and the Manager of their credentials.
-type app struct {
-	keys  *fob.Manager
-	users *users
-	log   *slog.Logger
-	close func() error
-}
-
-// open opens the store, the users and the Manager.
-func open(ctx context.Context, s settings, log *slog.Logger) (*app, error) {
-	seal, err := secretIn(filepath.Join(s.data, "seal.key"))
-	if err != nil {
-		return nil, err
-	}
-	people, err := openUsers(filepath.Join(s.data, "users.json"))
-	if err != nil {
-		return nil, err
-	}
-	store, closeStore, err := openStore(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	a := &app{users: people, log: log}
+	defer func() { err = errors.Join(err, closeStore()) }()
 	a.keys, err = fob.New(store, fob.Config{
 		Prefix:   "acme_live",
 		Roles:    roles,
-		Observer: fob.LogEvents(log), // who did what
+		Observer: fob.LogEvents(slog.Default()), // who did what
 		Tokens:   &fob.TokenConfig{SealKey: seal, TTL: 5 * time.Minute, OnRefresh: a.lookAgain},
 	})
 	if err != nil {
-		return nil, errors.Join(err, closeStore())
+		return err
 	}
-	a.close = func() error { return errors.Join(a.keys.Close(), closeStore()) }
-	return a, nil
+	defer func() { err = errors.Join(err, a.keys.Close()) }()
+	if a.init {
+		secret, _, err := a.keys.IssueKey(ctx, fob.KeySpec{Subject: fob.App("operator"), Scopes: fob.Scopes{scopeOperator}})
+		fmt.Println(secret.Reveal())
+		return err
+	}
+	// A wrong secret, or a clock that is wrong, is found now and not at the first request.
+	if err := a.keys.Check(ctx); err != nil {
+		return err
+	}
+	routes, err := a.routes()
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, routes)
+}
+
+// serve serves until ctx ends, and then finishes what it has begun.
+func (a *app) serve(ctx context.Context, routes http.Handler) error {
+	listener, err := net.Listen("tcp", a.addr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("serving on http://%s\n", listener.Addr())
+	server := &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	finished := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		finished <- server.Shutdown(ending)
+	})
+	if err := server.Serve(listener); stop() {
+		return err // it ended by itself
+	}
+	return <-finished
 }
 
 // openStore opens the store that a flag names.
-func openStore(ctx context.Context, s settings) (backend.Store, func() error, error) {
-	kind, where, _ := strings.Cut(s.store, ":")
-	switch kind {
-	case "":
-		kind, where = "badger", filepath.Join(s.data, "store")
-		fallthrough
-	case "badger":
-		store, err := badger.Open(where, badger.Options{})
-		if err != nil {
-			return nil, nil, err
-		}
-		return store, store.Close, nil
-	case "postgres":
-		pool, err := pgxpool.New(ctx, where)
-		if err != nil {
-			return nil, nil, err
-		}
-		if s.init { // by a role that may make tables; the service itself needs no such right
+func (a *app) openStore(ctx context.Context) (backend.Store, func() error, error) {
+	if url, ok := strings.CutPrefix(a.store, "postgres:"); ok {
+		pool, err := pgxpool.New(ctx, url)
+		if err == nil && a.init { // by a role that may make tables; the service needs no such right
 			err = postgres.Migrate(ctx, pool, postgres.Options{})
 		}
-		var store *postgres.Store
-		if err == nil {
-			store, err = postgres.New(ctx, pool, postgres.Options{})
-		}
 		if err != nil {
-			pool.Close()
 			return nil, nil, err
 		}
-		return store, func() error { defer pool.Close(); return store.Close() }, nil
+		store, err := postgres.New(ctx, pool, postgres.Options{})
+		return store, func() error { defer pool.Close(); return store.Close() }, err
 	}
-	return nil, nil, fmt.Errorf("-store %q: neither badger:DIR nor postgres:URL", kind)
+	dir, ok := strings.CutPrefix(cmp.Or(a.store, "badger:"+filepath.Join(a.data, "store")), "badger:")
+	if !ok {
+		return nil, nil, errors.New("-store is neither badger:DIR nor postgres:URL")
+	}
+	store, err := badger.Open(dir, badger.Options{})
+	return store, store.Close, err
 }
 
 // secretIn returns the secret in a file, and makes it at the first start. A real service has

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"sync"
@@ -25,20 +24,16 @@ type users struct {
 	// checks has room for as many passwords as may be checked at once: each takes a core for
 	// some 60 ms, and a flood of logins is not to take them all.
 	checks chan struct{}
-	// nobody is what the password of an unknown user is compared with, so that the time of a
-	// login does not tell who is a user.
-	nobody []byte
 	mu     sync.Mutex
 	of     map[fob.Account]map[string]user // guarded by mu
 }
 
+// nobody is what the password of an unknown user is compared with, so that the time of a
+// login does not tell who is a user. It has the cost of the others.
+const nobody = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+
 func openUsers(path string) (*users, error) {
 	u := &users{path: path, checks: make(chan struct{}, 2), of: map[fob.Account]map[string]user{}}
-	nobody, err := bcrypt.GenerateFromPassword([]byte("nobody"), bcrypt.DefaultCost)
-	if err != nil {
-		return nil, err
-	}
-	u.nobody = nobody
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return u, nil
@@ -46,34 +41,16 @@ func openUsers(path string) (*users, error) {
 	return u, errors.Join(err, json.Unmarshal(text, &u.of))
 }
 
-// put adds a user, or gives one another role and password.
-func (u *users) put(who fob.Subject, role, password string) error {
-	if len(password) < 8 {
-		return fmt.Errorf("%w: a password has at least 8 bytes", fob.ErrInvalid)
-	}
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
-	if err != nil { // longer than 72 bytes
-		return fmt.Errorf("%w: %w", fob.ErrInvalid, err)
-	}
+// put adds or changes a user; nil removes one. The file is the old one or the new one.
+func (u *users) put(who fob.Subject, one *user) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.of[who.Account] == nil {
 		u.of[who.Account] = map[string]user{}
 	}
-	u.of[who.Account][who.Name] = user{Role: role, Hash: hash}
-	return u.save()
-}
-
-// remove removes a user, who need not be there.
-func (u *users) remove(who fob.Subject) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.of[who.Account], who.Name)
-	return u.save()
-}
-
-// save writes the file, the old one or the new one, never a part. The caller holds mu.
-func (u *users) save() error {
+	if delete(u.of[who.Account], who.Name); one != nil {
+		u.of[who.Account][who.Name] = *one
+	}
 	text, err := json.Marshal(u.of)
 	if err == nil {
 		err = os.WriteFile(u.path+".new", text, 0o600)
@@ -95,7 +72,7 @@ func (u *users) get(who fob.Subject) (user, bool) {
 func (u *users) login(who fob.Subject, password string) (user, bool) {
 	one, known := u.get(who)
 	if !known {
-		one.Hash = u.nobody
+		one.Hash = []byte(nobody)
 	}
 	u.checks <- struct{}{}
 	defer func() { <-u.checks }()
