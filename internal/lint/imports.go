@@ -45,6 +45,7 @@ var layers = []layer{
 	{"internal/fleettest/rolling", []string{".", "backend/..."}, []string{libPgx, libEtcd}},
 	{"internal/paseto", []string{"internal/..."}, []string{libO1egl, libAidan, "golang.org/x/crypto", "filippo.io/edwards25519"}},
 	{"httpauth", []string{".", "internal/errs"}, nil},
+	{"docs/guides", nil, nil}, // the programs of the guides are tests
 	{"oauth", []string{"."}, nil},
 	{"fobtest", []string{".", "backend", "backend/memory"}, []string{"github.com/stretchr/testify"}},
 	{"cmd", []string{".", "backend/...", "httpauth", "oauth"}, []string{"golang.org/x", libPgx}},
