@@ -386,3 +386,19 @@ func TestBadInputWritesNothing(t *testing.T) {
 	require.ErrorIs(t, err, fob.ErrInvalid)
 	require.NotErrorIs(t, err, backend.ErrInvalid)
 }
+
+// A disabled subject gets no new token; a key can be prepared for it.
+func TestNoTokenIsIssuedForWhatIsDisabled(t *testing.T) {
+	m := newManager(t, nil, tokenConfig())
+	ann := fob.User("ann").In("acme")
+	for _, target := range []fob.Target{ann, fob.Account("acme")} {
+		require.NoError(t, m.Disable(t.Context(), target, "unpaid"))
+		_, err := m.IssueToken(t.Context(), fob.TokenSpec{Subject: ann})
+		require.ErrorIs(t, err, fob.ErrDisabled)
+		text, _ := mustIssue(t, m, fob.KeySpec{Subject: ann})
+		mustReject(t, m, text, fob.ErrDisabled)
+		require.NoError(t, m.Enable(t.Context(), target))
+		mustVerify(t, m, text)
+		mustToken(t, m, fob.TokenSpec{Subject: ann})
+	}
+}

@@ -269,7 +269,7 @@ func (m *Manager) FleetStaleness(ctx context.Context) (time.Duration, error) {
 // LowerFleetStaleness lowers FleetStaleness after processes with larger settings have
 // raised it. Call it once none of them runs any more; the Manager cannot know that. If
 // one still runs, it raises the bound again when the feed reports the change. Until then,
-// or while it is cut off, receipts and [Manager.RevokeEverywhere] promise too much. A
+// or while it is cut off, receipts and [Receipt.Wait] promise too much. A
 // bound below this Manager's own settings is ErrInvalid; below 2 s it means 2 s. A
 // corrupt record of the bound is replaced.
 func (m *Manager) LowerFleetStaleness(ctx context.Context, bound time.Duration) error {

@@ -73,7 +73,8 @@ const (
 
 // IssueKey makes a key and returns its secret, which is shown this once, and
 // the key. The key is durable when IssueKey returns (as durable as the store
-// is). A wrong spec is ErrInvalid.
+// is). A wrong spec is ErrInvalid. A key of a subject or an account that is disabled can be
+// issued; it is refused until that is enabled.
 //
 // If it fails with ErrIndeterminate, a key may exist whose secret nobody has.
 // [Manager.List] can find it, and it harms nothing. Issue again.

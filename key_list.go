@@ -21,7 +21,8 @@ import (
 // Role, the first of them that is set, is looked up in an index (for Tag with Account there
 // is one too); the others are compared.
 type Query struct {
-	// Subject lists what one subject has, and Account what all subjects of an account have.
+	// Subject lists what one subject has, and Account what all subjects of an account have. A
+	// zero one narrows nothing: a handler that lists for one tenant has to refuse "" itself.
 	Subject Subject
 	Account Account
 	// Parent lists the keys that were issued within a key (see [Key.Parent]), or the
@@ -65,11 +66,11 @@ type Cursor string
 
 // Page is one part of a list.
 type Page[T any] struct {
-	Items []T
+	Items []T `json:"items"` // not nil
 	// Next is the Cursor of the next page; "" means that this is the last one. A
 	// page may be short, even empty, and yet not be the last: one call looks at
 	// a bounded number of records.
-	Next Cursor
+	Next Cursor `json:"next,omitempty"`
 }
 
 // listBudget bounds the records that one List looks at; each call counts for DefaultLimit at least.
@@ -95,6 +96,7 @@ func (m *Manager) listKeys(ctx context.Context, q Query) (out Page[*Key], err er
 	if err != nil {
 		return out, err
 	}
+	out.Items = []*Key{}
 	limit := cmp.Or(q.Limit, backend.DefaultLimit)
 	if q.Order == LastUsedFirst {
 		out, err = w.lastUsed(ctx, limit)
@@ -210,6 +212,7 @@ func (w *keyWalk) all(ctx context.Context) (keys []*Key, whole bool, err error) 
 
 // lastUsed returns a page in the order LastUsedFirst.
 func (w *keyWalk) lastUsed(ctx context.Context, limit int) (out Page[*Key], err error) {
+	out.Items = []*Key{}
 	place := w.stored
 	after, id, err := backend.Cursor(w.q.Cursor).Place(place)
 	if err != nil {

@@ -69,7 +69,7 @@ func (m *Manager) sessions(ctx context.Context, q Query) (out Page[Session], err
 	if err != nil {
 		return out, err
 	}
-	w.stored.Kind = record.Family
+	w.stored.Kind, out.Items = record.Family, []Session{}
 	limit := cmp.Or(q.Limit, backend.DefaultLimit)
 	for looked := 0; len(out.Items) < limit && looked < listBudget && !w.over; {
 		recs, err := w.read(ctx, limit-len(out.Items))

@@ -85,7 +85,8 @@ type TokenConfig struct {
 	RefreshGrace time.Duration
 	// OnRefresh, if set, is asked at each refresh what the next access token is to allow, so
 	// that the application can look again at the user. It may take from what the Renewal
-	// holds; what it adds beyond the session is left out, and the next refresh begins from
+	// holds; what it adds beyond the session is left out (a role counts by its name: for a
+	// smaller one put its scopes in place of the role), and the next refresh begins from
 	// the session's own rights again. If it returns an error that is ErrRevoked, the session
 	// is revoked, and the refresh fails with ErrRevoked. Any other error, or a panic, means
 	// that this could not be checked: the refresh fails with an error that is no rejection,

@@ -25,7 +25,8 @@ func (m *Manager) tokensReady() error {
 }
 
 // IssueToken makes an access token. It writes nothing to the store, unless the token is
-// refreshable. A wrong spec is ErrInvalid.
+// refreshable. A wrong spec is ErrInvalid, a subject that is disabled, or whose account is,
+// ErrDisabled.
 func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error) {
 	if err := m.tokensReady(); err != nil {
 		return Issued{}, err
@@ -35,8 +36,13 @@ func (m *Manager) IssueToken(ctx context.Context, spec TokenSpec) (Issued, error
 	if err != nil {
 		return Issued{}, err
 	}
-	if t.epoch, t.accountEpoch, err = m.stamp(ctx, t.subjectRef, t.accountRef); err != nil {
+	h, err := m.marks.ReadHolders(ctx, t.subjectRef, t.accountRef)
+	if err != nil {
 		return Issued{}, errs.OfStore("fob: issue token", err)
+	}
+	t.epoch, t.accountEpoch = h.Subject.Epoch, h.Account.Epoch
+	if err := h.Refused(t.epoch, t.accountEpoch); err != nil {
+		return Issued{}, fmt.Errorf("fob: issue token: %w", err)
 	}
 	issued, err := m.issueToken(ctx, t, t.expiresAt-t.issuedAt, nil, &spec, now)
 	event := Event{Type: EventIssued, Subject: t.subject, Token: issued.Token}

@@ -251,7 +251,7 @@ func (m *Manager) advance(ctx context.Context, f *tokenFamily, presented string,
 		return Issued{}, err
 	}
 	if issued.Token.issuerEpoch != f.stamp {
-		// RevokeTokens was called meanwhile, so the checks of familyKey no longer hold.
+		// All tokens were revoked meanwhile, so the checks of familyKey no longer hold.
 		return Issued{}, fmt.Errorf("fob: refresh: %w", ErrConflict)
 	}
 	f.RefreshedAt = clock.Millis(now)

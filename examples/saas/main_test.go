@@ -149,8 +149,8 @@ func TestTheStory(t *testing.T) {
 		// Ann, an admin, makes one for a service account, and sees all keys of the tenant.
 		ci, ciID := s.key(ann, `{"name":"deploys","service_account":"ci","scopes":["orders:read"]}`)
 		s.call(ci, "GET", "/orders", "", 200)
-		require.Len(t, s.call(bob, "GET", "/keys", "", 200)["Items"], 1)
-		require.Len(t, s.call(ann, "GET", "/keys?all", "", 200)["Items"], 2)
+		require.Len(t, s.call(bob, "GET", "/keys", "", 200)["items"], 1)
+		require.Len(t, s.call(ann, "GET", "/keys?all", "", 200)["items"], 2)
 		s.call(bob, "GET", "/keys?all", "", 403)
 		s.call(bob, "DELETE", "/keys/"+ciID, "", 404)
 
@@ -171,7 +171,7 @@ func TestTheStory(t *testing.T) {
 		// A session goes on until its user logs out.
 		got := s.call("", "POST", "/refresh", `{"refresh":"`+bobRefresh+`"}`, 200)
 		bob = got["access"].(string)
-		require.Len(t, s.call(bob, "GET", "/sessions", "", 200)["Items"], 1)
+		require.Len(t, s.call(bob, "GET", "/sessions", "", 200)["items"], 1)
 		s.call(bob, "POST", "/logout", "", 200)
 		s.call(bob, "GET", "/orders", "", 401)
 		s.call("", "POST", "/refresh", `{"refresh":"`+got["refresh"].(string)+`"}`, 401)
@@ -202,7 +202,7 @@ func TestTenantsAreIsolated(t *testing.T) {
 			require.Contains(t, s.call(caller, "GET", "/orders", "", 200)["text"], "orders of a")
 			s.call(caller, "DELETE", "/keys/"+idOfB, "", 404)
 			for _, path := range []string{"/keys", "/keys?all"} {
-				keys, _ := s.call(caller, "GET", path, "", 200)["Items"].([]any)
+				keys, _ := s.call(caller, "GET", path, "", 200)["items"].([]any)
 				for _, key := range keys {
 					require.Equal(t, "a", key.(map[string]any)["subject"].(map[string]any)["account"])
 				}
@@ -213,7 +213,7 @@ func TestTenantsAreIsolated(t *testing.T) {
 			s.call(caller, "PUT", "/tenants/b/users/eve", `{"role":"admin","password":"correct horse"}`, 403)
 			s.call(caller, "DELETE", "/tenants/b/users/ann", "", 403)
 		}
-		require.Len(t, s.call(a, "GET", "/keys?all", "", 200)["Items"], 1)
+		require.Len(t, s.call(a, "GET", "/keys?all", "", 200)["items"], 1)
 		s.call(s.operator, "POST", "/tenants/a/suspend", "", 200)
 		s.call(keyOfA, "GET", "/orders", "", 401)
 		s.call(keyOfB, "GET", "/orders", "", 200)
