@@ -191,7 +191,19 @@ func (m *Manager) reapplyOne(ctx context.Context, made recentChange) error {
 	switch {
 	case made.id.IsZero():
 		event := Event{Type: EventRevoked, Target: targetOf(made.place), Reason: RevokeReason(made.mark.Reason)}
-		_, _, err := m.mark(ctx, event, place{Place: made.place, token: made.token}, func(old marks.Mark, _ int64) marks.Mark { return made.mark })
+		at := place{Place: made.place, token: made.token}
+		at.subject, _ = event.Target.(Subject)
+		_, _, err := m.mark(ctx, &event, at, func(old marks.Mark, _ int64) marks.Mark {
+			switch {
+			case !old.Revokes(&made.mark):
+				event.Type = EventRevoked
+			case made.mark.Disabled():
+				event.Type = EventDisabled
+			default:
+				event.Type = EventEnabled
+			}
+			return made.mark
+		})
 		return err
 	case made.status == keystate.Active:
 		return nil

@@ -143,20 +143,20 @@ func (m *Manager) revoke(ctx context.Context, target Target, reason RevokeReason
 		return false, false, err
 	}
 	event := Event{Type: EventRevoked, Target: target, Reason: reason}
-	first, _, err := m.mark(ctx, event, at, func(old marks.Mark, now int64) marks.Mark { return at.revoked(old, now, string(reason)) })
+	first, _, err := m.mark(ctx, &event, at, func(old marks.Mark, now int64) marks.Mark { return at.revoked(old, now, string(reason)) })
 	return false, first && m.knowsNothingOf(ctx, target), err
 }
 
 // mark changes the mark of a target, and reports it. first says that nothing was said about
 // the target before.
-func (m *Manager) mark(ctx context.Context, event Event, at place, change func(old marks.Mark, now int64) marks.Mark) (first, changed bool, err error) {
+func (m *Manager) mark(ctx context.Context, event *Event, at place, change func(old marks.Mark, now int64) marks.Mark) (first, changed bool, err error) {
 	made, changed, err := m.marks.Change(ctx, at.Place, func(old marks.Mark, now int64) marks.Mark {
 		first = old == marks.Mark{}
 		return change(old, now)
 	})
 	event.Subject, event.Epoch = at.subject, made.Epoch
 	if changed || err != nil {
-		m.observeOutcome(ctx, event, err)
+		m.observeOutcome(ctx, *event, err)
 		if made != (marks.Mark{}) { // else nothing was written yet
 			m.noteRecent(recentChange{place: at.Place, mark: made, token: at.token}, err)
 		}
@@ -238,7 +238,7 @@ func (m *Manager) switchMark(ctx context.Context, event Event, disabled bool) (e
 		return err
 	}
 	revoked := false
-	_, _, err = m.mark(ctx, event, at, func(old marks.Mark, now int64) marks.Mark {
+	_, _, err = m.mark(ctx, &event, at, func(old marks.Mark, now int64) marks.Mark {
 		if revoked = old.Before == clock.Forever; revoked {
 			return old
 		}

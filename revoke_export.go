@@ -250,7 +250,7 @@ func (m *Manager) applyEpoch(ctx context.Context, target Target, rev Revocation)
 	}
 	reason := rev.Reason.clean()
 	event := Event{Type: EventRevoked, Target: target, Reason: reason}
-	_, changed, err = m.mark(ctx, event, at, func(old marks.Mark, _ int64) marks.Mark {
+	_, changed, err = m.mark(ctx, &event, at, func(old marks.Mark, _ int64) marks.Mark {
 		if old.Epoch < rev.Epoch {
 			old.Epoch, old.Reason = rev.Epoch, string(reason)
 		}

@@ -58,9 +58,10 @@ func (k Mark) Raised(now int64, reason string) Mark {
 }
 
 // Switched returns the mark with a new state, which says disabled or not; k itself if it
-// says so already, and for the same tokens.
+// says so already, and for the same tokens. To disable fewer tokens than are disabled now
+// enables none.
 func (k Mark) Switched(disabled bool, held, now int64, reason string) Mark {
-	if k.Disabled() == disabled && (!disabled || k.Held == held) {
+	if k.Disabled() == disabled && (!disabled || k.Held >= held) {
 		return k
 	}
 	odd := uint64(0)
@@ -78,7 +79,7 @@ func (k Mark) Switched(disabled bool, held, now int64, reason string) Mark {
 // Join returns a mark that revokes what either of the two revokes, and is in the later
 // state of the two.
 func (k Mark) Join(o Mark) Mark {
-	if o.State > k.State {
+	if k.earlier(&o) {
 		k.State, k.Held = o.State, o.Held
 	}
 	k.Epoch, k.Ends, k.Before, k.PurgeAt = max(k.Epoch, o.Epoch), max(k.Ends, o.Ends), max(k.Before, o.Before), max(k.PurgeAt, o.PurgeAt)
@@ -87,7 +88,18 @@ func (k Mark) Join(o Mark) Mark {
 
 // Covers reports whether k revokes all that o revokes, and is in a state at least as late.
 func (k *Mark) Covers(o *Mark) bool {
-	return k.State >= o.State && k.Epoch >= o.Epoch && k.Ends >= o.Ends && k.Before >= o.Before && k.PurgeAt >= o.PurgeAt
+	return k.Revokes(o) && !k.earlier(o) && k.PurgeAt >= o.PurgeAt
+}
+
+// Revokes reports whether k revokes all that o revokes, whatever is disabled.
+func (k *Mark) Revokes(o *Mark) bool {
+	return k.Epoch >= o.Epoch && k.Ends >= o.Ends && k.Before >= o.Before
+}
+
+// earlier reports whether o is in a later state than k. Of two states that were written in the
+// same millisecond, one of them into a history that was lost, the one that disables more is.
+func (k *Mark) earlier(o *Mark) bool {
+	return k.State < o.State || k.State == o.State && k.Held < o.Held
 }
 
 // over reports whether what the mark revokes has expired by every clock.
