@@ -206,8 +206,11 @@ func TestEnablingBringsBackExactlyWhatWasOn(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 13))
-			store := memory.New()
+			var store backend.Store = memory.New()
 			defer func() { require.NoError(t, store.Close()) }()
+			if seed%4 == 3 {
+				store = bare{store} // nobody hears of anything: what is in the cache grows old
+			}
 			managers := []*fob.Manager{newManager(t, store, tokenConfig()), newManager(t, store, tokenConfig())}
 			for _, m := range managers {
 				defer m.Close()
@@ -278,12 +281,31 @@ func TestEnablingBringsBackExactlyWhatWasOn(t *testing.T) {
 							}
 							require.ErrorIs(t, err, want, "seed %d: %s of %s", seed, what, h.subject)
 						}
+						for _, reader := range managers {
+							k, err := reader.Get(t.Context(), h.key.ID())
+							require.NoError(t, err)
+							require.Equal(t, status(states, above[fmt.Sprint(i, "key")]), k.StatusAt(time.Now()), "seed %d: Get of %s", seed, h.subject)
+						}
 					}
 				}
-				pass(time.Second) // the other has heard of it
+				pass(2 * time.Second) // the other has heard of it, or its answers are too old
 			}
 		})
 	}
+}
+
+// status is that of a key, by what was done to it and to what it hangs from.
+func status(states map[fob.Target]*struct{ off, over bool }, from []fob.Target) fob.Status {
+	now := fob.StatusActive
+	for _, target := range from {
+		switch s := states[target]; {
+		case s.over:
+			return fob.StatusRevoked
+		case s.off:
+			now = fob.StatusDisabled
+		}
+	}
+	return now
 }
 
 // managesOver reports whether a key cannot be switched because its subject or its account
@@ -401,4 +423,105 @@ func TestNoTokenIsIssuedForWhatIsDisabled(t *testing.T) {
 		mustVerify(t, m, text)
 		mustToken(t, m, fob.TokenSpec{Subject: ann})
 	}
+}
+
+// A session of what is disabled or revoked cannot be refreshed, nor can a key be exchanged;
+// a refusal that may end costs the session nothing: its secret is good again afterwards.
+func TestNothingIsMadeOutOfWhatIsOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		target   func(h holding) fob.Target
+		exchange bool // the key can still be exchanged
+	}{
+		"the account": {target: func(h holding) fob.Target { return h.subject.Account }},
+		"the subject": {target: func(h holding) fob.Target { return h.subject }},
+		"the key":     {target: func(h holding) fob.Target { return h.key.ID() }},
+		"the session": {func(h holding) fob.Target { return h.session }, true},
+		"all tokens":  {func(holding) fob.Target { return fob.AllTokens(time.Time{}) }, true},
+	} {
+		for _, store := range []backend.Store{memory.New(), bare{memory.New()}} {
+			here, there := newManager(t, store, tokenConfig()), newManager(t, store, tokenConfig())
+			h := hold(t, here, fob.App("ci").In("acme"))
+			target, refresh := c.target(h), h.derived.Refresh.Reveal()
+			check := func(want error) {
+				t.Helper()
+				for _, m := range []*fob.Manager{here, there} {
+					_, err := m.Refresh(t.Context(), refresh)
+					require.ErrorIs(t, err, want, name)
+					if !c.exchange {
+						_, err = m.ExchangeKey(t.Context(), h.keyText, fob.TokenSpec{})
+						require.ErrorIs(t, err, want, name)
+					}
+				}
+			}
+			if _, ok := backend.As[backend.Watcher](store); ok {
+				mustVerify(t, there, h.keyText)
+			}
+			require.NoError(t, here.Disable(t.Context(), target, "unpaid"))
+			check(fob.ErrDisabled)
+			require.NoError(t, there.Enable(t.Context(), target))
+			next, err := here.Refresh(t.Context(), refresh)
+			require.NoError(t, err, name)
+			refresh = next.Refresh.Reveal()
+			_, err = there.Revoke(t.Context(), target, "left")
+			require.NoError(t, err)
+			check(fob.ErrRevoked)
+		}
+	}
+}
+
+// Whoever disables some of the tokens that are disabled already lets none of the others in.
+func TestDisablingFewerTokensEnablesNone(t *testing.T) {
+	clock := newClock()
+	m := newManager(t, nil, clocked(tokenConfig(), clock))
+	old := mustToken(t, m, fob.TokenSpec{}).Access.Reveal()
+	clock.Add(time.Minute)
+	between := clock.Now()
+	clock.Add(time.Minute)
+	young := mustToken(t, m, fob.TokenSpec{}).Access.Reveal()
+	disable := func(before time.Time) { require.NoError(t, m.Disable(t.Context(), fob.AllTokens(before), "")) }
+	disable(between)
+	mustReject(t, m, old, fob.ErrDisabled)
+	mustVerify(t, m, young)
+	disable(time.Time{})
+	mustReject(t, m, young, fob.ErrDisabled)
+	disable(between)
+	mustReject(t, m, old, fob.ErrDisabled)
+	mustReject(t, m, young, fob.ErrDisabled)
+	require.NoError(t, m.Enable(t.Context(), fob.AllTokens(between)))
+	mustVerify(t, m, old)
+	mustVerify(t, m, young)
+	disable(between)
+	mustReject(t, m, old, fob.ErrDisabled)
+	mustVerify(t, m, young)
+}
+
+// A receipt that was waited for is a promise about every process, also one that hears of
+// nothing until its answers are too old.
+func TestWhoWaitedForAReceiptKnowsThatItHoldsEverywhere(t *testing.T) {
+	for _, target := range []func(h holding) fob.Target{
+		func(h holding) fob.Target { return h.key.ID() },
+		func(h holding) fob.Target { return h.subject },
+		func(h holding) fob.Target { return h.subject.Account },
+		func(holding) fob.Target { return fob.AllTokens(time.Time{}) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := memory.New()
+			defer func() { require.NoError(t, store.Close()) }()
+			here, deaf := newManager(t, store, tokenConfig()), newManager(t, bare{store}, tokenConfig())
+			defer here.Close()
+			defer deaf.Close()
+			h := hold(t, here, fob.App("ci").In("acme"))
+			for _, err := range h.answers(deaf) {
+				require.NoError(t, err)
+			}
+			began := time.Now()
+			receipt, err := here.Revoke(t.Context(), target(h), "")
+			require.NoError(t, err)
+			require.NoError(t, receipt.Wait(t.Context()))
+			require.Equal(t, 2*time.Second, time.Since(began))
+			_, err = deaf.Verify(t.Context(), h.derived.Access.Reveal())
+			require.ErrorIs(t, err, fob.ErrRevoked)
+		})
+	}
+	require.ErrorIs(t, (fob.Receipt{}).Wait(t.Context()), fob.ErrInvalid)
 }
