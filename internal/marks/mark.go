@@ -150,7 +150,7 @@ func Decode(rec *backend.Record) (Mark, error) {
 	if r.Bad || !out.makesSense(rec) {
 		return Mark{}, record.Corrupt(rec, "fields")
 	}
-	if out.isOfToken() {
+	if rec.Kind == record.Mark && out.isOfToken() {
 		out.PurgeAt = rec.PurgeAt
 	}
 	return out, nil
