@@ -31,12 +31,13 @@ type desk struct {
 	mu      sync.Mutex
 	loads   int
 	answers func(ctx context.Context, load int) (int, error)
+	version uint64 // of the record
 	during  func() // while a load has read the record
 }
 
 func newDesk(t *testing.T, cfg engine.Config) *desk {
 	t.Helper()
-	d := &desk{answers: func(context.Context, int) (int, error) { return 42, nil }, during: func() {}}
+	d := &desk{answers: func(context.Context, int) (int, error) { return 42, nil }, version: 1, during: func() {}}
 	d.clock.Start(time.Now, time.Hour)
 	running, stop := context.WithCancel(t.Context())
 	var held sync.WaitGroup
@@ -64,7 +65,7 @@ func (d *desk) Load(ctx context.Context, q *engine.Lookup[int]) (*engine.Answer[
 	d.loads++
 	n, answers := d.loads, d.answers
 	d.mu.Unlock()
-	d.Saw(record, 1)
+	d.Saw(record, d.version)
 	d.during()
 	body, err := answers(ctx, n)
 	switch {
@@ -298,6 +299,57 @@ func TestARecordThatChangesDuringALoadIsReadOnceMore(t *testing.T) {
 		require.Equal(t, 2, d.mustAsk(t, "a"))
 		require.Equal(t, 2, d.mustAsk(t, "a"))
 		require.Equal(t, 2, d.loaded())
+	})
+}
+
+// What a load reads of several records has to be of one instant, also for whoever uses nothing
+// that is in memory. So a load begins again when one of the records has changed meanwhile.
+func TestALoadDuringWhichARecordChangesBeginsAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		during       func(d *desk)
+		fresh, keeps bool // and an answer of another version is in memory
+		loads        int
+	}{
+		"nothing":                {func(*desk) {}, true, false, 1},
+		"another record written": {func(d *desk) { d.Forget(engine.ID{15: 8}) }, true, false, 1},
+		"written":                {func(d *desk) { d.Forget(record) }, true, false, 2},
+		"written, not fresh":     {func(d *desk) { d.Forget(record) }, false, false, 2},
+		"found changed":          {func(d *desk) { d.Saw(record, 2) }, true, false, 2},
+		"memory has another":     {func(*desk) {}, true, true, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDesk(t, engine.Config{})
+				defer d.close()
+				if c.keeps {
+					d.version = 9
+					d.mustAsk(t, "a")
+					d.version, d.loads = 1, 0
+				}
+				d.during = func() {
+					if d.loaded() == 1 {
+						c.during(d)
+					}
+				}
+				d.answers = func(_ context.Context, load int) (int, error) { return load, nil }
+				got, err := d.ask(t.Context(), "a", c.fresh)
+				require.NoError(t, err)
+				require.Equal(t, c.loads, d.loaded())
+				require.Equal(t, c.loads, got)
+			})
+		})
+	}
+}
+
+// A record that changes whenever it is read is answered in the end.
+func TestALoadEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, engine.Config{})
+		defer d.close()
+		d.during = func() { d.Forget(record) }
+		_, err := d.ask(t.Context(), "a", true)
+		require.NoError(t, err)
+		require.Equal(t, 17, d.loaded())
 	})
 }
 

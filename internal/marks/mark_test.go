@@ -203,21 +203,19 @@ func TestWhyAHolderRefuses(t *testing.T) {
 	for _, c := range []struct {
 		subject, account marks.Mark
 		want             error
-		switched         bool
 	}{
-		{marks.Mark{}, marks.Mark{}, nil, false},
-		{on, on, nil, true},
-		{off, on, errs.ErrDisabled, true},
-		{on, off, errs.ErrDisabled, true},
-		{marks.Mark{}, off, errs.ErrDisabled, true},
-		{over, marks.Mark{}, errs.ErrRevoked, false},
-		{marks.Mark{}, over, errs.ErrRevoked, false},
-		{off, over, errs.ErrRevoked, true},
-		{over, off, errs.ErrRevoked, true},
+		{marks.Mark{}, marks.Mark{}, nil},
+		{on, on, nil},
+		{off, on, errs.ErrDisabled},
+		{on, off, errs.ErrDisabled},
+		{marks.Mark{}, off, errs.ErrDisabled},
+		{over, marks.Mark{}, errs.ErrRevoked},
+		{marks.Mark{}, over, errs.ErrRevoked},
+		{off, over, errs.ErrRevoked},
+		{over, off, errs.ErrRevoked},
 	} {
 		h := marks.Holders{Subject: c.subject, Account: c.account}
 		require.Equal(t, c.want, h.Refused(4, 4))
-		require.Equal(t, c.switched, h.Switched())
 		if c.want == errs.ErrRevoked {
 			require.NotEqual(t, c.want, h.Refused(5, 5), "it was issued later")
 		}
