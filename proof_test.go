@@ -31,7 +31,7 @@ import (
 
 // action is what was asked for.
 type action struct {
-	verb   string // verify, fresh, get, list, disable, enable, scope, revoke, revoke subject; disable and enable subject, account
+	verb   string // verify, fresh, get, list, disable, enable, scope, revoke; disable, enable and revoke subject, account
 	scope  fob.Scope
 	worker int
 }
@@ -51,7 +51,7 @@ type outcome struct {
 type keyState struct {
 	status    fob.Status
 	scope     fob.Scope
-	bySubject bool // revoked with its subject, which its own record does not say
+	bySubject bool // revoked with its subject, or its account, which its own record does not say
 	// subjectOff and accountOff say that its subject, or the account of that, is disabled.
 	subjectOff, accountOff bool
 }
@@ -91,7 +91,7 @@ var keyModel = (&porcupine.NondeterministicModel{
 		case "disable account", "enable account":
 			next.accountOff = in.verb == "disable account"
 		default:
-			next.status, next.bySubject = fob.StatusRevoked, in.verb == "revoke subject"
+			next.status, next.bySubject = fob.StatusRevoked, in.verb != "revoke"
 		}
 		if s.status == fob.StatusRevoked {
 			next = s // for good
@@ -99,7 +99,7 @@ var keyModel = (&porcupine.NondeterministicModel{
 		}
 		switch out.what {
 		case "done":
-			if s.status == fob.StatusRevoked && !s.bySubject && in.verb != "revoke" && in.verb != "revoke subject" && !in.above() {
+			if s.status == fob.StatusRevoked && !s.bySubject && !strings.HasPrefix(in.verb, "revoke") && !in.above() {
 				return nil
 			}
 			return []any{next}
@@ -231,7 +231,11 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 			out = changed(err)
 		default:
 			in.verb = "revoke subject"
-			_, err := m.Revoke(ctx, k.subject(), "")
+			target := fob.Target(k.subject())
+			if n%2 == 0 {
+				in.verb, target = "revoke account", k.subject().Account
+			}
+			_, err := m.Revoke(ctx, target, "")
 			out = changed(err)
 		}
 		op := porcupine.Operation{ClientId: worker, Input: in, Call: call, Output: out, Return: p.at()}
@@ -241,7 +245,7 @@ func (p *proof) work(t *testing.T, worker, operations int, pause time.Duration) 
 		k.mu.Lock()
 		k.history = append(k.history, op)
 		k.mu.Unlock()
-		if in.verb == "revoke" || in.verb == "revoke subject" {
+		if strings.HasPrefix(in.verb, "revoke") {
 			p.issue(t, slot)
 		}
 		if pause > 0 && n%8 == 0 {
