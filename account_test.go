@@ -525,3 +525,62 @@ func TestWhoWaitedForAReceiptKnowsThatItHoldsEverywhere(t *testing.T) {
 	}
 	require.ErrorIs(t, (fob.Receipt{}).Wait(t.Context()), fob.ErrInvalid)
 }
+
+// Every spec says whose it is, and asks for nothing that makes no sense; whoever asks within
+// something that is over asks for too much.
+func TestEverySpecIsChecked(t *testing.T) {
+	clock := newClock()
+	fault := backendtest.NewFault(memory.New())
+	cfg := clocked(tokenConfig(), clock)
+	cfg.Imported = &fob.ImportedKeys{Digest: otherDigest}
+	m := newManager(t, fault, cfg)
+	ok := fob.App("ci").In("acme")
+	text, key := mustIssue(t, m, fob.KeySpec{Subject: ok, Scopes: fob.Scopes{fob.ScopeAll}})
+	short, _ := mustIssue(t, m, fob.KeySpec{Subject: ok, TTL: time.Minute})
+	later, _ := mustIssue(t, m, fob.KeySpec{Subject: ok, TTL: time.Hour})
+	expired := mustVerify(t, m, short)
+	token := mustVerify(t, m, mustToken(t, m, fob.TokenSpec{Subject: ok, Scopes: fob.Scopes{fob.ScopeAll}}).Access.Reveal())
+	caller := mustVerify(t, m, later)
+	clock.Add(16 * time.Minute)
+	_, err := m.Verify(t.Context(), text) // whatever is written at a first use is written
+	require.NoError(t, err)
+	puts := fault.Calls(backendtest.OpPut)
+	noActions := fob.Grants{{Type: "t", Identifiers: []string{"1"}}}
+	issue := func(s fob.KeySpec) error { _, _, err := m.IssueKey(t.Context(), s); return err }
+	tokens := func(s fob.TokenSpec) error { _, err := m.IssueToken(t.Context(), s); return err }
+	exchange := func(s fob.TokenSpec) error { _, err := m.ExchangeKey(t.Context(), text, s); return err }
+	imports := func(s fob.KeySpec) error {
+		_, err := m.ImportKey(t.Context(), s, fob.ImportedKey{Digest: otherDigest("ab12cd.foreign")})
+		return err
+	}
+	update := func(u fob.KeyUpdate) error { _, err := m.UpdateKey(t.Context(), key.ID(), u); return err }
+	for name, c := range map[string]struct{ err, want error }{
+		"a token of nobody":                  {tokens(fob.TokenSpec{}), fob.ErrInvalid},
+		"a token of no kind":                 {tokens(fob.TokenSpec{Subject: fob.Subject{Name: "a"}}), fob.ErrInvalid},
+		"a token of an account of 10 kB":     {tokens(fob.TokenSpec{Subject: fob.App("a").In(fob.Account(strings.Repeat("a", 10<<10)))}), fob.ErrInvalid},
+		"a token of an account with an end":  {tokens(fob.TokenSpec{Subject: fob.App("a").In("a\x00b")}), fob.ErrInvalid},
+		"a token of broken UTF-8":            {tokens(fob.TokenSpec{Subject: fob.User("\xff")}), fob.ErrInvalid},
+		"a token with a role of nobody":      {tokens(fob.TokenSpec{Subject: ok, Roles: []string{"root"}}), fob.ErrInvalid},
+		"a token with a grant of nothing":    {tokens(fob.TokenSpec{Subject: ok, Grants: noActions}), fob.ErrInvalid},
+		"an exchange for a role of nobody":   {exchange(fob.TokenSpec{Roles: []string{"root"}}), fob.ErrInvalid},
+		"an exchange for a grant of nothing": {exchange(fob.TokenSpec{Grants: noActions}), fob.ErrInvalid},
+		"an import of nobody":                {imports(fob.KeySpec{}), fob.ErrInvalid},
+		"an import of no kind":               {imports(fob.KeySpec{Subject: fob.Subject{Account: "acme", Name: "a"}}), fob.ErrInvalid},
+		"an import with a role of nobody":    {imports(fob.KeySpec{Subject: ok, Roles: []string{"root"}}), fob.ErrInvalid},
+		"an update to a grant of nothing":    {update(fob.KeyUpdate{Grants: &noActions}), fob.ErrInvalid},
+		"within what has expired":            {issue(fob.KeySpec{Subject: ok, Within: expired}), fob.ErrScope},
+		"within a token that has expired":    {issue(fob.KeySpec{Subject: ok, Within: token}), fob.ErrScope},
+		"within a token that is none":        {issue(fob.KeySpec{Subject: ok, Within: (*fob.Token)(nil)}), fob.ErrInvalid},
+		"within a key that is none":          {issue(fob.KeySpec{Subject: ok, Within: new(fob.Key)}), fob.ErrScope},
+		"within what ends before it begins":  {issue(fob.KeySpec{Subject: ok, Within: caller, NotBefore: clock.Now().Add(2 * time.Hour)}), fob.ErrInvalid},
+		"a list of an account of 10 kB": {func() error {
+			_, err := m.List(t.Context(), fob.Query{Account: fob.Account(strings.Repeat("a", 10<<10))})
+			return err
+		}(), fob.ErrInvalid},
+		"a list of a subject of no kind": {func() error { _, err := m.List(t.Context(), fob.Query{Subject: fob.Subject{Name: "a"}}); return err }(), fob.ErrInvalid},
+	} {
+		require.ErrorIs(t, c.err, c.want, name)
+	}
+	require.Equal(t, puts, fault.Calls(backendtest.OpPut), "something was written")
+	require.NoError(t, issue(fob.KeySpec{Subject: ok, Within: caller, TTL: time.Minute}), "the callers that are good are")
+}
