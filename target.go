@@ -31,11 +31,10 @@ func (allTokens) target() {}
 // instant is zero or in the future, that is every token so far. [Manager.Revoke] asks no
 // clock then: tokens carry a number, the issuer's epoch, which it raises. Otherwise, and for
 // [Manager.Disable], the claim iat decides, which carries whole seconds of the issuer's
-// clock, so tokens that were issued in the second of the instant are meant too. While some are
-// disabled, to disable those before an earlier instant enables none, and [Manager.Enable]
-// enables them all, whatever the instant. Sessions that
-// began before cannot be refreshed any more. Keys go on, and can be exchanged for new tokens
-// at once.
+// clock, so tokens that were issued in the second of the instant are meant too. While tokens
+// are disabled, Disable with an earlier instant changes nothing; [Manager.Enable] enables all
+// of them, whatever the instant. Sessions that began before cannot be refreshed any more.
+// Keys go on, and can be exchanged for new tokens at once.
 func AllTokens(before time.Time) Target { return allTokens{before} }
 
 type allTokens struct{ before time.Time }

@@ -144,7 +144,7 @@ func someMark(r *rand.Rand) marks.Mark {
 // heard of the same changes in another order, or twice, say the same.
 func TestMarksJoinInAnyOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 13))
-	for range 20_000 {
+	for range 4000 {
 		a, b, c := someMark(r), someMark(r), someMark(r)
 		joined := a.Join(b)
 		require.Equal(t, joined, b.Join(a))
@@ -165,7 +165,7 @@ func TestMarksJoinInAnyOrder(t *testing.T) {
 // on or off as was said last, and what was revoked stays so.
 func TestTheNumbersOfAMarkOnlyRise(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 13))
-	for range 2000 {
+	for range 400 {
 		var k marks.Mark
 		off, held := false, int64(0) // which is the most of what was asked for since it was on
 		for range 20 {
